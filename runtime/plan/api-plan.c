@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* include/moe/plan.h: plans as text, by the parts that moe-plan is made of. */
+/* The functions of include/moe/plan.h: plans as text, made of the same parts as the tool moe-plan. */
 #include "base/api.h"
 #include "runtime/plan/plan-check.h"
 #include "runtime/plan/plan-json.h"
@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Tokens of a rank in one step, for the proofs: what moe-plan takes without --batch. */
+/* Tokens of a rank in one step, for the proofs: the default of moe-plan's --batch. */
 enum { BATCH = 128 };
 
-/* 0 is not said, -1 is none. */
+/* Translates a number of the public options, where 0 means that it is not given and -1 means 0. */
 static int64_t said(int64_t n) { return n == 0 ? MOE_PLAN_UNSAID : n == -1 ? 0 : n; }
 
 static enum moe_code check_stats(const char *const *stats, size_t n, struct moe_err *err)
@@ -79,7 +79,7 @@ enum moe_code moe_placement_make(const char *model, const struct moe_placement_o
     return code;
 }
 
-/* The sentences of a JSON array, a line each; NULL without memory. */
+/* The sentences of a JSON array as lines of one text, which the caller frees; NULL without memory. */
 static char *lines(const cJSON *problems)
 {
     size_t bytes = 1;

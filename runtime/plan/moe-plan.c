@@ -41,7 +41,7 @@ static enum moe_code plan(const struct moe_plan_options *o, struct moe_planning 
     if (code == MOE_OK && !o->run.json) moe_assessment_text(text, &a, o->layers);
     moe_assessment_close(&a);
     if (code != MOE_OK || o->dry_run) return code;
-    MOE_TRY(moe_cancel_check(o->run.cancel, err)); /* the last time: later, the plan will be found written */
+    MOE_TRY(moe_cancel_check(o->run.cancel, err)); /* for the last time: from here on the plan is written */
     if (!o->out) return MOE_OK;
     MOE_TRY(moe_planning_write(p, o->step.batch, o->out, o->force, err));
     moe_notice(&o->run, "'%s' written: %.4f %% above the bound, planned in %.3f s", o->out,
@@ -92,7 +92,7 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
     return print_text(&text, !o->run.json, err);
 }
 
-/* To -o FILE, else to standard output. */
+/* Writes a text to -o FILE, or without -o to standard output. */
 static enum moe_code put_text(const struct moe_plan_options *o, const char *text, cJSON *json,
                               struct moe_err *err)
 {
@@ -174,7 +174,7 @@ static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err
     MOE_TRY(moe_plan_options_word(o, err));
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(o->run.argv[0], all[i].word)) continue;
-        o->run.argv++; /* what is left are paths */
+        o->run.argv++; /* paths are left */
         o->run.argc--;
         return all[i].run(o, json, err);
     }

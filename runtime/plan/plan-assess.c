@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- other sizes ---- */
+/* ---- sizes to compare with ---- */
 
 static enum moe_code parse_size(struct moe_plan_size *s, const char **text, const struct moe_plan_task *t,
                                 struct moe_err *err)
@@ -48,7 +48,7 @@ enum moe_code moe_plan_sizes_parse(struct moe_plan_sizes *s, const char *text, c
     return MOE_OK;
 }
 
-/* ---- the whole ---- */
+/* ---- the assessment ---- */
 
 static struct moe_step_task step_task(const struct moe_assessment *a, struct moe_plan_size size,
                                       double imbalance, double active)
@@ -74,7 +74,7 @@ void moe_assess_size(const struct moe_assessment *a, struct moe_plan_size size, 
     moe_step_model(s, &t);
 }
 
-/* Memory and time of a plan with its balance, or of one that reaches the bound. */
+/* Computes memory and time of the plan with its balance, or without a plan of one that reaches the bound. */
 static enum moe_code model(struct moe_assessment *a, struct moe_err *err)
 {
     const struct moe_plan_proofs *f = a->p->proofs;

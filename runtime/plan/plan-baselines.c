@@ -9,6 +9,7 @@
 
 static const char *const names[MOE_BASE_COUNT] = { "trivial", "round-robin", "eplb" };
 
+/* How many slots hold an expert that an earlier slot of their rank holds. */
 static int64_t duplicates(const struct moe_plan_task *t, const int32_t *slot)
 {
     int64_t n = 0;
@@ -20,13 +21,13 @@ static int64_t duplicates(const struct moe_plan_task *t, const int32_t *slot)
     return n;
 }
 
-/* Experts that are on no other rank than the worst. */
+/* Raises *lost to the number of experts that are lost with the worst rank: those that lie on it alone. */
 static enum moe_code lost_with_one(const struct moe_plan_task *t, const int32_t *slot, int32_t *lost,
                                    struct moe_err *err)
 {
     int32_t n = t->stats->experts, *home = calloc((size_t)n, sizeof *home);
     int32_t *of = calloc((uint32_t)t->ranks, sizeof *of);
-    bool ok = home && of; /* home: the one rank that has it, + 1; -1: several have */
+    bool ok = home && of; /* home: 1 + the one rank that holds the expert; -1: several ranks do */
     for (int32_t r = 0, k = 0; ok && r < t->ranks; r++)
         for (int32_t end = k + t->slots / t->ranks + (r < t->slots % t->ranks); k < end; k++)
             home[slot[k]] = !home[slot[k]] || home[slot[k]] == r + 1 ? r + 1 : -1;

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-/* stats: room for q->n_stats, all NULL. */
+/* stats [q->n_stats]: all NULL before; the caller frees what was read, also after a failure. */
 static enum moe_code read_stats(struct moe_routing **stats, const struct moe_plan_check *q,
                                 struct moe_err *err)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plans as other engines read them. */
+/* Writes plans as other engines read them. */
 #include "base/stream.h"
 #include "runtime/plan/plan-inputs.h"
 #include "runtime/plan/plan-out.h"
@@ -20,6 +20,7 @@ static enum moe_code even_slots(const struct moe_plan *p, const char *engine, st
     return MOE_OK;
 }
 
+/* Adds the experts in the slots of a layer; l NULL: experts in order. */
 static void add_slots(struct moe_text *t, const struct moe_plan_layer *l, int32_t slots, int32_t experts,
                       const char *comma)
 {

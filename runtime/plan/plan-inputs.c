@@ -19,7 +19,7 @@ enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, str
     bool container = false, weights = false;
     *src = NULL;
     if (moe_exists(path) == MOE_ABSENT) return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "not found");
-    if (moe_exists(path) == MOE_FILE) { /* of a model's files it is said what they are */
+    if (moe_exists(path) == MOE_FILE) { /* the message says what kind of file it is */
         MOE_TRY(moe_foreign_path(path, err));
         return moe_fail_at(err, MOE_NOT_FOUND, path, NULL,
                            "is not a directory, as a model is (a plan goes with verify, export, plot or "
@@ -36,7 +36,7 @@ enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, str
     return container || weights ? moe_source_open(src, path, err) : moe_source_open_config(src, path, err);
 }
 
-/* Each MoE layer of the model, every expert once. */
+/* Statistics in which every expert of every MoE layer counts 1. */
 static enum moe_code uniform(struct moe_routing **r, const struct moe_config *c, struct moe_err *err)
 {
     int32_t n = 0, *layers = calloc((size_t)c->num_hidden_layers + 1, sizeof *layers);
@@ -50,7 +50,7 @@ static enum moe_code uniform(struct moe_routing **r, const struct moe_config *c,
     return code;
 }
 
-/* a with the windows of b behind its own; both have the model's rows. */
+/* Appends the windows of b to those of *a (NULL: there are none yet); both have the same rows. */
 static enum moe_code append(struct moe_routing **a, const struct moe_routing *b, struct moe_err *err)
 {
     struct moe_routing *old = *a, *r;
@@ -67,6 +67,7 @@ static enum moe_code append(struct moe_routing **a, const struct moe_routing *b,
     return MOE_OK;
 }
 
+/* Appends the windows of a file to *all (NULL: there are none yet), with one row for each MoE layer. */
 static enum moe_code add(struct moe_routing **all, struct moe_routing *r, const struct moe_config *c,
                          const char *file, int32_t max_windows, struct moe_err *err)
 {
@@ -145,7 +146,8 @@ enum moe_code moe_plan_gather_stats(struct moe_routing **out, enum moe_stats_ori
     return code;
 }
 
-/* Whether a row before the plan's last layer, which is no layer of the plan, has a count. */
+/* Whether, if rows are numbered from 0, one before the plan's last layer has a count and the plan has no such
+ * layer. */
 static bool others_count(const struct moe_routing *r, const struct moe_plan *p)
 {
     int32_t last = p->layers[p->n_layers - 1].layer;
@@ -156,15 +158,15 @@ static bool others_count(const struct moe_routing *r, const struct moe_plan *p)
     return false;
 }
 
-/* Rows without numbers are the plan's layers, perhaps with those for multi-token prediction behind them;
- * else all of the model's. */
+/* Whether rows without numbers are the layers of the plan, perhaps followed by the model's layers for
+ * multi-token prediction; if not, they are all layers of the model. */
 static bool rows_are_layers(const struct moe_routing *r, const struct moe_plan *p)
 {
     if (r->n_layers == p->n_layers) return true;
     return p->n_prediction && r->n_layers == p->n_layers + p->n_prediction && others_count(r, p);
 }
 
-/* Which row has the counts of the plan's layer number i; -1: none. */
+/* The row with the counts of layer i of the plan; -1: there is none.  bare: rows_are_layers says so. */
 static int32_t row_for(const struct moe_routing *r, const struct moe_plan *p, int32_t i, bool bare)
 {
     int32_t layer = p->layers[i].layer, k = 0;
@@ -173,6 +175,7 @@ static int32_t row_for(const struct moe_routing *r, const struct moe_plan *p, in
     return k < r->n_layers && r->layers[k] == layer ? k : -1;
 }
 
+/* Appends the windows of r to *all, with one row for each layer of the plan. */
 static enum moe_code rows_of_plan(struct moe_routing **all, const struct moe_routing *r,
                                   const struct moe_plan *p, const char *file, struct moe_err *err)
 {
@@ -237,8 +240,8 @@ enum moe_code moe_plan_check_ranks(const struct moe_plan *p, int64_t ranks, cons
                        (int)p->ranks, moe_plural(p->ranks), (long long)ranks);
 }
 
-/* The plan names its model as moe-plan was given it: from the directory that it ran in,
- * which may be the plan's. */
+/* Finds the model that the plan names.  The name is the path that moe-plan was given, which may be relative
+ * to the directory where it ran, and that may have been the plan's. */
 static enum moe_code named_model(const char *plan_path, const char *dir, const char *model,
                                  char path[PATH_MAX], struct moe_err *err)
 {

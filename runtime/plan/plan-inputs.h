@@ -50,8 +50,7 @@ enum moe_code moe_plan_stats_of(struct moe_routing **r, const struct moe_plan *p
 enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file,
                                    const struct moe_cancel *cancel, struct moe_err *err);
 
-/* MOE_MISMATCH when the user has given another number of ranks than the plan is for (0: the user gave none).
- */
+/* MOE_MISMATCH when `ranks`, as given by the user (0: none), is not the plan's number of ranks. */
 enum moe_code moe_plan_check_ranks(const struct moe_plan *p, int64_t ranks, const char *file,
                                    struct moe_err *err);
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What plan.json and the report both say. */
+/* Adds the members that plan.json and the report have in common. */
 static void add_totals(cJSON *j, const struct moe_planning *p, int64_t batch)
 {
     const struct moe_plan_proofs *f = p->proofs;
@@ -30,7 +30,7 @@ static void add_totals(cJSON *j, const struct moe_planning *p, int64_t batch)
 
 /* ---- plan.json ---- */
 
-/* For engines that run the layers for multi-token prediction, which a plan does not place. */
+/* Lists the layers for multi-token prediction, which a plan does not place, for engines that run them. */
 static void add_prediction_layers(cJSON *head, const struct moe_config *c)
 {
     cJSON *list = moe_json_add_array(head, MOE_PLAN_PREDICTION);
@@ -96,7 +96,7 @@ static void add_sums(cJSON *json, const struct moe_planning *p)
     moe_json_add_f64(json, "cpu_seconds", p->cpu);
 }
 
-/* Memory and time, of the plan and of other sizes. */
+/* Adds the model of memory and time, for the plan and for the sizes to compare with. */
 static void add_model(cJSON *json, const struct moe_assessment *a)
 {
     const struct moe_plan_task *t = &a->p->task;
@@ -111,6 +111,7 @@ static void add_model(cJSON *json, const struct moe_assessment *a)
     }
 }
 
+/* Adds what is known without a search. */
 static void add_bounds(cJSON *json, const struct moe_assessment *a)
 {
     moe_json_add_i64(json, "ranks", a->p->task.ranks);

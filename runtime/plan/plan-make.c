@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-/* ---- what is asked for ---- */
+/* ---- the request ---- */
 
 int32_t moe_plan_windows(int64_t asked)
 {
@@ -39,7 +39,8 @@ enum moe_code moe_plan_request_check(const struct moe_plan_request *q, struct mo
 
 /* ---- ranks and slots ---- */
 
-/* As many slots as --memory-per-rank allows; `need`: one for each copy of an expert. */
+/* *slots becomes the number of slots that --memory-per-rank allows.  need: one slot for each copy that every
+ * expert must have. */
 static enum moe_code slots_in_memory(const struct moe_planning *p, int64_t need, int64_t *slots,
                                      struct moe_err *err)
 {
@@ -75,7 +76,7 @@ static enum moe_code choose_slots(struct moe_planning *p, struct moe_err *err)
     return MOE_OK;
 }
 
-/* Copies that the old plan has and that nobody asked for now. */
+/* Refuses a number of copies that comes from the old plan and is not possible now. */
 static enum moe_code check_inherited_copies(const struct moe_planning *p, const char *old,
                                             struct moe_err *err)
 {
@@ -94,8 +95,8 @@ static enum moe_code check_inherited_copies(const struct moe_planning *p, const 
                     (long long)copies * p->stats->experts);
 }
 
-/* What the old plan asks for goes on where the request does not say otherwise.  Where that cannot be, the
- * message says who asks. */
+/* What the request does not say is taken from the old plan.  Where that is not possible now, the message says
+ * that it comes from the old plan. */
 static enum moe_code check_inherited(const struct moe_planning *p, struct moe_err *err)
 {
     const struct moe_plan_request *q = p->ask;
@@ -114,7 +115,7 @@ static enum moe_code check_inherited(const struct moe_planning *p, struct moe_er
     return q->survive == MOE_PLAN_UNSAID && t->survive > 0 ? check_inherited_copies(p, old, err) : MOE_OK;
 }
 
-/* What is asked for, else what the old plan has. */
+/* Sets the task from the request, and from the old plan what the request does not say. */
 static void set_task(struct moe_planning *p)
 {
     const struct moe_plan_request *q = p->ask;
@@ -133,7 +134,7 @@ static void set_task(struct moe_planning *p)
     if (p->task.ranks_per_node == 1) p->task.ranks_per_node = 0; /* copies are on different ranks anyway */
 }
 
-/* ---- the whole ---- */
+/* ---- planning ---- */
 
 static enum moe_code read_inputs(struct moe_planning *p, struct moe_err *err)
 {

@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What real kernels attain of the peaks. */
+/* The shares of the peak rates that real kernels attain: of memory, of matrix products, of attention, and of
+ * a link while tokens are dispatched and combined. */
 static const double MEMORY = 0.8, GEMM = 0.6, ATTENTION = 0.5, DISPATCH = 0.65, COMBINE = 0.69;
 
 const struct moe_gpu moe_gpus[] = {
@@ -69,8 +70,8 @@ enum moe_code moe_gpu_parse(struct moe_gpu *g, const char *text, struct moe_err 
 
 /* ---- weights ---- */
 
-/* Bytes of a weight with its scales, by the word for a type; 0: unknown.  nvfp4 0.5 + 1/16; int4 0.5
- * + 2/32; fp8 1 + 4/16384. */
+/* Bytes per weight with its share of scales, by the name of a type; 0: the name is unknown.  nvfp4 has a
+ * scale of 1 byte for 16 weights, int4 one of 2 bytes for 32, fp8 one of 4 bytes for 128 x 128. */
 static double bytes_of_type(const char *t)
 {
     return !strcmp(t, "bf16")  ? 2
@@ -83,7 +84,7 @@ static double bytes_of_type(const char *t)
 static double bytes_of_scheme(enum moe_scheme s, bool expert)
 {
     if (s == MOE_SCHEME_FP8) return bytes_of_type("fp8");
-    return expert && s != MOE_SCHEME_NONE ? 0.5625 : 2; /* the others quantize routed experts alone */
+    return expert && s != MOE_SCHEME_NONE ? 0.5625 : 2; /* other schemes quantize only routed experts */
 }
 
 static double *part_of(struct moe_weight_bytes *w, enum moe_role role)
@@ -112,7 +113,8 @@ static bool is_matrix_of_layer(enum moe_role role, int64_t rows)
     return rows > 1 && (c == MOE_CLASS_ATTN || c == MOE_CLASS_DENSE || c == MOE_CLASS_SHARED);
 }
 
-/* One tensor, or what the config says of it. */
+/* Bytes of a tensor, as it is stored or, without tensors, as the config implies; for an expert, of its number
+ * 0.  type_bytes, dense_bytes: bytes per weight to count with instead; 0: none. */
 static double tensor_bytes(const struct moe_source *src, enum moe_role role, int layer, double type_bytes,
                            double dense_bytes)
 {
@@ -180,8 +182,7 @@ double moe_weight_bytes_replicated(const struct moe_weight_bytes *w)
 
 /* ---- one step ---- */
 
-
-/* Weights of one layer's attention, of an expert, of a shared expert, of a dense layer. */
+/* How many weights of a class a layer has; of routed experts, how many one expert has. */
 static double count_weights(const struct moe_config *c, enum moe_class class, int layer)
 {
     double n = 0;
@@ -194,6 +195,8 @@ static double count_weights(const struct moe_config *c, enum moe_class class, in
     return n;
 }
 
+/* Numbers of weights in a layer; cached values of a token in a layer; to how many different ranks a token
+ * goes on average; bytes of a token sent to one rank and back; the number of a layer with experts. */
 struct sums {
     double expert, attention, shared, dense, values, distinct, dispatch_bytes, combine_bytes;
     int moe_layer;
@@ -210,8 +213,8 @@ static void sum_up(struct sums *x, const struct moe_step_task *t)
     x->shared = count_weights(c, MOE_CLASS_SHARED, x->moe_layer);
     x->dense = c->first_k_dense_replace > 0 ? count_weights(c, MOE_CLASS_DENSE, 0) : 0;
     x->values = (double)(c->kv_lora_rank + c->qk_rope_head_dim);
-    x->distinct = g * (1 - pow(1 - 1 / g, k)); /* ranks a token goes to */
-    /* nvfp4; fp8 with float32 scales of 128 */
+    x->distinct = g * (1 - pow(1 - 1 / g, k)); /* of g ranks, by k choices */
+    /* a row in nvfp4, or in fp8 with a float32 scale for 128 values, and 64 bytes beside it */
     x->dispatch_bytes = t->gpu.fp4 > 0 ? (double)c->hidden_size * 0.5625 + 64
                                        : (double)c->hidden_size * 1.03125 + 64;
     x->combine_bytes = (double)c->hidden_size * 2;
@@ -223,9 +226,10 @@ static double gemm_rate(const struct moe_step_task *t, double bytes_a_weight)
     return (bytes_a_weight < 1.5 ? t->gpu.fp8 : t->gpu.bf16) * GEMM;
 }
 
-/* Tokens of every rank to other ranks and back: the larger of the links inside the domain and those
- * between domains.  A prefill step sends a token once to each domain (and inside it on), a decode
- * step straight to each rank. */
+/* Seconds in which every rank sends `tokens` tokens of `bytes` bytes to the ranks of their experts, or gets
+ * them back: the longer time of the links inside domains and of those between them.  In a prefill step a
+ * token crosses the network once for each domain and is passed on inside it; in a decode step it goes
+ * straight to each rank. */
 static double transfer(const struct moe_step_task *t, const struct sums *x, double tokens, double bytes,
                        double base, double share, bool prefill)
 {
@@ -237,7 +241,7 @@ static double transfer(const struct moe_step_task *t, const struct sums *x, doub
     return g > 1 ? moe_max_f64(inside, outside) : 0;
 }
 
-/* Time of a product: weights read, or multiplied with so many tokens. */
+/* Seconds of a matrix product: the longer of reading the weights and of multiplying them with the tokens. */
 static double product(const struct moe_step_task *t, double bytes, double weights, double tokens)
 {
     double each = weights > 0 ? bytes / weights : 0;
@@ -246,6 +250,7 @@ static double product(const struct moe_step_task *t, double bytes, double weight
              : 0;
 }
 
+/* The expected number of slots of a rank that get one of its `tokens` tokens, if all loads are equal. */
 static double activated(const struct moe_step_task *t, double tokens)
 {
     double per_slot = tokens * (double)t->c->num_experts_per_tok * t->ranks / t->slots,
@@ -253,7 +258,8 @@ static double activated(const struct moe_step_task *t, double tokens)
     return slots * -expm1(-per_slot);
 }
 
-/* A step of `tokens` tokens a rank, each with `context` cached ones. */
+/* Seconds of a step of `tokens` tokens of a rank, each with `context` cached tokens, in which `active` slots
+ * of the rank have a token.  For a decode step it also sets the parts of the time in *s. */
 static double step(struct moe_step *s, const struct moe_step_task *t, const struct sums *x, double tokens,
                    double context, bool prefill, double active)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A picture of the file of a plan, beside what another placement would have of the same statistics. */
+/* Draws the file of a plan, with the loads that another placement would have for the same statistics. */
 #include "base/hash.h"
 #include "runtime/plan/plan-baselines.h"
 #include "runtime/plan/plan-check.h"
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* They are those that the plan was made from, which says their digest. */
+/* MOE_MISMATCH unless the plan has the digest of these statistics, as it does if it was made from them. */
 static enum moe_code same_stats(const struct moe_plan_text *plan, const struct moe_routing *stats,
                                 struct moe_err *err)
 {
@@ -22,7 +22,8 @@ static enum moe_code same_stats(const struct moe_plan_text *plan, const struct m
                        "was made from other statistics than these (give the same --stats and --windows)");
 }
 
-/* What EPLB, or experts in order where it has no placement, would have of them. */
+/* Computes the loads of EPLB's placement for these statistics, or, where EPLB has none, of experts in order.
+ * The caller frees *most, also after a failure. */
 static enum moe_code place(const struct moe_plan *p, const struct moe_routing *stats,
                            const struct moe_plan_picture *q, struct moe_plot_beside *b, double **most,
                            struct moe_err *err)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A plan as a picture (SVG): to the left the load of every rank of every layer, to the right what its fullest
- * rank has, from zero, beside the bound and beside what another would make of the same statistics.  Colors
- * begin at a quarter away from the mean, so that what nobody could measure looks even. */
+/* Draws a plan as a picture (SVG).  On the left is the load of every rank of every layer, as colors; on the
+ * right a bar for the fullest rank of each layer, with marks for the bound and for another placement of the
+ * same statistics.  The scale of colors reaches at least a quarter of the mean to either side, so that
+ * differences too small to be measured look even. */
 #include "runtime/plan/plan-out.h"
 
 #include "base/show.h"
@@ -10,6 +11,7 @@
 #include <math.h>
 #include <stdio.h>
 
+/* Sizes in pixels. */
 enum {
     ROW = 12,
     LEFT = 48,
@@ -25,10 +27,10 @@ enum {
 struct picture {
     struct moe_text t;
     const struct moe_plot_beside *beside;
-    int rows, ranks, cell; /* cell: width of a rank */
-    double survive;        /* lost ranks that the plan survives */
-    double span;           /* colors are darkest so far from 1 */
-    double max_share, step;     /* the bars' axis */
+    int rows, ranks, cell;  /* layers; ranks; the width of a rank in pixels */
+    double survive;         /* how many lost ranks the plan survives */
+    double span;            /* colors are darkest where load / mean is this far from 1 */
+    double max_share, step; /* the end of the axis of the bars, and the distance of its ticks */
 };
 
 /* load / mean: blue below, white at 1, red above, darkest at `span` away from 1. */
@@ -52,7 +54,7 @@ static bool is_load(const cJSON *x)
     return cJSON_IsNumber(x) && isfinite(x->valuedouble) && x->valuedouble >= 0;
 }
 
-/* The largest |load / mean - 1|, and the shape. */
+/* Checks the loads, and finds the largest |load / mean - 1| and the numbers of layers and ranks. */
 static enum moe_code survey(const cJSON *layers, const char *file, int *rows, int *ranks, double *span,
                             struct moe_err *err)
 {
@@ -91,10 +93,10 @@ static double fullest(const cJSON *l)
     return max_share;
 }
 
-/* What is drawn of a layer as a multiple of its mean; below 0: not known. */
+/* A load as a multiple of the mean of its layer; below 0: it is not known. */
 static double share(double load, double mean) { return mean > 0 && load >= 0 ? load / mean : -1; }
 
-/* To a step of the scale: at least 0.25. */
+/* Rounds up to a round number, at least 0.25. */
 static double round_up(double v)
 {
     static const double steps[] = { 0.25, 0.5, 1, 2, 5 };
@@ -197,7 +199,8 @@ static void key(struct picture *p, int x, int y, const char *fill, const char *w
     text(p, x + 16, y, "start", what);
 }
 
-/* Under --survive the bound is on plans that keep it, and what others make need not. */
+/* Explains the mark of the bound.  Under --survive it is a bound on plans that survive the loss of ranks,
+ * which the other placement need not. */
 static void key_bound(struct picture *p, int x, int y)
 {
     char s[96] = "bound: no placement has less";

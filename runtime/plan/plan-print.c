@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plans and proofs as JSON. */
+/* Writes plans and proofs as JSON. */
 #include "runtime/plan/plan-proof.h"
 #include "runtime/plan/plan-text.h"
 
@@ -79,7 +79,7 @@ cJSON *moe_plan_proofs_json(const struct moe_plan *p, const struct moe_plan_proo
     return a;
 }
 
-/* ---- text: the head, then one layer a line ---- */
+/* ---- the text of plan.json: the members of its root, then each layer on a line ---- */
 
 static void add_json(struct moe_text *t, cJSON *o)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The proof of a plan.  Loads are added up from plan and statistics, not taken from the search. */
+/* Proves a plan.  Loads are added up from the plan and the statistics, not taken from the search. */
 #include "runtime/plan/plan-internal.h"
 #include "runtime/plan/plan-proof.h"
 
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Splits are of whole tokens: weights are scaled so that a layer has about this many. */
+/* A split divides whole tokens, so loads are scaled to whole numbers whose sum in a layer is about this. */
 static const double UNITS = 0x1p44;
 
 struct layer_work {
@@ -20,14 +20,15 @@ struct layer_work {
     double *w, mean;        /* [experts][windows] */
     int64_t *tokens, *share;
     bool *dead, *cut;
-    bool *alike, *mark;     /* [ranks], [experts]: for find_alike */
-    struct content *content;/* [ranks] */
-    int32_t *count;         /* [ranks] */
+    bool *alike, *mark;     /* [ranks], [experts] of find_alike */
+    struct content *content;/* [ranks] of find_alike */
+    int32_t *count;         /* [ranks] scratch */
     struct moe_split *split;
     int64_t batch;
     struct moe_arena arena;
 };
 
+/* Loads with equal shares. */
 static void loads(struct layer_work *x, struct moe_plan_proof *f)
 {
     int32_t W = x->t->stats->n_windows;
@@ -48,7 +49,7 @@ static void loads(struct layer_work *x, struct moe_plan_proof *f)
     }
 }
 
-/* A load that was found in units: the digits behind what they tell are none. */
+/* Rounds a load that was computed in whole units to 10 digits; the others would mean nothing. */
 static double in_digits(double v)
 {
     char text[32];
@@ -56,7 +57,7 @@ static double in_digits(double v)
     return strtod(text, NULL);
 }
 
-/* The best split of the worst window. */
+/* The load of the fullest rank with the best split, in the worst window; f (may be NULL) gets its cut. */
 static double split(struct layer_work *x, struct moe_plan_proof *f)
 {
     int32_t W = x->t->stats->n_windows;
@@ -75,8 +76,7 @@ static double split(struct layer_work *x, struct moe_plan_proof *f)
     return worst;
 }
 
-/* Experts that are lost with the worst of the groups of `size` ranks: those that
- * have all their copies in it. */
+/* Ranks in groups of `size`: how many experts have all their copies in one group, for the group with most. */
 static int32_t lost_with_one(struct layer_work *x, int32_t size)
 {
     const struct moe_plan_layer *l = x->l;
@@ -90,6 +90,7 @@ static int32_t lost_with_one(struct layer_work *x, int32_t size)
     return worst;
 }
 
+/* A hash of the experts of a rank, whatever their order. */
 struct content { uint64_t key; int32_t rank; };
 
 static int by_key(const void *p, const void *q)
@@ -99,7 +100,7 @@ static int by_key(const void *p, const void *q)
                             : (a->rank > b->rank) - (a->rank < b->rank);
 }
 
-/* Does rank b hold the experts of rank a? */
+/* Whether ranks a and b hold the same experts. */
 static bool same_content(struct layer_work *x, int32_t a, int32_t b)
 {
     const struct moe_plan_layer *l = x->l;
@@ -110,8 +111,8 @@ static bool same_content(struct layer_work *x, int32_t a, int32_t b)
     return same;
 }
 
-/* x->alike[r]: a rank before r holds the same experts.  With either lost the best split is the same but for
- * their names, so one of them is enough. */
+/* Sets x->alike[r] where a rank before r holds the same experts.  The loss of either leads to the same best
+ * split but for the ranks' numbers, so that it is computed for one of them alone. */
 static void find_alike(struct layer_work *x)
 {
     const struct moe_plan_layer *l = x->l;
@@ -119,7 +120,7 @@ static void find_alike(struct layer_work *x)
         x->content[r] = (struct content){ 0, r };
         for (int32_t k = l->first[r]; k < l->first[r + 1]; k++) {
             uint64_t h = ((uint64_t)(uint32_t)l->slot[k] + 1) * 0x9e3779b97f4a7c15u;
-            x->content[r].key += (h ^ h >> 29) * 0xbf58476d1ce4e5b9u; /* the order of slots does not matter */
+            x->content[r].key += (h ^ h >> 29) * 0xbf58476d1ce4e5b9u; /* in any order of slots */
         }
     }
     qsort(x->content, (size_t)x->p->ranks, sizeof *x->content, by_key);
@@ -150,8 +151,8 @@ static void losses(struct layer_work *x, struct moe_plan_proof *f)
     f->lost_worst_node = node < p->ranks ? lost_with_one(x, node) : f->lost_worst;
 }
 
-/* The expected largest of n independent standard normal values (Blom's approximation;
- * the quantile by bisection). */
+/* The expected largest of n independent standard normal values, by Blom's approximation; bisection finds the
+ * quantile. */
 static double normal_max(int32_t n)
 {
     double want = (n - 0.375) / (n + 0.25), lo = -8, hi = 8;
@@ -163,9 +164,10 @@ static double normal_max(int32_t n)
     return n > 1 ? lo : 0;
 }
 
-/* A batch has n_e = its token choices x w_e / W tokens for e, about Poisson; a copy gets n_e / c_e
- * of them, with variance n_e / c_e^2 when they are shared equally.  Ranks are taken as
- * independent, with the mean variance. */
+/* Sets activated_max and noise_floor.  In a batch, expert e gets about n_e = choices x w_e / sum of w tokens
+ * (choices: tokens x experts per token), distributed as Poisson.  With equal shares each of its c_e copies
+ * gets n_e / c_e of them, with variance n_e / c_e^2.  Ranks are taken to be independent, each with the mean
+ * variance of all. */
 static void batch(struct layer_work *x, struct moe_plan_proof *f)
 {
     int32_t W = x->t->stats->n_windows, top = x->t->stats->experts_per_token;
@@ -248,7 +250,7 @@ static void run(void *ctx, int64_t i, int worker)
     moe_progress_add(j->t->progress, 1);
 }
 
-/* Where the exact search ends, the optimum is a bound too. */
+/* Where the exact search ends in time, its optimum is a bound too. */
 static enum moe_code exact(const struct moe_plan_task *t, int32_t i, struct moe_plan_proof *f,
                            struct moe_err *err)
 {
@@ -271,7 +273,7 @@ static void add_up(struct moe_plan_proofs *s)
     s->copies_min = INT32_MAX;
     for (int32_t i = 0; i < s->n_layers; i++) {
         struct moe_plan_proof *f = &s->layers[i];
-        if (f->bounds.best > f->load_max) f->bounds.best = f->load_max; /* by rounding: they are equal */
+        if (f->bounds.best > f->load_max) f->bounds.best = f->load_max; /* they are equal but for rounding */
         f->gap = f->bounds.best > 0 ? f->load_max / f->bounds.best - 1 : 0;
         s->load_max += f->load_max;
         s->load_mean += f->load_mean;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plans from files: plan.json, SGLang's physical_to_logical_map, TensorRT-LLM's
- * moe_load_balancer.yaml.  All become lists of experts in slots, appended as they come; ranks, layers
- * and copies are made of them at the end. */
+/* Reads plans from files: plan.json, SGLang's physical_to_logical_map, TensorRT-LLM's moe_load_balancer.yaml.
+ * All of them are first read into lists of experts, in the order of the file; at the end these become ranks,
+ * layers and copies. */
 #include "runtime/plan/plan.h"
 
 #include "base/io.h"
@@ -14,12 +14,13 @@
 
 enum { SLOTS_MAX = 1 << 24 };
 
-/* Lists of numbers: every list the slots of one rank (plan.json) or of all ranks of a layer (the others). */
+/* Lists of experts.  Each list has the slots of one rank (plan.json), or of all ranks of a layer (the
+ * others). */
 struct lists {
     const char *file;
-    int32_t *v, *end; /* numbers; where each list ends */
+    int32_t *v, *end; /* [n] the experts of all lists; [n_lists] where each list ends in v */
     size_t n, cap, n_lists, cap_lists;
-    int32_t *layer;   /* [n_layers] */
+    int32_t *layer;   /* [n_layers] the numbers of the layers */
     size_t n_layers, cap_layers;
 };
 
@@ -93,6 +94,7 @@ static enum moe_code json_layer(struct lists *t, const cJSON *o, int32_t *ranks,
     return add_layer(t, number, err);
 }
 
+/* What plan.json says besides its layers; 0: it does not say it. */
 struct head {
     int64_t experts, top, per_node, survive, ranks;
     int32_t prediction, n_prediction;
@@ -100,7 +102,7 @@ struct head {
     const char *made_for; /* in the JSON */
 };
 
-/* Layers for multi-token prediction: numbers one after the other. */
+/* Reads the layers for multi-token prediction, whose numbers follow one another. */
 static enum moe_code json_prediction(const cJSON *list, struct head *h, const char *file, struct moe_err *err)
 {
     for (const cJSON *x = cJSON_IsArray(list) ? list->child : NULL; x; x = x->next, h->n_prediction++) {
@@ -148,6 +150,7 @@ enum moe_code moe_plan_is_one(const cJSON *root, const char *file, struct moe_er
     return MOE_OK;
 }
 
+/* by_rank: each list has the slots of one rank. */
 static enum moe_code json_lists(struct lists *t, const cJSON *root, struct head *h, bool *by_rank,
                                 struct moe_err *err)
 {
@@ -176,11 +179,13 @@ static enum moe_code json_lists(struct lists *t, const cJSON *root, struct head 
     return MOE_OK;
 }
 
-/* ---- YAML: the subset that such files are written in: "key: value" at the left, and under
- * initial_global_assignments one line
- * "  LAYER: [numbers]" for each layer, or "  LAYER:" with a line "  - number" for each slot.  Lists
- * may go on over lines. ---- */
+/* ---- YAML ----
+ *
+ * This reads the subset of YAML in which such files are written: "key: value" at the left, and under
+ * initial_global_assignments either one line "  LAYER: [numbers]" for each layer, where the list may go on
+ * over several lines, or a line "  LAYER:" and then a line "  - number" for each slot. */
 
+/* The text from `at` to `end` is still to be read.  slots: the value of num_slots; 0: there is none. */
 struct yaml { struct lists *t; const char *at, *end; int64_t slots; };
 
 static const char *line_end(const struct yaml *y)
@@ -189,6 +194,7 @@ static const char *line_end(const struct yaml *y)
     return e ? e : y->end;
 }
 
+/* Skips spaces and comments, and with `lines` also ends of lines. */
 static void spaces(struct yaml *y, bool lines)
 {
     while (y->at < y->end) {
@@ -198,6 +204,7 @@ static void spaces(struct yaml *y, bool lines)
     }
 }
 
+/* Reads a number, which may be in quotes; false: there is none. */
 static bool digits(struct yaml *y, int64_t *v)
 {
     const char *start = y->at;
@@ -217,6 +224,7 @@ static enum moe_code yaml_bad(const struct yaml *y, const char *what, const char
     return moe_fail_at(err, MOE_CORRUPT, y->t->file, NULL, "line %d: %s", line, what);
 }
 
+/* Reads "[number, number, ...]". */
 static enum moe_code yaml_flow(struct yaml *y, const char *text, struct moe_err *err)
 {
     int64_t v;
@@ -236,6 +244,7 @@ static enum moe_code yaml_flow(struct yaml *y, const char *text, struct moe_err 
     }
 }
 
+/* Reads lines "- number". */
 static enum moe_code yaml_block(struct yaml *y, const char *text, struct moe_err *err)
 {
     int64_t v;
@@ -248,7 +257,7 @@ static enum moe_code yaml_block(struct yaml *y, const char *text, struct moe_err
     return end_list(y->t, err);
 }
 
-/* Lines "  LAYER: list", while they are indented. */
+/* Reads "LAYER: list" as long as it is indented.  text: the whole file, for line numbers in messages. */
 static enum moe_code yaml_assignments(struct yaml *y, const char *text, struct moe_err *err)
 {
     for (;;) {

@@ -41,11 +41,11 @@ static void report_layers(struct moe_text *t, const struct moe_plan_task *task,
 
 /* ---- sentences ---- */
 
-/* Behind a number that is printed without digits behind the point. */
+/* The ending of the noun behind a number that is printed rounded to a whole one. */
 static const char *plural(double n) { return n >= 0.5 && n < 1.5 ? "" : "s"; }
 
-/* It knows nothing of --survive: where that is asked for, EPLB answers an easier
- * question, under a lower bound. */
+/* Adds the comparison with EPLB.  EPLB does not know --survive: with that option it has an easier task, and
+ * is compared with the bound of that task, which is lower. */
 static void report_eplb(struct moe_text *t, const struct moe_plan_task *task, const struct moe_plan_proofs *f,
                         const struct moe_baseline_sum *eplb)
 {
@@ -67,8 +67,8 @@ static void report_eplb(struct moe_text *t, const struct moe_plan_task *task, co
                                                   : "");
 }
 
-/* eplb: how EPLB would place; NULL: it cannot.  measured: the loads are those of statistics, not of experts
- * that are taken to be equally busy. */
+/* eplb: EPLB's placement; NULL: it has none.  measured: there are statistics; otherwise all experts are taken
+ * to be equally busy. */
 static void report_balance(struct moe_text *t, const struct moe_plan_task *task,
                            const struct moe_plan_proofs *f, const struct moe_baseline_sum *eplb,
                            bool measured)
@@ -101,7 +101,7 @@ static void report_balance(struct moe_text *t, const struct moe_plan_task *task,
     else report_eplb(t, task, f, eplb);
 }
 
-/* What is lost with a node, and why. */
+/* Adds what is lost with a node, and why. */
 static void report_nodes(struct moe_text *t, const struct moe_plan_task *task,
                          const struct moe_plan_proofs *f)
 {
@@ -145,7 +145,7 @@ static void report_losses(struct moe_text *t, const struct moe_plan_task *task,
 static void report_memory(struct moe_text *t, const struct moe_step *s, const struct moe_step_task *task)
 {
     char a[16], b[16], c[16], d[16], e[16], g[16];
-    double want = (double)task->batch * (double)task->context; /* tokens */
+    double want = (double)task->batch * (double)task->context; /* tokens in the cache */
     double need = s->cache_tokens > 0 ? s->cache * want / s->cache_tokens : 0, left = s->cache - need;
     moe_human_bytes((uint64_t)(s->routed + s->replicated), a);
     moe_human_bytes((uint64_t)s->routed, b);
@@ -192,7 +192,7 @@ static void report_speed(struct moe_text *t, const struct moe_step *s, const str
                  s->tokens_per_second * task->ranks, s->prefill_tokens_per_second);
 }
 
-/* from: the old plan's path; anything may be in its name. */
+/* from: the path of the old plan, which may contain any characters. */
 static void report_moves(struct moe_text *t, const struct moe_plan_task *task,
                          const struct moe_plan_proofs *f, double expert_bytes, const char *from)
 {
@@ -264,7 +264,7 @@ static void report_baseline(struct moe_text *t, const struct moe_assessment *a, 
             (int)s->lost, s->lost == 1 ? "" : "s");
 }
 
-/* The model for this plan and for other sizes. */
+/* Adds the table of the model, for this plan and for the sizes to compare with. */
 static void report_sizes(struct moe_text *t, const struct moe_assessment *a)
 {
     struct moe_step s;
@@ -279,7 +279,7 @@ static void report_sizes(struct moe_text *t, const struct moe_assessment *a)
                     "balanced perfectly.\n");
 }
 
-/* What is known before a plan was searched for. */
+/* Adds what is known without a search. */
 static void report_bounds(struct moe_text *t, const struct moe_assessment *a)
 {
     const struct moe_plan_task *task = &a->p->task;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The part of a container that some ranks need, as a container directory of its own. */
+/* Writes and checks the part of a container that some ranks need, as a container directory of its own. */
 #include "runtime/plan/plan-out.h"
 
 #include "base/hash.h"
@@ -23,15 +23,15 @@ struct stage {
     const struct moe_plan *p;
     const struct moe_source *src;
     int32_t first, last;
-    const char *text;     /* the plan's */
+    const char *text;     /* [bytes_of_text] of the plan */
     size_t bytes_of_text;
-    const char *dir;      /* what is being built */
-    bool whole;           /* every file as it is: hard links, or all experts are wanted */
-    bool link;
-    bool *there;          /* [layers, experts]: those that the ranks need */
+    const char *dir;      /* the directory that is being built */
+    bool whole;           /* every file stays as it is, because of `link` or since all experts are needed */
+    bool link;            /* hard links instead of copies */
+    bool *there;          /* [layers][experts] the experts that the ranks need */
     unsigned char *buf;   /* [CHUNK] */
     const struct moe_cancel *cancel;
-    uint64_t bytes;
+    uint64_t bytes;       /* how much was written so far */
 };
 
 static bool wanted(const struct stage *s, const struct moe_plan_layer *l, int32_t e)
@@ -41,7 +41,7 @@ static bool wanted(const struct stage *s, const struct moe_plan_layer *l, int32_
     return false;
 }
 
-/* The plan fits the model (moe_plan_fits). */
+/* Sets there and whole.  The plan fits the model (moe_plan_fits). */
 static enum moe_code choose(struct stage *s, struct moe_err *err)
 {
     const struct moe_config *c = &s->src->config;
@@ -75,8 +75,8 @@ static enum moe_code copy_range(struct stage *s, int from, const char *from_path
     return MOE_OK;
 }
 
-/* Header and table with the mark of a staged part; of dense.moe everything else, of a layer the extents of
- * the ranks' experts.  The file is as long as it was. */
+/* Copies a shard: its header and table, marked as those of a staged part; of dense.moe everything else, of a
+ * layer's shard the extents of the ranks' experts.  The file gets the length that it had. */
 static enum moe_code copy_shard(struct stage *s, const struct moe_file *f, int to, const char *to_path,
                                 struct moe_err *err)
 {
@@ -100,7 +100,7 @@ static enum moe_code copy_shard(struct stage *s, const struct moe_file *f, int t
     return MOE_OK;
 }
 
-/* The open shard of this name; NULL: another file. */
+/* The open shard with this name; NULL: the file is no shard. */
 static const struct moe_file *shard_of(const struct stage *s, const char *name)
 {
     for (int32_t i = 0; i < s->src->n_files; i++)
@@ -150,7 +150,7 @@ static enum moe_code put_file(struct stage *s, const char *name, struct moe_err 
              : moe_fail_errno(err, e, to, "cannot link");
 }
 
-/* The whole's own, or one that says what is there. */
+/* Writes the manifest: that of the whole container, or one that lists the experts of the part. */
 static enum moe_code put_manifest(struct stage *s, struct moe_err *err)
 {
     struct moe_staged part = { .first = s->first, .last = s->last, .ranks = s->p->ranks };
@@ -179,7 +179,7 @@ static enum moe_code put_all(struct stage *s, struct moe_err *err)
 
 enum { AS_HASHED, OTHERWISE, UNREAD };
 
-/* Is a plane what its hash says?  UNREAD: see *err. */
+/* Compares a plane with its hash.  UNREAD: it cannot be read, and *err says why. */
 static int plane_is(const struct moe_source *src, const struct moe_tensor *t, int plane, unsigned char *buf,
                     struct moe_err *err)
 {
@@ -207,7 +207,8 @@ static enum moe_code damaged(const struct moe_source *src, const struct moe_tens
                        "the %s plane does not match its checksum (%s)", moe_plane_word(plane), remedy);
 }
 
-/* whole: what `src` was just copied from, where the damage may lie; NULL: not known. */
+/* Compares the planes of tensor i with their hashes.  whole: the container from which src was just copied,
+ * which may be the damaged one; NULL: not known. */
 static enum moe_code check_tensor(const struct moe_source *src, const struct moe_source *whole, int64_t i,
                                   unsigned char *buf, uint64_t *bytes, struct moe_err *err)
 {
@@ -216,7 +217,7 @@ static enum moe_code check_tensor(const struct moe_source *src, const struct moe
         if (t->plane[plane].file < 0 || !t->plane[plane].bytes) continue;
         int is = plane_is(src, t, plane, buf, err);
         if (is == UNREAD) return err->code;
-        if (is == OTHERWISE) { /* both list the same tensors */
+        if (is == OTHERWISE) { /* src and whole list the same tensors */
             int there = whole ? plane_is(whole, &whole->tensors[i], plane, buf, err) : AS_HASHED;
             if (there == UNREAD) return err->code;
             return there == OTHERWISE
@@ -234,7 +235,8 @@ static bool needs(const struct stage *s, const struct moe_tensor *t)
     return t->expert < 0 || (l && wanted(s, l, t->expert));
 }
 
-/* The staged file is not what its manifest says.  whole: as below; it is named when the damage lies there. */
+/* The error that a staged file does not match its manifest.  whole: as for check_tensor; the error names its
+ * file when that is damaged. */
 static enum moe_code damaged_file(const struct moe_source *whole, const char *name, const char *path,
                                   struct moe_err *err)
 {
@@ -243,7 +245,8 @@ static enum moe_code damaged_file(const struct moe_source *whole, const char *na
     return moe_fail_at(err, MOE_CORRUPT, path, NULL, "does not match its checksum (stage it again)");
 }
 
-/* Configuration, tokenizer and all else that is no shard, against the digests of the manifest. */
+/* Compares the configuration, the tokenizer and all other files that are no shards with the digests of the
+ * manifest. */
 static enum moe_code check_small(const struct moe_source *staged, const struct moe_source *whole,
                                  struct moe_err *err)
 {
@@ -283,7 +286,7 @@ enum moe_code moe_plan_stage_check(const struct moe_plan *p, const struct moe_so
     return code;
 }
 
-/* Open what was written and read it back. */
+/* Opens what was written and reads it back. */
 static enum moe_code check_written(const struct stage *s, struct moe_err *err)
 {
     struct moe_source *staged;
@@ -294,8 +297,8 @@ static enum moe_code check_written(const struct stage *s, struct moe_err *err)
     return code;
 }
 
-/* What was built in `dir` is gone by the time that anybody reads the message: it names
- * `out` and the file in it. */
+/* Makes an error name `out`, and the file in it, instead of `dir`, the directory where it was built: that is
+ * gone when anybody reads the message. */
 static void name_out(const char *dir, const char *out, struct moe_err *err)
 {
     size_t n = strlen(dir);
@@ -307,7 +310,7 @@ static void name_out(const char *dir, const char *out, struct moe_err *err)
     memcpy(err->tensor, was.tensor, sizeof err->tensor);
 }
 
-/* A part has less than the whole: nobody who replaces a container by it wants to lose the rest. */
+/* Refuses to replace a whole container by a part of one, since the rest would be lost. */
 static enum moe_code no_part_of_more(const char *out, struct moe_err *err)
 {
     bool part;
@@ -317,8 +320,9 @@ static enum moe_code no_part_of_more(const char *out, struct moe_err *err)
                        "(choose another name with -o, or remove it)");
 }
 
-/* Something may be staged at `out`: nothing is there, or a container under --force (its manifest has the
- * checksum `sum`, else ""), no whole one where a part comes, and it is not the one that is staged. */
+/* Whether something may be staged at `out`: nothing is there, or, with `force`, a container, which is not the
+ * one that is staged, and no whole one where a part would replace it.  sum becomes the checksum of the
+ * container's manifest; "" when nothing is there. */
 static enum moe_code may_stage(const struct moe_source *src, const char *out, bool force, bool whole,
                                char sum[33], struct moe_err *err)
 {
@@ -334,8 +338,8 @@ static enum moe_code may_stage(const struct moe_source *src, const char *out, bo
     return whole ? MOE_OK : no_part_of_more(out, err);
 }
 
-/* What was staged, whole but without its name: a container with a plan in it.  (Unfinished work of
- * another tool has none.) */
+/* Whether a directory is a finished stage that lacks only its name: a container with a plan in it.
+ * (Unfinished work of another tool has no plan.) */
 static enum moe_code is_stage(const char *path, const void *with, struct moe_err *err)
 {
     char plan[PATH_MAX];

@@ -32,7 +32,7 @@ enum moe_code moe_staging_read(struct moe_staging *s, const char *path, int64_t 
     return moe_plan_check_ranks(s->plan, ranks, name, err);
 }
 
-/* The plan is of the model that was opened. */
+/* Whether the plan is of the model that was opened. */
 static enum moe_code fits(const struct moe_staging *s, struct moe_err *err)
 {
     const char *name = moe_stream_name(s->path);
@@ -59,7 +59,7 @@ enum moe_code moe_staging_open_staged(struct moe_staging *s, const char *dir, st
     return moe_source_blame(s->src, fits(s, err), err);
 }
 
-/* What is kept beside the part: the plan's own text, or of an engine's file the plan that it is. */
+/* The part keeps the text of the plan's file, or, if that is another engine's, the plan as plan.json. */
 enum moe_code moe_staging_put(struct moe_staging *s, int32_t first, int32_t last, bool link, const char *out,
                               bool force, uint64_t *bytes, struct moe_err *err)
 {

@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-/* Rows and counts that the statistics hold otherwise than they are used. */
+/* Tells which counts were rounded and which rows were left out. */
 static void tell_changed(const struct moe_notes *to, const struct moe_stats_doubts *d)
 {
     if (d->rounded)
@@ -21,7 +21,7 @@ static void tell_changed(const struct moe_notes *to, const struct moe_stats_doub
                  (int)d->beyond, d->beyond > 1 ? "s" : "");
 }
 
-/* A plan of such statistics may be right, but proves little of what will come. */
+/* Warns of statistics that lack counts: a plan made from them says little about other traffic. */
 static void tell_missing(const struct moe_notes *to, const struct moe_stats_doubts *d)
 {
     if (d->empty == d->layers)

@@ -45,7 +45,7 @@ static int by_number(const void *p, const void *q)
     return (a > b) - (a < b);
 }
 
-/* By what they hold, as moe_check_twins has sorted it. */
+/* Orders ranks by their experts, which moe_check_twins has sorted. */
 static int by_experts(const void *p, const void *q, void *layer)
 {
     const struct check_layer *l = layer;
@@ -63,7 +63,7 @@ static int by_experts_then_rank(const void *p, const void *q, void *layer)
 
 void moe_check_twins(struct check_layer *l, int32_t experts, int32_t ranks)
 {
-    int32_t *sorted = l->by_expert, *order = l->queue; /* free between two flows */
+    int32_t *sorted = l->by_expert, *order = l->queue; /* not used between two flows */
     index_slots(l, experts, ranks);
     memcpy(sorted, l->expert_of, (size_t)l->slots * sizeof *sorted);
     for (int32_t r = 0; r < ranks; r++) {
@@ -76,9 +76,10 @@ void moe_check_twins(struct check_layer *l, int32_t experts, int32_t ranks)
     for (int32_t i = 1; i < ranks; i++) l->twin[order[i]] = !by_experts(&order[i - 1], &order[i], l);
 }
 
-/* ---- flow: breadth first to find depths from experts with supply, depth first to send
- * (each arc once a round) ---- */
+/* ---- flow (Dinic's algorithm) ---- */
 
+/* Finds the depths of all nodes from the experts with supply, breadth first; true when a rank with room is
+ * reached. */
 static bool depths(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead)
 {
     int32_t n = 0;
@@ -104,6 +105,8 @@ static bool depths(struct check_layer *l, int32_t experts, int32_t ranks, int32_
     return found;
 }
 
+/* Sends up to `amount` from node x to ranks with room, depth first; returns how much went.  In a round each
+ * arc is tried once. */
 static int64_t send(struct check_layer *l, int32_t experts, int32_t x, int64_t amount, int32_t dead)
 {
     bool expert = x < experts;
@@ -123,7 +126,7 @@ static int64_t send(struct check_layer *l, int32_t experts, int32_t x, int64_t a
         int64_t went = send(l, experts, y, want, dead);
         l->sent[k] += expert ? went : -went;
         done += went;
-        if (done == amount) break; /* this arc may take more */
+        if (done == amount) break; /* this arc may take more later */
     }
     return done;
 }
@@ -162,6 +165,7 @@ static int up(const void *p, const void *q)
     return (a > b) - (a < b);
 }
 
+/* The least number of copies so that a piece of load w is at most `piece`. */
 static double copies_for(double w, double piece, int32_t floor, int32_t ranks)
 {
     if (!(w > 0)) return floor;
@@ -170,9 +174,9 @@ static double copies_for(double w, double piece, int32_t floor, int32_t ranks)
     return n < floor ? floor : n;
 }
 
-/* Does a largest load of `max_load` lead to a contradiction?  Every piece is at most `max_load` less what
- * must lie beside it: of the least pieces, as many as a rank has slots besides, but for those that spare
- * copies could have made smaller. */
+/* Whether a largest load of max_load leads to a contradiction.  Beside a piece lie as many others as its rank
+ * has further slots.  All but those that spare copies can make smaller weigh at least as much as the least
+ * pieces, `beside` together, so that no piece is larger than max_load - beside. */
 static bool impossible(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor, double max_load)
 {
     double beside = 0;
@@ -195,15 +199,16 @@ static bool impossible(struct check_layer *l, int32_t experts, int32_t ranks, in
     return false;
 }
 
-/* With as many slots as floor copies of all need, pieces are known: j + 1 of the j ranks + 1 largest meet,
- * beside the least there are. */
+/* The bound where there are just enough slots for `floor` copies of each expert, so that all pieces are
+ * known: for every j, some rank holds j + 1 of the j x ranks + 1 largest pieces, and beside them at least the
+ * least pieces of all. */
 static double meeting(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor)
 {
     double best = 0;
     int32_t each = l->slots / ranks;
     for (int32_t e = 0; e < experts; e++) l->sorted[e] = l->weight[e] / floor;
     qsort(l->sorted, (size_t)experts, sizeof *l->sorted, up);
-    /* piece number i from the top is that of expert i / floor from the top */
+    /* the i-th largest piece is that of the i / floor-th largest expert */
     for (int32_t j = 0; (int64_t)j * ranks < l->slots; j++) {
         double sum = 0;
         for (int32_t i = j * ranks - j; i <= j * ranks; i++) sum += l->sorted[experts - 1 - i / floor];
@@ -233,7 +238,7 @@ double moe_check_bound(struct check_layer *l, int32_t experts, int32_t ranks, in
     return lo;
 }
 
-/* ---- a better placement: rank by rank, every subset of experts that stays below; small only ---- */
+/* ---- a better placement: every expert on every set of ranks, as long as these stay below max_load ---- */
 
 struct hunt {
     struct check_layer *l;
@@ -244,6 +249,7 @@ struct hunt {
     long tries;
 };
 
+/* Tries all placements of experts e and later; true when one fills all slots.  tries counts down to 0. */
 static bool hunt_on(struct hunt *h, int32_t e)
 {
     int32_t room = 0;

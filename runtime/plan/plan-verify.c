@@ -15,26 +15,28 @@
 #include <string.h>
 
 enum { EXPERTS_MAX = 65536, RANKS_MAX = 4096, SLOTS_MAX = 1 << 24 };
-static const double CLOSE = 1e-6; /* claims are printed to 17 digits; splits are found to a part in 2^40 */
+/* A claim is right when it differs by this share at most.  Numbers of a plan have up to 17 digits, but splits
+ * are computed to one part in about 2^40. */
+static const double CLOSE = 1e-6;
 
 struct verify {
     const char *path;
     const cJSON *root;
     int32_t ranks, experts, slots, survive, per_node, n_layers, windows;
-    int32_t prediction;      /* layers for multi-token prediction, which the plan does not place */
+    int32_t prediction;      /* how many layers for multi-token prediction the model has (none is placed) */
     struct check_layer layer;
     int64_t *counts;         /* [windows][n_layers][experts], rows in the order of the plan's layers */
-    bool compare;            /* loads and bounds */
+    bool compare;            /* loads and bounds are compared */
     cJSON *problems;
     struct moe_plan_checked *out;
     struct moe_progress *progress;
     const struct moe_cancel *cancel;
     struct moe_arena arena;
     struct moe_err *err;
-    bool failed;
-    double sum_load, sum_bound, sum_mean;
-    int64_t moved;
-    int32_t most_slots;
+    bool failed;             /* there was a problem */
+    double sum_load, sum_bound, sum_mean; /* over layers */
+    int64_t moved;           /* slots, over layers */
+    int32_t most_slots;      /* of a rank in a layer */
 };
 
 static void __attribute__((format(printf, 2, 3))) problem(struct verify *v, const char *fmt, ...)
@@ -56,7 +58,7 @@ static bool near(double a, double b)
     return fabs(a - b) <= CLOSE * (fabs(a) > fabs(b) ? fabs(a) : fabs(b)) + 1e-9;
 }
 
-/* A number of the plan; false when it does not claim it. */
+/* Reads a number that the plan claims; false: it makes no such claim. */
 static bool claim(const cJSON *o, const char *key, double *x)
 {
     const cJSON *c = moe_json_get(o, key);
@@ -82,7 +84,7 @@ static enum moe_code bad(const struct verify *v, int layer, const char *what, st
     return moe_fail_at(err, MOE_CORRUPT, v->path, NULL, "layer %d: %s", layer, what);
 }
 
-/* v->layer from the JSON: rank_of[k], expert_of[k] for each slot. */
+/* Reads rank_of[k] and expert_of[k] of v->layer from the JSON, for each slot. */
 static enum moe_code read_slots(struct verify *v, const cJSON *o, int number, struct moe_err *err)
 {
     struct check_layer *l = &v->layer;
@@ -108,12 +110,12 @@ static enum moe_code read_slots(struct verify *v, const cJSON *o, int number, st
     return r == v->ranks ? MOE_OK : bad(v, number, "a rank is missing", err);
 }
 
-/* Experts that are on no rank outside of one group of `size` ranks, for the group with most of them. */
+/* Ranks in groups of `size`: how many experts lie in one group alone, for the group with most of them. */
 static int32_t most_lost(struct verify *v, int32_t size)
 {
     struct check_layer *l = &v->layer;
     int32_t nowhere = 0, worst = 0;
-    /* the one group that has it; -2: several have */
+    /* left: the one group that has the expert; -1: none has; -2: several have */
     for (int32_t e = 0; e < v->experts; e++) l->left[e] = -1;
     for (int32_t k = 0; k < l->slots; k++) {
         int32_t *group = &l->left[l->expert_of[k]], here = l->rank_of[k] / size;
@@ -127,13 +129,14 @@ static int32_t most_lost(struct verify *v, int32_t size)
     return v->ranks > 1 ? worst + nowhere : 0;
 }
 
-/* No expert twice on a rank, none without copies, survive + 1 of each; what a loss takes away. */
+/* Checks that no expert is on a rank twice and that each has survive + 1 copies, and what is lost with a
+ * rank. */
 static void check_coverage(struct verify *v, const cJSON *o, int number)
 {
     struct check_layer *l = &v->layer;
     int32_t least = INT32_MAX, node = v->per_node > 0 && v->per_node < v->ranks ? v->per_node : v->ranks;
     memset(l->copies, 0, (size_t)v->experts * sizeof *l->copies);
-    /* the last rank that has it: slots come by rank */
+    /* left: the last rank that has the expert, as slots come by rank */
     for (int32_t e = 0; e < v->experts; e++) l->left[e] = -1;
     for (int32_t k = 0; k < l->slots; k++) {
         int32_t e = l->expert_of[k], r = l->rank_of[k];
@@ -161,8 +164,8 @@ static void check_coverage(struct verify *v, const cJSON *o, int number)
 
 /* ---- loads ---- */
 
-/* Load of each expert in window w: counts scaled so that every window weighs as much as they do on
- * average; false: an empty window. */
+/* Computes the load of each expert in window w: the counts of each window that has tokens are scaled to the
+ * mean sum of these windows.  False: the window has none. */
 static bool window_weights(struct verify *v, int32_t row, int32_t w, double *out)
 {
     double mine = 0, all = 0;
@@ -182,6 +185,7 @@ static bool window_weights(struct verify *v, int32_t row, int32_t w, double *out
     return mine > 0;
 }
 
+/* Sets l->rank_load for equal shares; returns the largest. */
 static double fullest_rank(const struct verify *v, const double *weight)
 {
     const struct check_layer *l = &v->layer;
@@ -193,7 +197,8 @@ static double fullest_rank(const struct verify *v, const double *weight)
     return max_load;
 }
 
-/* The named cut: tokens of experts that lie on these ranks alone, a rank. */
+/* Checks min_cut in both directions.  The experts that lie on the ranks of the named cut alone must have
+ * min_cut tokens for each of these ranks, so that no split is better; and some split must attain min_cut. */
 static void check_cut(struct verify *v, const cJSON *o, int number, int32_t row)
 {
     struct check_layer *l = &v->layer;
@@ -223,8 +228,9 @@ static void check_cut(struct verify *v, const cJSON *o, int number, int32_t row)
     if (!fits) problem(v, "layer %d: no split keeps every rank at min_cut, %.9g", number, said);
 }
 
-/* With any one rank dead a split fits the claim, with the named one none below it does; without tokens it is
- * 0.  Of ranks that hold the same experts one is tried. */
+/* Checks load_max_after_loss: whichever rank is dead, a split must stay within it, and with the named rank
+ * dead no split may stay below it; without tokens it must be 0.  Of ranks that hold the same experts one is
+ * tried. */
 static void check_after_loss(struct verify *v, const cJSON *o, int number, int32_t row)
 {
     double said, named = -1;
@@ -248,6 +254,7 @@ static void check_after_loss(struct verify *v, const cJSON *o, int number, int32
     if (!attained) problem(v, "layer %d: load_max_after_loss is below %.9g", number, said);
 }
 
+/* Checks the bound: it must not be above the load, and the verifier must be able to prove it. */
 static void check_bound(struct verify *v, const cJSON *o, int number, int32_t row, double load)
 {
     double said, best = 0;
@@ -274,7 +281,7 @@ static void check_bound(struct verify *v, const cJSON *o, int number, int32_t ro
     else if (better < 0) v->out->unproven++;
 }
 
-/* "loads": of every rank, the largest over windows. */
+/* Checks "loads", the load of every rank, the largest over windows. */
 static void check_rank_loads(struct verify *v, const cJSON *o, int number, int32_t row)
 {
     struct check_layer *l = &v->layer;
@@ -300,8 +307,7 @@ static void check_rank_loads(struct verify *v, const cJSON *o, int number, int32
     if (r != v->ranks) problem(v, "layer %d: 'loads' is not one for each rank", number);
 }
 
-/* Slots with a token in a batch, and how far a batch strays from the mean, by the formulas of
- * docs/reference/placement.md. */
+/* Checks activated_max and noise_floor, by the formulas of docs/reference/placement.md. */
 static void check_batch(struct verify *v, const cJSON *o, int number, int32_t row)
 {
     struct check_layer *l = &v->layer;
@@ -373,7 +379,7 @@ static enum moe_code check_moves(struct verify *v, const cJSON *o, int number, c
         if (claim(x, "layer", &n) && n == number) was = moe_json_get(x, "ranks");
     }
     if (!was) return moe_fail_at(err, MOE_MISMATCH, v->path, NULL, "the old plan has no layer %d", number);
-    for (int32_t e = 0; e < v->experts; e++) l->left[e] = -1; /* the last rank that had it */
+    for (int32_t e = 0; e < v->experts; e++) l->left[e] = -1; /* the last rank that had the expert */
     for (const cJSON *list = was->child; r < v->ranks; r++, list = list ? list->next : NULL) {
         for (const cJSON *x = list ? list->child : NULL; x; x = x->next)
             if (cJSON_IsNumber(x) && x->valuedouble >= 0 && x->valuedouble < v->experts)
@@ -385,9 +391,9 @@ static enum moe_code check_moves(struct verify *v, const cJSON *o, int number, c
     return MOE_OK;
 }
 
-/* ---- all ---- */
+/* ---- the whole plan ---- */
 
-/* What the lists of the first layer say of ranks, experts and slots: for plans whose head does not. */
+/* Counts ranks, experts and slots of the first layer, for plans that do not say these numbers. */
 static void shape_of(const cJSON *layers, int64_t *ranks, int64_t *experts, int64_t *slots)
 {
     const cJSON *lists = moe_json_get(layers->child, "ranks");
@@ -431,7 +437,8 @@ static enum moe_code read_head(struct verify *v, struct moe_err *err)
              : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
 }
 
-/* Whether a row of r that is no layer of the plan has a count. */
+/* Whether, if the rows of r are numbered from 0, one before the plan's last layer has a count and the plan
+ * has no such layer. */
 static bool others_count(const struct verify *v, const struct moe_routing *r)
 {
     int32_t row = 0;
@@ -446,8 +453,8 @@ static bool others_count(const struct verify *v, const struct moe_routing *r)
     return false;
 }
 
-/* Rows without numbers are the plan's layers or all of the model's; the last `prediction` may be those of its
- * layers for multi-token prediction.  Are they the plan's? */
+/* Whether rows without numbers are the plan's layers, perhaps followed by the model's layers for multi-token
+ * prediction; if not, they are all layers of the model. */
 static bool has_rows_of_plan(const struct verify *v, const struct moe_routing *r)
 {
     if (r->layers) return false;
@@ -455,7 +462,7 @@ static bool has_rows_of_plan(const struct verify *v, const struct moe_routing *r
            (v->prediction && r->n_layers == v->n_layers + v->prediction && others_count(v, r));
 }
 
-/* Which row of r is the plan's layer number i, which is the model's `number`; -1: none. */
+/* The row of r for layer i of the plan, which is layer `number` of the model; -1: there is none. */
 static int32_t find_row(const struct moe_routing *r, bool of_plan, int32_t i, int32_t number)
 {
     if (of_plan) return i;
@@ -465,6 +472,7 @@ static int32_t find_row(const struct moe_routing *r, bool of_plan, int32_t i, in
     return -1;
 }
 
+/* Copies the counts of all statistics into v->counts. */
 static enum moe_code gather(struct verify *v, const struct moe_routing *const *stats, int n,
                             struct moe_err *err)
 {
@@ -497,6 +505,7 @@ static enum moe_code gather(struct verify *v, const struct moe_routing *const *s
     return MOE_OK;
 }
 
+/* *same: the statistics are those whose digest the plan has. */
 static enum moe_code same_digest(const struct verify *v, bool *same, struct moe_err *err)
 {
     const cJSON *said = moe_json_get(v->root, "statistics");

@@ -62,7 +62,7 @@ static enum moe_code bad_expert(const char *file, int32_t layer, int32_t rank, i
                        (int)e, what);
 }
 
-/* Slots are met by ascending rank, so the copies of each expert are too. */
+/* Slots are visited by ascending rank, so the copies of each expert are in that order, too. */
 static enum moe_code index_layer(const struct moe_plan *p, struct moe_plan_layer *l, const char *file,
                                  struct moe_err *err)
 {
@@ -157,7 +157,7 @@ const struct moe_plan_layer *moe_plan_find(const struct moe_plan *p, int32_t lay
 
 /* ---- for one model ---- */
 
-/* Numbers of the MoE layers; out may be NULL. */
+/* How many MoE layers the model has; their numbers are stored in out (may be NULL). */
 static int32_t moe_layers(const struct moe_config *c, int32_t *out)
 {
     int32_t n = 0;
@@ -199,7 +199,7 @@ static enum moe_code other(const char *file, const char *what, const char *each,
                        has, what, moe_plural(has), each, wants);
 }
 
-/* SGLang's file has a row for each layer; the dense ones' mean nothing. */
+/* Removes the rows of dense layers, which have no meaning: SGLang's file has a row for each layer. */
 static void drop_dense(struct moe_plan *p, const struct moe_config *c)
 {
     int32_t n = 0;

@@ -96,8 +96,7 @@ enum moe_code moe_plan_fits(struct moe_plan *p, const struct moe_config *c, int3
 /* A digest of the ranks and slots of all layers, by which plans are compared; zeros when p is NULL. */
 struct moe_hash128 moe_plan_digest(const struct moe_plan *p);
 
-/* The plan of the model's layer with this number; NULL: the plan has none, since that layer has no experts.
- */
+/* The plan's row for the model's layer `layer`; NULL when there is none, since that layer has no experts. */
 const struct moe_plan_layer *moe_plan_find(const struct moe_plan *p, int32_t layer);
 
 /* Whether this rank holds expert e. */
