@@ -33,7 +33,7 @@ struct moe_assessment {
 
 /* Assesses p->plan; NULL: no plan was searched for, and then no baseline is placed either.  asked: baselines
  * to place.  eplb: place EPLB too where that is possible, because the sentences of plan-report.h compare with
- * it. The caller closes *a, also on failure. */
+ * it.  The caller closes *a, also on failure. */
 enum moe_code moe_assess(struct moe_assessment *a, const struct moe_planning *p,
                          const struct moe_step_options *with, const struct moe_gpu *gpu,
                          const struct moe_plan_sizes *sizes, unsigned asked, bool eplb, struct moe_err *err);

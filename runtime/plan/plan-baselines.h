@@ -8,8 +8,8 @@
 
 /* "trivial", "round-robin", "eplb". */
 const char *moe_baseline_name(enum moe_baseline kind);
-/* *set becomes the set of the baselines with these n names, of which "all" is one: bits 1 << enum
- * moe_baseline. MOE_USAGE for an unknown name. */
+/* *set becomes the set of the baselines with these n names, as bits 1 << enum moe_baseline; the name "all"
+ * stands for all of them.  MOE_USAGE for an unknown name. */
 enum moe_code moe_plan_baselines_parse(unsigned *set, const char *const *asked, size_t n,
                                        struct moe_err *err);
 /* MOE_UNSUPPORTED where EPLB is in the set and has no placement for the task; called before any work. */

@@ -37,8 +37,8 @@ struct moe_place {
     int32_t *holders;       /* [ranks] scratch: the ranks that hold one expert */
     double mean;            /* the mean load of a rank */
     const struct moe_cancel *cancel;
-    /* moe_place_counts makes the largest piece small as it is after the loss of this many copies of every
-     * expert; at most floor - 1 */
+    /* moe_place_counts gives out copies so that the largest piece is small after every expert has lost this
+     * many of them; at most floor - 1 */
     int32_t lose;
     /* comparisons that the search may still make: since it ends by counting and not by the clock, it gives
      * the same plan on every machine */
@@ -65,7 +65,8 @@ void moe_place_pack(struct moe_place *s);
 void moe_place_empty(struct moe_place *s);
 /* Puts a copy of e into the next slot of a rank that has a free one and lacks e. */
 void moe_place_put(struct moe_place *s, int32_t rank, int32_t e);
-/* Puts a copy of e on the rank where the cost is least. */
+/* Puts a copy of e on the rank with the least cost, of those that the rules for nodes and for max_pair allow;
+ * of all ranks with a free slot and without e, if these allow none. */
 void moe_place_one(struct moe_place *s, int32_t e);
 /* Computes count, piece, size, load, cost, has, home and pair from slot. */
 void moe_place_loads(struct moe_place *s);

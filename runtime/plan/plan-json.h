@@ -13,7 +13,8 @@ void moe_assessment_json(cJSON *json, const struct moe_assessment *a);
  * failure.  batch: as in moe_planning_search. */
 enum moe_code moe_planning_print(const struct moe_planning *p, int64_t batch, char **text,
                                  struct moe_err *err);
-/* Writes it to a file, which appears whole or not at all.  MOE_EXISTS when there is one, and not `force`. */
+/* Writes that text to a file, which appears whole or not at all.  MOE_EXISTS when there is one, without
+ * force. */
 enum moe_code moe_planning_write(const struct moe_planning *p, int64_t batch, const char *path, bool force,
                                  struct moe_err *err);
 

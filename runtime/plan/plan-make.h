@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-make.h - making a plan: from what is asked for to a placement and its proofs.
+/* runtime/plan/plan-make.h - makes a plan: from a request to a placement and its proofs.
  *
  *     struct moe_plan_request ask = MOE_PLAN_REQUEST;
  *     struct moe_planning p;

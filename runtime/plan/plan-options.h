@@ -27,8 +27,8 @@ enum moe_code moe_plan_options_word(const struct moe_plan_options *o, struct moe
 /* Checks the options of planning (no verb); *gpu becomes the GPU that --gpu names. */
 enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_gpu *gpu,
                                      struct moe_err *err);
-/* Checks -o: nothing is there, or it may be replaced, and it is not a path that the command reads
- * (base/cli/output.h). */
+/* Checks -o: nothing is there, or it may be replaced, and it neither is, nor lies in, nor holds another path
+ * of the command (base/cli/output.h). */
 enum moe_code moe_plan_options_output(const struct moe_plan_options *o, struct moe_err *err);
 /* Checks that the verb `what` has one operand, a plan.  MOE_USAGE also where standard input would be read
  * twice. */

@@ -7,7 +7,7 @@
  *     if (code == MOE_OK) code = moe_staging_open(&s, NULL, err);
  *     if (code == MOE_OK) code = moe_staging_put(&s, 0, 3, false, "node0.moe", false, &bytes, err);
  *     moe_staging_close(&s);
- * / */
+ */
 #ifndef MOE_RUNTIME_PLAN_PLAN_STAGING_H
 #define MOE_RUNTIME_PLAN_PLAN_STAGING_H
 

@@ -62,7 +62,7 @@ struct moe_plan {
 
 /* Makes a plan whose slots are still to be filled: layers with the numbers layers [n_layers], ascending, and
  * `slots` slots each, which are divided among the ranks as evenly as possible (the first ranks have one
- * more). The caller fills layers[i].slot and then calls moe_plan_index.  *p is NULL on failure. */
+ * more).  The caller fills layers[i].slot and then calls moe_plan_index.  *p is NULL on failure. */
 enum moe_code moe_plan_new(struct moe_plan **p, int32_t ranks, int32_t experts, int32_t n_layers,
                            const int32_t *layers, int32_t slots, struct moe_err *err);
 /* Computes copy_first, copy_rank and copy_slot of every layer from its slots.  MOE_CORRUPT, naming `file`,
