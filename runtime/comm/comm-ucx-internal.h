@@ -46,8 +46,8 @@ struct link {
     bool hello, welcome, bye;                /* a message of that kind has come */
     uint64_t heartbeats;                     /* messages of any kind that have come */
     uint32_t heard;                          /* how many messages that it said were handed to the caller */
-    uint32_t unheard;                        /* messages that it said and that are kept until then */
-    size_t unheard_bytes;                    /* the size of these */
+    uint32_t unheard;                        /* how many more of them are kept for the caller */
+    size_t unheard_bytes;                    /* the bytes of these */
 };
 
 struct ucx {

@@ -178,5 +178,5 @@ ucs_status_t moe_ucx_receive(void *arg, const void *header, size_t header_bytes,
     return UCS_OK;
 }
 #else
-typedef int moe_comm_ucx_absent; /* a file is never empty */
+typedef int moe_comm_ucx_absent; /* C allows no empty file */
 #endif

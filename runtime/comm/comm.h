@@ -142,8 +142,8 @@ static inline const void *moe_comm_answered(struct moe_comm *c, int from)
 /* How many bytes of that reply have come. */
 static inline size_t moe_comm_reply_size(struct moe_comm *c, int from) { return c->ops->reply_size(c, from); }
 
-/* Sends a message to all other ranks; `data` is copied.  kind: any number below 2^31, which
- * tells the receiver what the message is. */
+/* Sends a message to all other ranks; `data` is copied.  kind: any number below 2^31, which tells the
+ * receiver what the message is. */
 enum moe_code moe_comm_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
                            struct moe_err *err);
 /* Receives the next message that a rank has said; false: there is none.  *data stays until the next call. */

@@ -44,5 +44,5 @@ enum moe_code moe_ucx(const struct moe_ucx **out, bool here, struct moe_err *err
     return MOE_OK;
 }
 #else
-typedef int moe_ucx_absent; /* a file is never empty */
+typedef int moe_ucx_absent; /* C allows no empty file */
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* moe-plan - main() only: parse, call, report. */
+/* The tool moe-plan: it reads the command line, calls the functions of runtime/plan/, and reports. */
 #include "base/io.h"
 #include "base/newfile.h"
 #include "model/rewrite/check.h"

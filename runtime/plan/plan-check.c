@@ -48,7 +48,7 @@ enum moe_code moe_plan_check_alone(const struct moe_plan_text *plan, struct moe_
 void moe_plan_checked_json(cJSON *json, const struct moe_plan_checked *c)
 {
     if (c->had_statistics) moe_json_add_bool(json, "same_statistics", c->same_statistics);
-    else moe_json_add_null(json, "same_statistics"); /* there were none to compare */
+    else moe_json_add_null(json, "same_statistics"); /* there were no statistics */
     moe_json_add_i64(json, "claims", c->claims);
     moe_json_add_i64(json, "copies_min", c->copies_min);
     moe_json_add_i64(json, "experts_lost_worst", c->lost_worst);

@@ -212,15 +212,16 @@ const struct moe_tool moe_plan_tool = {
 
 /* ---- whether it can be ---- */
 
-/* A plan in one of its three forms, or a picture: what moe-plan -o writes begins so. */
+/* How the files begin that moe-plan -o writes, and so may replace: a plan in one of three forms, or a
+ * picture. */
 static const struct moe_file_kind plan_kind = {
     .name = "a plan",
     .marks = { { 0, "{", { "\"version\":", "\"ranks\":" } }, { 0, "{\"physical_to_logical_map\":", { NULL } },
                { 0, "", { "initial_global_assignments:" } }, { 0, "<svg xmlns=", { ">" MOE_PLOT_TITLE } } },
 };
 
-/* The container that the plan is for may hold it (docs/reference/format.md), right in it and
- * under such a name alone. */
+/* The container for which the plan is made, if -o is a place in it where a plan may lie: directly in its
+ * directory and under the name of a plan (docs/reference/format.md).  NULL: -o is no such place. */
 static const char *kept_in(const struct moe_plan_options *o)
 {
     const char *slash = strrchr(o->out, '/'), *model = o->run.argv[0];

@@ -168,7 +168,7 @@ static struct kept *row_of(struct refine *d, int32_t a, const int32_t *fullest, 
         row = i;
         d->row[i] = a;
         memset(d->kept + (int64_t)i * d->s->ranks, 0,
-               (size_t)d->s->ranks * sizeof *d->kept); /* versions begin at 1 */
+               (size_t)d->s->ranks * sizeof *d->kept); /* no version is 0 */
     }
     return d->kept + (int64_t)row * d->s->ranks;
 }
