@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a calibration takes: operations of its parts, and memory. */
+/* What a calibration needs: the floating-point operations of its parts, memory and files. */
 #include "quantize/calibrate/calibrate-internal.h"
 
 #include "base/io.h"
@@ -84,8 +84,8 @@ static double work_of(const struct moe_source *src, const struct moe_calibration
     return work;
 }
 
-/* As long as a product of so many operations: a byte that is copied, where the disk does 1 GB/s and
- * the processors 100 GFLOP/s. */
+/* A copied byte counts as so many operations: it takes as long as they do if the disk does 1 GB/s and the
+ * processors 100 GFLOP/s. */
 enum { COPY = 100 };
 
 double moe_calibrate_copy_work(const struct moe_tensor *t, uint8_t type)
@@ -109,8 +109,8 @@ struct moe_fisher moe_calibrate_sensitivity(const struct moe_calibration *o)
                                 o->cancel };
 }
 
-/* Bytes as stored: of an expert, the largest; of what else of a layer, or of the model beside its
- * layers, is mapped at once. */
+/* Bytes as stored in the source.  *expert: the largest expert.  *mapped: the most that is mapped at once of
+ * what is no expert: all of one layer, or one tensor outside of the layers. */
 static void stored_most(const struct moe_source *src, uint64_t *expert, uint64_t *mapped)
 {
     uint64_t here = 0;
@@ -125,9 +125,12 @@ static void stored_most(const struct moe_source *src, uint64_t *expert, uint64_t
     }
 }
 
-/* Memory of a run: what it begins with and what does not depend on where hidden states are; each expert at
- * work; what the states take with all that passes tokens through layers; the sensitivity pass, which is over
- * before the rest begins; and of its files those in scratch. */
+/* The memory of a run in bytes, with hidden states in memory [0] or in files [1].
+ *   fixed   what the process holds now, and what depends neither on files nor on workers
+ *   each    for each worker
+ *   walk    hidden states and the buffers of the passes through layers
+ *   fisher  the whole process in the sensitivity pass, which ends before the rest begins
+ *   files   not memory: the files in the scratch directory during the sensitivity pass */
 struct parts { uint64_t fixed, each, walk[2], fisher[2], files; };
 
 static struct parts parts_of(const struct moe_source *src, const struct moe_calibration *o, int threads)
@@ -142,8 +145,8 @@ static struct parts parts_of(const struct moe_source *src, const struct moe_cali
     stored_most(src, &raw, &mapped);
     p.each = moe_mlp_estimate(c->hidden_size, c->moe_intermediate_size, &o->method) + raw +
              sizeof(struct moe_expert_worker) + moe_emit_estimate(src) + (256 << 10);
-    /* beside: two units' descriptors and journals; an expert as stored; what is
-     * mapped; what libraries keep */
+    /* Beside that: the descriptors and journals of two units, an expert as stored, what is mapped, and what
+     * libraries keep. */
     base += (uint64_t)src->n_tensors * 64 + (uint64_t)c->n_routed_experts * 3 * 8192 + raw + mapped +
             (3 << 20);
     p.fixed = base + (o->fisher ? moe_output_hessian_estimate(c->hidden_size) : 0) +
@@ -174,7 +177,7 @@ void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibrati
                                         .limit = o->memory ? o->memory
                                                            : moe_peak_rss() + moe_available_memory() / 2 };
     p->least_scratch = (o->method.corrects ? 4 : 2) * (uint64_t)(o->n * c->hidden_size) * sizeof(float);
-    /* the pass's files are gone when the others come */
+    /* the files of the sensitivity pass are deleted before the others are made */
     if (p->least_scratch < parts.files) p->least_scratch = parts.files;
     for (int in_files = 0; in_files < 2; in_files++) p->least[in_files] = memory_of(&parts, 1, in_files);
     for (int in_files = 0; in_files <= (o->scratch != NULL) && !p->fits; in_files++) {
@@ -185,8 +188,9 @@ void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibrati
         p->scratch = in_files ? p->least_scratch : 0;
         p->fits = p->memory <= p->limit;
     }
-    /* Fisher matrices of all layers with what is spilled of them; or before that, with one of them
-     * less, the gradients of the pass twice */
+    /* The larger of two moments.  At the end, the Fisher matrices of all layers lie there, and the spilled
+     * tensors.  In the last step of the sensitivity pass, all Fisher matrices but one do, and the gradients
+     * twice, since their file is replaced by a new one. */
     uint64_t one = (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float);
     uint64_t matrices = o->fisher ? (uint64_t)moe_config_moe_layers(c) * one : 0;
     uint64_t spilled = moe_dense_spill_bytes(src, o->type);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How long a calibration takes: its operations, part by part, at the speed of each part. */
+/* How long a calibration takes: the operations of each of its parts, divided by the speed of that part. */
 #include "quantize/calibrate/calibrate-internal.h"
 
 #include "base/minmax.h"
@@ -13,7 +13,7 @@ int64_t moe_calibrate_each(const struct moe_source *src, const struct moe_calibr
     return each < MOE_FEW_TOKENS ? each + moe_min_i64(MOE_BORROWED_TOKENS, o->n) : each;
 }
 
-/* n tokens through a layer; beside that through its routed experts `again` times. */
+/* Seconds in which n tokens pass a layer, with 1 + again passes through its routed experts. */
 static double forward(const struct moe_config *c, int64_t layer, const struct moe_speed *s, double n,
                       double sequence, int again)
 {
@@ -23,6 +23,7 @@ static double forward(const struct moe_config *c, int64_t layer, const struct mo
     return moe_work_attention(c, n, sequence) / s->attention + mlps / s->mlp;
 }
 
+/* Seconds in which one thread quantizes an MLP over n tokens; rows: down has an output Hessian. */
 static double quantizing(const struct moe_mlp_method *how, int64_t hidden, int64_t inter, bool rows, double n,
                          const struct moe_speed *s)
 {
@@ -32,7 +33,7 @@ static double quantizing(const struct moe_mlp_method *how, int64_t hidden, int64
            moe_speed_weights(hidden, inter) * s->rounding.minor;
 }
 
-/* The routed experts of a layer, as many at once as there are workers. */
+/* Seconds in which the routed experts of a layer are quantized, as many at once as there are workers. */
 static double experts(const struct moe_source *src, const struct moe_calibration *o,
                       const struct moe_calibration_plan *p, int64_t layer, const struct moe_speed *s)
 {
@@ -44,7 +45,8 @@ static double experts(const struct moe_source *src, const struct moe_calibration
     return one * (double)((n + at_once - 1) / at_once);
 }
 
-/* What all tokens pass is quantized by all threads together. */
+/* Seconds in which the attention projections of a layer and the MLP that all tokens pass are quantized, by
+ * all threads together. */
 static double dense(const struct moe_source *src, const struct moe_calibration *o, int64_t layer,
                     const struct moe_speed *s, int threads)
 {
@@ -65,6 +67,8 @@ static double dense(const struct moe_source *src, const struct moe_calibration *
     return seconds;
 }
 
+/* Seconds of the sensitivity pass over n tokens.  Before gradients go back through a layer, its attention,
+ * router and shared or dense MLP are computed forward again. */
 static double sensitivity(const struct moe_config *c, double n, double sequence, const struct moe_speed *s)
 {
     double seconds = moe_work_head_back(c, n) / s->head_back;
@@ -85,11 +89,13 @@ static double sensitivity(const struct moe_config *c, double n, double sequence,
     return seconds;
 }
 
-/* A file on a disk takes as much longer than one that has none (struct moe_speed), while both are cached. */
+/* Rows of a file on a disk take longer by this factor than those of the file in memory that moe_speed.row was
+ * measured with, though both are in the page cache. */
 #define DISK 1.3
 
-/* Rows of hidden states that are read or written one by one, where they are in files: n tokens forward (an
- * expert's token is read, then read and written where it is added), back, and in an expert's statistics. */
+/* How often a row of hidden states is read or written, if they are in files: when the tokens pass the layers
+ * (for an expert, a token's row is read as input, and one is read and written to which the output is added),
+ * in the backward half of the sensitivity pass, and for the experts' statistics. */
 static double rows(const struct moe_config *c, const struct moe_calibration *o)
 {
     double n = (double)o->n, k = (double)c->num_experts_per_tok, all = 0;

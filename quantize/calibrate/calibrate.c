@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The run: a coder (struct moe_coder) that takes all tokens through the model, quantizes each expert when
+ * moe_rewrite asks for it, and reports on each layer. */
 #include "quantize/calibrate/calibrate-internal.h"
 
 #include "base/io.h"
@@ -20,21 +22,22 @@ struct moe_calibrate {
     struct moe_calibration_plan plan;
     struct moe_source *src;
     struct moe_pool *pool;
-    /* progress; of it, what earlier runs did and what was only copied */
+    /* progress in operations; of these, what earlier runs did, and what the copying of dense.moe counts as */
     struct moe_meter meter; double done_before, copied;
-    const char *dir;                /* for files of our own */
+    const char *dir;                /* the partial directory, where F and quantized tensors are kept */
     struct moe_walk walk;
     struct moe_correction correction;
     struct moe_dense dense;
-    bool walking;
-    struct moe_expert_worker *workers;        /* [workers] */
-    struct moe_output_hessian f; int f_layer; /* F of that layer; -1: none yet */
-    struct moe_expert_stats *stats; /* [E] of the layer at hand */
+    bool walking;                   /* the walk is open */
+    struct moe_expert_worker *workers;        /* [plan.workers] */
+    struct moe_output_hessian f; int f_layer; /* the Fisher matrix F of layer f_layer; -1: none yet */
+    struct moe_expert_stats *stats; /* [experts] of the layer at hand */
     struct moe_clip_monitor monitor;
 };
 
-/* What earlier runs left, as work: the sensitivity pass, whole units, what was spilled of layers.  Of that
- * pass, all of whose files are read for it: whether F is there, and if not, how far it came. */
+/* *work: the operations that earlier runs have done and this one need not repeat, for the sensitivity pass,
+ * whole units and the layers whose quantized tensors were spilled.  *there: F of every layer is there and
+ * undamaged (all its files are read).  *reached: if not, the layer that the pass came to; -1: none. */
 static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo, bool *there, int *reached,
                                  double *work, struct moe_err *err)
 {
@@ -78,7 +81,7 @@ static void note_expert(struct moe_calibrate *c, int64_t e, const struct moe_mlp
                                              { r->seconds[0], r->seconds[1], r->seconds[2] } };
 }
 
-/* The tokens of an expert that has few, and some that others chose. */
+/* The tokens t of an expert that has few, followed by borrowed ones, in b's arrays. */
 static struct moe_mlp_tokens with_borrowed(struct moe_calibrate *c, struct moe_expert_worker *b,
                                            struct moe_mlp_tokens t)
 {
@@ -90,7 +93,8 @@ static struct moe_mlp_tokens with_borrowed(struct moe_calibrate *c, struct moe_e
         b->importance[i] = t.importance[i];
         own += (double)t.importance[i] * (double)t.importance[i];
     }
-    /* a borrowed token weighs what the mean of its own does, or its own 1 / rms where it has none */
+    /* A token's weight is the square of its importance.  The borrowed ones weigh together as much as
+     * MOE_BORROWED_WEIGHT mean tokens of the expert's own.  If it has none, each weighs by its 1 / rms. */
     float weight = t.n ? (float)sqrt(own / (double)t.n * MOE_BORROWED_WEIGHT / (double)n)
                        : (float)sqrt((double)MOE_BORROWED_WEIGHT / (double)n);
     for (int64_t i = 0; i < n; i++) {
@@ -135,7 +139,7 @@ static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard
 
 /* ---- the coder ---- */
 
-/* F of the layer at hand, once. */
+/* Reads and factors F of the layer into c->f, unless it is there already. */
 static enum moe_code load_fisher(struct moe_calibrate *c, int layer, struct moe_err *err)
 {
     if (!c->o.fisher || !moe_layer_is_moe(&c->src->config, layer) || c->f_layer == layer) return MOE_OK;
@@ -168,7 +172,8 @@ static enum moe_code before_mlp(void *ctx, struct moe_err *err)
     return MOE_OK;
 }
 
-/* Everything that is held, once the sensitivity pass has let go of what it held. */
+/* Allocates what the run holds to its end.  Called after the sensitivity pass, whose memory is free by
+ * then. */
 static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
 {
     const struct moe_config *g = &c->src->config;
@@ -219,7 +224,8 @@ static enum moe_code start(void *ctx, const char *dir, const bool *todo, struct 
     return take_all(c, err);
 }
 
-/* Layers without experts behind the last one that has some: nothing else asks for them. */
+/* Takes the tokens through the layers without experts that follow the last layer with experts, if tensors of
+ * dense.moe are quantized.  These layers have no unit of their own, so nothing else would reach them. */
 static enum moe_code finish_layers(struct moe_calibrate *c, struct moe_err *err)
 {
     while (c->walk.before[0] && c->walk.layer < c->src->config.num_hidden_layers &&
@@ -228,7 +234,8 @@ static enum moe_code finish_layers(struct moe_calibrate *c, struct moe_err *err)
     return MOE_OK;
 }
 
-/* Layers of which nothing is written go through the source's weights. */
+/* Takes the tokens to the experts of `layer`.  Layers with experts that are still before it have no unit in
+ * this run (--layers): their experts are passed by the source's weights. */
 static enum moe_code reach(struct moe_calibrate *c, int layer, struct moe_err *err)
 {
     while (c->walk.layer < layer) MOE_TRY(moe_walk_pass(&c->walk, err));
@@ -255,7 +262,7 @@ static enum moe_code begin(void *ctx, const struct moe_shard_unit *u, struct moe
     return c->correction.open ? moe_correction_measure(&c->correction, &c->walk, u, err) : MOE_OK;
 }
 
-/* What was spilled of a layer, in a worker's hands. */
+/* Reads the quantized tensors that were spilled of a layer into `a`, unless they are there already. */
 static enum moe_code fetch(struct moe_calibrate *c, struct moe_spill *a, int layer, struct moe_err *err)
 {
     bool there;
@@ -287,8 +294,8 @@ static enum moe_code code(void *ctx, const struct moe_shard_unit *u, int64_t ite
                         : code_expert(c, u, &u->items[item], worker, amax, out, err);
 }
 
-/* The largest over the layer's experts: engines use one scale for all, and a cold
- * expert has none of its own. */
+/* The largest input over all experts of the layer, of gate and up or (of_y) of down.  Engines use one input
+ * scale for all experts, and an expert without tokens has no inputs of its own. */
 static float peer_amax(const struct moe_calibrate *c, bool of_y)
 {
     float amax = 0;
@@ -297,9 +304,9 @@ static float peer_amax(const struct moe_calibrate *c, bool of_y)
     return amax;
 }
 
-/* The limit of what enters gate and up, or down: under the scale that calibration gave; where
- * nothing was quantized, under the one that the source's NVFP4 weights have (of several the largest,
- * which engines take), or none. */
+/* The magnitude above which inputs of gate and up, or (of_y) of down, are clipped.  It follows from the input
+ * scale that calibration gave or, where nothing was quantized, from that of the source's NVFP4 weights; of
+ * several, engines take the largest.  Without either there is no limit. */
 static struct moe_clip clip_of(const struct moe_calibrate *c, const struct moe_shard_unit *u, bool of_y)
 {
     float kept = 0;
@@ -313,7 +320,7 @@ static struct moe_clip clip_of(const struct moe_calibrate *c, const struct moe_s
     return kept > 0 ? moe_clip_under(kept) : (struct moe_clip){ .limit = INFINITY };
 }
 
-/* seen [2]: what went through the experts as they were written. */
+/* seen [2]: counts of the inputs of the experts as they were written, of gate and up and of down. */
 static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_unit *u,
                          const struct moe_clip *seen)
 {
@@ -392,13 +399,13 @@ static enum moe_code replay(void *ctx, const struct moe_shard_unit *u, const str
     name_phase(c, u->layer);
     MOE_TRY(reach(c, u->layer, err));
     moe_clip_monitor_common_passed(&c->monitor);
-    c->monitor.n = 0; /* the layer's note has them */
+    c->monitor.n = 0; /* the layer's note has these counts already */
     if (c->correction.open) MOE_TRY(moe_correction_pass(&c->correction, u->layer, err));
     MOE_TRY(moe_walk_experts(&c->walk, u, c->o.upstream_source ? NULL : file, NULL, err));
     return moe_walk_next(&c->walk, err);
 }
 
-/* routing.json: how many calibration tokens went to each expert. */
+/* Adds routing.json, which says how many calibration tokens went to each expert. */
 static enum moe_code publish(void *ctx, struct moe_writer *w, const cJSON *notes, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;

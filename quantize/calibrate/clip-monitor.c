@@ -20,7 +20,7 @@ void moe_clip_monitor_release(struct moe_clip_monitor *w)
     *w = (struct moe_clip_monitor){ 0 };
 }
 
-/* Lists a count, if anything was seen and there is an input scale at all. */
+/* Appends a count to w->clipped, if anything was counted and there is an input scale. */
 static void add(struct moe_clip_monitor *w, int layer, const char *input, const struct moe_clip *clip)
 {
     if (clip->seen && isfinite(clip->limit)) w->clipped[w->n++] = (struct moe_clipped){ layer, input, *clip };
@@ -33,8 +33,8 @@ static struct moe_clip under(const struct moe_spill_tensor *t)
 
 /* ---- attention ---- */
 
-/* The inputs that are monitored: the role under which the hook shows each, and the projections that
- * multiply it. */
+/* The inputs that are monitored.  Of each: the role under which the forward pass's hook shows it, the
+ * projections that multiply it (filled up by repetition), and its name in reports. */
 static const struct { enum moe_role role, projection[3]; const char *name;
 } seen[MOE_MONITORED_INPUTS] = {
     { MOE_ROLE_KV_A, { MOE_ROLE_KV_A, MOE_ROLE_Q_A, MOE_ROLE_Q }, "q_a_kv_a" },
@@ -43,6 +43,7 @@ static const struct { enum moe_role role, projection[3]; const char *name;
     { MOE_ROLE_O, { MOE_ROLE_O, MOE_ROLE_O, MOE_ROLE_O }, "o" },
 };
 
+/* The first of an input's projections that was quantized; NULL: none was. */
 static const struct moe_spill_tensor *written(const struct moe_clip_monitor *w, int input)
 {
     const struct moe_spill_tensor *t = NULL;
@@ -60,8 +61,9 @@ static void see_input(void *ctx, int layer, enum moe_role role, int expert, cons
             moe_clip_count(&w->attention[i], x, ldx, written(w, i)->cols, n);
 }
 
-/* Where the layer's input scales are not known yet, nothing is clipped now: they are chosen after this
- * pass, from the largest input that it shows. */
+/* The input scales of a layer that is calibrated now are made after this pass, from the largest inputs that
+ * it shows, so none of its inputs exceed them and no limit is set.  A resumed run has read them from the
+ * layer's file. */
 void moe_clip_monitor_attention(struct moe_clip_monitor *w)
 {
     bool any = false;

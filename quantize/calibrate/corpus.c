@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Appends `count` tokens, but keeps no more than `most` in all. */
 static enum moe_code append(struct moe_corpus *c, int64_t most, const int32_t *ids, size_t count,
                             struct moe_err *err)
 {
@@ -21,7 +22,7 @@ static enum moe_code append(struct moe_corpus *c, int64_t most, const int32_t *i
     return MOE_OK;
 }
 
-/* The template is opened when the first conversation needs it. */
+/* What the reading of all files shares.  memory: the bytes that are left for text and tokens; 0: no limit. */
 struct reader {
     struct moe_tokenizer *t;
     struct moe_chat *chat;
@@ -31,12 +32,13 @@ struct reader {
     const struct moe_cancel *cancel;
 };
 
-/* 0 would be no limit. */
+/* The bytes of r->memory that are left beside `held`; at least 1, since 0 would be no limit. */
 static uint64_t left_beside(const struct reader *r, uint64_t held)
 {
     return !r->memory ? 0 : r->memory > held ? r->memory - held : 1;
 }
 
+/* Appends the tokens of one piece.  The chat template is opened when the first conversation needs it. */
 static enum moe_code encode(struct moe_corpus *c, struct reader *r, const struct moe_text *text,
                             const struct moe_text_piece *p, struct moe_err *err)
 {
@@ -51,6 +53,7 @@ static enum moe_code encode(struct moe_corpus *c, struct reader *r, const struct
     return code == MOE_OK ? moe_cancel_check(r->cancel, err) : code;
 }
 
+/* Adds the counts of what was left out of a file. */
 static void count_left(struct moe_corpus *c, const struct moe_text *text)
 {
     const char *first;

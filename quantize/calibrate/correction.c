@@ -43,9 +43,9 @@ static void add_squares(double *sum, const float *x, int64_t n)
     for (int64_t i = 0; i < n; i++) *sum += (double)x[i] * (double)x[i];
 }
 
-/* D = the source's state - (h + sum + experts), where h is the state of w before its MLPs, sum what its
- * shared expert adds, and experts what its unquantized experts add.  These last are in d->walk.sum, which
- * D replaces. */
+/* Replaces d->walk.sum by D = (the source's state) - (h + sum + experts), where h is the state of w before
+ * its MLPs, sum is what its shared expert adds, and experts, which d->walk.sum holds before, is what its
+ * unquantized experts add. */
 static enum moe_code subtract(struct moe_correction *d, struct moe_walk *w, struct moe_err *err)
 {
     const struct moe_states *minus[] = { &w->h, &w->sum, &d->walk.sum };
@@ -69,9 +69,9 @@ static enum moe_code subtract(struct moe_correction *d, struct moe_walk *w, stru
     return MOE_OK;
 }
 
-/* Fills d->share.  The choices are sorted by expert, so those of one token are in several places: a first
- * pass sums the squares of each token's routing weights, into the importance of the source's walk, which
- * nothing else uses by now. */
+/* Fills d->share.  The choices are sorted by expert, so those of one token are in several places.  A first
+ * pass therefore sums the squares of each token's routing weights, into the importance of the source's walk,
+ * which nothing else uses by now. */
 static void divide(struct moe_correction *d, const struct moe_walk *w)
 {
     float *squares = d->walk.importance;

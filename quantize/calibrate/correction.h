@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/correction.h - the hidden states of the quantized model differ from the source's; this
- * measures by how much, and turns it into targets by which a layer's experts make up for a part of it.
+/* quantize/calibrate/correction.h - measures by how much the hidden states of the quantized model differ from
+ * the source's, and makes targets of the difference, by which a layer's experts make up for a part of it.
  *
  * The same tokens go through the source as well, one layer ahead of the quantized model.  When the experts of
  * a layer are about to be quantized, every token has a residual
@@ -39,11 +39,11 @@ struct moe_correction {
     bool open; /* false: nothing is owned */
 };
 
-/* Bytes that moe_correction_open takes for n tokens; in_files: the states are in files. */
+/* Bytes of memory that moe_correction_open takes for n tokens; in_files: the states are in files. */
 uint64_t moe_correction_estimate(const struct moe_source *src, int64_t n, bool in_files);
 
-/* For the tokens of `w`, which must outlive d.  states: the directory for hidden states; NULL: memory.
- * moe_correction_close is for d after a failure as well. */
+/* Opens d for the tokens of `w`, which must outlive it.  states: the directory for hidden states; NULL: they
+ * are kept in memory.  After a failure d must be closed as well. */
 enum moe_code moe_correction_open(struct moe_correction *d, const struct moe_walk *w, const char *states,
                                   struct moe_err *err);
 void moe_correction_close(struct moe_correction *d);
@@ -52,12 +52,12 @@ void moe_correction_close(struct moe_correction *d);
  * run has quantized. */
 enum moe_code moe_correction_pass(struct moe_correction *d, int layer, struct moe_err *err);
 
-/* The same, and measures D of the layer that w is in; w has passed its attention, router and shared expert.
- * u: its experts. */
+/* Takes them there, and measures D of the layer that w is in.  w has passed the layer's attention, router and
+ * shared expert (w->routed).  u: the layer's experts. */
 enum moe_code moe_correction_measure(struct moe_correction *d, struct moe_walk *w,
                                      const struct moe_shard_unit *u, struct moe_err *err);
 
-/* Sets residual and share of t, the tokens of expert e; they point into d. */
+/* Sets residual and share of t, the tokens of expert e.  They point into d. */
 void moe_correction_expert(const struct moe_correction *d, const struct moe_walk *w, int64_t e,
                            struct moe_mlp_tokens *t);
 

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The projections of attention, and whose inputs they multiply. */
+/* The projections of attention.  Some share an input, which is named by the role under which the forward
+ * pass's hook shows it. */
 static const struct { enum moe_role role, input;
 } projection[] = {
     { MOE_ROLE_Q_A, MOE_ROLE_KV_A }, { MOE_ROLE_Q, MOE_ROLE_KV_A },    { MOE_ROLE_KV_A, MOE_ROLE_KV_A },
@@ -17,6 +18,7 @@ static const struct { enum moe_role role, input;
 enum { PROJECTIONS = sizeof projection / sizeof *projection, INPUTS = 4 };
 static const enum moe_role input_role[INPUTS] = { MOE_ROLE_KV_A, MOE_ROLE_Q_B, MOE_ROLE_KV_B, MOE_ROLE_O };
 
+/* Where the model's layer has the weight of a role. */
 static struct moe_weight *place(struct moe_layer *y, enum moe_role role)
 {
     struct moe_expert *m = y->moe ? &y->shared : &y->dense;
@@ -33,6 +35,7 @@ static struct moe_weight *place(struct moe_layer *y, enum moe_role role)
     }
 }
 
+/* Whether a tensor that becomes `type` is calibrated here. */
 static bool is_mine(const struct moe_tensor *t, uint8_t type)
 {
     enum moe_class c = moe_role_class((enum moe_role)t->role);
@@ -47,13 +50,14 @@ bool moe_dense_wanted(const struct moe_source *src, const uint8_t *type)
     return false;
 }
 
+/* Whether the tensor of this role in the layer at hand is calibrated here. */
 static bool wanted(const struct moe_dense *d, enum moe_role role)
 {
     const struct moe_tensor *t = moe_source_find(d->walk->src, role, d->walk->layer, -1);
     return t && is_mine(t, d->type[t - d->walk->src->tensors]);
 }
 
-/* The weight is from now on what was chosen for it. */
+/* Replaces a weight of the model by its quantized tensor, unless the source's weights are to be kept. */
 static void put(struct moe_dense *d, const struct moe_spill_tensor *t)
 {
     if (!d->upstream_source)
@@ -62,13 +66,15 @@ static void put(struct moe_dense *d, const struct moe_spill_tensor *t)
 
 /* ---- attention ---- */
 
+/* The calibration of one layer's attention. */
 struct attention {
     struct moe_dense *d;
-    struct moe_inputs in[INPUTS];
-    float fused;                        /* the largest |weight| of q_a and kv_a, where both are wanted */
-    int64_t cols[INPUTS];               /* 0: not wanted */
+    struct moe_inputs in[INPUTS];       /* the statistics of each input */
+    float fused;                        /* of fused_amax */
+    int64_t cols[INPUTS];               /* the width of each input; 0: no projection of it is quantized */
 };
 
+/* The forward pass's hook: adds n rows of an input to its statistics. */
 static void see(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
 {
     struct attention *a = ctx;
@@ -92,7 +98,7 @@ static struct moe_work_dense work_here(const struct moe_dense *d)
                           (double)d->walk->sequence);
 }
 
-/* The largest |value|; row [cols] is scratch. */
+/* The largest |value| of w; row [cols] is scratch. */
 static float amax_of(const struct moe_weight *w, float *row)
 {
     float amax = 0;
@@ -104,7 +110,8 @@ static float amax_of(const struct moe_weight *w, float *row)
     return amax;
 }
 
-/* Engines fuse q_a and kv_a, and read one global scale: that of the larger. */
+/* *amax: the largest |weight| of q_a and kv_a, if both are quantized; else 0.  Engines fuse the two and read
+ * one global scale, so both get that of the larger. */
 static enum moe_code fused_amax(const struct moe_dense *d, float *amax, struct moe_err *err)
 {
     const enum moe_role fused[2] = { MOE_ROLE_KV_A, (enum moe_role)moe_role_fused(MOE_ROLE_KV_A) };
@@ -118,7 +125,7 @@ static enum moe_code fused_amax(const struct moe_dense *d, float *amax, struct m
     return MOE_OK;
 }
 
-/* One projection: rounded, appended to d->here. */
+/* Rounds one projection and appends it to d->here. */
 static enum moe_code round_projection(struct attention *a, enum moe_role role, int input, struct moe_err *err)
 {
     struct moe_dense *d = a->d;
@@ -191,8 +198,8 @@ static enum moe_code calibrate_attention(struct attention *a, struct moe_err *er
     return code == MOE_OK ? code : moe_wrap(err, "layer %d, attention", a->d->walk->layer);
 }
 
-/* What d->here holds of its own: codes that were allocated one by one, until the layer's file
- * is written and read back. */
+/* Empties d->here.  Where its tensors were computed, and not read from a file, each owns its codes and
+ * scales. */
 static void free_codes(struct moe_dense *d)
 {
     for (int i = 0; !d->here.data && i < d->here.n; i++) {
@@ -221,12 +228,13 @@ enum moe_code moe_dense_attention(void *ctx, struct moe_err *err)
 
 void moe_dense_seen(struct moe_dense *d, enum moe_role role, float amax)
 {
-    for (int i = 0; !d->known && i < d->here.n; i++) /* what a file has was seen before it was written */
+    for (int i = 0; !d->known && i < d->here.n; i++) /* a file has the scales already */
         if (d->here.t[i].role == (int)role) d->here.t[i].input_scale = moe_nvfp4_global(amax, MOE_NVFP4_MAX);
 }
 
 /* ---- the MLP that all tokens pass ---- */
 
+/* Appends a copy of one rounded weight of the MLP to d->here; amax: the largest input that it multiplies. */
 static enum moe_code keep(struct moe_dense *d, enum moe_role role, const struct moe_weight *w,
                           const struct moe_rounded *r, float global, float amax, struct moe_err *err)
 {

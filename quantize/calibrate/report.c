@@ -28,7 +28,8 @@ static bool add_row(cJSON *list, const double *v, int n)
     return moe_json_append(list, cJSON_CreateDoubleArray(v, n));
 }
 
-/* The experts with the largest errors, the first of equal ones first. */
+/* Adds "worst": the experts with the largest errors, largest first; of equal errors, the lower expert
+ * first. */
 static bool add_worst(cJSON *j, const struct moe_layer_stats *s)
 {
     cJSON *list = moe_json_add_array(j, "worst");
@@ -212,9 +213,10 @@ static void print_phases(FILE *f, const cJSON *notes)
     }
 }
 
-/* The largest of lists that are each in order, ten of them: an entry's place is found among those kept. */
+/* The WORST entries with the largest values, in order, and the note that each is from. */
 struct top { const cJSON *layer[WORST], *entry[WORST]; double value[WORST]; int n; };
 
+/* Inserts an entry, unless WORST others have values as large. */
 static void keep_top(struct top *t, const cJSON *layer, const cJSON *entry, double value)
 {
     int at = t->n;

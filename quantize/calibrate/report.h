@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/report.h - the report of a calibration: a note (JSON) for each layer while it runs,
- * and the whole report as text. */
+/* quantize/calibrate/report.h - the report of a calibration: a note (a JSON object) on each layer, made while
+ * it runs, and the whole report as text. */
 #ifndef MOE_QUANTIZE_CALIBRATE_REPORT_H
 #define MOE_QUANTIZE_CALIBRATE_REPORT_H
 
@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 
+/* What seconds and operations are counted by. */
 enum moe_phase {
     MOE_PHASE_ATTENTION,
     MOE_PHASE_ROUTER,
@@ -21,7 +22,8 @@ enum moe_phase {
     MOE_PHASES
 };
 
-/* out_*: squared error and square of the expert's output; amax: of the inputs of gate and up, and of down. */
+/* One expert.  amax_x and amax_y: the largest magnitudes of the inputs of gate and up, and of down; out_num
+ * and out_den: squared error and square of its output; seconds: in the last three phases. */
 struct moe_expert_stats {
     int64_t tokens;
     float amax_x, amax_y;
@@ -29,15 +31,17 @@ struct moe_expert_stats {
     double out_num, out_den, seconds[3];
 };
 
-/* The clipped inputs of some projections of a layer; `input` names the projections: "gate_up", "o". */
+/* The count of clipped inputs of some projections of a layer; `input` names the projections: "gate_up",
+ * "o". */
 struct moe_clipped { int layer; const char *input; struct moe_clip clip; };
 
 struct moe_layer_stats {
     int layer;
     int64_t n;                              /* experts */
-    const struct moe_expert_stats *experts;
-    double seconds[MOE_PHASES], flops[MOE_PHASES]; /* the last three summed over experts at work at once */
-    float amax_x, amax_y;
+    const struct moe_expert_stats *experts; /* [n] */
+    /* By phase; the last three are summed over the experts, of which several are at work at once. */
+    double seconds[MOE_PHASES], flops[MOE_PHASES];
+    float amax_x, amax_y;                   /* the largest over the experts */
     /* The relative distance of the states after the layer, before its experts were quantized, from the
      * source's (the key "drift"); negative: not measured. */
     double state_error;
@@ -46,21 +50,23 @@ struct moe_layer_stats {
     int n_clipped;
 };
 
-/* {"layer", "tokens", "cold", "worst", "output_error", "drift", "amax_x", "amax_y", "clipped", "bytes",
- * "peak_rss", "seconds", "flops"}; NULL when out of memory.
- * worst: the ten experts with the largest output_error, [[expert, error, tokens], ...]. */
+/* A layer's note: {"layer", "tokens", "cold", "worst", "output_error", "drift", "amax_x", "amax_y",
+ * "clipped", "bytes", "peak_rss", "seconds", "flops"}, as docs/reference/quantization.md explains them.
+ * "worst" lists the ten experts with the largest output_error: [[expert, error, tokens], ...].  The caller
+ * deletes it; NULL when out of memory. */
 cJSON *moe_layer_note(const struct moe_layer_stats *s);
 
-/* Of the notes of all layers: experts that saw less than a twentieth of the mean number of tokens, [[layer,
- * expert], ...].  NULL when out of memory. */
+/* Lists, from the notes of all layers, the experts that saw less than a twentieth of the mean number of
+ * tokens: [[layer, expert], ...].  The caller deletes it; NULL when out of memory. */
 cJSON *moe_cold_experts(const cJSON *notes);
 
-/* What an error in relative_error.layers is of: `word` ("gate") in a layer; a tensor that is in none
- * (layer < 0), by its name. */
+/* The name under which people see a key of relative_error.layers: the key itself (`word`, such as "gate") in
+ * a layer; where layer < 0, the name of the tensor outside of the layers, made in name[]. */
 const char *moe_error_name(int layer, const char *word, char name[128]);
 
-/* moe-quantize's JSON object for people: a line a layer, the ten worst experts of all, ten lines of what is
- * clipped, cold experts by name.  free() it; NULL when out of memory. */
+/* moe-quantize's JSON object as text for people: a line for each layer, the ten experts with the largest
+ * output error, the ten inputs of which most is clipped, and the cold experts.  The caller frees it; NULL
+ * when out of memory. */
 char *moe_quantize_text(const cJSON *report);
 /* Recognizes a report file, as text or as JSON. */
 extern const struct moe_file_kind moe_report_kind;

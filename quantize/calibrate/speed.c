@@ -13,7 +13,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* The widths that are measured at most; tokens of a batch; experts at once. */
+/* Upper limits of what is measured: the widths of the layer (HIDDEN to VOCABULARY) and, since quantizing
+ * takes longer, of an expert (EXPERT_*); TOKENS or, where the layer has more than FEW columns, FEW tokens at
+ * once; AT_ONCE experts at once. */
 enum {
     HIDDEN = 1024,
     INTER = 512,
@@ -27,7 +29,7 @@ enum {
     AT_ONCE = 16
 };
 
-/* A layer of made-up weights and what passes through it. */
+/* A model of one layer with made-up weights, and the tokens that pass through it. */
 struct bench {
     struct moe_config c;
     struct moe_model m;
@@ -37,10 +39,10 @@ struct bench {
     struct moe_backward *back;
     struct moe_kv kv[TOKENS];
     struct moe_segment seg[TOKENS];
-    int64_t lengths[TOKENS], count; /* of the sequences */
-    int64_t n;                      /* tokens */
-    float *h, *g, *work;            /* [n, H] states; gradients; what a measured call changes */
-    uint32_t random;
+    int64_t lengths[TOKENS], count; /* tokens of each sequence; the number of sequences */
+    int64_t n;                      /* tokens of all */
+    float *h, *g, *work;            /* [n, H] states; gradients; the array that a measured call changes */
+    uint32_t random;                /* the state of draw() */
     bool failed; /* memory ran out */
     enum moe_code code;
     struct moe_err *err;
@@ -71,7 +73,8 @@ static float *ones(struct bench *b, int64_t n)
     return x;
 }
 
-/* BF16, of about 1/32: sums stay finite and no product meets a denormal. */
+/* A weight in BF16 with magnitudes from 1/32 to 1/16, so that sums stay finite and no product is a
+ * denormal. */
 static struct moe_weight weight(struct bench *b, int64_t rows, int64_t cols)
 {
     uint16_t *w = room(b, rows * cols, sizeof *w);
@@ -90,6 +93,7 @@ static struct moe_expert mlp_of(struct bench *b, int64_t hidden, int64_t inter)
 
 /* ---- the layer ---- */
 
+/* The model's config with one layer, and with widths within the limits. */
 static struct moe_config smaller(const struct moe_config *c)
 {
     struct moe_config s = *c;
@@ -141,7 +145,7 @@ static enum moe_code open_bench(struct bench *b, int64_t sequence, bool backward
     const struct moe_config *c = &b->c;
     int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
     int64_t tokens = c->hidden_size > FEW ? FEW : TOKENS,
-            s = moe_min_i64(sequence, tokens); /* where a layer is wide, few tell as much */
+            s = moe_min_i64(sequence, tokens); /* where a layer is wide, few are enough */
 
     make_layer(b);
     b->n = tokens / s * s;
@@ -171,7 +175,7 @@ static void close_bench(struct bench *b)
 
 /* ---- measuring ---- */
 
-/* Seconds of a call: of the first, where that is long; else of as many as tell. */
+/* Seconds of a call of fn: of the first one if that is long, else the mean over as many as take 60 ms. */
 static double seconds_of(struct bench *b, void (*fn)(struct bench *))
 {
     const double tells = 0.06;
@@ -184,7 +188,7 @@ static double seconds_of(struct bench *b, void (*fn)(struct bench *))
     return all / (double)calls;
 }
 
-/* A call that adds to what it is given gets it afresh: sums do not grow beyond float32. */
+/* Resets b->work before a call that adds to it: else its sums would grow beyond float32. */
 static void refresh(struct bench *b, const float *from)
 {
     memcpy(b->work, from, (size_t)(b->n * b->c.hidden_size) * sizeof *from);
@@ -214,7 +218,7 @@ static void run_head_back(struct bench *b)
     if (b->code == MOE_OK) b->code = moe_backward_head(b->back, b->h, b->n, 0, 0, b->work, NULL, b->err);
 }
 
-/* What is added up for a layer's Fisher matrix. */
+/* Operations per second of the sum that a layer's Fisher matrix is. */
 static double hessian_speed(struct bench *b)
 {
     struct moe_hessian f;
@@ -227,7 +231,8 @@ static double hessian_speed(struct bench *b)
     return moe_work_fisher(&b->c, (double)b->n) * (double)calls / all;
 }
 
-/* So many tokens of an expert through an MLP, as the walk does it: gathered, and added to the states. */
+/* Operations per second of an expert's forward pass over `each` tokens, done as a walk does it: the tokens'
+ * states are gathered, and the outputs are added to states. */
 static double mlp_speed(struct bench *b, int64_t each)
 {
     struct moe_states h = { .fd = -1 }, sum = { .fd = -1 };
@@ -289,8 +294,9 @@ static double product_speed(struct bench *b)
     return 2.0 * N * N * N * threads / best;
 }
 
-/* ---- an expert quantized, others beside it ---- */
+/* ---- quantizing an expert while others are quantized ---- */
 
+/* The experts that are quantized at once: all have the same weights and tokens. */
 struct expert {
     const struct moe_mlp_method *how;
     const struct moe_output_hessian *f;
@@ -315,8 +321,8 @@ static void quantize_item(void *ctx, int64_t i, int worker)
     if (e->code[i] == MOE_OK) e->code[i] = moe_mlp_quantize(m, &e->w, &e->t, e->f, &r, &e->err[i]);
     double all = moe_now() - from;
     for (int k = 0; e->code[i] == MOE_OK && k < 3; k++) e->seconds[i][k] = r.seconds[k];
-    /* what the phases leave out (the output Hessian of gate and up, the output's error) belongs to the
-     * statistics */
+    /* Time that no phase counts (for the output Hessian of gate and up, and the error of the output) is
+     * counted as statistics. */
     if (e->code[i] == MOE_OK) e->seconds[i][0] += all - r.seconds[0] - r.seconds[1] - r.seconds[2];
     moe_mlp_close(&m);
 }
@@ -336,7 +342,8 @@ static enum moe_code make_output_hessian(struct bench *b, struct moe_output_hess
     return moe_output_hessian_finish(f, damp, b->pool, b->err);
 }
 
-/* Seconds of each phase of an expert of these widths. */
+/* Seconds of each phase (statistics, factoring, rounding) of quantizing an expert of these widths: the mean
+ * over as many experts as are at work at once. */
 static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *of, int64_t hidden,
                                     int64_t inter, double seconds[3])
 {
@@ -385,8 +392,9 @@ static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *
     return code;
 }
 
-/* What two sizes tell of a cost that is a * operations + b * what grows more slowly: only the first matters
- * where widths are large. */
+/* Solves seconds[i] = a * operations[i] + b * minor[i] for a cost (a, b) that was measured at two sizes.  a
+ * is kept between the time of an operation in the fastest product and that at which b is 0, since noise can
+ * give any a. */
 static struct moe_cost solve(const double seconds[2], const double operations[2], const double minor[2],
                              double fastest)
 {
@@ -431,9 +439,9 @@ static double row_seconds(struct bench *b, int64_t width)
     size_t bytes = (size_t)width * sizeof(float);
     float *row = room(b, width, sizeof *row);
     int fd = memfd_create("moe", MFD_CLOEXEC);
-    double from = moe_now(), seconds = 3e-6; /* where there is no such file */
+    double from = moe_now(), seconds = 3e-6; /* taken if the file cannot be made */
     bool whole = fd >= 0 && row && !ftruncate(fd, (off_t)(ROWS * bytes));
-    for (int64_t i = 0; whole && i < 2 * ROWS; i++) { /* the first round makes its pages */
+    for (int64_t i = 0; whole && i < 2 * ROWS; i++) { /* the first ROWS accesses allocate its pages */
         if (i == ROWS) from = moe_now();
         off_t at = (off_t)((size_t)(i * 37 % ROWS) * bytes);
         whole = pread(fd, row, bytes, at) == (ssize_t)bytes && pwrite(fd, row, bytes, at) == (ssize_t)bytes;

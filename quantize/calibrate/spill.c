@@ -9,9 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The file begins with this; then n times struct moe_spill_tensor follows, as it is in memory (a reader
- * ignores the pointers), then the codes and scales of each.  The file never leaves the machine. */
-struct head { char magic[8]; int32_t layer, n; uint64_t hash; }; /* XXH3-64 of all that follows */
+/* The file begins with this.  Then come n of struct moe_spill_tensor, as they are in memory (a reader ignores
+ * the pointers), and then the codes and scales of each.  hash: XXH3-64 of all that follows the head.  The
+ * file never leaves the machine. */
+struct head { char magic[8]; int32_t layer, n; uint64_t hash; };
 
 static size_t code_bytes(const struct moe_spill_tensor *t) { return (size_t)(t->rows * t->cols / 2); }
 static size_t scale_bytes(const struct moe_spill_tensor *t) { return (size_t)(t->rows * t->cols / 16); }
@@ -47,7 +48,7 @@ enum moe_code moe_spill_write(const char *dir, int layer, const struct moe_spill
     return code;
 }
 
-/* Checks a->data and lets a->t point into it.  False: it is damaged. */
+/* Checks a->data and lets a->t point into it.  False: the file is damaged. */
 static bool bind(struct moe_spill *a, size_t size, int layer)
 {
     struct head h;
