@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* include/moe/quantize.h: a model quantized, by the parts that moe-quantize is made of. */
+/* Implements include/moe/quantize.h with the parts that moe-quantize is made of. */
 #include "base/api.h"
 #include "quantize/quantize.h"
 
@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-/* One call: the caller's options, and what they come to. */
+/* One call of the API: the caller's options and what was made of them. */
 struct job {
     struct moe_quantize_options o;
     struct moe_quantize_request ask;
@@ -50,7 +50,7 @@ static struct moe_quantize_request request(const struct moe_quantize_options *o,
     return q;
 }
 
-/* All that both calls need; output NULL: an estimate.  *j is to be closed, also on failure. */
+/* Does what both calls begin with; output NULL: an estimate.  *j must be closed, after a failure as well. */
 static enum moe_code open_job(struct job *j, const char *source, const char *output,
                               const struct moe_quantize_options *options, struct moe_err *err)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/quantize-man.h - what the man page of moe-quantize says besides its options. */
+/* quantize/quantize-man.h - the texts of moe-quantize's man page other than its options: the description, the
+ * examples, and the keys of the JSON output. */
 #ifndef MOE_QUANTIZE_QUANTIZE_MAN_H
 #define MOE_QUANTIZE_QUANTIZE_MAN_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/quantize-options.h - what moe-quantize is asked for. */
+/* quantize/quantize-options.h - the command line of moe-quantize. */
 #ifndef MOE_QUANTIZE_QUANTIZE_OPTIONS_H
 #define MOE_QUANTIZE_QUANTIZE_OPTIONS_H
 
@@ -8,19 +8,19 @@
 
 struct moe_quantize_options {
     struct moe_run run;
-    struct moe_quantize_request ask;  /* whole after moe_quantize_options_request */
+    struct moe_quantize_request ask;  /* complete after moe_quantize_options_request */
     struct moe_strlist types, calib, report;
     int64_t memory;
     bool dry_run, resume, force;
 };
 
-/* What the command line says: the table of options points into it. */
+/* The values of the options; the option table of moe_quantize_tool points into it. */
 extern struct moe_quantize_options moe_quantize_asked;
 extern const struct moe_tool moe_quantize_tool;
 
-/* The request, with what is said outside of it. */
+/* Completes o->ask by the options that stand outside of it, and returns it. */
 struct moe_quantize_request *moe_quantize_options_request(struct moe_quantize_options *o);
-/* The container and the reports, which are written in the end, may be. */
+/* Checks before the work that the output and the reports, which are written at its end, can be written. */
 enum moe_code moe_quantize_options_outputs(const struct moe_quantize_options *o, struct moe_err *err);
 
 #endif

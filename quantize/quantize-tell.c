@@ -74,7 +74,8 @@ static void tell_plan(const struct moe_run *run, const struct moe_calibration_pl
                  scratch ? "or lower --calib-tokens" : "give --scratch DIR, or lower --calib-tokens");
 }
 
-/* What has to be free where the output goes: there is more of it while it is written. */
+/* Says how many bytes must be free where the output goes; more lies there while it is written than at the
+ * end. */
 static void tell_disk(const struct moe_run *run, cJSON *json, uint64_t bytes)
 {
     char a[16];
@@ -118,7 +119,7 @@ static void tell_errors(const struct moe_run *run, const cJSON *relative_error)
     }
 }
 
-/* cold_experts, and of a calibration what each layer's note says. */
+/* Adds "cold_experts" and, of a calibration, "calibration": the notes of all layers, which become json's. */
 static enum moe_code add_notes(const struct moe_run *run, cJSON *json, cJSON *notes, struct moe_err *err)
 {
     cJSON *cold = notes ? moe_cold_experts(notes) : cJSON_CreateArray();

@@ -14,7 +14,7 @@
 
 /* ---- the model ---- */
 
-/* No position behind the context was ever trained. */
+/* The model was never trained on positions beyond its context. */
 static enum moe_code check_sequence(const struct moe_quantizing *z, struct moe_err *err)
 {
     int64_t most = z->src->config.max_position_embeddings;
@@ -23,8 +23,9 @@ static enum moe_code check_sequence(const struct moe_quantizing *z, struct moe_e
                     (long long)z->ask->sequence, (long long)most);
 }
 
-/* A model that is NVFP4 already, or whose types leave nothing to quantize: refused before hours are spent.  A
- * part may hold nothing of what the whole model has. */
+/* Refuses a model of which nothing would be quantized, before hours are spent: it is NVFP4 already, or the
+ * options name nothing else.  Asked of the whole model, since a part of it (--layers) may well have nothing
+ * to quantize. */
 static enum moe_code check_something(const struct moe_source *src, const struct moe_rewrite_options *r,
                                      struct moe_err *err)
 {
@@ -47,7 +48,8 @@ static enum moe_code check_something(const struct moe_source *src, const struct 
                             : "--quantize and --tensor-type name no tensor that can be quantized");
 }
 
-/* Interrupted under --resume before the work was looked at: it is there. */
+/* If a run with --resume was interrupted before it looked at the work of an earlier run, the error says that
+ * this work is still there.  Returns code. */
 static enum moe_code tell_begun(const struct moe_quantizing *z, enum moe_code code, struct moe_err *err)
 {
     bool early = z->ask->resume && !z->ask->estimate && !z->writing && code != MOE_OK;
@@ -68,7 +70,8 @@ enum moe_code moe_quantizing_open(struct moe_quantizing *z, const char *model, s
     return tell_begun(z, moe_source_open(&z->src, model, err), err);
 }
 
-/* Every step after the model is open ends so. */
+/* The result of every step after the model is open.  If it failed because the source has been changed, the
+ * error says that instead. */
 static enum moe_code ended(const struct moe_quantizing *z, enum moe_code code, struct moe_err *err)
 {
     return tell_begun(z, moe_source_blame(z->src, code, err), err);
@@ -90,7 +93,7 @@ void moe_quantizing_close(struct moe_quantizing *z)
 
 /* ---- the text ---- */
 
-/* memory: what making tokens of it may take with all that is there. */
+/* memory: bytes that the process may have while it reads. */
 static enum moe_code read_text(struct moe_quantizing *z, uint64_t memory, struct moe_err *err)
 {
     const struct moe_source *src = z->src;
@@ -113,7 +116,8 @@ enum moe_code moe_quantizing_read_text(struct moe_quantizing *z, struct moe_err 
     return ended(z, read_text(z, memory ? (uint64_t)memory : moe_available_memory() / 2, err), err);
 }
 
-/* A file of --calib that is not there is a mistake also before the work, as it is in it. */
+/* A missing file of --calib is an error in an estimate as in a run: the failure to find a tokenizer is
+ * not. */
 static enum moe_code look_for(const char *path, struct moe_err *err)
 {
     if (!strcmp(path, "-") || moe_exists(path) != MOE_ABSENT) return MOE_OK;
@@ -127,7 +131,7 @@ enum moe_code moe_quantizing_count_text(struct moe_quantizing *z, bool *counted,
     *counted = true;
     if (!z->choice.calibrated) return MOE_OK;
     for (size_t i = 0; i < z->ask->n_calib; i++) MOE_TRY(look_for(z->ask->calib[i], err));
-    /* --memory may be less than any run needs */
+    /* --memory is not used here: it may be less than any run needs, which the estimate is to tell */
     enum moe_code code = read_text(z, moe_available_memory() / 2, why);
     if (code == MOE_NOT_FOUND) {
         *counted = false;
@@ -170,7 +174,7 @@ static struct moe_calibration calibration_of(const struct moe_quantizing *z, con
     };
 }
 
-/* What changes bytes, beside method and precision map. */
+/* The options of a calibration that change the bytes of the output, other than method and precision map. */
 static cJSON *calibration_json(const struct moe_calibration *c, const struct moe_corpus *text)
 {
     char hash[20];
@@ -195,15 +199,15 @@ static cJSON *calibration_json(const struct moe_calibration *c, const struct moe
     return NULL;
 }
 
-/* Readings of the source beside the one that the data-free methods do, too: the sensitivity pass
- * goes through it forward and back, the drift's correction by the source's way and once more
- * through each layer's experts. */
+/* How often a calibration reads the source besides the reading that data-free methods do, too: once in its
+ * own passes; forward and backward in the sensitivity pass; and for the correction once for the source's own
+ * states and once more for the unquantized experts. */
 static int readings(const struct moe_calibration *c)
 {
     return (c->fisher ? 2 : 0) + (c->method.corrects ? 2 : 0) + 1;
 }
 
-/* What a calibration adds to an estimate, and what is to be known of its memory. */
+/* Adds what a calibration takes to the estimate: its plan, its seconds and its memory. */
 static enum moe_code plan_calibration(const struct moe_source *src, const struct moe_calibration *c,
                                       struct moe_pool *pool, struct moe_quantize_estimate *e,
                                       struct moe_err *err)
@@ -227,7 +231,7 @@ static enum moe_code plan_calibration(const struct moe_source *src, const struct
 
 /* ---- what it takes ---- */
 
-/* An export has to hold so much at its end, too. */
+/* Raises the plan's memory to what an export needs at its end. */
 static void hold_end(struct moe_calibration_plan *p, uint64_t at_end)
 {
     if (p->memory < at_end) p->memory = at_end;
@@ -256,7 +260,7 @@ enum moe_code moe_quantizing_estimate(struct moe_quantizing *z, struct moe_quant
 {
     struct moe_rewrite_options r = z->choice.rewrite;
     *e = (struct moe_quantize_estimate){ 0 };
-    if (z->choice.calibrated) { /* scales are found otherwise, and memory is planned otherwise */
+    if (z->choice.calibrated) { /* the calibration finds scales and plans memory itself */
         r.method = MOE_NVFP4_MAX;
         r.memory = 0;
     }
@@ -281,7 +285,7 @@ static enum moe_code rewrite(struct moe_quantizing *z, struct moe_quantize_resul
     return moe_rewrite(z->src, out, c->export.mode, &c->rewrite, pool, progress, &got->rewrite, err);
 }
 
-/* With codes that a calibration chooses. */
+/* Rewrites the model with codes that a calibration chooses. */
 static enum moe_code calibrate(struct moe_quantizing *z, const struct moe_calibration *cal,
                                struct moe_quantize_result *got, struct moe_pool *pool,
                                struct moe_progress *progress, struct moe_err *err)

@@ -15,7 +15,7 @@ const char *moe_quantize_method(const struct moe_quantize_choice *c)
     return c->calibrated ? calibrated_name[c->calibrated] : moe_method_name(c->rewrite.method);
 }
 
-/* "A-B" or "A". */
+/* Parses q->layers: "A-B" or "A". */
 static enum moe_code parse_layers(struct moe_quantize_choice *c, const struct moe_quantize_request *q,
                                   struct moe_err *err)
 {
@@ -27,6 +27,7 @@ static enum moe_code parse_layers(struct moe_quantize_choice *c, const struct mo
     return MOE_OK;
 }
 
+/* *which: the index of `word` in words, which end with NULL. */
 static enum moe_code choose_word(const char *option, const char *word, const char *const *words, int *which,
                                  struct moe_err *err)
 {
@@ -38,7 +39,7 @@ static enum moe_code choose_word(const char *option, const char *word, const cha
     return moe_fail(err, MOE_USAGE, "--%s wants %s, not '%s'", option, all, word);
 }
 
-/* auto: the best that the effort allows when there is text, else search. */
+/* For "auto", chooses with text the best method that the effort allows, and search without. */
 static enum moe_code choose_method(struct moe_quantize_choice *c, const struct moe_quantize_request *q,
                                    int effort, struct moe_err *err)
 {
@@ -111,7 +112,7 @@ static enum moe_code check_to(struct moe_quantize_choice *c, const struct moe_qu
     return MOE_OK;
 }
 
-/* How much to do for quality: passes of descent over all codes. */
+/* The number of sweeps of descent, by method and effort. */
 static int sweeps_of(const struct moe_quantize_choice *c, const struct moe_quantize_request *q)
 {
     if (c->calibrated < MOE_GPTQ) return 0;

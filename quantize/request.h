@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/request.h - what a quantization is asked for, in the words of the command line, and what it comes
- * to: method, precision map and layers. */
+/* quantize/request.h - the request for a quantization, in the words of the command line, and the choices that
+ * follow from it: method, precision map and layers. */
 #ifndef MOE_QUANTIZE_REQUEST_H
 #define MOE_QUANTIZE_REQUEST_H
 
 #include "model/rewrite/rewrite-hf.h"
 
-#define MOE_QUANTIZE_UNSAID INT64_MIN /* a number of the request that was not asked for */
+#define MOE_QUANTIZE_UNSAID INT64_MIN /* a number that the request leaves to the default */
 
 struct moe_quantize_request {
     const char *out;                /* the container or directory to write */
     bool estimate;                  /* only an estimate is wanted: `out` may be NULL */
     const char *to;                 /* "container" or "hf-nvfp4" */
     const char *flavor;             /* of hf-nvfp4; NULL: the default */
-    int64_t shard_size;             /* of hf-nvfp4, bytes; unsaid: the default */
+    int64_t shard_size;             /* of hf-nvfp4, in bytes; MOE_QUANTIZE_UNSAID: the default */
     bool resume, force;
-    int64_t memory;                 /* bytes of peak_rss to stay below; 0: half of what is free */
+    /* bytes that the process's resident memory must not exceed; 0: half of what is free */
+    int64_t memory;
     /* "max", "four-over-six", "search", "weighted", "gptq", "fisher", or "auto" */
     const char *method;
     const char *scope;              /* what becomes NVFP4: "experts", "mlp" or "all-linear" */
@@ -26,12 +27,13 @@ struct moe_quantize_request {
     const char *const *calib;       /* n_calib paths of text; none: no calibration */
     size_t n_calib;
     const char *chat_template;      /* for conversations; NULL: the model's */
-    int64_t calib_tokens;           /* the first so many tokens of the text */
-    int64_t sequence;               /* tokens of a sequence; unsaid: 2048, or the model's context if less */
+    int64_t calib_tokens;           /* the number of tokens of the text that are used, from its beginning */
+    /* tokens of a sequence; MOE_QUANTIZE_UNSAID: 2048, or the model's context if that is less */
+    int64_t sequence;
     const char *effort;             /* "fast", "balanced" or "best" */
     const char *activations;        /* "float", "nvfp4", "nvfp4-four-over-six" or "nvfp4-search" */
     const char *upstream;           /* "corrected", "quantized" or "source"; NULL: by method */
-    int64_t sensitivity, seed;      /* tokens of the backward pass; of the answers that it draws */
+    int64_t sensitivity, seed;      /* tokens of the sensitivity pass; the seed of the labels that it draws */
     const char *scratch;            /* directory for what memory does not hold; NULL: none */
     const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
 };
@@ -40,20 +42,21 @@ struct moe_quantize_request {
       .calib_tokens = 1 << 20, .sequence = MOE_QUANTIZE_UNSAID, .effort = "best", .activations = "float", \
       .sensitivity = 16384 }
 
-/* Methods that need text, from cheap to good. */
+/* The methods that need text, from the cheapest to the best. */
 enum moe_calibrated { MOE_NOT_CALIBRATED, MOE_WEIGHTED, MOE_GPTQ, MOE_FISHER };
 
 struct moe_quantize_choice {
-    enum moe_calibrated calibrated; /* what method, text and effort come to */
-    const char *upstream;
-    int sweeps;                     /* passes of descent over all codes */
-    bool hf;                        /* to hf-nvfp4 */
-    struct moe_hf_options export;   /* its mode is that of a container, too */
-    struct moe_layer_range range;
+    enum moe_calibrated calibrated; /* from method, text and effort */
+    const char *upstream;           /* never NULL */
+    int sweeps;                     /* sweeps of descent over all codes (quantize/rounding/round.h) */
+    bool hf;                        /* the output is hf-nvfp4 */
+    struct moe_hf_options export;   /* its mode is used for a container, too */
+    struct moe_layer_range range;   /* of q->layers */
     struct moe_rewrite_options rewrite; /* points into the choice and the request */
 };
 
-/* MOE_USAGE in a sentence that names the option.  *c points to itself: it stays where it is. */
+/* Checks the request and makes the choices.  MOE_USAGE, naming the option.  *c points into itself and must
+ * not be moved; q must outlive it. */
 enum moe_code moe_quantize_choose(struct moe_quantize_choice *c, const struct moe_quantize_request *q,
                                   struct moe_err *err);
 /* The method's name as reports give it. */
