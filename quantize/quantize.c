@@ -24,8 +24,8 @@ static enum moe_code check_sequence(const struct moe_quantizing *z, struct moe_e
 }
 
 /* Refuses a model of which nothing would be quantized, before hours are spent: it is NVFP4 already, or the
- * options name nothing else.  Asked of the whole model, since a part of it (--layers) may well have nothing
- * to quantize. */
+ * options name nothing else.  The whole model is looked at, since a part of it (--layers) may well have
+ * nothing to quantize. */
 static enum moe_code check_something(const struct moe_source *src, const struct moe_rewrite_options *r,
                                      struct moe_err *err)
 {
@@ -116,8 +116,8 @@ enum moe_code moe_quantizing_read_text(struct moe_quantizing *z, struct moe_err 
     return ended(z, read_text(z, memory ? (uint64_t)memory : moe_available_memory() / 2, err), err);
 }
 
-/* A missing file of --calib is an error in an estimate as in a run: the failure to find a tokenizer is
- * not. */
+/* MOE_NOT_FOUND for a missing file of --calib, which is an error in an estimate, too; a missing tokenizer,
+ * with the same code, is not. */
 static enum moe_code look_for(const char *path, struct moe_err *err)
 {
     if (!strcmp(path, "-") || moe_exists(path) != MOE_ABSENT) return MOE_OK;

@@ -27,7 +27,7 @@ struct work {
     struct moe_states *before;          /* [layers] the states before each layer */
     int layers;
     struct moe_states dh;               /* gradients of the states after the layer at hand */
-    struct moe_states dx;               /* ... of the input of its MLPs */
+    struct moe_states dx;               /* gradients of the inputs of its MLPs */
     float *dot;                         /* [n, k] gradients of routing weights */
     float *x, *dy, *out;                /* a piece, or a batch: [.., H] */
     float *dots;                        /* [PIECE] */
@@ -152,6 +152,7 @@ static enum moe_code keep_states(struct work *w, struct moe_err *err)
 
 /* ---- backward ---- */
 
+/* Sets dh to the gradients of the states after the last layer. */
 static enum moe_code start(struct work *w, struct moe_err *err)
 {
     for (int64_t at = 0, n; at < w->o->n; at += n) {

@@ -25,15 +25,16 @@ struct moe_fisher {
     const struct moe_cancel *cancel; /* ends the pass early; NULL: nobody will */
 };
 
-/* Bytes of memory beside what the process holds already, and of files of hidden states. */
+/* Bytes of memory that the pass takes beside what the process holds already, and of files of hidden
+ * states. */
 void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *o, bool in_files, int threads,
                          uint64_t *memory, uint64_t *files);
 
 /* Writes F of every layer with experts into `dir`, one file each, which is whole and durable once it is
- * there. reached: what moe_fisher_reached has given.  The files of later layers stay, and the pass goes
- * on from the gradients of the earlier run (quantize/passes/gradient.h): forward through the layers
- * before them, then backward.  states: a directory for the hidden states; NULL: memory.  meter: counts
- * moe_work_sensitivity. */
+ * there. reached: the layer that moe_fisher_reached has given.  If it is not -1, the files of later layers
+ * stay, and the pass goes on from the gradients of the earlier run (quantize/passes/gradient.h): it goes
+ * forward through the layers before them, then backward.  states: a directory for the hidden states; NULL:
+ * memory.  meter counts the operations of moe_work_sensitivity. */
 enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, int reached,
                              const char *states, struct moe_pool *pool, struct moe_meter *meter,
                              struct moe_err *err);
@@ -47,7 +48,7 @@ enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir,
 enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_fisher *o, const char *dir,
                                  int *layer, struct moe_err *err);
 
-/* The operations of the pass that need not be done again then. */
+/* The operations of the pass that need not be done again if moe_fisher_reached has given `layer`. */
 double moe_fisher_known(const struct moe_source *src, const struct moe_fisher *o, int layer);
 
 /* Reads F of a layer into m->hessian.h [k, k], where k is the hidden size. */

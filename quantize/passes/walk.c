@@ -171,7 +171,7 @@ static enum moe_code common_forward(struct moe_walk *c, const struct moe_expert 
     return MOE_OK;
 }
 
-/* Everything of the layer up to its routed experts. */
+/* Takes all tokens through the layer up to its routed experts. */
 static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
 {
     const struct moe_layer *y = &c->m->layers[c->layer];
@@ -243,6 +243,7 @@ struct moe_mlp_tokens moe_walk_expert(const struct moe_walk *c, int64_t e)
     return t;
 }
 
+/* Makes room for `bytes` bytes of weight i. */
 static enum moe_code room(struct moe_stored_expert *r, int i, size_t bytes, struct moe_err *err)
 {
     if (bytes <= r->bytes[i]) return MOE_OK;

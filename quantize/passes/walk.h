@@ -43,7 +43,7 @@ struct moe_walk {
 
     float *batch;     /* [moe_walk_batch, H] */
     float *kv_buffer; /* the caches of a batch's sequences, for the layer at hand */
-    float **kv_layer;
+    float **kv_layer; /* [sequences of a batch, layers] pointers to them, as struct moe_kv wants them */
 
     /* The router's choices, k for each token: experts and their weights [n, k]; and 1 / rms of each token's
      * state [n], its importance. */
@@ -59,7 +59,7 @@ struct moe_walk {
     float *row_importance;
 
     int32_t *all; /* [n] 0, 1, 2, ...: the rows of an MLP that all tokens pass */
-    struct moe_stored_expert raw;
+    struct moe_stored_expert raw; /* the weights of the expert at hand */
     bool twin;    /* f, mlp, batch and the caches belong to another walk */
 
     double seconds[3]; /* of the layer at hand: attention, router, MLPs forward */
@@ -84,7 +84,7 @@ enum moe_code moe_walk_open(struct moe_walk *w, struct moe_source *src, const in
                             int64_t sequence, const char *states, struct moe_pool *pool,
                             const struct moe_cancel *cancel, struct moe_err *err);
 
-/* A second walk of the same tokens through the same source.  It has states, choices and a model of its
+/* twin: a second walk of the same tokens through the same source.  It has states, choices and a model of its
  * own and shares w's buffers, so only one of the two may be at work at a time.  w must outlive it. */
 uint64_t moe_walk_twin_estimate(const struct moe_source *src, int64_t n, bool in_files);
 enum moe_code moe_walk_twin(struct moe_walk *twin, const struct moe_walk *w, const char *states,

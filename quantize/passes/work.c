@@ -3,8 +3,7 @@
 
 /* ---- forward ---- */
 
-/* Multiply-adds of one token in attention's projections; below, in the scores and the weighted sum of
- * values, where a token has half of the sequence before it on average. */
+/* Multiply-adds of one token in attention's projections. */
 static double projections(const struct moe_config *c)
 {
     double h = (double)c->hidden_size;
@@ -17,6 +16,8 @@ static double projections(const struct moe_config *c)
            kv * heads * ((double)c->qk_nope_head_dim + v) + heads * v * h;
 }
 
+/* Those in its scores and the weighted sum of values: a token has half of the sequence before it on
+ * average. */
 static double scores(const struct moe_config *c, double sequence)
 {
     return (double)c->num_attention_heads *

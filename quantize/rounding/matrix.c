@@ -182,7 +182,7 @@ void moe_matrix_multiply(struct moe_pool *pool, const struct moe_weight *w, cons
 
 /* ---- rounding ---- */
 
-/* Which of the weights stands at place i (returned), and which of its rows. */
+/* Which of the weights the row at place i belongs to (returned), and which of that weight's rows it is. */
 static int find_row(const struct moe_weight *const *w, const struct moe_output_hessian *g, int64_t i,
                     int64_t *row)
 {

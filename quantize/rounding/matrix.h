@@ -50,7 +50,8 @@ struct moe_inputs {
     double weight2; /* sum of their squares */
 };
 
-/* Bytes for k columns, with `cross` or not, and targets for so many outputs (0: none). */
+/* Bytes that moe_inputs_open takes for k columns, with `cross` or not, and with targets for so many outputs
+ * (0: without targets). */
 uint64_t moe_inputs_estimate(int64_t k, bool cross, int64_t outputs);
 enum moe_code moe_inputs_open(struct moe_inputs *s, int64_t k, bool cross, int64_t outputs,
                               struct moe_err *err);
@@ -59,8 +60,8 @@ void moe_inputs_release(struct moe_inputs *s);
 /* Starts a slice: all sums are zero.  k is at most that of moe_inputs_open. */
 void moe_inputs_begin(struct moe_inputs *s, int64_t c0, int64_t k);
 
-/* Adds n tokens, rows of all columns of the weight, ldx floats apart: xq, and lost = x - xq (not read without
- * cross).  Both are weighed already. */
+/* Adds n tokens.  xq, and lost = x - xq (not read without cross), have a row with all columns of the weight
+ * for each token, ldx floats apart.  Both are weighed already. */
 void moe_inputs_add(struct moe_inputs *s, const float *xq, const float *lost, int64_t ldx, int64_t n,
                     struct moe_pool *pool);
 
@@ -93,7 +94,8 @@ struct moe_matrix {
     uint8_t *scale; /* [rows, k / 16] block scales */
 };
 
-/* Bytes for up to `rows` rows (of two weights together) and slices of up to k columns. */
+/* Bytes that moe_matrix_open takes for up to `rows` rows (of two weights together) and slices of up to k
+ * columns. */
 uint64_t moe_matrix_estimate(int64_t rows, int64_t k);
 enum moe_code moe_matrix_open(struct moe_matrix *m, int64_t rows, int64_t k,
                               const struct moe_matrix_method *how, struct moe_pool *pool,

@@ -35,7 +35,7 @@ struct moe_mlp {
 
     void *owned[20]; /* what take() has allocated */
     int n_owned;
-    uint64_t bytes;  /* ... or counted */
+    uint64_t bytes;  /* the bytes of that; if `counting`, what it would have allocated */
     bool forward_only;
     bool counting;   /* take() only counts */
     bool failed;     /* an allocation has failed */
@@ -81,18 +81,18 @@ static void take_all(struct moe_mlp *m)
     }
 }
 
-/* The columns of the first slice of k. */
+/* The width of the first slice of k columns. */
 static int64_t slice_columns(int64_t k) { return moe_min_i64(k, MOE_SLICE_COLUMNS); }
 static bool crosses(const struct moe_mlp_method *how) { return how->matrix.fit && !how->matrix.diagonal; }
-/* Outputs of down that may have a correction; 0: none.  In one slice of columns: each of
- * several would give all of it. */
+/* The number of outputs of down that get a correction; 0: none do.  Only a down of one slice of columns gets
+ * one, since each of several slices would give the whole correction. */
 static int64_t corrected_outputs(const struct moe_mlp_method *how, int64_t hidden, int64_t inter)
 {
     return how->corrects && !how->matrix.diagonal && inter <= MOE_SLICE_COLUMNS ? hidden : 0;
 }
 
-/* The larger of [2 inter, hidden] and [hidden, inter], columns in slices: rows for
- * moe_matrix_open with the columns in *k. */
+/* The rows, and in *k the columns, with which moe_matrix_open allocates enough for one slice of columns of
+ * gate and up together, [2 inter, hidden], or of down, [hidden, inter]. */
 static int64_t matrix_rows(int64_t hidden, int64_t inter, int64_t *k)
 {
     int64_t x = slice_columns(hidden);
@@ -245,7 +245,7 @@ static enum moe_code check_finite(float amax, struct moe_err *err)
                                      "damaged: moe-inspect --verify)");
 }
 
-/* One moe_mlp_quantize. */
+/* What one call of moe_mlp_quantize works on. */
 struct pass {
     struct moe_mlp *m;
     const struct moe_mlp_tokens *t;
@@ -272,7 +272,7 @@ static enum moe_code each_piece(struct pass *p,
 
 /* ---- gate and up ---- */
 
-/* The largest magnitude of x, over the tokens that chose this MLP. */
+/* Raises r->amax_x to the largest magnitude of x among the piece's tokens, unless they are borrowed. */
 static enum moe_code look_x(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     float amax = p->m->k->amax(p->m->h, n * p->t->h->width);
@@ -374,7 +374,8 @@ static void middle(struct pass *p, int64_t n)
     gate_up(m, p->q, x, n, m->gq, m->uq);
 }
 
-/* The largest magnitude of down's inputs, over the tokens that chose this MLP. */
+/* Computes down's inputs for the piece, and raises r->amax_y to the largest magnitude of the quantized MLP's,
+ * unless the tokens are borrowed. */
 static enum moe_code look_y(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
@@ -458,6 +459,7 @@ static enum moe_code round_slice(struct pass *p, const struct moe_inputs *s, con
     return moe_matrix_round(&p->m->matrix, s, c->w, c->n, rows, *global, c->out, err);
 }
 
+/* For each slice of columns: sums its statistics over all tokens, by `add`, and rounds it. */
 static enum moe_code round_side(struct pass *p, struct moe_inputs *s, const struct weights *c,
                                 const struct moe_output_hessian *rows, float *global,
                                 enum moe_code (*add)(struct pass *, int64_t, int64_t, struct moe_err *),

@@ -10,11 +10,13 @@
  *              In the columns' Hessian each token weighs by how much an error moves its output,
  *              d^T diag([A A; A A]) d.
  *   down       is rounded after them.  Columns: the Hessian of its inputs yq as the rounded gate and up give
- *              them.  Rows: F.  It is first moved to where it does with yq most of what it did with the y of
- *              the unquantized MLP,
- *                  W* = W + W (Y - Yq)^T Yq (Yq^T Yq + damping)^-1,
- *              and then to where it also gives what yq predicts of its tokens' targets Z,
- *                  W* + Z^T Yq (Yq^T Yq + damping)^-1, shrunk (quantize/rounding/matrix.h).
+ *              them.  Rows: F.  With W for down as stored and Y, Yq for all tokens' inputs y of down in the
+ *              unquantized MLP and yq, what is rounded is the W* whose outputs on yq are nearest to those of W
+ *              on y (damped least squares, moe_matrix_method.fit):
+ *                  W* = W + W (Y - Yq)^T Yq (Yq^T Yq + damping)^-1.
+ *              Where tokens have targets Z, the ridge regression of Z on Yq is added to it,
+ *                  W* + Z^T Yq (Yq^T Yq + damping)^-1,
+ *              but shrunk (quantize/rounding/matrix.h, moe_inputs_end).
  *
  * The tokens are read in pieces, once for each set of statistics; memory does not grow with their
  * number.  One thread calls; the pool's threads share its work. */
@@ -45,8 +47,8 @@ struct moe_mlp_tokens {
     const float *weight;        /* [n] of the MLP's output in the layer's sum (routing); NULL: 1 */
     const float *importance;    /* [n] factor on the token's row in statistics; NULL: 1 */
 
-    /* What the layer's output lacks, rows as h (quantize/calibrate/correction.h); NULL: nothing.  The target
-     * of token i is share[i] times its residual. */
+    /* By how much the layer's output should change (quantize/calibrate/correction.h), with the rows of h;
+     * NULL: there are no targets.  The target of token i is share[i] times its residual. */
     const struct moe_states *residual;
     const float *share; /* [n] */
 
@@ -76,22 +78,22 @@ struct moe_mlp_result {
     double seconds[3];             /* statistics, factoring, rounding */
 };
 
-/* A workspace.  One MLP at a time. */
+/* A workspace, for one MLP at a time. */
 struct moe_mlp;
 
-/* Bytes of a workspace for MLPs of up to these widths; for moe_mlp_forward alone. */
+/* Bytes of a workspace for MLPs of up to these widths; the second, of one for moe_mlp_forward alone. */
 uint64_t moe_mlp_estimate(int64_t hidden, int64_t inter, const struct moe_mlp_method *how);
 uint64_t moe_mlp_forward_estimate(int64_t hidden, int64_t inter);
 
-/* forward_only: only moe_mlp_forward is called, and `how` is not read.  pool: NULL for the calling thread
- * alone.  *m is NULL on failure. */
+/* forward_only: only moe_mlp_forward may be called, and what `how` holds has no effect.  pool: NULL for the
+ * calling thread alone.  *m is NULL on failure. */
 enum moe_code moe_mlp_open(struct moe_mlp **m, int64_t hidden, int64_t inter,
                            const struct moe_mlp_method *how, bool forward_only, struct moe_pool *pool,
                            struct moe_err *err);
 void moe_mlp_close(struct moe_mlp **m);
 
-/* Quantizes w over these tokens.  f: the output Hessian F, factored; NULL: the identity.  MOE_NONFINITE: an
- * activation is NaN or Inf. */
+/* Quantizes w over these tokens.  f: F, factored (moe_output_hessian_finish); NULL: the identity.
+ * MOE_NONFINITE: an activation is NaN or Inf. */
 enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *w,
                                const struct moe_mlp_tokens *t, const struct moe_output_hessian *f,
                                struct moe_mlp_result *r, struct moe_err *err);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/rounding/output-hessian.h - what errors in the outputs of a weight cost together: a Hessian G over
- * the weight's rows (quantize/rounding/round.h), as moe_hessian is one over its columns.
+/* quantize/rounding/output-hessian.h - a Hessian G over the rows of a weight, which says how much errors in
+ * its outputs cost together (quantize/rounding/round.h), as moe_hessian is one over its columns.
  *
  * Its rows are kept in the order in which rounding takes them, by ascending diagonal: the rows whose errors
  * cost most are last, and rounding starts with the last. */
@@ -19,8 +19,9 @@ uint64_t moe_output_hessian_estimate(int64_t k);
 enum moe_code moe_output_hessian_open(struct moe_output_hessian *m, int64_t k, struct moe_err *err);
 void moe_output_hessian_release(struct moe_output_hessian *m);
 
-/* Sorts, damps (by `damp` times the mean of the diagonal) and factors.  hessian.h holds G, whole or its lower
- * tiles, with the rows in the weight's order; afterwards in the order of `order`. */
+/* Sorts G by ascending diagonal, damps it (by `damp` times the mean of the diagonal) and factors it.
+ * hessian.h holds G, whole or its lower tiles, with the rows in the weight's order; afterwards in the order
+ * of `order`. */
 enum moe_code moe_output_hessian_finish(struct moe_output_hessian *m, double damp, struct moe_pool *pool,
                                         struct moe_err *err);
 
