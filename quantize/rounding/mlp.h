@@ -10,11 +10,11 @@
  *              In the columns' Hessian each token weighs by how much an error moves its output,
  *              d^T diag([A A; A A]) d.
  *   down       is rounded after them.  Columns: the Hessian of its inputs yq as the rounded gate and up give
- *              them.  Rows: F.  With W for down as stored and Y, Yq for all tokens' inputs y of down in the
- *              unquantized MLP and yq, what is rounded is the W* whose outputs on yq are nearest to those of W
- *              on y (damped least squares, moe_matrix_method.fit):
+ *              them.  Rows: F.  Before that, down as stored, W, is changed.  Y holds for each token the input
+ *              of down in the unquantized MLP as a row, Yq its yq.  With moe_matrix_method.fit, W is replaced
+ *              by the W* whose outputs on Yq are nearest to those of W on Y (damped least squares):
  *                  W* = W + W (Y - Yq)^T Yq (Yq^T Yq + damping)^-1.
- *              Where tokens have targets Z, the ridge regression of Z on Yq is added to it,
+ *              Where the tokens have targets Z, the ridge regression of Z on Yq is added,
  *                  W* + Z^T Yq (Yq^T Yq + damping)^-1,
  *              but shrunk (quantize/rounding/matrix.h, moe_inputs_end).
  *
