@@ -188,9 +188,9 @@ void moe_calibrate_plan(const struct moe_source *src, const struct moe_calibrati
         p->scratch = in_files ? p->least_scratch : 0;
         p->fits = p->memory <= p->limit;
     }
-    /* The larger of two moments.  At the end, the Fisher matrices of all layers lie there, and the spilled
-     * tensors.  In the last step of the sensitivity pass, all Fisher matrices but one do, and the gradients
-     * twice, since their file is replaced by a new one. */
+    /* The files beside the container are largest at one of two moments.  At the end, they are the Fisher
+     * matrices of all layers and the spilled tensors.  In the last step of the sensitivity pass, they are all
+     * Fisher matrices but one, and the gradients twice, since their file is replaced by a new one. */
     uint64_t one = (uint64_t)c->hidden_size * (uint64_t)c->hidden_size * sizeof(float);
     uint64_t matrices = o->fisher ? (uint64_t)moe_config_moe_layers(c) * one : 0;
     uint64_t spilled = moe_dense_spill_bytes(src, o->type);

@@ -70,7 +70,7 @@ static void put(struct moe_dense *d, const struct moe_spill_tensor *t)
 struct attention {
     struct moe_dense *d;
     struct moe_inputs in[INPUTS];       /* the statistics of each input */
-    float fused;                        /* of fused_amax */
+    float fused;                        /* what fused_amax gives */
     int64_t cols[INPUTS];               /* the width of each input; 0: no projection of it is quantized */
 };
 

@@ -5,9 +5,9 @@
  *   x = rms(h, norm);  l = head x;  p = softmax(l);  label drawn from p
  *   dl = p - onehot(label);  dh = J^T head^T dl, with J the Jacobian of the norm
  *
- * The vocabulary is gone through twice, PIECE ids at a time.  The first time gives the largest logit and
- * the sum of exponentials of each piece; from them follow the sum over all ids and the piece in which the
- * label lies.  The second time gives p, the label within its piece, and head^T dl. */
+ * There are two passes over the vocabulary, PIECE ids at a time.  The first gives the largest logit and the
+ * sum of exponentials of each piece; from them follow the sum over all ids and the piece in which the label
+ * lies.  The second gives p, the label within its piece, and head^T dl. */
 #include "quantize/passes/backward-internal.h"
 
 #include <math.h>
@@ -15,7 +15,7 @@
 
 enum { PIECE = 2048 };
 
-/* What is known of one row (token) after the first time. */
+/* What is known of one row (token) after the first pass over the vocabulary. */
 struct row {
     double largest; /* of all its logits */
     double total;   /* sum of e^(l - largest) over all ids */
@@ -76,7 +76,7 @@ static void logits_of(struct head *a, int64_t piece)
     moe_backward_each(a->b, (a->ids + 63) / 64, a->ids * w->cols * a->n, logits_item, a);
 }
 
-/* Largest logit and sum of exponentials of row t in the piece at hand. */
+/* Finds the largest logit and the sum of exponentials of row t in the piece at hand. */
 static void measure(void *ctx, int64_t t, int worker)
 {
     struct head *a = ctx;

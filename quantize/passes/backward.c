@@ -20,7 +20,7 @@ struct mlp {
     struct moe_backward *b;
     const struct moe_weight *w;
     const float *weight;
-    /* [n, inter]: gate x, then its gradient; up x, then its gradient; down^T dy */
+    /* [n, inter]: gate x, then its gradient; up x, then its gradient; down^T dy.  dot [n], or NULL. */
     float *gate, *up, *da, *dot;
     int64_t inter;
     struct moe_backward_product forward[2];
@@ -214,7 +214,7 @@ void moe_backward_norm(struct moe_backward *b, const float *x, const float *w, f
 
 /* ---- MLP ---- */
 
-/* One item of gate x, up x or down^T dy, which do not depend on each other. */
+/* Computes one item of gate x, up x or down^T dy, which do not depend on each other. */
 static void mlp_products(void *ctx, int64_t item, int worker)
 {
     struct mlp *m = ctx;
@@ -223,7 +223,8 @@ static void mlp_products(void *ctx, int64_t item, int worker)
     else moe_backward_transposed_item(&m->back, item - 2 * forward, worker);
 }
 
-/* Token t: its dot product, and the gradients at the outputs of gate and up in place of these outputs. */
+/* Computes token t's dot product, and puts the gradients at the outputs of gate and up in place of these
+ * outputs. */
 static void mlp_row(void *ctx, int64_t t, int worker)
 {
     struct mlp *m = ctx;

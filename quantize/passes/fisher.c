@@ -137,8 +137,9 @@ static enum moe_code save_states(struct work *w, struct moe_err *err)
     return MOE_OK;
 }
 
-/* Goes forward and keeps the states before each layer that the way back passes, from the first with
- * experts on. Where the way back starts at the head, the walk ends with the states after the last layer. */
+/* Takes the tokens forward and keeps the states before each layer that the backward half passes, from the
+ * first with experts on.  Where the backward half starts at the head, the walk then has the states after the
+ * last layer. */
 static enum moe_code keep_states(struct work *w, struct moe_err *err)
 {
     if (resumed(w) && w->from == w->first) return MOE_OK; /* only its own Fisher matrix is missing */

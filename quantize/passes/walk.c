@@ -118,7 +118,7 @@ static enum moe_code add_batch(struct moe_walk *c, int64_t first, int64_t n, str
     return moe_states_write(&c->h, first, n, c->batch, err);
 }
 
-/* The choices of all tokens, sorted by expert and then by token. */
+/* Sorts the choices of all tokens by expert, and those of an expert by token. */
 static void sort_by_expert(struct moe_walk *c)
 {
     int64_t e = c->m->config.n_routed_experts, k = c->m->config.num_experts_per_tok, n = c->n;
@@ -152,7 +152,8 @@ static const struct moe_expert *common_mlp(const struct moe_layer *y)
     return y->moe ? &y->shared : &y->dense;
 }
 
-/* Adds its outputs for all tokens to c->sum, some tokens at a time so that progress is shown. */
+/* Adds the outputs of the common MLP m for all tokens to c->sum, some tokens at a time so that progress is
+ * shown. */
 static enum moe_code common_forward(struct moe_walk *c, const struct moe_expert *m, struct moe_err *err)
 {
     const struct moe_weight w[3] = { m->gate, m->up, m->down };

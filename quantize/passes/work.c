@@ -167,8 +167,8 @@ double moe_work_attention_back(const struct moe_config *c, double n, double sequ
     return 2 * n * (2 * projections(c) + 3 * scores(c, sequence));
 }
 
-/* The backward half in layer l: its Fisher matrix; and, after the first layer with experts, where gradients
- * end, the layer forward again without its routed experts, and backward. */
+/* The backward half in layer l: its Fisher matrix and, if l is after the first layer with experts, at which
+ * gradients end, the layer forward again without its routed experts, and backward. */
 static double back(const struct moe_config *c, int64_t l, double n, double sequence)
 {
     int64_t common = moe_work_common(c, l);

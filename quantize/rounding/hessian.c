@@ -141,7 +141,7 @@ struct factor {
     float *across; /* [n, k]: the panel below the block, transposed */
 };
 
-/* A tile of the panel's rows below the block, multiplied by the inverse of the block's factor. */
+/* Multiplies a tile of the panel's rows below the block by the inverse of the block's factor. */
 static void panel_rows(void *ctx, int64_t i, int worker)
 {
     struct factor *f = ctx;
@@ -154,7 +154,7 @@ static void panel_rows(void *ctx, int64_t i, int worker)
             f->l[(r + a) * f->k + f->p + b] = f->across[b * f->k + r + a] = out[a * f->n + b];
 }
 
-/* A tile of the trailing matrix, from which the panel's product with itself is subtracted. */
+/* Subtracts the panel's product with itself from a tile of the trailing matrix. */
 static void trail_tile(void *ctx, int64_t i, int worker)
 {
     struct factor *f = ctx;
@@ -244,8 +244,9 @@ enum { COLUMNS = 64 }; /* columns of y of a work item */
 
 struct solve { const struct moe_hessian *f; float *y; int64_t n; };
 
-/* Solves L z = y, then L^T x = D^-1 z, for some columns of y.  PANEL rows are taken at a time: first
- * those of the panel, one after the other, then their part in all rows beyond the panel at once. */
+/* Solves L z = y, then L^T x = D^-1 z, for some columns of y, PANEL rows at a time.  First the rows of the
+ * panel are solved one after the other; then their part is subtracted from all rows beyond the panel at
+ * once. */
 static void solve_columns(void *ctx, int64_t item, int worker)
 {
     struct solve *s = ctx;

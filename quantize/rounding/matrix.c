@@ -213,8 +213,8 @@ float moe_matrix_load(struct moe_matrix *m, const struct moe_inputs *s, const st
     return moe_kernels()->amax(m->w, m->rows * k);
 }
 
-/* Codes of the values q [k], multiples of scale * global: two to a byte, the even column in the low
- * nibble.  A zero of either sign has code 0. */
+/* Packs the codes of the values q [k], which are e2m1 values times scale * global: two to a byte, the even
+ * column in the low nibble.  A zero of either sign has code 0. */
 static void pack(const float *q, const uint8_t *scale, float global, int64_t k, uint8_t *codes)
 {
     for (int64_t b = 0; b < k / 16; b++) {

@@ -19,7 +19,7 @@ struct moe_mlp {
     struct moe_pool *pool;
     const struct moe_kernels *k;
     struct moe_inputs x;            /* statistics of the inputs of gate and up */
-    struct moe_inputs y;            /* ... and of down */
+    struct moe_inputs y;            /* statistics of the inputs of down */
     struct moe_output_hessian both; /* over the rows of gate and up together */
     float *a;                       /* [inter, inter]: down^T F down */
 
@@ -362,8 +362,8 @@ static enum moe_code finish_both(struct moe_mlp *m, int64_t inter, struct moe_er
 
 /* ---- down ---- */
 
-/* The inputs of down for the piece at hand: of the unquantized MLP into m->gate, of the quantized one into
- * m->gq. */
+/* Computes the inputs of down for the piece at hand: those of the unquantized MLP into m->gate, those of the
+ * quantized one into m->gq. */
 static void middle(struct pass *p, int64_t n)
 {
     struct moe_mlp *m = p->m;
@@ -433,7 +433,7 @@ struct weights {
     int n;
 };
 
-/* Those of weights i0 to i1 that are to be quantized. */
+/* Collects those of weights i0 to i1 that are to be quantized. */
 static struct weights choose(struct pass *p, const struct moe_mlp_weights *w, int i0, int i1)
 {
     struct weights c = { .n = 0 };
@@ -449,7 +449,7 @@ static struct weights choose(struct pass *p, const struct moe_mlp_weights *w, in
 }
 
 /* Rounds the slice of columns at hand.  All slices of a weight share one global scale, which the first
- * one sets. Where there are several, it is large enough for the whole weight as stored as well. */
+ * one sets.  Where there are several, it is large enough for the whole weight as stored, too. */
 static enum moe_code round_slice(struct pass *p, const struct moe_inputs *s, const struct weights *c,
                                  const struct moe_output_hessian *rows, float *global, struct moe_err *err)
 {
@@ -497,7 +497,7 @@ static struct moe_weight as_quantized(const struct moe_weight *w, const struct m
                                 .global = global };
 }
 
-/* The error of the MLP's output over the first piece of tokens, with activations as computed. */
+/* Computes the error of the MLP's output over the first piece of tokens, with activations as computed. */
 static enum moe_code compare(struct pass *p, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;

@@ -49,8 +49,8 @@ struct work {
     const struct moe_kernels *k;
     struct moe_pool *pool;
     int64_t cols, n;
-    /* [n, K].  While feedback runs: the targets, W with the errors of later columns fed back, and once a
-     * block is rounded what is left of them, P = E L.  While descent runs: Z = (Q - W) H. */
+    /* [n, K].  While feedback runs: the targets (W with the errors of later columns fed back) and, in blocks
+     * that are rounded, the targets minus Q, which is P = E L.  While descent runs: Z = (Q - W) H. */
     float *a;
     float *e;                /* [n, WIDE]: the errors of the columns at hand; in descent, their changes */
     float *t;                /* [DEEP, WIDE]: the targets of a row */
@@ -95,7 +95,7 @@ static void round_block(struct work *x, int64_t i0, int64_t m, int64_t c, int64_
     }
 }
 
-/* Columns [c, c + n) of all rows, DEEP rows a work item: only where rows are independent. */
+/* Columns [c, c + n) of all rows, in work items of DEEP rows; used only where rows are independent. */
 struct blocks { struct work *x; int64_t c, n; };
 
 static void round_rows(void *ctx, int64_t item, int worker)
@@ -186,7 +186,7 @@ static void sweep(struct work *x)
     }
 }
 
-/* Z = (Q - W) H. */
+/* Sets x->a to Z = (Q - W) H. */
 static void gradient(struct work *x)
 {
     const struct moe_hessian *h = x->r->columns;
