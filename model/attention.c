@@ -16,13 +16,13 @@
  *              o[h] = sum p (Wuv[h] c)
  *
  * Wuk[h] is the first qk_nope_head_dim rows of the head's part of kv_b, Wuv[h] the v_head_dim rows after
- * them. With NVFP4 activations the input of kv_b is c; the cache then keeps the values of the quantized
- * c, which both forms use. */
+ * them.  Under NVFP4 activations c is quantized, being the input of kv_b, and the cache keeps the values of
+ * the quantized c, which both forms read. */
 #include "model/forward-parts.h"
 
 #include <string.h>
 
-enum { BLOCK = 16 }; /* queries of one head that a work item takes */
+enum { BLOCK = 16 }; /* queries of one head in a work item of absorbed attention */
 
 struct attention {
     struct moe_forward *f;
@@ -110,9 +110,9 @@ static void project(struct attention *a)
     }
 }
 
-/* ---- absorbed: item = a head and a block of queries ---- */
+/* ---- absorbed: a work item is a head and a block of queries ---- */
 
-/* Which segment and position token t is. */
+/* The segment of token t of the batch, and the token's position. */
 static const struct moe_segment *find(const struct attention *a, int64_t t, int64_t *pos)
 {
     const struct moe_segment *s = a->s;
@@ -154,7 +154,7 @@ static int64_t absorbed_work(const struct attention *a)
     return a->heads * (a->tokens * (a->nope + a->v) * a->kl + scores * (a->width + a->kl));
 }
 
-/* ---- expanded: item = a head of a segment ---- */
+/* ---- expanded: a work item is a head of a segment ---- */
 
 static void expanded(void *ctx, int64_t item, int worker)
 {

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Naming the damaged tensor once a NaN or Inf has been computed.  Only ever runs on the way
- * out: it reads whole weights. */
+/* Names the damaged tensor once a NaN or Inf has been computed.  This reads whole weights, so it runs only
+ * before the program gives up. */
 #include "kernels/kernels.h"
 #include "model/model.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-/* True when a value of tensor `t` is not finite; row and column then say where. */
+/* True when a value of tensor `t` is not finite; *r and *c are then its row and column.  row [cols] is a
+ * buffer. */
 static bool damaged(const struct moe_source *src, const struct moe_tensor *t, float *row, int64_t *r,
                     int64_t *c)
 {
@@ -22,7 +23,7 @@ static bool damaged(const struct moe_source *src, const struct moe_tensor *t, fl
     return false;
 }
 
-/* False for an expert of another rank, which is not mapped here (runtime/parallel/part.h). */
+/* False for an expert that is not resident on this rank, and so not mapped (runtime/parallel/resident.h). */
 static bool within_reach(const struct moe_model *m, const struct moe_tensor *t)
 {
     return t->expert < 0 || m->layers[t->layer].experts[t->expert].gate.data;

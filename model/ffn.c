@@ -3,19 +3,20 @@
  *
  *   ffn(x) = down(silu(gate x) * (up x));  moe(x) = sum_j w_j ffn_{e_j}(x) + ffn_shared(x), j in top-k order
  *
- * Tokens are gathered by expert, so that each expert's weights are read once for a batch.  Where the pass
- * has someone else for its routed experts (struct moe_dispatcher), that one gets the rows before the shared
- * expert is computed, and gives pointers to the outputs after it.  With NVFP4 activations (forward.h)
- * gathered rows and what goes into down are quantized in place; observers are shown both before. */
+ * Rows are gathered by expert, so that each expert's weights are read once for a batch.  Where a dispatcher
+ * (struct moe_dispatcher) has the routed experts computed, it gets the rows before the shared expert is
+ * computed, and returns pointers to the outputs afterwards.  Under NVFP4 activations (forward.h) the gathered
+ * rows and the inputs of down are quantized in place, after the observers have seen them. */
 #include "model/forward-parts.h"
 
 #include <string.h>
 
-enum { ROWS = 128, COLS = 1024 }; /* of a matrix, and of a sum over experts, that a work item takes */
+/* A work item computes this many rows of a product, or this many columns of the sum over experts. */
+enum { ROWS = 128, COLS = 1024 };
 
-/* `all`: the MLP that every token passes, shared or dense, into f->y; NULL for none.  Its work items come
- * first in each loop, the chosen experts' after them.  `list`: the choices, NULL when they are the router's
- * (choice i is of token i / k). */
+/* `all` is the MLP that every token passes, the shared expert or a dense layer's; its output goes to f->y;
+ * NULL for none.  In each parallel loop its work items come first, those of the chosen experts after them.
+ * `list` holds the choices; NULL when they are the router's, where choice i is of token i / k. */
 struct routed {
     struct moe_forward *f;
     const struct moe_layer *y;
@@ -23,7 +24,8 @@ struct routed {
     float *all_gate, *all_up;         /* [T, inter of all] */
     int layer;
     const struct moe_choice *list;
-    /* blocks: of all, and of each expert, in the loop at hand */
+    /* chosen: the number of choices; active: the experts with a choice; all_blocks, blocks: the work items of
+     * `all`, and of each expert, in the present loop */
     int64_t tokens, chosen, all_blocks, blocks, active;
     float *h;
 };
@@ -48,8 +50,7 @@ static const float *input_of(const struct routed *r, int64_t i)
     return r->list ? r->list[i].x : r->f->x + i / c->num_experts_per_tok * c->hidden_size;
 }
 
-/* Count, then place: a stable sort of the choices by expert; and the list of experts
- * that were chosen at all. */
+/* Sorts the choices by expert (a stable counting sort), and lists the experts that were chosen at all. */
 static void sort_by_expert(struct routed *r)
 {
     struct moe_forward *f = r->f;
@@ -77,7 +78,8 @@ static void gather(void *ctx, int64_t i, int worker)
     memcpy(r->f->gathered + i * hidden, r->f->from[i], (size_t)hidden * sizeof(float));
 }
 
-/* A single choice is read where it lies, unless it is to be quantized. */
+/* Copies the inputs of all experts into f->gathered.  Where each expert has at most one row, they are read
+ * where they are instead, unless they are to be quantized. */
 static void gather_all(struct routed *r)
 {
     struct moe_forward *f = r->f;
@@ -86,7 +88,8 @@ static void gather_all(struct routed *r)
         moe_forward_each(f, r->chosen, r->chosen * f->m->config.hidden_size, gather, r);
 }
 
-/* The inputs of an expert with n tokens from `at` on; one is not gathered, unless to be quantized. */
+/* The inputs of an expert whose n gathered rows begin at `at`.  A single row is read where it was before
+ * gathering, unless it is to be quantized. */
 static const float *rows_of(const struct moe_forward *f, int64_t at, int64_t n)
 {
     return n == 1 && f->activations == MOE_ACTIVATIONS_FLOAT ? f->from[at]
@@ -115,7 +118,7 @@ static void show_down(void *ctx, int64_t i, int worker)
     f->hooks.input(f->hooks.ctx, r->layer, MOE_ROLE_EXPERT_DOWN, (int)e, f->gate + at * inter, inter, n);
 }
 
-/* One expert's gathered rows, then its inputs of down, as NVFP4 products see them. */
+/* Quantizes the input of gate and up of one expert; quantize_down does the same for down. */
 static void quantize_gate(void *ctx, int64_t i, int worker)
 {
     struct routed *r = ctx;
@@ -139,7 +142,7 @@ static void quantize_down(void *ctx, int64_t i, int worker)
         f->k->nvfp4_activations(x, (f->first[e + 1] - at) * w->cols, moe_input_scale(w), x);
 }
 
-/* Rows [block] of gate and up, and their product, for n tokens. */
+/* For n tokens, block number `block` of the rows of silu(gate x) * (up x), into `gate`. */
 static void gate_up_rows(const struct moe_forward *f, const struct moe_expert *e, int64_t block,
                          const float *in, int64_t n, float *gate, float *up)
 {
@@ -191,8 +194,8 @@ static void down(void *ctx, int64_t item, int worker)
     down_rows(f, w, item % r->blocks, f->gate + at * w->cols, n, f->gathered + at * w->rows);
 }
 
-/* h += (sum of weight * output in top-k order) + shared, for a block of columns: each
- * product and each sum rounded. */
+/* h += (sum of weight * output in top-k order) + shared, for a block of columns; each product and each sum
+ * is rounded. */
 static void weighted_sum(void *ctx, int64_t item, int worker)
 {
     struct routed *r = ctx;
@@ -218,8 +221,8 @@ static void weighted_sum(void *ctx, int64_t item, int worker)
 
 static int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-/* Everything from f->x to f->y (all) and f->gathered (chosen experts): two loops over
- * the blocks of all of it. */
+/* Computes `all`, from f->x to f->y, and the chosen experts, from their gathered rows to f->gathered.  There
+ * are two parallel loops, gate and up, then down; each covers all these MLPs. */
 static void mlps(struct routed *r, enum moe_role gate)
 {
     struct moe_forward *f = r->f;
@@ -267,7 +270,7 @@ void moe_forward_experts(struct moe_forward *f, int layer, const struct moe_choi
 }
 
 /* The dispatcher has the routed experts computed; this rank computes the shared expert meanwhile.  False
- * after a failure, which moe_forward_check returns. */
+ * after a failure, which moe_forward_check will return. */
 static bool dispatch(struct routed *r)
 {
     struct moe_forward *f = r->f;

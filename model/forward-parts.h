@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/forward-parts.h - the buffers and the parts of the forward pass: for model/, and for calibration,
- * which goes through a layer part by part. */
+/* model/forward-parts.h - the buffers and the parts of the forward pass, for the files of model/ and for
+ * calibration, which computes a layer part by part.
+ *
+ * Letters in shapes are those of forward.h; here ql is q_lora_rank, kl kv_lora_rank, nope qk_nope_head_dim,
+ * rope qk_rope_head_dim, v v_head_dim, and inter the width of an MLP (moe_intermediate_size for an
+ * expert). */
 #ifndef MOE_MODEL_FORWARD_PARTS_H
 #define MOE_MODEL_FORWARD_PARTS_H
 
@@ -10,75 +14,83 @@
 struct moe_forward {
     const struct moe_model *m;
     const struct moe_kernels *k;
-    /* k: this machine's, but for what activations and moe_forward_many change */
+    /* what k points to: this machine's kernels, but for those that moe_forward_activations and
+     * moe_forward_many change */
     struct moe_kernels own;
     struct moe_pool *pool;
     struct moe_hooks hooks;
     struct moe_dispatcher dispatcher;
-    enum moe_code code; struct moe_err err; /* its first failure */
+    enum moe_code code; struct moe_err err; /* the dispatcher's first failure */
     enum moe_mla mla;
     enum moe_activations activations;
     int64_t max_tokens, context;
     void *owned[24]; int n_owned;     /* the buffers below */
-    uint64_t bytes; bool counting, failed; /* of them; only count; memory ran out */
-    float *x, *y;                     /* [T, H]; these and what follows are aligned to 64 bytes */
+    uint64_t bytes;                   /* the size of these buffers */
+    bool counting, failed;            /* only add up the bytes, allocate nothing; memory ran out */
+    float *x, *y;                     /* [T, H]; all buffers are aligned to 64 bytes */
     /* [T, ql], [T, heads * (nope + rope)], [T, kl + rope], [T, heads * v] */
     float *qa, *q, *ckv, *attn;
     float *cos, *sin;                 /* [T, rope / 2] */
-    float *logits, *choose;           /* router: [T, E], [threads, 2 E] */
+    float *logits, *choose;           /* the router's logits [T, E] and scratch memory [threads, 2 E] */
     int32_t *experts; float *weights; /* [T, k] */
-    int32_t *slot;                    /* [T, k]: the place of this choice among the gathered rows */
-    int64_t *first;                   /* [E + 1]: where an expert's gathered rows start */
+    /* The rows that experts compute are sorted ("gathered") by expert; a choice is one expert of a token. */
+    int32_t *slot;                    /* [T, k]: the index of a choice's row among the gathered rows */
+    int64_t *first;                   /* [E + 1]: the index of an expert's first gathered row */
     int32_t *active;                  /* [E]: the experts that were chosen, ascending */
     /* [T k]: the input of each gathered row; the output of each choice, when a dispatcher computes it */
     const float **from, **result;
-    /* [T k, H] (then the experts' outputs), [T k, inter] and behind it [T, shared
-     * inter]; or [T, dense inter] */
+    /* gathered [T k, H]: the inputs of the experts, then their outputs.  gate and up, in an MoE layer:
+     * [T k, inter], then [T, inter of the shared expert]; in a dense layer: [T, inter] */
     float *gathered, *gate, *up;
-    float *quantized;                 /* [T, the widest input]: gathered, while no experts' rows are in it */
-    float *worker; int64_t worker_floats; /* [threads, worker_floats]: attention */
+    float *quantized;                 /* [T, the widest input]: the memory of gathered, while it is free */
+    float *worker; int64_t worker_floats; /* [threads, worker_floats]: scratch memory of attention */
 };
 
-/* moe_pool_run, or in the caller when the whole `work` (about the multiply-adds that a kernel would do in
- * that time) is worth less than waking threads. */
+/* moe_pool_run; but the calling thread does everything when `work`, the multiply-adds of a kernel that would
+ * take as long as all items together, is too little to wake threads for. */
 static inline void moe_forward_each(struct moe_forward *f, int64_t n, int64_t work,
                                     void (*fn)(void *, int64_t, int), void *ctx)
 {
     moe_pool_run(work < (int64_t)1 << 19 ? NULL : f->pool, n, fn, ctx);
 }
 
-/* Whether products with w take quantized input. */
+/* Whether the input of products with w is quantized. */
 static inline bool moe_forward_quantizes(const struct moe_forward *f, const struct moe_weight *w)
 {
     return f->activations != MOE_ACTIVATIONS_FLOAT &&
            (w->type == MOE_NVFP4 || (f->activations == MOE_ACTIVATIONS_NVFP4_ALL && w->input_scale > 0));
 }
-/* x [n, dim] (ldx apart) quantized into out (ldo apart; may be x), on all threads. */
+/* Quantizes x [n, dim] (rows ldx floats apart) under the input scale `scale` into out (rows ldo floats
+ * apart), which may be x, on all threads. */
 void moe_forward_quantize(struct moe_forward *f, const float *x, int64_t ldx, float scale, int64_t dim,
                           int64_t n, float *out, int64_t ldo);
-/* Of what gate and up both multiply; 0: not quantized. */
+/* The input scale that gate and up of an MLP share; 0: their input is not quantized. */
 float moe_forward_gate_up_scale(const struct moe_forward *f, const struct moe_expert *e);
 
-/* y [n, rows of w] = w x, on all threads; x quantized first where that is asked.  Not while experts'
- * rows are in f->gathered. */
+/* y [n, rows of w] = x w^T, on all threads; x is quantized first where moe_forward_quantizes says so.  Must
+ * not be called while the rows of experts are in f->gathered. */
 void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const float *x, int64_t ldx,
                         int64_t n, float *y);
+/* The RMS norm with weights w [dim] of x [n, dim] into out, which may be x; rows as in quantize. */
 void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const float *w, float eps,
                       int64_t dim, int64_t n, float *out, int64_t ldo);
 
 /* h [n, H] += y [n, H], on all threads. */
 void moe_forward_add(struct moe_forward *f, float *h, const float *y, int64_t n);
 
+/* Tells the observer, where there is one, what goes into a weight that is no routed expert's. */
 static inline void moe_forward_saw(const struct moe_forward *f, int layer, enum moe_role role, const float *x,
                                    int64_t ldx, int64_t n)
 {
     if (f->hooks.input) f->hooks.input(f->hooks.ctx, layer, role, -1, x, ldx, n);
 }
 
+/* The two halves of a layer, each with its norm and its residual sum: they change h [tokens, H] in place. */
 void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments,
                            int64_t tokens, float *h);
 void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h);
 
+/* The scratch memory that a thread needs for attention over `context` positions, in floats. */
 int64_t moe_attention_worker_floats(const struct moe_config *c, int64_t context, enum moe_mla mla);
 
 #endif

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The latent cache, the buffers of a forward pass, its parallel steps that both halves of a layer use, and
+ * the pass over all layers. */
 #include "model/forward-parts.h"
 
 #include "base/minmax.h"
@@ -53,8 +55,8 @@ void moe_kv_release(struct moe_kv *kv)
 /* ---- buffers ---- */
 
 
-/* Memory for a buffer, aligned for vectors; left as the kernel gives it: pages that no
- * batch reaches cost nothing. */
+/* Allocates a buffer, aligned for vectors.  It is not cleared, so pages that no batch reaches are never
+ * touched. */
 static void *take(struct moe_forward *f, int64_t n, size_t size)
 {
     size_t bytes = ((size_t)n * size + 127) / 64 * 64;
@@ -66,7 +68,7 @@ static void *take(struct moe_forward *f, int64_t n, size_t size)
     return p;
 }
 
-/* All buffers, for batches of t tokens; under f->counting only their bytes. */
+/* Allocates all buffers for batches of t tokens; under f->counting only adds up their bytes. */
 static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t t, int threads)
 {
     int64_t k = c->num_experts_per_tok;
@@ -177,7 +179,7 @@ void (*moe_activations_kernel(const struct moe_kernels *k, enum moe_activations 
 
 void moe_forward_activations(struct moe_forward *f, enum moe_activations a)
 {
-    /* the kernel rounds, nothing is stored so */
+    /* INT16 is another matmul: activations themselves stay floats */
     f->activations = a == MOE_ACTIVATIONS_INT16 ? MOE_ACTIVATIONS_FLOAT : a;
     f->own = *moe_kernels();
     if (a == MOE_ACTIVATIONS_INT16) f->own.matmul = f->own.matmul_int16;
@@ -232,9 +234,9 @@ static void product(void *ctx, int64_t i, int worker)
     p->f->k->matmul(p->w, r0, r1, p->x, p->ldx, p->n, p->y + r0, p->w->rows);
 }
 
-/* Rows of a work item: small, or a thread waits for another's last one, yet some microseconds of
- * reading (few tokens) or of arithmetic (many).  The scales of 128 rows of NVFP4 share cache
- * lines, so these stay together. */
+/* The rows of w in a work item.  There are few, so that no thread waits long for another's last item, yet
+ * enough for some microseconds of reading (few tokens) or of arithmetic (many tokens).  The scales of 128
+ * rows of NVFP4 share cache lines, so these rows stay together. */
 static int64_t piece(const struct moe_forward *f, const struct moe_weight *w, int64_t n)
 {
     enum { BYTES = 256 << 10, FEW = 4, MANY_ROWS = 256, TILE_ROWS = 128 };
@@ -277,7 +279,7 @@ void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const 
     moe_forward_each(f, n, 2 * n * dim, norm, &a);
 }
 
-enum { COLS = 1024 }; /* of a row that a work item takes */
+enum { COLS = 1024 }; /* floats that a work item adds */
 
 struct sum { float *h; const float *y; int64_t floats; };
 

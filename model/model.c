@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Opening a model: its weights found by role, small vectors converted, tables computed. */
 #include "model/model.h"
 
 #include "kernels/kernels.h"

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* model/model.h - a K2-family model ready to compute with: every weight where it lies in the mapped files.
  *
- * Nothing large is copied: weights stay in the files' mappings, whatever their type; only norms,
- * router bias and rotary tables become float32 vectors in memory.  A model is immutable after open
- * and safe from any thread. */
+ * Nothing large is copied: weights stay in the files' mappings, whatever their type; only norms, router
+ * biases and rotary frequencies become float32 vectors in memory.  A model does not change after open, so
+ * any thread may read it.
+ *
+ * Letters in shapes: H hidden size, V vocabulary, E routed experts, ql q_lora_rank, kl kv_lora_rank, nope
+ * qk_nope_head_dim, rope qk_rope_head_dim, v v_head_dim, inter the width of an MLP. */
 #ifndef MOE_MODEL_MODEL_H
 #define MOE_MODEL_MODEL_H
 
@@ -24,7 +27,7 @@ struct moe_layer {
     struct moe_expert dense;                      /* layers without routed experts */
     struct moe_weight router;                     /* [E, H] */
     const float *router_bias;                     /* [E] */
-    /* its inter is n_shared_experts times an expert's; data NULL: none */
+    /* all shared experts as one MLP, n_shared_experts times as wide as a routed expert; data NULL: none */
     struct moe_expert shared;
     struct moe_expert *experts;                   /* [E] */
 };
@@ -39,17 +42,20 @@ struct moe_model {
     struct moe_router route;
     struct moe_rope_config rope;
     const float *inv_freq;                        /* [rope / 2] */
-    float softmax_scale, eps, lora_eps;           /* lora_eps: of the q_a and kv_a norms */
+    float softmax_scale, eps, lora_eps;           /* eps of the norms; lora_eps of the q_a and kv_a norms */
 };
 
-/* lora_eps: 0 takes the config's rms_norm_eps (as engines do), else that value (1e-6 is what Hugging Face's
- * code uses).  Maps the source. */
+/* Maps the source, which must stay open until the model is closed.  lora_eps: the epsilon of the q_a and kv_a
+ * norms; 0 means the config's rms_norm_eps, as engines use it (Hugging Face's code uses 1e-6).  After a
+ * failure *m is NULL: MOE_NONFINITE for a NaN or Inf in a norm or a router bias, MOE_NOMEM, and what
+ * moe_source_map returns. */
 enum moe_code moe_model_open(struct moe_model **m, struct moe_source *src, double lora_eps,
                              struct moe_err *err);
 void moe_model_close(struct moe_model **m);
 
-/* After a NaN or Inf in what `layer` (-1: the head) computed: MOE_NONFINITE naming the first damaged tensor
- * of that layer, or of the embedding and head.  Reads these weights whole: for the way out only. */
+/* To be called when `layer` (-1: the head) has computed a NaN or Inf.  Returns MOE_NONFINITE with a message
+ * that names the first damaged tensor of that layer, or else of those outside the layers, or says that there
+ * is none.  It reads all these weights, which takes long. */
 enum moe_code moe_model_blame(const struct moe_model *m, int layer, struct moe_err *err);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The scopes of --quantize and the rules of --tensor-type, applied to the tensors of a source. */
 #include "model/precision.h"
 
 #include "base/re.h"

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The tensors of each unit, as they will be written, and their items. */
 #include "model/unit.h"
 
 #include "model/precision.h"
@@ -50,6 +51,7 @@ static int layer_of_unit(const struct moe_source *src, int number)
     return -1;
 }
 
+/* Whether t belongs to the item of the tensor before it. */
 static bool joins(const struct moe_tensor *prev, const struct moe_tensor *t)
 {
     if (prev->layer != t->layer || prev->expert != t->expert) return false;
@@ -75,6 +77,7 @@ static void make_items(struct moe_shard_unit *u, const struct moe_source *src)
     }
 }
 
+/* The tensor as it will be written; its input scale is 1 until a calibration finds one. */
 static struct moe_tensor describe(const struct moe_tensor *in, uint8_t type)
 {
     struct moe_tensor t = *in;
@@ -85,14 +88,14 @@ static struct moe_tensor describe(const struct moe_tensor *in, uint8_t type)
     return t;
 }
 
-/* layer -1: dense. */
+/* Whether tensor i is written into the unit of `layer` (-1: dense). */
 static bool belongs(const struct moe_source *src, const uint8_t *type, int64_t i, int layer)
 {
     const struct moe_tensor *t = &src->tensors[i];
     return type[i] != MOE_TYPE_LEFT_OUT && (layer < 0 ? t->expert < 0 : t->expert >= 0 && t->layer == layer);
 }
 
-/* The first tensor of this layer or one above: they ascend by layer. */
+/* The index of the first tensor of this layer or a later one; tensors are in ascending order of layers. */
 static int64_t first_of_layer(const struct moe_source *src, int layer)
 {
     int64_t low = 0, high = src->n_tensors;

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/unit.h - a container's units: which tensors go into which shard file, in which
- * type, and in which items.
- * Inside model/: what rewrite.c and later the calibrating quantizer share. */
+/* model/unit.h - a container's units: which tensors go into which shard file, in which type, and which of
+ * them are written together.
+ *
+ * A unit is what one shard file holds: the routed experts of one layer, or, in the first, all other tensors
+ * ("dense").  A unit is divided into items, which threads write independently. */
 #ifndef MOE_MODEL_UNIT_H
 #define MOE_MODEL_UNIT_H
 
 #include "formats/container/container.h"
 
-/* What one worker writes at a time: tensors [first, first + n) of the unit.  An expert's three, a gate/up
- * pair, or a single one. */
+/* What one worker writes at a time: the tensors [first, first + n) of the unit.  These are the three tensors
+ * of an expert, a pair that engines fuse (gate and up, q_a and kv_a), or a single tensor. */
 struct moe_unit_item {
     int64_t first;
     int n;
-    bool share; /* tensors 0 and 1 are a gate/up pair that becomes NVFP4 under one global scale */
+    bool share; /* the first two tensors are such a pair and are quantized under one global scale */
 };
 
 struct moe_shard_unit {
@@ -26,14 +28,15 @@ struct moe_shard_unit {
     struct moe_shard_header header;
 };
 
-/* Unit number u in [0, moe_unit_count): dense first, then every layer with experts, ascending.  type as from
- * moe_precision_map; n is 0 when all of its tensors are left out. */
+/* Describes unit `number` in [0, moe_unit_count): 0 is dense, then comes every layer with experts, ascending.
+ * type is a precision map of src (moe_precision_map).  u->n is 0 when the map leaves out all of the unit's
+ * tensors.  After a failure there is nothing to release. */
 int moe_unit_count(const struct moe_source *src);
 enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *src, const uint8_t *type,
                             int number, struct moe_err *err);
 void moe_unit_release(struct moe_shard_unit *u);
 
-/* "gate", "shared_up", "q_a": a role in reports and manifests. */
+/* The word for a role in reports and manifests: "gate", "shared_up", "q_a". */
 const char *moe_role_word(enum moe_role role);
 
 #endif
