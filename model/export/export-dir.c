@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The rules of what an export may replace, its begin and end, and its small files. */
 #include "model/export/export-dir.h"
 
 #include "base/io.h"
@@ -16,15 +17,16 @@
 
 /* ---- what may be replaced ---- */
 
-/* What an export of `src` may have written at `path`. */
+/* What is known about the directory `path` and about src, to tell which of the files in `path` an export of
+ * src writes. */
 struct written {
     const char *path;
     const struct moe_source *src;
-    char *index;                  /* the text of its index, NULL when there is none */
-    char *rest_text;              /* source.rest of the container, and its records */
-    struct moe_originals rest;
-    struct moe_names beside;      /* all that lies in a checkpoint */
-    bool unfinished;              /* the index, which comes last, may be missing */
+    char *index;                  /* the text of the index in path; NULL when there is none */
+    char *rest_text;              /* the container's source.rest, which `rest` points into */
+    struct moe_originals rest;    /* its records */
+    struct moe_names beside;      /* when src is a checkpoint: the names in its directory */
+    bool unfinished;              /* path is unfinished: the index, which is written last, may be missing */
     bool within;                  /* MOE_EXPORT_WITHIN may be there */
 };
 
@@ -43,7 +45,7 @@ static bool recorded(const struct written *w, enum moe_original_kind kind, const
     return false;
 }
 
-/* A directory ("docs/"): one that is recorded because it is empty, or that something recorded lies in. */
+/* Whether src records a directory ("docs/"), because it was empty or because a recorded file is in it. */
 static bool is_folder(const struct written *w, const char *name)
 {
     size_t n = strlen(name);
@@ -70,7 +72,8 @@ static bool is_shard_name(const char *name)
     return !strcmp(name, ".safetensors");
 }
 
-/* A file of weights is accounted for by the index that lies beside it, or by the source's header. */
+/* A file of weights belongs to the export if the index beside it names it, or if the source has a header
+ * recorded under its name. */
 static bool is_weights(const struct written *w, const char *name)
 {
     char quoted[PATH_MAX + 3];
@@ -80,7 +83,7 @@ static bool is_weights(const struct written *w, const char *name)
            recorded(w, MOE_ORIGINAL_HEADER, name) || (w->unfinished && is_shard_name(name));
 }
 
-/* A container keeps these of a checkpoint. */
+/* Whether it is a small file that a container keeps of its checkpoint. */
 static bool is_small(const struct written *w, const char *name)
 {
     static const char *const folders[] = { "hf", "tokenizer" };
@@ -116,7 +119,7 @@ static bool is_left(const struct written *w, const char *name)
     return is_written(w, whole);
 }
 
-/* The directory `name` of an export in one pass: the container in it, whole or begun. */
+/* *is: whether the directory `name` is the container, complete or begun, of an export in one pass. */
 static enum moe_code look_within(const struct written *w, const char *name, bool *is, struct moe_err *err)
 {
     char path[PATH_MAX];
@@ -126,7 +129,8 @@ static enum moe_code look_within(const struct written *w, const char *name, bool
     return moe_container_unfinished(path, NULL, err);
 }
 
-/* under: "" for the directory itself, else "docs/". */
+/* MOE_EXISTS for the first file or directory that an export of src does not write.  under: "" for the
+ * directory itself, "docs/" for one in it. */
 static enum moe_code all_written(const struct written *w, const char *under, struct moe_err *err)
 {
     char path[PATH_MAX], name[PATH_MAX];
@@ -137,7 +141,7 @@ static enum moe_code all_written(const struct written *w, const char *under, str
     for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
         enum moe_exists there = MOE_ABSENT;
         bool within = false;
-        snprintf(name, sizeof name, "%s%s", under, names.v[i]); /* cut off, it is no name that was written */
+        snprintf(name, sizeof name, "%s%s", under, names.v[i]); /* a name cut off here matches none below */
         code = moe_path_join(path, sizeof path, w->path, name, err);
         if (code == MOE_OK) code = moe_look(path, &there, err);
         if (code != MOE_OK) break;
@@ -166,7 +170,7 @@ static enum moe_code read_written(struct written *w, struct moe_err *err)
     return moe_originals_parse(w->rest_text, n, MOE_ORIGINAL_NAME, &w->rest, err);
 }
 
-/* What stands at `path` has what every checkpoint has: its config and weights; or there is nothing in it. */
+/* MOE_EXISTS unless `path` is an empty directory, or has what every checkpoint has: a config and weights. */
 static enum moe_code is_checkpoint(const char *path, bool *empty, struct moe_err *err)
 {
     bool config = false, weights = false;
@@ -186,7 +190,7 @@ static enum moe_code is_checkpoint(const char *path, bool *empty, struct moe_err
                        "already exists and is not a checkpoint (choose another name with -o)");
 }
 
-/* All files in `path` have names that an export of the container has. */
+/* MOE_EXISTS unless all files in `path` have names that an export of the container has. */
 static enum moe_code only_its_names(const char *path, const struct moe_export_dir *e, bool unfinished,
                                     bool within, struct moe_err *err)
 {
@@ -200,7 +204,7 @@ static enum moe_code only_its_names(const char *path, const struct moe_export_di
     return code;
 }
 
-/* And what stands there is a checkpoint, or there is nothing in it. */
+/* The same, and unless `path` is a checkpoint or empty. */
 static enum moe_code has_its_names(const char *path, const struct moe_export_dir *e, bool within, bool *empty,
                                    struct moe_err *err)
 {
@@ -208,7 +212,7 @@ static enum moe_code has_its_names(const char *path, const struct moe_export_dir
     return *empty ? MOE_OK : only_its_names(path, e, false, within, err);
 }
 
-/* What was published: it is shown that this tool made it, too. */
+/* Of a published directory it must also be proved that this tool made it. */
 static enum moe_code replaceable(const char *path, const void *with, struct moe_err *err)
 {
     const struct moe_export_dir *e = with;
@@ -217,7 +221,7 @@ static enum moe_code replaceable(const char *path, const void *with, struct moe_
     return empty ? MOE_OK : moe_export_made_check(path, e->src, e->proof, e->cancel, err);
 }
 
-/* What waits as .partial has the mark of unfinished work, which shows whose it is. */
+/* A complete .partial directory needs no such proof: it has the mark of this tool's unfinished work. */
 static enum moe_code waiting(const char *path, const void *with, struct moe_err *err)
 {
     bool empty;
@@ -243,7 +247,8 @@ static void name_work(const struct moe_export_dir *e, char work[MOE_WORK_BYTES])
     else moe_export_dir_work(e->src, e->options, work);
 }
 
-/* Something stands at d->final: it may be replaced, or is what this work made (d->whole). */
+/* Decides about what stands at d->final: MOE_OK when it may be replaced, or when this same work made it; then
+ * d->whole is set. */
 static enum moe_code look_at_final(struct moe_newdir *d, const struct moe_export_dir *e, const char *work,
                                    struct moe_err *err)
 {
@@ -302,7 +307,7 @@ static enum moe_code put_made(const struct moe_newdir *d, const struct moe_expor
     return moe_export_made_put(d->path, d->lock, work, err);
 }
 
-/* One in one pass has said what it is when it was whole. */
+/* An export in one pass has set its lines already, in moe_export_dir_whole. */
 static enum moe_code publish(struct moe_newdir *d, const struct moe_export_dir *e, struct moe_err *err)
 {
     const struct moe_newdir_kind export = { .look = replaceable, .with = e };
@@ -333,7 +338,7 @@ static bool listed(const char *name, const char *const *list)
     return *list;
 }
 
-/* "repository--module.Class" or "module.Class" of an auto_map: whether `file` is module.py. */
+/* Whether `file` is the module.py of an auto_map's value "repository--module.Class" or "module.Class". */
 static bool is_module(const char *file, const char *value)
 {
     const char *from = strstr(value, "--"), *module = from ? from + 2 : value;
@@ -354,7 +359,7 @@ static bool names_code(const cJSON *config, const char *file)
     return named;
 }
 
-/* Whether a JSON file of the container names `file` as its code; false when it is not there. */
+/* Sets *named when the container has the JSON file `config` and that names `file` as its code. */
 static enum moe_code config_names(const struct moe_source *src, const char *config, const char *file,
                                   bool *named, struct moe_err *err)
 {
@@ -364,7 +369,7 @@ static enum moe_code config_names(const struct moe_source *src, const char *conf
 
     if (!moe_container_lists(src, config)) return MOE_OK;
     MOE_TRY(moe_container_read_file(src, config, &text, &n, err));
-    struct moe_err broken; /* what cannot be read names nothing */
+    struct moe_err broken; /* a file that is no JSON names nothing */
     enum moe_code code = moe_json_parse(text, n, config, &root, &broken);
     free(text);
     if (code == MOE_NOMEM) return moe_fail_at(err, code, config, NULL, "no memory to read it");
@@ -374,8 +379,8 @@ static enum moe_code config_names(const struct moe_source *src, const char *conf
     return MOE_OK;
 }
 
-/* Whether a small file is for images alone: one of those that configure it, or code that they name and the
- * tokenizer's configuration does not. */
+/* *images: whether a small file serves images alone.  This is a configuration of image processing, or code
+ * that such a configuration names and the tokenizer's does not. */
 static enum moe_code for_images(const struct moe_source *src, const char *file, bool *images,
                                 struct moe_err *err)
 {

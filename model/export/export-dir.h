@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/export/export-dir.h - the directory of an export: what it may replace; the
- * small files of every export. */
+/* model/export/export-dir.h - the directory that an export writes: how it is begun and published, what it may
+ * replace, and the small files that every export writes.
+ *
+ * An export writes a checkpoint from a container.  An export "in one pass" (model/rewrite/rewrite-hf.h)
+ * quantizes a model and writes the checkpoint at the same time; until the end it keeps in its unfinished
+ * directory a container that has holes where the checkpoint holds the values. */
 #ifndef MOE_MODEL_EXPORT_EXPORT_DIR_H
 #define MOE_MODEL_EXPORT_EXPORT_DIR_H
 
@@ -8,48 +12,53 @@
 #include "formats/container/container.h"
 #include "model/export/export-made.h"
 
-/* The container that an export in one pass writes beside its files, inside its unfinished directory. */
+/* The name of that container in the unfinished directory. */
 #define MOE_EXPORT_WITHIN "quantized.moe"
 
-/* options: a word for each that changes bytes. */
 struct moe_export_dir {
-    const struct moe_source *src; /* a container; with `work` a checkpoint, too */
-    const char *options;
+    const struct moe_source *src; /* what is exported: a container; with `work` it may be a checkpoint */
+    const char *options;          /* those options that change the bytes written, as words */
     enum moe_write_mode mode;
-    enum moe_export_proof proof;
-    const char *work;             /* NULL: `options` of the container src.  Else what is written, by a writer
-                                   * that keeps a journal in MOE_EXPORT_WITHIN: RESUME keeps what it left */
-    const struct moe_cancel *cancel; /* ends reading what stands there; NULL: nobody will */
+    enum moe_export_proof proof;  /* what else proves that a directory is an export */
+    const char *work;             /* the work line (base/leftover.h) of an export in one pass, whose container
+                                   * keeps journals, so that RESUME goes on with it; NULL: not in one pass */
+    const struct moe_cancel *cancel; /* ends the checks of what may be replaced; NULL: nobody will */
 };
 
-/* "moe VERSION OPTIONS of CHECKSUM": what an export of the container src is, and one in one pass, too. */
+/* Writes the work line of an export of the container src: "moe VERSION OPTIONS of CHECKSUM". */
 void moe_export_dir_work(const struct moe_source *src, const char *options, char work[MOE_WORK_BYTES]);
 
-/* Begin the directory `out` (base/newdir.h): its d->path is empty.  MOE_WRITE_FORCE may replace a
- * checkpoint in which every file is one that an export of src writes and that is shown to be an export of
- * this tool (model/export/export-made.h), or an empty directory, and nothing else; so may RESUME of such a
- * run that was killed, while what stood there then still does.  An unfinished directory that holds nothing
- * but files of an export of src is started over under FORCE, and under RESUME when its source and options
- * were the same (MOE_MISMATCH: not); an export is a copy and keeps no journal.  One that is finished and
- * waits for its name goes under FORCE alone, and RESUME with the same source and options publishes it:
- * d->whole is set, and nothing is to be written; nor is it when such a run's export stands at `out` already,
- * unchanged.  MOE_EXISTS otherwise; MOE_USAGE when `out` is, holds or lies in the model that is exported.
- * After a failure nothing is to be ended. */
+/* Begins the directory `out` (base/newdir.h).  On success either d->path is an empty directory to write into
+ * (with e->work it may hold what the same work left), or d->whole is set and nothing is to be written.
+ *
+ * What stands at `out` is replaced under MOE_WRITE_FORCE alone, and only when it is an empty directory, or
+ * a checkpoint of which every file is one that an export of src writes and which is proved to be an export of
+ * this tool (model/export/export-made.h).  RESUME may replace the same when it goes on with a run under FORCE
+ * that was killed.  When `out` is, unchanged, what the same source and options give, RESUME sets d->whole.
+ *
+ * out.partial of an earlier run that is unfinished, and holds nothing but files of an export of src, is
+ * started over under FORCE, and under RESUME when its source and options were the same (else MOE_MISMATCH).
+ * An out.partial that is complete and only waits for its name is thrown away under FORCE alone; RESUME with
+ * the same source and options sets d->whole, and moe_export_dir_end publishes it.
+ *
+ * In all other cases MOE_EXISTS; MOE_USAGE when `out` is, holds or lies in the model that is exported.  After
+ * a failure moe_export_dir_end must not be called. */
 enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export_dir *e, const char *out,
                                    struct moe_err *err);
-/* When `code` is MOE_OK and src is still what was opened (MOE_MISMATCH: not) publish it as `out`, or exchange
- * it with what was there when begin allowed that; then, in any case, end it.  What was not published is
- * removed, unless only its name was taken meanwhile. */
+/* When `code` is MOE_OK and src has not changed since it was opened (else MOE_MISMATCH), publishes the
+ * directory as `out`, in the place of what begin allowed to replace.  Then, in any case, ends d.  A directory
+ * that was not published is removed, unless it is complete and only its name was taken meanwhile. */
 enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_dir *e, enum moe_code code,
                                  struct moe_err *err);
 
-/* For a writer with `work`: all but MOE_EXPORT_WITHIN is written and durable, `made` is what it is as an
- * export of that container.  From here on RESUME has nothing to write. */
+/* For an export in one pass, when all its files are written and durable: marks the directory as complete, so
+ * that from now on RESUME has only to remove the container in it and to publish.  `made` is the work line of
+ * an export of that container (moe_export_dir_work). */
 enum moe_code moe_export_dir_whole(struct moe_newdir *d, const struct moe_export_dir *e, const char *made,
                                    struct moe_err *err);
 
-/* Copy the small files of a container (its hf/ and tokenizer/) into `dir`, but for those named in `except`
- * (ends with NULL) and, without `vision`, those that speak of images alone. */
+/* Copies the small files of a container (its hf/ and tokenizer/) into `dir`, but for those named in `except`
+ * (a list that ends with NULL) and, unless `vision`, those that serve images alone. */
 enum moe_code moe_export_small_files(const struct moe_source *src, const char *dir, const char *const *except,
                                      bool vision, struct moe_err *err);
 

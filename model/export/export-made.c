@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The line that an export keeps with its directory, and what proves an export without it. */
 #include "model/export/export-made.h"
 
 #include "base/hash.h"
@@ -24,7 +25,8 @@
 
 static enum moe_code add_all(struct moe_hash *h, const char *path, struct moe_err *err);
 
-/* A directory's own size and time are no matter: those of what is in it are. */
+/* Adds one entry of a directory to the digest.  Of a directory, its own size and time do not count, but those
+ * of its files do. */
 static enum moe_code add(struct moe_hash *h, const char *dir, const char *name, struct moe_err *err)
 {
     char path[PATH_MAX];
@@ -43,10 +45,10 @@ static enum moe_code add_all(struct moe_hash *h, const char *path, struct moe_er
     struct moe_names names;
     MOE_TRY(moe_list_dir(path, &names, err));
     enum moe_code code = MOE_OK;
-    for (size_t i = 0; code == MOE_OK && i < names.n; i++) /* without what goes when it gets its name */
+    for (size_t i = 0; code == MOE_OK && i < names.n; i++) /* these two are removed when it is published */
         if (strcmp(names.v[i], MOE_NEWDIR_MARK) && strcmp(names.v[i], MOE_EXPORT_WITHIN))
             code = add(h, path, names.v[i], err);
-    moe_hash_add128(h, "/", 2); /* its end: no name has a slash */
+    moe_hash_add128(h, "/", 2); /* marks the directory's end, because no name is a slash */
     moe_names_release(&names);
     return code;
 }
@@ -66,7 +68,7 @@ static enum moe_code state_of(const char *path, char state[STATE_BYTES], struct 
     return code;
 }
 
-/* The state, then the work. */
+/* The line: the state, " by ", the work line. */
 static void put_line(char line[MOE_WORK_BYTES], const char *state, const char *work)
 {
     snprintf(line, MOE_WORK_BYTES, "%s by %s", state, work);
@@ -81,7 +83,7 @@ enum moe_code moe_export_made_put(const char *path, int fd, const char *work, st
     return MOE_OK;
 }
 
-/* *was: the line that is there; *same: it speaks of what is there. */
+/* was: the directory's line; *same: its state is the present one. */
 static enum moe_code look_at_line(const char *path, char was[MOE_WORK_BYTES], bool *same, struct moe_err *err)
 {
     char now[STATE_BYTES];
@@ -119,13 +121,14 @@ enum moe_code moe_export_made_by(const char *path, const char *work, bool *is, s
 
 /* ---- other proof ---- */
 
-/* Of what is there. */
+/* Whether a failure tells nothing about the directory, so that it ends the check. */
 static bool says_nothing(enum moe_code code)
 {
     return code == MOE_NOMEM || code == MOE_IO || code == MOE_SIGINT || code == MOE_SIGTERM;
 }
 
-/* Not *same any more when the file `name` in `dir` is another one; where there is none, none is lost. */
+/* Clears *same when the file `name` in `dir` does not hold these n bytes.  A missing file leaves *same as it
+ * is, because replacing the directory does not lose it. */
 static enum moe_code hold(const char *dir, const char *name, const char *data, size_t n, bool *same,
                           struct moe_err *err)
 {
@@ -139,7 +142,7 @@ static enum moe_code hold(const char *dir, const char *name, const char *data, s
     return says_nothing(code) ? code : MOE_OK;
 }
 
-/* The files of hf/ and tokenizer/. */
+/* Compares the files that the container has in hf/ and tokenizer/. */
 static enum moe_code hold_small(const char *path, const struct moe_source *src, bool *same,
                                 struct moe_err *err)
 {
@@ -171,7 +174,7 @@ static enum moe_code hold_record(const char *path, const struct moe_original *o,
     return code;
 }
 
-/* All other small files. */
+/* Compares the other small files, which the container has in source.rest. */
 static enum moe_code hold_rest(const char *path, const struct moe_source *src, bool *same,
                                struct moe_err *err)
 {
@@ -191,7 +194,8 @@ static enum moe_code hold_rest(const char *path, const struct moe_source *src, b
     return code;
 }
 
-/* A directory that cannot be read as a checkpoint is another one. */
+/* *is: whether `path` is the checkpoint that the container src was made from.  It is not when it cannot be
+ * read as a checkpoint. */
 static enum moe_code is_origin(const char *path, const struct moe_source *src,
                                const struct moe_cancel *cancel, bool *is, struct moe_err *err)
 {
@@ -216,7 +220,7 @@ static enum moe_code is_producer(const char *path, bool *is, struct moe_err *err
     char config[PATH_MAX], *text;
     size_t n;
     cJSON *c;
-    struct moe_err broken; /* what is no JSON names nobody */
+    struct moe_err broken; /* a config that is no JSON names no producer */
 
     MOE_TRY(moe_path_join(config, sizeof config, path, "config.json", err));
     MOE_TRY(moe_read_file(config, (size_t)1 << 30, &text, &n, err));

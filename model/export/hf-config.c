@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* config.json and hf_quant_config.json as modelopt and compressed-tensors write them. */
 #include "base/io.h"
 #include "model/export/export-made.h"
 #include "model/export/hf-internal.h"
@@ -9,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The version of compressed-tensors whose fields these are (tests/readers/interop.py compares with
- * it): a reader goes by it. */
+/* The version of compressed-tensors whose fields are written, by which readers interpret them.
+ * tests/readers/interop.py compares with it. */
 #define COMPRESSED_TENSORS_VERSION "0.20.0"
 
 static enum moe_code no_memory(struct moe_err *err)
@@ -18,7 +19,8 @@ static enum moe_code no_memory(struct moe_err *err)
     return moe_fail(err, MOE_NOMEM, "no memory for a configuration");
 }
 
-/* Give `v` to object or array `o`; false, with v deleted, when that fails. */
+/* Adds `v` to the object `o`, or without a key to the array `o`.  False when that fails; v is then
+ * deleted. */
 static bool put(cJSON *o, const char *key, cJSON *v)
 {
     return key ? moe_json_add(o, key, v) : moe_json_append(o, v);
@@ -33,7 +35,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Modules that a quantizer would look at: linear layers, the router, and to modelopt the embedding. */
+/* Whether a quantizer would consider this module: linear layers and the router; modelopt also the
+ * embedding. */
 static bool is_module(const struct moe_tensor *t, enum moe_hf_flavor flavor)
 {
     if (t->role == MOE_ROLE_EMBED) return flavor == MOE_HF_MODELOPT;
@@ -68,7 +71,7 @@ static void release(struct names *s)
     free(s->v);
 }
 
-/* Whether any name in the sorted list begins with these bytes. */
+/* Whether any name in the sorted list begins with the n bytes of head. */
 static bool any_begins(const struct names *s, const char *head, size_t n)
 {
     int64_t low = 0, high = s->n;
@@ -80,9 +83,9 @@ static bool any_begins(const struct names *s, const char *head, size_t n)
     return low < s->n && !strncmp(s->v[low], head, n);
 }
 
-/* The widest pattern that modelopt would write for `name`: cut at each dot from the left, "prefix*" when no
- * quantized module begins so; else "prefix.*" when none lies below prefix (layers.1* would take layers.10);
- * at last the name itself. */
+/* The widest pattern that modelopt would write for `name`.  The name is cut at each dot, from the left: the
+ * result is "prefix*" when no quantized module begins with prefix, else "prefix.*" when none begins with
+ * "prefix." (layers.1* would match layers.10 too).  When no cut serves it is the name itself. */
 static void widest(const struct names *quantized, const char *name, char out[160])
 {
     for (const char *dot = strchr(name, '.'); dot; dot = strchr(dot + 1, '.')) {
@@ -99,6 +102,7 @@ static void widest(const struct names *quantized, const char *name, char out[160
     snprintf(out, 160, "%s", name);
 }
 
+/* Replaces the names in `plain` by their widest patterns, sorted and each once. */
 static enum moe_code summarize(const struct names *quantized, struct names *plain, struct moe_err *err)
 {
     int64_t kept = 0;
@@ -156,7 +160,7 @@ enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct mo
 
 /* ---- quantization_config ---- */
 
-/* Objects whose values are fixed are written as the text that they are. */
+/* Objects with fixed values are given as JSON text. */
 static cJSON *parsed(const char *text) { return cJSON_Parse(text); }
 
 #define PRODUCER "{\"name\": \"" MOE_EXPORT_PRODUCER "\", \"version\": \"" MOE_VERSION "\"}"
@@ -181,8 +185,8 @@ static cJSON *modelopt_config(const struct moe_hf_plan *p, const cJSON *ignore)
     return NULL;
 }
 
-/* hf_quant_config.json: what older readers look at, and TensorRT-LLM.  vLLM wants kv_cache_quant_algo to be
- * there, though none is. */
+/* hf_quant_config.json, which TensorRT-LLM and older readers use.  vLLM requires the key kv_cache_quant_algo,
+ * so it is written as null. */
 static cJSON *modelopt_file(const struct moe_hf_plan *p, const cJSON *ignore)
 {
     cJSON *f = parsed("{\"producer\": " PRODUCER ", \"quantization\": {}}");

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The files of a checkpoint, opened on demand and shared by threads. */
 #include "model/export/hf-files.h"
 
 #include "base/io.h"
@@ -15,20 +16,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { OPEN_MOST = 16 }; /* that nobody uses at the moment */
+enum { OPEN_MOST = 16 }; /* files that stay open while no thread uses them */
 
 struct file {
     char *path;
-    int fd, users;                /* fd -1: not open */
+    int fd, users;                /* fd -1: not open; users: threads that read or write it now */
     struct moe_writeback *behind;
 };
 
 struct moe_hf_files {
     const char *dir;
     struct file *v;
-    int64_t n, idle;              /* idle: open and without a user */
-    int64_t next;                 /* where the search for one to close goes on */
-    pthread_mutex_t lock;
+    int64_t n, idle;              /* idle: the number of files that are open and have no user */
+    int64_t next;                 /* where the search for a file to close goes on */
+    pthread_mutex_t lock;         /* for fd, users, idle and next */
 };
 
 enum moe_code moe_hf_files_open(struct moe_hf_files **out, const char *dir, int64_t n, struct moe_err *err)
@@ -49,7 +50,7 @@ enum moe_code moe_hf_files_open(struct moe_hf_files **out, const char *dir, int6
     return MOE_OK;
 }
 
-/* What close says is lost data only where it was not synced, and then the descriptor is gone all the same. */
+/* Closes a file; returns what close does.  The descriptor is closed even when that is a failure. */
 static int shut(struct file *f)
 {
     moe_writeback_close(&f->behind);
@@ -96,7 +97,7 @@ static enum moe_code close_idle(struct moe_hf_files *f, struct moe_err *err)
     return MOE_OK;
 }
 
-/* Under the lock. */
+/* To be called under the lock. */
 static enum moe_code open_file(struct moe_hf_files *f, struct file *file, struct moe_err *err)
 {
     MOE_TRY(close_idle(f, err));
@@ -125,7 +126,7 @@ static void give(struct moe_hf_files *f, struct file *file)
     pthread_mutex_unlock(&f->lock);
 }
 
-/* ---- made and looked at ---- */
+/* ---- creating and checking files ---- */
 
 static enum moe_code fill(const struct moe_newfile *file, const void *head, size_t bytes, uint64_t all,
                           struct moe_err *err)
@@ -190,7 +191,7 @@ enum moe_code moe_hf_files_check(struct moe_hf_files *f, int64_t i, const void *
                        "is not the file that was begun (start over with --force)");
 }
 
-/* ---- bytes ---- */
+/* ---- reading and writing ---- */
 
 enum moe_code moe_hf_files_write(struct moe_hf_files *f, int64_t i, uint64_t offset, const void *data,
                                  size_t bytes, struct moe_err *err)

@@ -10,7 +10,8 @@
 #include "model/export/hf-nvfp4.h"
 #include "model/export/hf-place.h"
 
-/* What of a weight one tensor of the checkpoint holds. */
+/* What a tensor of the checkpoint holds of a weight: a weight that is not NVFP4 as it is, or as BF16; of an
+ * NVFP4 weight the codes, the block scales, the global scale or the input scale. */
 enum moe_hf_part { MOE_HF_PLAIN, MOE_HF_DECODED, MOE_HF_CODES, MOE_HF_SCALES, MOE_HF_GLOBAL, MOE_HF_INPUT };
 
 struct moe_hf_entry { int32_t tensor /* index in src->tensors */; uint8_t part; };
@@ -27,25 +28,26 @@ struct moe_hf_plan {
     uint64_t bytes;
 };
 
-/* Decide everything, and count into *r.  On failure nothing is owned. */
+/* Decides which tensors are written and into which files, and counts them in *r.  src must outlive p.
+ * MOE_UNSUPPORTED as for moe_export_hf_nvfp4.  After a failure there is nothing to release. */
 enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *src,
                                const struct moe_hf_options *o, struct moe_hf_result *r, struct moe_err *err);
 void moe_hf_plan_release(struct moe_hf_plan *p);
 
-/* True when the tensor is written as NVFP4: it is NVFP4, and no engine wants it otherwise (embedding, router,
- * norms, and kv_b, which engines split into W_UK and W_UV: SGLang and TensorRT-LLM fail on it in NVFP4, vLLM
- * derives them through the W4A4 layer). */
+/* True when the tensor is written as NVFP4: it is NVFP4 and of a kind that engines read as NVFP4.  They do
+ * not so read embedding, router and norms, nor kv_b, which they split into W_UK and W_UV: SGLang and
+ * TensorRT-LLM fail on an NVFP4 kv_b, and vLLM computes the two with quantized activations. */
 bool moe_hf_is_nvfp4(const struct moe_tensor *t);
-/* The tensor whose global scale this one is written under: of the two that engines fuse (gate and up, q_a and
- * kv_a), the one with the larger; itself when it is alone or they agree. */
+/* The tensor whose global scale t is written under: of two weights that engines fuse (gate and up, q_a and
+ * kv_a) the one with the larger global scale; t itself when it has no partner or the two scales agree. */
 const struct moe_tensor *moe_hf_lead(const struct moe_source *src, const struct moe_tensor *t);
-/* its global as a factor, whatever the spelling */
+/* Its global scale as a factor that values are multiplied with; compressed-tensors stores the reciprocal. */
 float moe_hf_multiplier(const struct moe_tensor *t);
-/* Its two scalars as this flavor stores them. */
+/* Its global scale and its input scale as this flavor stores them. */
 float moe_hf_global(const struct moe_hf_plan *p, const struct moe_tensor *t);
 float moe_hf_input_scale(const struct moe_hf_plan *p, const struct moe_tensor *t);
 
-/* "model.layers.0.mlp.up_proj.weight_packed"; returns out. */
+/* The name of an entry in the checkpoint: "model.layers.0.mlp.up_proj.weight_packed"; returns out. */
 const char *moe_hf_entry_name(const struct moe_hf_plan *p, const struct moe_hf_entry *e, char out[160]);
 /* The name of a weight's module: the canonical name without ".weight". */
 const char *moe_hf_module_name(const struct moe_tensor *t, char out[128]);
@@ -53,37 +55,38 @@ uint64_t moe_hf_entry_bytes(const struct moe_hf_plan *p, const struct moe_hf_ent
 /* "model.safetensors", or "model-00002-of-00014.safetensors"; returns out. */
 const char *moe_hf_shard_name(const struct moe_hf_plan *p, int64_t shard, char out[64]);
 
-/* What one file holds, in its order, and as its header says it. number: of the entry in the plan. */
+/* The entries of one file, in the order of their bytes, and its header.  number: the index of the entry in
+ * the plan; rank: its type's place in that order. */
 struct moe_hf_item { struct moe_hf_entry e; int64_t number; int rank; char name[160]; };
 struct moe_hf_items { struct moe_hf_item *v; struct moe_st_entry *header; int64_t n; };
 enum moe_code moe_hf_items_open(struct moe_hf_items *items, const struct moe_hf_plan *p, int64_t shard,
                                 struct moe_err *err);
 void moe_hf_items_release(struct moe_hf_items *items);
 
-/* Modules that the config must name as not quantized, as each tool would; an array of
- * strings, the caller deletes it. */
+/* The modules that the config must name as not quantized, spelled as modelopt or compressed-tensors would; an
+ * array of strings, which the caller deletes. */
 enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct moe_err *err);
-/* SGLang takes an attention projection that the list names in one layer for excluded in all: true, with the
- * entry, when another layer's is NVFP4. */
+/* SGLang takes a projection of attention that the list names for one layer as excluded in all layers.  True,
+ * with the entry of the list in first, when that projection is NVFP4 in another layer. */
 bool moe_hf_spreads(const struct moe_hf_plan *p, const cJSON *ignore, char first[160]);
-/* config.json and, for modelopt, hf_quant_config.json in `dir`.  Fills in r->text_only. */
+/* Writes config.json and, for modelopt, hf_quant_config.json into `dir`.  Sets r->text_only. */
 enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, struct moe_hf_result *r,
                                    struct moe_err *err);
 
-/* The index, when there are several shards; and its size. */
+/* Writes the index (model.safetensors.index.json) when there are several shards; and its size. */
 enum moe_code moe_hf_write_index(const struct moe_hf_plan *p, const char *dir, struct moe_err *err);
 uint64_t moe_hf_index_bytes(const struct moe_hf_plan *p);
-/* Bytes that writing weights of such a source holds. */
+/* Bytes of memory that writing the weights of this source takes. */
 uint64_t moe_hf_write_memory(const struct moe_source *src);
-/* Bytes that the names of all entries take, in the index with their places, or in a header. */
+/* Bytes of memory that the names of all entries take, while an index or a header is made. */
 uint64_t moe_hf_names_memory(const struct moe_hf_plan *p);
-/* All shards and the index.  place, unless NULL: the weights that it takes lie in the shards already, so that
- * scalars and the other tensors are written there; MOE_MISMATCH when a shard's header
- * is not that of the plan. */
+/* Writes all shards and the index.  place, unless NULL: the shards exist and hold the weights that `place`
+ * takes, so only scalars and the other tensors are written; MOE_MISMATCH when a shard's header is not that of
+ * the plan. */
 enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const struct moe_hf_place *place,
                                   const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
                                   struct moe_err *err);
-/* These, after the configurations and the small files of p's container. */
+/* Writes the configurations and the small files of p's container, then all shards and the index. */
 enum moe_code moe_hf_write_all(const struct moe_hf_plan *p, const struct moe_hf_place *place, const char *dir,
                                struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err);
 

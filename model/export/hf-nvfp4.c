@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The export of a container: its options, and the whole of its work. */
 #include "model/export/hf-nvfp4.h"
 
 #include "base/io.h"
@@ -59,7 +60,7 @@ static enum moe_code export_all(const struct moe_hf_plan *p, const char *out, co
     return moe_export_dir_end(&d, &e, code, err);
 }
 
-/* What is held besides: a chunk in all its forms, and the names. */
+/* The memory of an export: what the process has now, a chunk in all its forms, and the names. */
 static uint64_t memory(const struct moe_hf_plan *p)
 {
     return moe_peak_rss() + (16 << 20) + moe_hf_names_memory(p);

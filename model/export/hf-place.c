@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The plan of a checkpoint, its files, the values written into them, and their check. */
 #include "model/export/hf-place.h"
 
 #include "base/hash.h"
@@ -12,18 +13,19 @@
 #include <string.h>
 
 struct moe_hf_place {
-    struct moe_source planned;   /* the source, its tensors as they will be */
-    uint8_t *takes;              /* [n_tensors] the values lie in the files */
-    int64_t *first;              /* [n_tensors] its first entry of the plan */
-    uint64_t *at;                /* [plan.n] where in its file an entry begins */
+    struct moe_source planned;   /* a copy of the source that describes its tensors as they will be */
+    uint8_t *takes;              /* [n_tensors] whether its values go to the checkpoint's files */
+    int64_t *first;              /* [n_tensors] the index of its first entry in the plan */
+    uint64_t *at;                /* [plan.n] the offset of an entry in its file */
     struct moe_hf_plan plan;
     struct moe_hf_result result;
     struct moe_hf_files *files;
 };
 
-/* ---- what will be ---- */
+/* ---- the plan ---- */
 
-/* Calibration gives an input scale to what it sees inputs of: the weights of layers. */
+/* A stand-in for the input scale that a tensor will have: 1 stands for none, any other value for one from
+ * a calibration, which gives input scales to the weights of layers. */
 static float expected_input(const struct moe_tensor *t, bool inputs)
 {
     return inputs && t->layer >= 0 ? 2.0f : 1.0f;
@@ -32,7 +34,7 @@ static float expected_input(const struct moe_tensor *t, bool inputs)
 static void describe(struct moe_tensor *t, uint8_t type, bool inputs)
 {
     if (t->type != type && type == MOE_NVFP4) {
-        t->global = 1.0f; /* any that its partner has, too */
+        t->global = 1.0f; /* any value does, because its fused partner gets the same */
         t->input_scale = expected_input(t, inputs);
         t->reciprocal = false;
     }
@@ -43,8 +45,8 @@ static void describe(struct moe_tensor *t, uint8_t type, bool inputs)
     }
 }
 
-/* Whether the values that are made of a tensor are those of the checkpoint: not when the export decodes it,
- * nor when its global scale may not be the one that it is written under. */
+/* Whether the values that quantizing gives are those that the checkpoint holds.  They are not when the export
+ * decodes the tensor, nor when it may have to be quantized again under its partner's global scale. */
 static bool as_made(const struct moe_hf_place *p, const struct moe_source *src, int64_t i,
                     enum moe_hf_part part)
 {
@@ -54,7 +56,7 @@ static bool as_made(const struct moe_hf_place *p, const struct moe_source *src, 
     bool kept = src->tensors[i].type == MOE_NVFP4;
     bool other = src->tensors[o - p->planned.tensors].type == MOE_NVFP4;
     if (kept && other) return moe_hf_multiplier(moe_hf_lead(&p->planned, t)) == moe_hf_multiplier(t);
-    return !kept && !other; /* made together they share it */
+    return !kept && !other; /* both are quantized now, under one global scale */
 }
 
 static enum moe_code place_file(struct moe_hf_place *p, int64_t shard, struct moe_err *err)
@@ -160,7 +162,7 @@ static uint64_t bytes_left(const struct moe_hf_place *p)
     return n;
 }
 
-/* The container's descriptors; every name; and a chunk of a weight. */
+/* The container's descriptors, all names, and a chunk of a weight where weights are left to be written. */
 uint64_t moe_hf_place_memory(const struct moe_hf_place *p)
 {
     uint64_t chunk = bytes_left(p) ? moe_hf_write_memory(&p->planned) : 0;
@@ -170,8 +172,8 @@ uint64_t moe_hf_place_memory(const struct moe_hf_place *p)
 
 /* ---- the files ---- */
 
-/* A file that is not there is made or, where `need` is not NULL, its bytes are added to *need;
- * begun: it has to be there. */
+/* Names one file and, where it does not exist, adds its bytes to *need; with need NULL it is created.  begun:
+ * MOE_MISMATCH where it does not exist. */
 static enum moe_code look_at_file(struct moe_hf_place *p, int64_t shard, bool begun, uint64_t *need,
                                   struct moe_err *err)
 {
@@ -218,11 +220,12 @@ static int64_t shard_of(const struct moe_hf_place *p, int64_t entry)
     return low;
 }
 
-/* ---- a unit's planes ---- */
+/* ---- the planes of a unit ---- */
 
+/* What the functions of a struct moe_shard_divert get. */
 struct diverted {
     struct moe_hf_place *p;
-    int64_t *in;         /* [n] the unit's tensors */
+    int64_t *in;         /* [n] the unit's tensors, as indices into the source's */
     int64_t n;
 };
 
@@ -232,7 +235,8 @@ static bool takes(void *ctx, int64_t tensor, int plane)
     return moe_hf_place_takes(d->p, d->in[tensor], plane);
 }
 
-/* Rows of scales, whole stripes of 128 or the last, from their tiles to where a checkpoint has them. */
+/* Writes scales that come in tiles, whole stripes of 128 rows or the last one, row by row as a checkpoint has
+ * them.  offset and bytes are those of the tiled plane. */
 static enum moe_code write_scales(struct moe_hf_place *p, int64_t index, uint64_t offset, const void *data,
                                   size_t bytes, struct moe_err *err)
 {
@@ -263,7 +267,8 @@ static enum moe_code write_values(void *ctx, int64_t tensor, int plane, uint64_t
     return moe_hf_files_write(d->p->files, shard_of(d->p, entry), d->p->at[entry] + offset, data, bytes, err);
 }
 
-/* Entries ascend within a layer, so a file that was synced is seldom met again. */
+/* Syncs all files that hold values of these tensors.  The entries of a layer are next to each other, so few
+ * files are synced for more than one unit. */
 static enum moe_code sync_files(const struct moe_hf_place *p, const int64_t *in, int64_t n_in,
                                 struct moe_err *err)
 {
@@ -308,7 +313,7 @@ enum moe_code moe_hf_place_divert(struct moe_hf_place *p, const struct moe_shard
     return MOE_OK;
 }
 
-/* Its header, and for each item a page of scalars. */
+/* The header, a page of scalars for each item, and the values that the checkpoint's files do not take. */
 uint64_t moe_hf_place_left(const struct moe_hf_place *p, const struct moe_shard_unit *u)
 {
     uint64_t n = u->header.data_offset + (uint64_t)u->n_items * 4096;
@@ -353,7 +358,7 @@ static enum moe_code hash_data(struct checker *c, int64_t index, struct moe_err 
     return MOE_OK;
 }
 
-/* A stripe of 128 rows as a checkpoint has it, and behind it as a container has it. */
+/* Room for a stripe of 128 rows of scales as a checkpoint has it, and after it as a container has it. */
 static size_t stripe_bytes(const struct moe_tensor *t)
 {
     return 128 * (size_t)(t->cols / 16) +
@@ -410,7 +415,7 @@ static enum moe_code check_all(struct checker *c, const struct moe_shard_unit *u
             MOE_TRY(check_plane(c, u->in[i], &u->out[i], k, err));
             moe_progress_add(progress, u->out[i].plane[k].bytes);
         }
-    return sync_files(c->p, u->in, u->n, err); /* and what was read leaves the page cache */
+    return sync_files(c->p, u->in, u->n, err); /* this also drops what was read from the page cache */
 }
 
 enum moe_code moe_hf_place_check(const struct moe_hf_place *p, const struct moe_shard_unit *u,
@@ -430,7 +435,7 @@ enum moe_code moe_hf_place_check(const struct moe_hf_place *p, const struct moe_
 
 /* ---- the rest ---- */
 
-/* The container's tensors are the source's, in its order. */
+/* Asserts that the two have the same tensors in the same order. */
 static void check_same(const struct moe_source *a, const struct moe_source *b)
 {
     MOE_CHECK(a->n_tensors == b->n_tensors);
@@ -443,8 +448,8 @@ static void check_same(const struct moe_source *a, const struct moe_source *b)
 static enum moe_code finish(const struct moe_hf_place *p, const struct moe_hf_plan *plan, const char *dir,
                             struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err)
 {
-    /* A scale of 1 says that nobody calibrated; that every single one came out as that was not to be
-     * expected. */
+    /* An input scale of 1 stands for none, so when a calibration gives that value to every weight, the
+     * checkpoint would be another one than was planned. */
     if (plan->weight_only != p->plan.weight_only)
         return moe_fail_at(err, MOE_UNSUPPORTED, plan->src->path, NULL,
                            "calibration gave every input scale the value 1, which stands for none "

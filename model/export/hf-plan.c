@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Which tensors an NVFP4 checkpoint has, and in which file. */
 #include "model/export/hf-internal.h"
 
 #include "formats/names.h"
@@ -31,8 +32,8 @@ static float factor(const struct moe_tensor *t, float v) { return t->reciprocal 
 
 float moe_hf_multiplier(const struct moe_tensor *t) { return factor(t, t->global); }
 
-/* A container always has an input scale; 1.0 is that of a weight that nobody
- * calibrated, in both spellings. */
+/* The input scale as a factor.  A container always stores one; 1.0 is that of a weight without calibration,
+ * in both formats. */
 static float input_factor(const struct moe_tensor *t)
 {
     return t->input_scale > 0 ? factor(t, t->input_scale) : 1.0f;
@@ -44,8 +45,8 @@ const struct moe_tensor *moe_hf_lead(const struct moe_source *src, const struct 
     return p && moe_hf_multiplier(p) > moe_hf_multiplier(t) ? p : t;
 }
 
-/* A value that multiplies or divides, as `t` stores it, the way this flavor does;
- * untouched when they agree. */
+/* A scale v as `t` stores it (a factor or its reciprocal), converted to the way this flavor stores it; the
+ * same bits when the two agree. */
 static float spelled(const struct moe_hf_plan *p, const struct moe_tensor *t, float v)
 {
     return t->reciprocal == (p->flavor == MOE_HF_COMPRESSED_TENSORS) ? v : 1.0f / v;
@@ -77,8 +78,8 @@ static enum moe_code mixed(const struct moe_source *src, const struct moe_tensor
         moe_dtype_name(o->type), what);
 }
 
-/* Engines fuse gate with up and q_a with kv_a, and all experts of a layer: each is quantized
- * as a whole or not at all. */
+/* Engines fuse gate with up, q_a with kv_a, and all experts of a layer.  MOE_UNSUPPORTED when only some of
+ * what they fuse is NVFP4. */
 static enum moe_code check_fused(const struct moe_source *src, struct moe_err *err)
 {
     const struct moe_tensor *first = NULL; /* expert weight of this layer */
@@ -163,7 +164,7 @@ static void add(struct moe_hf_plan *p, int64_t i, enum moe_hf_part part)
     p->entries[p->n++] = (struct moe_hf_entry){ .tensor = (int32_t)i, .part = (uint8_t)part };
 }
 
-/* A weight and its scales stay in one file. */
+/* Adds the entries of a weight; they stay in one file. */
 static void add_weight(struct moe_hf_plan *p, int64_t i, uint64_t limit)
 {
     const struct moe_tensor *t = &p->src->tensors[i];
@@ -187,7 +188,7 @@ static void add_weight(struct moe_hf_plan *p, int64_t i, uint64_t limit)
     p->bytes += bytes;
 }
 
-/* As transformers saves a model: embedding, layers, last norm, head. */
+/* Adds all weights in the order in which transformers saves a model: embedding, layers, last norm, head. */
 static void add_all(struct moe_hf_plan *p, uint64_t limit)
 {
     const struct moe_source *src = p->src;

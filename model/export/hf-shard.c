@@ -10,8 +10,8 @@
 
 /* ---- one file ---- */
 
-/* F32, BF16, F16, F8_E4M3, U8: the order of the safetensors library, which keeps every tensor aligned to its
- * own type. */
+/* The place of a tensor's type in the order F32, BF16, F16, F8_E4M3, U8.  This is the safetensors library's
+ * order, by which every tensor is aligned to its own type. */
 static int rank(const struct moe_hf_plan *p, const struct moe_hf_entry *e)
 {
     int type = p->src->tensors[e->tensor].type;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Notices and warnings about an NVFP4 checkpoint, and its keys in a tool's JSON. */
 #include "model/export/hf-tell.h"
 
-/* Where a reader of the checkpoint is known to err (docs/reference/export.md names the
- * versions that were read). */
+/* Warns of engines that are known to misread the checkpoint (docs/reference/export.md names the versions that
+ * were examined). */
 static void tell_readers(const struct moe_notes *to, const struct moe_hf_result *got,
                          enum moe_hf_flavor flavor)
 {
@@ -35,7 +36,7 @@ static void tell_decoded(const struct moe_notes *to, const struct moe_hf_decoded
                  d->type, why);
 }
 
-/* What is in the checkpoint and is not what was in the container. */
+/* Tells where the checkpoint differs from the container. */
 static void tell_what(const struct moe_notes *to, const struct moe_hf_result *got)
 {
     if (got->weight_only)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Writes the tensors of an NVFP4 checkpoint, streamed by chunks of rows. */
 #include "base/hash.h"
 #include "base/io.h"
 #include "formats/checkpoint/safetensors.h"
@@ -20,13 +21,13 @@ struct writer {
     const struct moe_kernels *k;
     struct moe_progress *progress;
     struct moe_hash *data_hash, *scale_hash;
-    struct moe_st_writer *st;         /* the next bytes go here; NULL: to `at` of this one of the files */
-    struct moe_hf_files *files;
+    struct moe_st_writer *st;         /* the next bytes are appended here; NULL: they go to offset `at` of */
+    struct moe_hf_files *files;       /* the file number `shard` of these */
     int64_t shard;
     uint64_t at;
-    unsigned char *raw, *scale, *out; /* a chunk as the container has it, and as it is written */
-    float *x, *y;                     /* its values; what one row of it decodes to when encoded again */
-    double num, den;                  /* error of what is encoded again */
+    unsigned char *raw, *scale, *out; /* a chunk as the container has it (two planes), and as it is written */
+    float *x, *y;                     /* the chunk's values; one row of them after quantizing again */
+    double num, den;                  /* sum of (w - w')^2 and of w^2 of the weights quantized again */
 };
 
 static int64_t chunk_rows(const struct moe_tensor *t)
@@ -40,6 +41,7 @@ static int64_t chunk_rows(const struct moe_tensor *t)
     for (int64_t step_ = chunk_rows(t), r0 = 0, n; \
          r0 < (t)->rows && (n = (t)->rows - r0 < step_ ? (t)->rows - r0 : step_); r0 += n)
 
+/* Writes the next n bytes of the checkpoint. */
 static enum moe_code put(struct writer *w, const void *data, size_t n, struct moe_err *err)
 {
     if (w->st) return moe_st_write(w->st, data, n, err);
@@ -50,6 +52,7 @@ static enum moe_code put(struct writer *w, const void *data, size_t n, struct mo
 
 /* ---- reading ---- */
 
+/* Reads and hashes rows [r0, r0+n) of a plane. */
 static enum moe_code read_rows(struct writer *w, const struct moe_tensor *t, int plane, int64_t r0, int64_t n,
                                unsigned char *to, struct moe_err *err)
 {
@@ -67,7 +70,8 @@ static void begin(struct writer *w)
     moe_hash_reset64(w->scale_hash);
 }
 
-/* The planes that were read from end to end hold what the container says they do. */
+/* MOE_CORRUPT when a plane that was read from end to end does not match the container's hash.  data, scale:
+ * which planes were read. */
 static enum moe_code check(struct writer *w, const struct moe_tensor *t, bool data, bool scale,
                            struct moe_err *err)
 {
@@ -83,7 +87,7 @@ static enum moe_code check(struct writer *w, const struct moe_tensor *t, bool da
                        moe_plane_word(plane));
 }
 
-/* Rows [r0, r0+n) as values in w->x; *amax gets the largest magnitude. */
+/* Reads rows [r0, r0+n) and dequantizes them into w->x; *amax is the largest magnitude. */
 static enum moe_code read_values(struct writer *w, const struct moe_tensor *t, int64_t r0, int64_t n,
                                  float *amax, struct moe_err *err)
 {
@@ -144,7 +148,7 @@ static enum moe_code write_decoded(struct writer *w, const struct moe_tensor *t,
     return check(w, t, true, true, err);
 }
 
-/* Scales lie in tiles of 128 rows; a checkpoint has them by rows. */
+/* Writes block scales row by row, as a checkpoint has them; the container has them in tiles of 128 rows. */
 static enum moe_code write_scales(struct writer *w, const struct moe_tensor *t, struct moe_err *err)
 {
     begin(w);
@@ -172,9 +176,9 @@ static void add_error(struct writer *w, const struct moe_tensor *t, int64_t n, f
     }
 }
 
-/* Quantize the weight's own values again under its partner's larger global.  The search finds the
- * same values again where they can be had, as when one global is a power of two of the other and no
- * block scale gets too small. */
+/* Quantizes the weight's values again under its partner's larger global scale, and writes the codes or the
+ * block scales.  The search finds the same values where they can be represented, for example when the ratio
+ * of the two global scales is a power of two and no block scale gets too small. */
 static enum moe_code write_reencoded(struct writer *w, const struct moe_tensor *t, bool codes,
                                      struct moe_err *err)
 {
@@ -241,10 +245,10 @@ static enum moe_code write_shard(struct writer *w, const char *dir, int64_t shar
     return code;
 }
 
-/* ---- files of which most was written as it came ---- */
+/* ---- files that hold most of their values already ---- */
 
-/* A weight that lies there already is not one that has to be encoded again: whoever wrote it knew that
- * before. */
+/* MOE_INTERNAL when a weight that is in the files already would have to be quantized again: hf-place.c must
+ * not have put it there. */
 static enum moe_code check_filled(struct writer *w, const struct moe_hf_entry *e, struct moe_err *err)
 {
     char name[128];
@@ -294,7 +298,7 @@ struct sizes { size_t raw, scale, out, x, y; };
 
 static void at_least(size_t *a, int64_t b) { if (b > 0 && (size_t)b > *a) *a = (size_t)b; }
 
-/* The largest chunk of any tensor, in every form it can take. */
+/* The sizes of the buffers: each holds the largest chunk of any tensor. */
 static struct sizes measure(const struct moe_source *src)
 {
     struct sizes s = { .raw = PIECE };

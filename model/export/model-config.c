@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The config of a checkpoint, made from the container's without what is left out. */
 #include "model/export/model-config.h"
 
 #include "base/io.h"
@@ -39,8 +40,8 @@ static bool has_file(const struct moe_source *src, const char *name)
     return false;
 }
 
-/* auto_map names classes in Python files ("configuration_deepseek.DeepseekV3Config"): of use when all of them
- * came along. */
+/* Whether the container has all Python files that auto_map names: "configuration_deepseek.DeepseekV3Config"
+ * is in configuration_deepseek.py. */
 static bool map_holds(const struct moe_source *src, const cJSON *map)
 {
     for (const cJSON *m = map ? map->child : NULL; m; m = m->next) {
@@ -53,7 +54,7 @@ static bool map_holds(const struct moe_source *src, const cJSON *map)
     return map && map->child;
 }
 
-/* `v` becomes o's member `key`; it is taken, whatever is returned. */
+/* Sets o's member `key` to `v`, which belongs to o or is deleted afterwards. */
 static bool set(cJSON *o, const char *key, cJSON *v)
 {
     if (!v) return false;
@@ -63,7 +64,7 @@ static bool set(cJSON *o, const char *key, cJSON *v)
 
 /* ---- lists of modules that are not quantized ---- */
 
-/* The first layer number behind "layers." or "layers\." in a pattern; -1: none. */
+/* The number after the first "layers." or "layers\." in a pattern; -1: none. */
 static long layer_of(const char *pattern)
 {
     const char *s = strstr(pattern, "layers");
@@ -80,7 +81,7 @@ static bool names_vision(const char *pattern)
     return false;
 }
 
-/* "language_model." and, in a regular expression, "language_model\." go from the names. */
+/* Removes "language_model." and, as a regular expression has it, "language_model\." from a name. */
 static void strip_prefix(char *s)
 {
     static const char word[] = "language_model";
@@ -106,8 +107,8 @@ static void clean_list(cJSON *list, const struct moe_config *c, const struct moe
     }
 }
 
-/* What a quantization_config, or the "quantization" of a hf_quant_config.json, says of tensors that do not go
- * out. */
+/* Removes what a quantization_config, or the "quantization" of a hf_quant_config.json, says of tensors that
+ * are left out.  False without memory. */
 static bool clean_quantization(cJSON *q, const struct moe_config *c, const struct moe_left_out *left)
 {
     static const char *const lists[] = { "ignore", "exclude_modules", "modules_to_not_convert",
@@ -126,8 +127,8 @@ static bool clean_quantization(cJSON *q, const struct moe_config *c, const struc
 
 /* ---- config.json ---- */
 
-/* The text model's own configuration: of a multimodal one its text_config, with what stands beside it and is
- * about the text. */
+/* The configuration of the text model in a multimodal one: its text_config, and those members beside it that
+ * concern the text.  NULL without memory. */
 static cJSON *text_part(const cJSON *root)
 {
     static const char *const beside[] = { "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype",
@@ -151,7 +152,7 @@ static bool adapt(const struct moe_source *src, const struct moe_left_out *left,
     static const char *const text = "DeepseekV3ForCausalLM";
     bool ok = !left->vision || set(c, "architectures", cJSON_CreateStringArray(&text, 1));
 
-    /* Without its own classes only engines' can load the model, under the name that all know. */
+    /* Without the model's own classes only those of engines can load it, which know it under this name. */
     if (!map_holds(src, moe_json_get(c, "auto_map"))) {
         cJSON_DeleteItemFromObjectCaseSensitive(c, "auto_map");
         if (left->vision || !strcmp(src->config.model_type, "kimi_k2"))
