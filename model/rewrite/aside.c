@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/aside.c - vision.safetensors and superseded.safetensors: what of a checkpoint no runtime here
- * reads, and what does not count, kept byte for byte for --to hf. */
+/* model/rewrite/aside.c - vision.safetensors and superseded.safetensors: tensors of a checkpoint that no
+ * runtime here reads (the vision tower), and copies that its index does not name, kept byte for byte for
+ * --to hf. */
 #include "model/rewrite/files.h"
 
 #include "base/io.h"
@@ -19,7 +20,7 @@ static bool is_aside(const struct moe_raw *r, enum moe_aside kind)
     return r->tensor < 0 && moe_aside_of(r->skipped) == kind;
 }
 
-/* What is copied through: a buffer of PIECE bytes, and who may end it. */
+/* The buffer, of PIECE bytes, through which bytes are copied, and the token that may end the copying. */
 struct copying { unsigned char *piece; const struct moe_cancel *cancel; };
 
 static enum moe_code copy_raw(const struct moe_source *src, const struct moe_raw *r, struct moe_st_writer *w,
@@ -35,6 +36,7 @@ static enum moe_code copy_raw(const struct moe_source *src, const struct moe_raw
     return MOE_OK;
 }
 
+/* The header entries of all tensors of this kind. */
 static enum moe_code list(const struct moe_source *src, enum moe_aside kind, struct moe_arena *names,
                           struct moe_st_entry *t, struct moe_err *err)
 {
@@ -71,7 +73,7 @@ static enum moe_code gather(const struct moe_source *src, enum moe_aside kind, c
     return code;
 }
 
-/* The same file again, which has been held against its digest. */
+/* Copies a container's file, whose digest has been checked, as fd is open on it. */
 static enum moe_code copy(const char *from, int fd, uint64_t size, const char *to, const struct copying *c,
                           struct moe_err *err)
 {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The tokenizer beside the weights, and tensors that the index does not name. */
 #include "model/rewrite/check.h"
 
 #include "base/io.h"

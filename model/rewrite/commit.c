@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The committer's thread, which finishes one unit at a time. */
 #include "model/rewrite/commit.h"
 
 #include "base/io.h"
@@ -10,9 +11,9 @@
 
 struct moe_commit {
     struct moe_writer *writer;
-    bool threaded, running;          /* running: a thread is to be joined */
+    bool threaded, running;          /* running: there is a thread to join */
     atomic_bool failed;
-    struct moe_finished unit;        /* on its way */
+    struct moe_finished unit;        /* the unit that is being finished */
     struct moe_err err;              /* the first failure */
     double seconds;
     pthread_t thread;

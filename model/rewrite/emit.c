@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* One tensor streamed from a source into a shard, by chunks and blocks of rows. */
 #include "model/rewrite/emit.h"
 
 #include "base/hash.h"
@@ -12,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows come in chunks that start at a multiple of 128: FP8 scale blocks and scale tiles then
- * never straddle two chunks.  Inside a chunk they are worked on in blocks whose every form fits a
+/* Rows come in chunks that start at a multiple of 128, so that no FP8 scale block and no scale tile is in two
+ * chunks.  A chunk is processed in blocks of rows, small enough that a block in all its forms fits into a
  * core's second-level cache. */
 enum { STRIPE = 128, CHUNK_VALUES = 1 << 20, BLOCK_VALUES = 1 << 16 };
 
@@ -30,7 +31,7 @@ struct moe_emit {
     double mark, seconds[MOE_EMIT_PHASES];
 };
 
-/* The time since the last mark went into this phase. */
+/* Counts the time since the last mark for this phase. */
 static void spent(struct moe_emit *e, enum moe_emit_phase phase)
 {
     double now = moe_now();
@@ -56,7 +57,7 @@ struct sizes { size_t raw, scale, x, row, data, linear, tile; };
 static size_t up(size_t n) { return (n + 63) / 64 * 64; }
 static void at_least(size_t *a, int64_t b) { if (b > 0 && up((size_t)b) > *a) *a = up((size_t)b); }
 
-/* The largest chunk of any tensor, in every form it can take. */
+/* The sizes of the buffers: each holds the largest chunk or block of any tensor. */
 static struct sizes measure(const struct moe_source *src)
 {
     struct sizes s = { 0 };
@@ -129,8 +130,7 @@ void moe_emit_close(struct moe_emit **pe)
     *pe = NULL;
 }
 
-/* Where rows [r0, r0+n) lie in a plane: planes are made of whole stripes, so this is the
- * size of what comes before. */
+/* The offset of row r0 in a plane.  r0 begins a stripe, so this is the size of a plane of r0 rows. */
 static uint64_t plane_offset(const struct moe_tensor *t, int type, int layout, int plane, int64_t r0)
 {
     return r0 ? (uint64_t)moe_plane_bytes(type, layout, plane, r0, t->cols) : 0;
@@ -160,7 +160,7 @@ static enum moe_code load_chunk(struct moe_emit *e, const struct moe_tensor *t, 
     return MOE_OK;
 }
 
-/* Rows [b, b+m) of the chunk `w`, which begins at row r0: read them to their place in e->raw. */
+/* Reads rows [b, b+m) of the chunk that begins at row r0 to their place in e->raw. */
 static enum moe_code read_block(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t b,
                                 int64_t m, bool hash, struct moe_err *err)
 {
@@ -174,7 +174,7 @@ static enum moe_code read_block(struct moe_emit *e, const struct moe_tensor *t, 
     return MOE_OK;
 }
 
-/* And decode them to e->x. */
+/* Decodes rows [b, b+m) of the chunk `w` to e->x. */
 static void decode_block(struct moe_emit *e, const struct moe_weight *w, int64_t b, int64_t m)
 {
     moe_dequantize_many(w, b, b + m, e->x);
@@ -194,8 +194,8 @@ static enum moe_code nonfinite(const struct moe_emit *e, const struct moe_tensor
                        isnan(e->x[i]) ? "NaN" : "Inf");
 }
 
-/* A block on its first way through: hashed, its largest magnitude found, NaN and Inf refused.  BF16
- * need not be decoded for it. */
+/* Reads and hashes a block, finds its largest magnitude, and refuses NaN and Inf.  A block of BF16 is not
+ * decoded for this; any other is then decoded in e->x. */
 static enum moe_code load_checked(struct moe_emit *e, const struct moe_tensor *t, const struct moe_weight *w,
                                   int64_t r0, int64_t b, int64_t m, float *amax, struct moe_err *err)
 {
@@ -218,7 +218,8 @@ static void begin(struct moe_emit *e)
     e->mark = moe_now();
 }
 
-/* A container says what each plane's hash is: damage must not be written again under a hash of its own. */
+/* MOE_CORRUPT when a container's plane does not match its hash, so that damaged bytes are not written again
+ * under a new hash that matches them. */
 static enum moe_code check_hashes(const struct moe_emit *e, const struct moe_tensor *t,
                                   const struct moe_emitted *d, struct moe_err *err)
 {
@@ -238,8 +239,8 @@ static void drop(const struct moe_emit *e, const struct moe_tensor *t)
         if (t->plane[p].file >= 0) moe_source_drop(e->src, &t->plane[p]);
 }
 
-/* The last of the source's hashes, its two scalars; and what they must be.  `last`: the
- * tensor is not read again. */
+/* Completes and checks the hashes of the source's planes, including those of its two scalars.  last: the
+ * tensor is not read again, so its pages are dropped from the page cache. */
 static enum moe_code end_source(struct moe_emit *e, const struct moe_tensor *t, struct moe_emitted *d,
                                 bool last, struct moe_err *err)
 {
@@ -292,7 +293,8 @@ static enum moe_code put_scales(struct moe_emit *e, const struct moe_tensor *t, 
                        err);
 }
 
-/* A plane's hash is that of the bytes put out, or the source's where the same bytes went through. */
+/* Sets a plane's hash to one of e->hash: that of the bytes written, or that of the source's where they are
+ * the same. */
 static void set_hash(struct moe_emit *e, struct moe_shard_writer *w, int64_t at, int plane, int from)
 {
     moe_shard_set_hash(w, at, plane, moe_hash_get64(e->hash[from]));
@@ -318,7 +320,7 @@ enum moe_code moe_emit_amax(struct moe_emit *e, const struct moe_tensor *in, flo
     return end_source(e, in, d, false, err);
 }
 
-/* Add the error of rows [b, b+m) of `w`, as written, against e->x. */
+/* Adds to *d the error of rows [b, b+m) of `w`, as they are written, against the values in e->x. */
 static void add_error(struct moe_emit *e, const struct moe_weight *w, int64_t b, int64_t m,
                       struct moe_emitted *d)
 {
@@ -441,7 +443,7 @@ static void to_bf16(const float *x, int64_t n, uint8_t *out)
     }
 }
 
-/* Rows [b, b+m) of the tensor, which lie in e->x, as `type`. */
+/* Writes rows [b, b+m) of the tensor, whose values are in e->x, as `type`. */
 static enum moe_code put_decoded(struct moe_emit *e, const struct moe_tensor *in, int type, int64_t b,
                                  int64_t m, struct moe_shard_writer *w, int64_t at, struct moe_emitted *d,
                                  struct moe_err *err)

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/emit.h - one tensor from a source into a shard, streamed by rows: copied,
- * decoded or quantized to NVFP4.
+/* model/rewrite/emit.h - writes one tensor of a source into a shard, streamed by rows: copied, decoded or
+ * quantized to NVFP4.
  *
- * A struct moe_emit is one worker's buffers: one thread at a time. */
+ * A struct moe_emit is the buffers of one worker; one thread at a time may use it.  Where an output tensor is
+ * meant, `w` is the shard's writer and `at` the index of the tensor in the shard.  Errors: MOE_NONFINITE,
+ * naming the tensor and the value's row and column, when the source holds a NaN or Inf; MOE_CORRUPT when a
+ * plane of a container does not match its hash; and those of reading and writing. */
 #ifndef MOE_MODEL_REWRITE_EMIT_H
 #define MOE_MODEL_REWRITE_EMIT_H
 
@@ -11,12 +14,13 @@
 
 struct moe_emit;
 
-/* Bytes one worker holds for this source. */
+/* Bytes of memory that one worker takes for this source. */
 uint64_t moe_emit_estimate(const struct moe_source *src);
 enum moe_code moe_emit_open(struct moe_emit **e, const struct moe_source *src, struct moe_err *err);
 void moe_emit_close(struct moe_emit **e); /* NULL-safe; nulls */
 
-/* Where its time went, waiting included: seconds[MOE_EMIT_PHASES], since it was opened. */
+/* The phases of a worker's time; moe_emit_seconds gives the seconds [MOE_EMIT_PHASES] that each took since
+ * moe_emit_open, waiting included. */
 enum moe_emit_phase {
     MOE_EMIT_READ,
     MOE_EMIT_HASH,
@@ -33,31 +37,31 @@ struct moe_emitted {
     double num, den;                       /* sum of (w - w')^2 and of w^2, when quantized */
 };
 
-/* Pass 1 of quantizing: the largest |value|, MOE_NONFINITE naming the element when there is a NaN or
- * Inf.  Fills source_hash. */
+/* The first pass of quantizing: reads the tensor and sets *amax to its largest |value| and
+ * d->source_hash. */
 enum moe_code moe_emit_amax(struct moe_emit *e, const struct moe_tensor *in, float *amax,
                             struct moe_emitted *d, struct moe_err *err);
 
-/* Pass 2, reading what pass 1 left in the page cache: codes, scales (tile order), global and input scale into
- * tensor `at` of the shard; fills num and den. */
+/* The second pass, which finds the tensor in the page cache: writes codes, block scales (as tiles), global
+ * scale and input scale; sets d->num and d->den.  `global` as from moe_nvfp4_global. */
 enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, enum moe_nvfp4_method method,
                              float global, float input_scale, struct moe_shard_writer *w, int64_t at,
                              struct moe_emitted *d, struct moe_err *err);
 
-/* Codes that somebody else chose: scales [rows, cols / 16] in rows; the input scale is set
- * later, by moe_emit_input. */
+/* Writes the codes, block scales and global scale that a coder chose (rewrite.h); moe_emit_input writes the
+ * input scale later. */
 struct moe_coded;
 enum moe_code moe_emit_coded(struct moe_emit *e, const struct moe_tensor *in, const struct moe_coded *c,
                              struct moe_shard_writer *w, int64_t at, struct moe_emitted *d,
                              struct moe_err *err);
 enum moe_code moe_emit_input(struct moe_shard_writer *w, int64_t at, float input_scale, struct moe_err *err);
 
-/* The same type: bytes as they are, NVFP4 scales moved into tiles, a missing input scale written as 1.0.
- * Checked for NaN and Inf on the way.  Fills source_hash. */
+/* Copies a tensor that keeps its type: the bytes stay as they are, but NVFP4 block scales are moved into
+ * tiles and a missing input scale is written as 1.0.  Sets d->source_hash. */
 enum moe_code moe_emit_copy(struct moe_emit *e, const struct moe_tensor *in, struct moe_shard_writer *w,
                             int64_t at, struct moe_emitted *d, struct moe_err *err);
 
-/* To F32 (exact) or BF16 (nearest, ties to even).  Fills source_hash, num and den. */
+/* Decodes to `type`, F32 (exact) or BF16 (to nearest, ties to even).  Sets source_hash, num and den. */
 enum moe_code moe_emit_decoded(struct moe_emit *e, const struct moe_tensor *in, int type,
                                struct moe_shard_writer *w, int64_t at, struct moe_emitted *d,
                                struct moe_err *err);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The lines of source.jsonl, and the small files of a source. */
 #include "model/rewrite/files.h"
 
 #include "base/io.h"
@@ -83,7 +84,7 @@ static enum moe_code copy_one(const char *dir, const char *name, struct moe_writ
     enum moe_exists there;
     MOE_TRY(moe_path_join(path, sizeof path, dir, name, err));
     MOE_TRY(moe_look(path, &there, err));
-    if (there == MOE_DIR) return MOE_OK; /* a link to nothing, a pipe: reading it says so */
+    if (there == MOE_DIR) return MOE_OK; /* a pipe or a broken link makes the next call fail */
     MOE_TRY(moe_read_file(path, SMALL_FILE, &data, &n, err));
     enum moe_code code = moe_writer_add_file(w, to, data, n, err);
     free(data);
@@ -105,7 +106,7 @@ static enum moe_code copy_checkpoint(const char *dir, struct moe_writer *w, stru
     return code;
 }
 
-/* All that the manifest lists beside shards and source.jsonl. */
+/* Copies all files that the manifest lists but shards, source.jsonl and what other functions write. */
 static enum moe_code copy_container(const struct moe_source *src, struct moe_writer *w, bool rest,
                                     struct moe_err *err)
 {
@@ -118,7 +119,7 @@ static enum moe_code copy_container(const struct moe_source *src, struct moe_wri
         if (moe_ends_with(name, ".moe") || !strcmp(name, SOURCE) ||
             (src->container->n_parts && !strcmp(name, MOE_ROUTING_NAME)))
             continue;
-        /* the latter: moe_keep_aside */
+        /* moe_keep_aside copies vision.safetensors and superseded.safetensors */
         if ((!rest && !strcmp(name, MOE_ORIGINAL_NAME)) || moe_aside_is_file(name)) continue;
         MOE_TRY(moe_container_read_file(src, name, &data, &n, err));
         enum moe_code code = moe_writer_add_file(w, name, data, n, err);
@@ -161,7 +162,7 @@ static uint64_t small_bytes(const struct moe_source *src)
     uint64_t sum = 0;
     char path[PATH_MAX];
     struct moe_names names;
-    struct moe_err ignored; /* what cannot be read is said when it is copied */
+    struct moe_err ignored; /* a file that cannot be read is an error only when it is copied */
     struct stat st;
     const cJSON *files = src->container ? moe_json_get(src->container->manifest, "files") : NULL;
 
@@ -177,7 +178,7 @@ static uint64_t small_bytes(const struct moe_source *src)
     return sum;
 }
 
-/* Of a raw tensor: its line in a journal and in source.jsonl, each of about 140 bytes with short names. */
+/* Bytes for a raw tensor: its lines in a journal and in source.jsonl, about 140 each with short names. */
 enum { LINES_BYTES = 640 };
 
 uint64_t moe_beside_bytes(const struct moe_source *src, int copies)

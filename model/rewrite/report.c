@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The error of each layer and role, the options and types of a run, and the reports of parts, as JSON. */
 #include "model/rewrite/report.h"
 
 #include "model/unit.h"
@@ -22,7 +23,7 @@ void moe_tally_add(struct moe_tally *t, const struct moe_tensor *in, double num,
 {
     struct moe_tally_row *r = NULL;
 
-    /* a unit has a few roles; dense.moe a few a layer, the latest at the end */
+    /* the row is among the last: a unit has few roles, and dense.moe few roles in each layer */
     for (size_t i = 0; i < t->n && !r; i++)
         if (t->rows[t->n - 1 - i].layer == in->layer && t->rows[t->n - 1 - i].role == in->role)
             r = &t->rows[t->n - 1 - i];
@@ -86,7 +87,7 @@ cJSON *moe_report_notes(const cJSON *reports)
     return all;
 }
 
-/* No key when there are no rules. */
+/* Adds the key "tensor-type" when there are rules; false without memory. */
 static bool put_rules(cJSON *o, const struct moe_rewrite_options *r)
 {
     return !r->n_rules || moe_json_add(o, "tensor-type", cJSON_CreateStringArray(r->rules, (int)r->n_rules));
@@ -132,6 +133,7 @@ cJSON *moe_types_json(const struct moe_source *src, const uint8_t *type)
     return NULL;
 }
 
+/* The object of a layer in the array `layers`, inserted in ascending order when it is not there yet. */
 static cJSON *layer_row(cJSON *layers, int layer)
 {
     cJSON *last = NULL;
@@ -152,8 +154,7 @@ static cJSON *layer_row(cJSON *layers, int layer)
     return row;
 }
 
-/* Six significant digits: what is measured is known to far more, what is printed need
- * not carry the last bits. */
+/* Rounds to six significant digits, so that reports do not carry the last bits of a sum. */
 static double rounded(double v)
 {
     char text[32];
@@ -228,8 +229,8 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
 
 /* ---- parts ---- */
 
-/* Notes say how long the work took and how much memory: another run of the same
- * part would have other bytes. */
+/* A copy of reports without notes.  Notes tell time and memory, so with them two runs of the same part would
+ * not give the same bytes. */
 static cJSON *without_notes(const cJSON *reports)
 {
     cJSON *copy = cJSON_Duplicate(reports, 1);
@@ -254,6 +255,7 @@ cJSON *moe_part_json(const struct moe_layer_range *layers, const cJSON *reports)
     return NULL;
 }
 
+/* The rows that a part reports for its dense unit, or for its other units. */
 static cJSON *report_of(const struct moe_source *part, bool dense)
 {
     cJSON *all = cJSON_CreateArray();
@@ -270,8 +272,9 @@ static cJSON *report_of(const struct moe_source *part, bool dense)
     return all;
 }
 
-/* The rows of all parts in the order of one run, as one report: dense.moe's first, of the whole model (layer
- * -1) and then by layer, then the experts'.  The sums of the error are rounded in this order. */
+/* The rows of all parts as one report, in the order of a run over all layers: those of dense.moe, first for
+ * tensors outside the layers (layer -1), then by layer; then those of the experts.  The order matters because
+ * the sums of the error are rounded in it. */
 static cJSON *join_reports(const struct moe_source *src)
 {
     cJSON *all = cJSON_CreateArray(),
@@ -303,7 +306,7 @@ enum moe_code moe_merged_quantization_json(const struct moe_source *src, cJSON *
     cJSON *reports = join_reports(src);
     if (!reports) return moe_fail(err, MOE_NOMEM, "no memory for a report");
     bool any = moe_json_get(reports->child, "report")->child;
-    for (int i = 0; i < c->n_parts && !from; i++) { /* one that quantized, when any did */
+    for (int i = 0; i < c->n_parts && !from; i++) { /* takes the first part that quantized, if any did */
         const cJSON *r = moe_json_get(moe_json_get(c->parts[i]->container->manifest, "part"), "reports");
         bool did = false;
         for (const cJSON *u = r ? r->child : NULL; u; u = u->next)

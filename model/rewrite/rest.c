@@ -16,18 +16,20 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OTHER_BYTES = 64 << 20 /* of all other files together */, DEPTH = 4, INDEX_BYTES = 1 << 30 };
+/* Limits: bytes of all other files together, directories below each other, bytes of an index. */
+enum { OTHER_BYTES = 64 << 20, DEPTH = 4, INDEX_BYTES = 1 << 30 };
 
 struct keeper {
     const struct moe_source *src;
     struct moe_original_writer out;
-    bool look;                    /* only count what is left out */
-    uint64_t others;              /* bytes of other files until now */
+    bool look;                    /* only count what is left out, write nothing */
+    uint64_t others;              /* bytes of other files that were kept until now */
     struct moe_rest_left *left;
 };
 
 /* ---- headers ---- */
 
+/* *text: the header of a file with the 8 bytes of its length before it; *n: its length without these. */
 static enum moe_code read_header(const struct moe_file *f, char **text, size_t *n, struct moe_err *err)
 {
     unsigned char word[8];
@@ -50,7 +52,8 @@ static enum moe_code read_header(const struct moe_file *f, char **text, size_t *
     return code;
 }
 
-/* The header of file i, whose tensors are src->raws [first, first + n). */
+/* Keeps the header of file i, whose tensors are src->raws [first, first + n), as its difference from the
+ * header that this tool would write. */
 static enum moe_code keep_header(struct keeper *k, int32_t i, int64_t first, int64_t n, struct moe_err *err)
 {
     const struct moe_file *f = &k->src->files[i];
@@ -88,6 +91,7 @@ static enum moe_code keep_headers(struct keeper *k, struct moe_err *err)
 
 /* ---- the index ---- */
 
+/* The index that this tool would write. */
 static enum moe_code plain_index(const struct moe_source *src, char **text, size_t *n, struct moe_err *err)
 {
     size_t count = (size_t)src->n_raws + 1;
@@ -139,7 +143,7 @@ static void leave_out(struct keeper *k, const char *name)
     l->n++;
 }
 
-/* A file of the model that has been seen to already; weights that the index does not name are none of it. */
+/* Whether `name` is one of the model's files of weights, which are kept in other ways. */
 static bool is_weights(const struct keeper *k, const char *name)
 {
     for (int32_t i = 0; i < k->src->n_files; i++)
@@ -168,14 +172,14 @@ static enum moe_code keep_file(struct keeper *k, const char *path, const char *n
     return code;
 }
 
-/* Records are JSON, which is UTF-8. */
+/* Whether the name is UTF-8, as it must be in a record, which is JSON. */
 static bool is_text(const char *name)
 {
     size_t n = strlen(name);
     return moe_utf8_prefix((const unsigned char *)name, n) == n;
 }
 
-/* A directory that is a model of its own, or work of these tools. */
+/* *foreign: whether a directory is another model or something that these tools write, or is hidden. */
 static enum moe_code is_foreign(const char *path, const char *name, bool *foreign, struct moe_err *err)
 {
     char config[PATH_MAX];
@@ -190,7 +194,7 @@ static enum moe_code is_foreign(const char *path, const char *name, bool *foreig
     return MOE_OK;
 }
 
-/* An empty one: `under` is its name, and a slash. */
+/* Keeps an empty directory; `under` is its name followed by a slash. */
 static enum moe_code keep_directory(struct keeper *k, const char *under, struct moe_err *err)
 {
     char name[PATH_MAX];
@@ -200,7 +204,8 @@ static enum moe_code keep_directory(struct keeper *k, const char *under, struct 
     return MOE_OK;
 }
 
-/* `dir` under the checkpoint is called `under` ("" for itself, else "docs/"). */
+/* Keeps the other files in the directory `dir`, whose name within the checkpoint is `under` ("" for the
+ * checkpoint itself, else "docs/"). */
 static enum moe_code keep_others(struct keeper *k, const char *dir, const char *under, int depth,
                                  struct moe_err *err)
 {

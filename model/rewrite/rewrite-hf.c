@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Quantizing and exporting in one pass: a rewrite whose values go to the checkpoint's files. */
 #include "model/rewrite/rewrite-hf.h"
 
 #include "base/io.h"
@@ -12,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* free(*type), which like *place is NULL on failure. */
+/* Plans the checkpoint.  The caller frees *type and closes *place; both are NULL on failure. */
 static enum moe_code plan(const struct moe_source *src, const struct moe_rewrite_options *o,
                           const struct moe_hf_options *hf, uint8_t **type, struct moe_hf_place **place,
                           struct moe_err *err)
@@ -27,7 +28,8 @@ static enum moe_code plan(const struct moe_source *src, const struct moe_rewrite
     return code;
 }
 
-/* Of the end, when no worker's buffers are held any more. */
+/* *need: the memory of the end of the work, when the workers' buffers are freed.  MOE_NOMEM when o->memory is
+ * less. */
 static enum moe_code check_memory(const struct moe_rewrite_options *o, const struct moe_hf_place *place,
                                   uint64_t *need, struct moe_err *err)
 {
@@ -37,7 +39,8 @@ static enum moe_code check_memory(const struct moe_rewrite_options *o, const str
                     (unsigned long long)(*need >> 20) + 1, (unsigned long long)(o->memory >> 20));
 }
 
-/* The checkpoint's files, and until the end the container in DIR.partial with its holes. */
+/* Adds up the disk space: the checkpoint's files and the container with its holes, which is in DIR.partial
+ * until the end. */
 static enum moe_code disk(const struct moe_source *src, const uint8_t *type, const struct moe_hf_place *place,
                           struct moe_rewrite_estimate *e, struct moe_err *err)
 {
@@ -88,7 +91,7 @@ struct pass {
     struct moe_newdir dir;
     struct moe_export_dir export;
     char options[64], work[MOE_WORK_BYTES];
-    char within[PATH_MAX], begun[PATH_MAX]; /* the container; what is begun of it */
+    char within[PATH_MAX], begun[PATH_MAX]; /* paths of the container and of its .partial */
 };
 
 static enum moe_code is_begun(const struct pass *p, bool *begun, struct moe_err *err)
@@ -113,7 +116,8 @@ static enum moe_code name_all(struct pass *p, const struct moe_work *work, const
     return moe_path_join(p->begun, sizeof p->begun, d.path, MOE_EXPORT_WITHIN ".partial", err);
 }
 
-/* What is unfinished is another work's: the container in it can say which option differs. */
+/* When `code` says that the unfinished directory is that of another work, tells which option differs, as the
+ * container in it records.  Returns code. */
 static enum moe_code tell_difference(const struct pass *p, const struct moe_work *work, enum moe_code code,
                                      struct moe_err *err)
 {
@@ -138,8 +142,8 @@ static enum moe_code begin(struct pass *p, const char *out, struct moe_err *err)
     return code;
 }
 
-/* The container is whole but for the values that lie in the checkpoint's files.  It is nobody's to copy
- * again when it is damaged. */
+/* Writes what the checkpoint still lacks, from the finished container, and marks the directory as complete.
+ * For a damaged container the usual remedy, to copy it again, does not apply, as there is no other copy. */
 static enum moe_code finish(struct pass *p, struct moe_err *err)
 {
     struct moe_source *made;
@@ -166,7 +170,7 @@ static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *
     MOE_TRY(moe_work_manifest(p->within, true, err));
     MOE_TRY(moe_work_manifest(p->begun, false, err));
     MOE_TRY(moe_rewrite(p->src, p->within, MOE_WRITE_RESUME, &o, p->pool, p->progress, p->got, err));
-    p->got->was_done = false; /* of the checkpoint something is left to do */
+    p->got->was_done = false; /* even with a complete container the checkpoint had to be finished */
     return finish(p, err);
 }
 
@@ -178,7 +182,7 @@ static void forget(struct moe_rewrite_result *got)
     got->relative_error = got->notes = got->profile = NULL;
 }
 
-/* When the container in it is whole, no weight is left to be quantized. */
+/* Tells how an interrupted run goes on when the container is complete, so that all weights are quantized. */
 static void tell_kept(const struct pass *p, enum moe_code code, struct moe_err *err)
 {
     struct moe_err ignored;
@@ -201,7 +205,7 @@ static enum moe_code run(struct pass *p, const char *out, struct moe_err *err)
     p->r->was_done = p->got->was_done = p->dir.whole;
     if (p->dir.whole) return moe_export_dir_end(&p->dir, &p->export, MOE_OK, err);
     code = write_all(p, out, err);
-    /* What is finished stays for --resume; when nothing is, nothing. */
+    /* The directory stays for --resume once a container has been begun in it. */
     if (code != MOE_OK && is_begun(p, &begun, &ignored) == MOE_OK && begun) p->dir.keep = true;
     if (code != MOE_OK) tell_kept(p, code, err);
     return moe_export_dir_end(&p->dir, &p->export, code, err);

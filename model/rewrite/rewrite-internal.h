@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/rewrite-internal.h - what rewrite.c (the whole run: options, estimate, result) and
- * rewrite-units.c (the units' pipeline) share. */
+/* model/rewrite/rewrite-internal.h - what rewrite.c (options, estimate and result of a run), rewrite-units.c
+ * (the pipeline of units) and rewrite-hf.c (a run that writes a checkpoint) share. */
 #ifndef MOE_MODEL_REWRITE_REWRITE_INTERNAL_H
 #define MOE_MODEL_REWRITE_REWRITE_INTERNAL_H
 
@@ -12,8 +12,8 @@
 
 #include <pthread.h>
 
-/* A unit that is still to be written.  The items of all of them are one sequence:
- * the unit has [first, end). */
+/* A unit that is still to be written.  The items of all these units form one sequence, of which this unit has
+ * [first, end). */
 struct moe_todo { int number; int64_t first, end; };
 
 /* A unit that is being written, from its first item's start until it is handed to the committer. */
@@ -21,7 +21,7 @@ struct moe_live {
     bool open;
     struct moe_shard_unit unit;
     struct moe_shard_writer *shard;
-    cJSON *source;                  /* NULL for a container */
+    cJSON *source;                  /* entries of its raw tensors; NULL when the source is a container */
     struct moe_tally tally;
 };
 
@@ -31,47 +31,50 @@ struct moe_rewrite_work {
     struct moe_pool *pool;
     struct moe_progress *progress;
     struct moe_writer *writer;
-    struct moe_identity before;     /* of the source, when work began */
-    uint8_t *type;                  /* [n_tensors] as from moe_precision_map */
-    int32_t *raw_of;                /* [n_tensors * MOE_PLANE_COUNT] index of the raw tensor, -1 */
-    /* items at work at once; those and the finished ones that wait for their turn */
+    struct moe_identity before;     /* the source's identity when the work began */
+    uint8_t *type;                  /* [n_tensors] a precision map (moe_rewrite_types) */
+    int32_t *raw_of;                /* [n_tensors * MOE_PLANE_COUNT] index of a plane's raw tensor; -1: none */
+    /* items that are being written at once; these and the finished ones that wait for their turn */
     int workers, slots;
     struct moe_emit **emit;         /* [workers] */
-    struct moe_emitted (*done)[3];  /* [slots] */
-    struct moe_todo *todo;
-    int n_todo, n_there;            /* ... and units that an earlier run finished */
-    int now;                        /* with a coder units are done one after the other: this one of todo */
+    struct moe_emitted (*done)[3];  /* [slots] what was measured of an item's tensors */
+    struct moe_todo *todo;          /* [n_todo] */
+    int n_todo, n_there;            /* n_there: units that an earlier run finished */
+    int now;                        /* with a coder, which takes one unit after the other: the present one */
     struct moe_commit *commit;
-    double sync;                    /* seconds in making units and the whole durable */
-    /* under the lock */
+    double sync;                    /* seconds spent making units and the whole container durable */
+    /* `lock` guards what follows. */
     pthread_mutex_t lock;
     /* [slots]: unit t of todo is live[t % slots], and no more than `slots` are open at once */
     struct moe_live *live;
-    struct moe_emit **idle;         /* [n_idle] of emit */
+    struct moe_emit **idle;         /* [n_idle] those of emit that no worker uses */
     int n_idle;
 };
 
 uint64_t moe_tensor_bytes(const struct moe_tensor *t); /* all planes, as the source stores it */
 
-/* A sum over the model of what that means for it. */
+/* Sets the counts in *r that follow from the types alone. */
 void moe_rewrite_count(const struct moe_source *src, const uint8_t *type, struct moe_rewrite_result *r);
-/* What --resume compares.  Release it. */
+/* Describes a run for --resume, which goes on with the same work alone.  After success
+ * moe_rewrite_work_release is due. */
 enum moe_code moe_rewrite_work(const struct moe_source *src, const struct moe_rewrite_options *o,
                                struct moe_work *work, struct moe_err *err);
 void moe_rewrite_work_release(struct moe_work *work);
 
-/* How many items at once fit in memory, and what that takes.  MOE_NOMEM when not one does. */
+/* How many items can be written at once within o->memory, and the memory that this takes; MOE_NOMEM when not
+ * even one can. */
 enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe_rewrite_options *o,
                                   struct moe_pool *pool, int *workers, uint64_t *memory, struct moe_err *err);
 
-/* Write all units that the writer does not have yet.  What it allocates stays in `k`
- * for moe_rewrite_release. */
+/* Writes all units that the writer does not have yet.  What it allocates stays in `k` until
+ * moe_rewrite_release. */
 enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uint64_t input_bytes,
                                 struct moe_err *err);
-/* With o->place: what the container in `dir` says of the units that are there (all when it is whole, and
- * there is no writer) holds of their own files and of the checkpoint's, into which they were written. */
+/* For a run with o->place: reads what an earlier run wrote of its finished units, in their own files in `dir`
+ * and in the checkpoint's, and compares it with the hashes in `dir`; MOE_VERIFY names a tensor that differs.
+ * Without a writer the container is complete, so all units are checked. */
 enum moe_code moe_rewrite_check_placed(struct moe_rewrite_work *k, const char *dir, struct moe_err *err);
-/* after it, or without it; before the writer is closed */
+/* To be called in any case, before the writer is closed. */
 void moe_rewrite_release(struct moe_rewrite_work *k);
 
 #endif

@@ -24,7 +24,7 @@ uint64_t moe_tensor_bytes(const struct moe_tensor *t)
     return n;
 }
 
-/* ---- units come and go ---- */
+/* ---- opening and finishing units ---- */
 
 static struct moe_live *live(const struct moe_rewrite_work *k, int t) { return &k->live[t % k->slots]; }
 
@@ -361,15 +361,15 @@ static enum moe_code run_coded(struct moe_rewrite_work *k, struct moe_err *err)
     return MOE_OK;
 }
 
-/* ---- units that are there, and whose weights lie in a checkpoint's files ---- */
+/* ---- finished units whose weights are in a checkpoint's files ---- */
 
 static bool is_there(const struct moe_rewrite_work *k, const struct moe_shard_unit *u)
 {
     return u->n && (!k->writer || moe_writer_has_unit(k->writer, u->name));
 }
 
-/* Goes over the planes of a finished unit, those in the checkpoint's files and those in its own.  check:
- * compares their hashes; else counts their bytes. */
+/* Reads the planes of a finished unit, in the checkpoint's files and in its own, and compares their hashes;
+ * unless `check`, only adds their bytes to *bytes. */
 static enum moe_code look_at_planes(struct moe_rewrite_work *k, const struct moe_shard_unit *u,
                                     const char *path, bool check, uint64_t *bytes, struct moe_err *err)
 {
@@ -418,8 +418,8 @@ enum moe_code moe_rewrite_check_placed(struct moe_rewrite_work *k, const char *d
 
 /* ---- all of them ---- */
 
-/* Lists the units that are to be written.  *bytes: what will be written; *done: bytes of the source whose
- * units are there already. */
+/* Lists the units that are to be written.  *bytes: how much will be written to their files; *done: the bytes
+ * that the source has for units that an earlier run finished. */
 static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uint64_t *done,
                                 struct moe_err *err)
 {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* A run that writes a container: its estimate, its options as --resume compares them, and its result. */
 #include "model/rewrite/rewrite-internal.h"
 
 #include "base/io.h"
@@ -22,7 +23,7 @@ static uint64_t input_bytes(const struct moe_source *src, const uint8_t *type)
     return n;
 }
 
-/* What the unit on its way to the disk and the one at hand hold, beside what the process has now. */
+/* The memory of two units, the one that is being written and the one that is being made durable. */
 static uint64_t unit_memory(const struct moe_source *src)
 {
     int64_t most = 0, dense = 0, c = src->config.n_routed_experts * 3;
@@ -71,7 +72,7 @@ enum moe_code moe_rewrite_types(const struct moe_source *src, const struct moe_r
     return code;
 }
 
-/* Seconds one thread takes for a weight: decode and quantize, or decode and copy; from a sample. */
+/* The seconds that one thread takes to quantize a weight, measured on a sample. */
 static double seconds_per_weight(const struct moe_rewrite_options *o)
 {
     enum { N = 1 << 18 };
@@ -151,7 +152,7 @@ void moe_rewrite_count(const struct moe_source *src, const uint8_t *type, struct
         if (t->type != MOE_NVFP4 || type[i] != MOE_NVFP4) continue;
         r->kept_nvfp4++;
         const struct moe_tensor *o = moe_source_fused(src, t);
-        if (!o || o->role > t->role) continue; /* a pair counts at its second weight */
+        if (!o || o->role > t->role) continue; /* a pair is counted once, at its second weight */
         r->unequal_pairs += o->type == MOE_NVFP4 && type[o - src->tensors] == MOE_NVFP4 &&
             o->global != t->global;
     }
@@ -236,7 +237,7 @@ static cJSON *profile_json(const struct moe_rewrite_work *k)
     return o;
 }
 
-/* An earlier run wrote it: say of it what that run said. */
+/* Fills in the result for a container that an earlier run finished, as its manifest tells it. */
 static enum moe_code report_done(const struct moe_source *src, const char *out, struct moe_rewrite_result *r,
                                  struct moe_err *err)
 {
@@ -253,7 +254,8 @@ static enum moe_code report_done(const struct moe_source *src, const char *out, 
     return code;
 }
 
-/* The kernels that the bytes depend on: the coder's, and those that calibrated the source. */
+/* The name of the kernels that the bytes depend on: the coder's, and those that calibrated the source;
+ * "mixed" when these differ, NULL when there are none. */
 static const char *kernels_of(const struct moe_source *src, const struct moe_rewrite_options *o)
 {
     const char *own = o->coder ? o->coder->kernels : NULL, *before = moe_source_kernels(src);
@@ -278,7 +280,7 @@ void moe_rewrite_work_release(struct moe_work *work)
     work->options = NULL;
 }
 
-/* What --resume compares. */
+/* Opens the writer; what --resume found is in *r. */
 static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, enum moe_write_mode mode,
                                  struct moe_rewrite_result *r,
                                  struct moe_err *err)
@@ -294,13 +296,13 @@ static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, en
     return code;
 }
 
-/* How an interruption is told: what of the work is kept, and how to go on. */
+/* Adds to the message of an interruption what is kept of the work and how to go on. */
 static void tell_kept(const struct moe_rewrite_work *k, const char *out, enum moe_write_mode mode,
                       enum moe_code code, struct moe_err *err)
 {
     int done = k->writer ? (int)moe_writer_units(k->writer) : 0;
     const char *dir = k->writer ? moe_writer_dir(k->writer) : NULL;
-    char outer[PATH_MAX] = ""; /* of an export in one pass, in which the container is */
+    char outer[PATH_MAX] = ""; /* the directory of an export in one pass, which holds the container */
 
     if (k->o->place) snprintf(outer, sizeof outer, "%.*s", (int)(strrchr(out, '/') - out), out);
     if (dir && *outer) dir = outer;
@@ -325,7 +327,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
 {
     struct moe_rewrite_work k = { .src = src, .o = o, .pool = pool, .progress = progress };
     struct moe_err ignored;
-    bool spoiled = false; /* what was written is of two models: nothing of it is kept */
+    bool spoiled = false; /* the source changed meanwhile: nothing that was written is kept */
 
     *r = (struct moe_rewrite_result){ 0 };
     MOE_TRY(moe_source_apart(src, out, err));

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* A tensor and the small files of a source, compared with what an earlier run recorded. */
 #include "model/rewrite/same.h"
 
 #include "base/io.h"
@@ -14,8 +15,8 @@ enum { PIECE = 1 << 20, TENSOR_BYTES = 64 << 20, SMALL_FILE = 64 << 20 };
 
 /* ---- a tensor of a unit ---- */
 
-/* A line of source.jsonl, with its ordinal: the raw tensor that it is of and the hash; NULL for one that is
- * not to be read. */
+/* The raw tensor that a line of source.jsonl describes, and its hash.  NULL for a line without a hash or an
+ * ordinal, for another tensor than the source's, and for one larger than TENSOR_BYTES. */
 static const struct moe_raw *raw_of(const struct moe_source *src, const cJSON *line, const char **hash)
 {
     const cJSON *name = cJSON_GetArrayItem(line, 0), *hex = cJSON_GetArrayItem(line, 4);
