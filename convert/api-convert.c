@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-/* One conversion: what is asked for, where it goes, what came of it. */
+/* One conversion: its options, where it writes, and its result. */
 struct job {
     const struct moe_convert_options *o;
     const char *output;

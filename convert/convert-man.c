@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The texts of the man pages of moe-convert and moe-inspect, in roff. */
 #include "convert/convert-man.h"
 
 const char moe_convert_description[] =

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/convert-man.h - what the man pages of moe-convert and moe-inspect say besides their options. */
+/* convert/convert-man.h - the sections of the man pages of moe-convert and moe-inspect that are not made from
+ * their option tables. */
 #ifndef MOE_CONVERT_CONVERT_MAN_H
 #define MOE_CONVERT_CONVERT_MAN_H
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The option table of moe-convert, and its checks. */
 #include "convert/convert-options.h"
 
 #include "base/newdir.h"

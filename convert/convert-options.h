@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/convert-options.h - what moe-convert is asked for, and whether it can be. */
+/* convert/convert-options.h - the options of moe-convert, and their checks. */
 #ifndef MOE_CONVERT_CONVERT_OPTIONS_H
 #define MOE_CONVERT_CONVERT_OPTIONS_H
 
@@ -11,14 +11,14 @@ struct moe_convert_options {
     const char *out, *to, *flavor, *outtype;
     int64_t memory, shard_size;
     bool dry_run, resume, force, merge, mix_kernels, keep_vision;
-    struct moe_hf_options nvfp4; /* of --to hf-nvfp4, once the options are checked */
+    struct moe_hf_options nvfp4; /* the options of --to hf-nvfp4, set by the check */
 };
 
-/* What the command line says: the table of options points into it. */
+/* The options of the command line; the option table points into it. */
 extern struct moe_convert_options moe_convert_asked;
 extern const struct moe_tool moe_convert_tool;
 
-/* MOE_USAGE in a sentence; else o->nvfp4 is filled in. */
+/* Sets o->nvfp4; MOE_USAGE when a value is unknown or options do not go together. */
 enum moe_code moe_convert_options_check(struct moe_convert_options *o, struct moe_err *err);
 
 #endif

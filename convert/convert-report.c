@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The notices and warnings of moe-convert. */
 #include "convert/convert-report.h"
 
 #include "base/show.h"
@@ -7,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- what does not come along ---- */
+/* ---- what is left out ---- */
 
 static bool is_left_out(const struct moe_raw *r, const char *why)
 {
@@ -63,7 +64,7 @@ void moe_convert_name_missing(const struct moe_run *run, const struct moe_export
 
 /* ---- GGUF ---- */
 
-/* What is NVFP4 in the model and not in the file. */
+/* Tells which tensors are NVFP4 in the model and not in the file, for this reason. */
 static void say_dropped(const struct moe_convert_options *o, const struct moe_source *src,
                         const struct moe_gguf_result *got, enum moe_gguf_why why)
 {
@@ -85,7 +86,7 @@ static void say_dropped(const struct moe_convert_options *o, const struct moe_so
                q6_k ? "Q6_K" : "NVFP4", t->cols % 256 ? "BF16" : "Q6_K", name, because[why]);
 }
 
-/* What would have lost its small scales, and is BF16 therefore. */
+/* Tells which tensors are BF16 because their scales are too small for the F16 scales of Q6_K or Q4_0. */
 static void say_small(const struct moe_convert_options *o, const struct moe_source *src,
                       const struct moe_gguf_dropped *d)
 {
@@ -100,7 +101,7 @@ static void say_small(const struct moe_convert_options *o, const struct moe_sour
                moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name));
 }
 
-/* How far the file's values are off, and where most. */
+/* Tells the error of the file's values, and which tensor has the largest. */
 static void say_error(const struct moe_convert_options *o, const struct moe_source *src,
                       const struct moe_gguf_result *got)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/convert-report.h - what moe-convert says besides bytes and seconds: what does not come along, and
- * what a GGUF file holds otherwise than the model. */
+/* convert/convert-report.h - what moe-convert reports besides bytes and seconds: what is left out of the
+ * output, and where a GGUF file differs from the model. */
 #ifndef MOE_CONVERT_CONVERT_REPORT_H
 #define MOE_CONVERT_CONVERT_REPORT_H
 
@@ -8,19 +8,20 @@
 #include "convert/export.h"
 #include "convert/gguf.h"
 
-/* Into a container: one notice for each reason why source tensors are left out.  vision: those are kept. */
+/* When a container is written: a notice for each reason why source tensors are left out.  vision: vision
+ * tensors are kept. */
 void moe_convert_name_skipped(const struct moe_run *run, const struct moe_source *src, bool vision);
-/* Into a container: a notice about files of a checkpoint that none keeps. */
+/* When a container is written: a notice about files of the checkpoint that it does not keep. */
 enum moe_code moe_convert_name_files(const struct moe_run *run, const struct moe_source *src,
                                      struct moe_err *err);
-/* Back to a checkpoint: a notice about tensors that the container does not have. */
+/* When a checkpoint is written: a notice about tensors of the source that the container does not have. */
 void moe_convert_name_missing(const struct moe_run *run, const struct moe_export_result *got);
 
-/* What a GGUF file does not hold as the model does, and what llama.cpp does not take from it
- * (docs/reference/gguf.md: measured). */
+/* Tells where a GGUF file does not hold exactly what the model holds, and what llama.cpp does not read from
+ * it (measurements are in docs/reference/gguf.md). */
 void moe_convert_say_gguf(const struct moe_convert_options *o, const struct moe_source *src,
                           const struct moe_gguf_result *got);
-/* Adds to the report what is known of a GGUF file once every tensor was written. */
+/* Adds to the JSON what is known about a GGUF file after all its tensors were written. */
 void moe_convert_add_gguf(const struct moe_source *src, const struct moe_gguf_result *got, cJSON *json);
 
 #endif

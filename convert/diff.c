@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Two models compared: each tensor as stored, then by value; the sums in the order of the tensors. */
 #include "convert/diff.h"
 
 #include "convert/rows.h"
@@ -11,25 +12,25 @@
 
 enum { PIECE = 1 << 20, LISTED_MAX = 1000 };
 
-/* What comparing the values of two tensors gave. */
+/* The result of comparing two tensors by value. */
 struct gap {
-    double num, den, max;
-    int64_t weights, different, not_finite; /* not_finite: in one of the two, or differently */
-    int64_t row, col;                       /* of max: */
+    double num, den, max;                   /* sum of (a - b)^2 and of a^2; the largest |a - b| */
+    int64_t weights, different, not_finite; /* not_finite: values that are not finite and not the same */
+    int64_t row, col;                       /* where the largest difference is, and the two values there */
     float first, second;
 };
 
 struct worker {
     struct moe_rows a, b;
     unsigned char *x, *y; /* PIECE bytes each */
-    char what[160];       /* of the tensor at hand; "": the same */
+    char what[160];       /* how the present tensor differs; "": it is the same */
     bool shape, type, compared;
     struct gap gap;
 };
 
 struct worst { const struct moe_tensor *t, *u; struct gap gap; };
 
-/* Tensors of one type that were compared by value with those of another. */
+/* The tensors of one type that were compared by value with tensors of another type. */
 struct pair { int64_t tensors; double num, den; };
 
 struct diff {
@@ -66,7 +67,8 @@ static enum moe_code plane_same(const struct diff *d, struct worker *k, const st
     return MOE_OK;
 }
 
-/* NVFP4 scales, tiles against rows: 128 rows are one stretch of either. */
+/* Compares NVFP4 scales of which one model has tiles and the other rows.  128 rows are consecutive bytes in
+ * both layouts. */
 static enum moe_code scales_same(const struct diff *d, const struct moe_tensor *t, const struct moe_tensor *u,
                                  bool *same, struct moe_err *err)
 {
@@ -129,7 +131,7 @@ static enum moe_code stored(const struct diff *d, struct worker *k, const struct
 
 /* ---- as values ---- */
 
-/* Elements whose difference cannot be squared: they are counted, and taken out of the sums. */
+/* Counts elements of which one is not finite, and sets both to 0 so that the sums leave them out. */
 static void mask_nonfinite(float *x, float *y, int64_t n, struct gap *g)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -305,8 +307,8 @@ static enum moe_code compare_all(struct diff *d, struct moe_pool *pool, struct m
 
 /* ---- as JSON ---- */
 
-/* Keys of one config that the other lacks or has with another value; as the first has them, then
- * what only the second has. */
+/* Adds a line for each key of config a that b lacks or has with another value; with only_missing, a is the
+ * second model's config and only keys that b lacks count. */
 static bool config_lines(const cJSON *a, const cJSON *b, cJSON *lines, bool only_missing)
 {
     bool ok = true;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/export-find.c - what each source tensor was made of, and which go out. */
+/* convert/export-find.c - where the container holds each tensor of the source checkpoint, and which of them
+ * are written. */
 #include "convert/export-internal.h"
 
 #include "base/io.h"
@@ -10,8 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* The plane of the container that holds entry `e`; MOE_UNSUPPORTED when it was changed,
- * MOE_CORRUPT when it is not there. */
+/* Sets the tensor and the plane of the container that hold entry `e`; MOE_UNSUPPORTED when it was stored in
+ * another type, MOE_CORRUPT when the container does not have it. */
 static enum moe_code resolve(const struct moe_source *src, struct moe_origin *e, struct moe_err *err)
 {
     struct moe_name n;
@@ -35,8 +36,8 @@ static enum moe_code resolve(const struct moe_source *src, struct moe_origin *e,
     return MOE_OK;
 }
 
-/* The entries of source.jsonl that are of this kind are those of the file's header, in its order: where they
- * are in it. */
+/* Sets where the entries of this kind are in vision.safetensors or superseded.safetensors; the file's header
+ * must list the same entries as source.jsonl, in the same order (else MOE_CORRUPT). */
 static enum moe_code match_aside(struct moe_exporter *x, enum moe_aside kind, const struct moe_st_header *h,
                                  struct moe_arena *names, struct moe_err *err)
 {
@@ -77,8 +78,9 @@ bool moe_export_is_superseded(const struct moe_origin *e)
     return moe_aside_of(e->skipped) == MOE_ASIDE_SUPERSEDED;
 }
 
-/* Whether anything but copies that do not count is not there to go out.  Then those do not go out, either:
- * they are for a directory that is the source's in every byte. */
+/* Whether the container lacks any tensor of the source, superseded copies aside.  If so, the superseded
+ * copies are not written either, because they serve only to give back a directory that is the source's in
+ * every byte. */
 static bool lacks_any(const struct moe_exporter *x)
 {
     for (int64_t i = 0; i < x->p->n; i++) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/export-internal.h - what the parts of the way back to a checkpoint share. */
+/* convert/export-internal.h - what the files that export a container to its source checkpoint share. */
 #ifndef MOE_CONVERT_EXPORT_INTERNAL_H
 #define MOE_CONVERT_EXPORT_INTERNAL_H
 
@@ -24,25 +24,26 @@ struct moe_exporter {
     unsigned char *buffer;           /* [MOE_EXPORT_PIECE] */
     struct moe_hash *hash;
     struct moe_originals own;        /* records of source.rest; none in a container of an older version */
-    char *own_text;
-    struct moe_left_out left;        /* kinds of tensors that do not go out */
-    uint64_t index_bytes;            /* of the tensors that an index names */
-    int aside_fd[MOE_ASIDE_COUNT];   /* vision.safetensors, superseded.safetensors, or -1 */
+    char *own_text;                  /* the text that they point into */
+    struct moe_left_out left;        /* kinds of tensors that are not written */
+    uint64_t index_bytes;            /* bytes of the tensors that an index names */
+    int aside_fd[MOE_ASIDE_COUNT];   /* vision.safetensors and superseded.safetensors; -1: not there */
     char aside_path[MOE_ASIDE_COUNT][PATH_MAX];
-    int64_t at;                      /* where the search for the next record begins */
+    int64_t at;                      /* the record at which the next search begins */
 };
 
-/* ---- export-find.c: what a source tensor was made of ---- */
+/* ---- export-find.c: where the container holds the source's tensors ---- */
 
-/* Opens what the container keeps of tensors beside its own: x->aside_fd[kind], and where each entry of
- * x->p lies in it.  Leaves -1 where the container has none. */
+/* Opens vision.safetensors or superseded.safetensors as x->aside_fd[kind], and sets where each entry of x->p
+ * is in it.  Leaves -1 where the container has no such file. */
 enum moe_code moe_export_find_aside(struct moe_exporter *x, enum moe_aside kind, struct moe_err *err);
-/* Finds every entry's plane and counts what goes out and what does not, into x->r and x->left. */
+/* Finds every entry's plane, decides which entries are written, and counts these and the others in x->r and
+ * x->left. */
 enum moe_code moe_export_resolve(struct moe_exporter *x, struct moe_err *err);
-/* Gives tensors the names of a text model: "model.layers.0..." for "language_model.model.layers.0..." or
- * "language_model.layers.0...". */
+/* Renames tensors as in a text model: "language_model.model.layers.0..." and "language_model.layers.0..." to
+ * "model.layers.0...". */
 enum moe_code moe_export_text_names(struct moe_exporter *x, struct moe_err *err);
-/* Whether an entry is a copy that another one supersedes. */
+/* Whether an entry is a superseded copy: the index names another file for a tensor of the same name. */
 bool moe_export_is_superseded(const struct moe_origin *e);
 
 /* ---- export-shards.c ---- */

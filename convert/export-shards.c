@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/export-shards.c - the safetensors files of the way back, and their index. */
+/* convert/export-shards.c - writes the safetensors files of the source checkpoint, and their index. */
 #include "convert/export-internal.h"
 
 #include "base/io.h"
@@ -23,7 +23,7 @@ static enum moe_code copy_plane(struct moe_exporter *x, const struct moe_origin 
     return MOE_OK;
 }
 
-/* Scales lie in tiles of 128 rows; a checkpoint has them by rows. */
+/* Writes block scales row by row, as a checkpoint has them; the container has them in tiles of 128 rows. */
 static enum moe_code copy_tiles(struct moe_exporter *x, const struct moe_origin *e, struct moe_st_writer *w,
                                 struct moe_err *err)
 {
@@ -45,7 +45,7 @@ static enum moe_code copy_tiles(struct moe_exporter *x, const struct moe_origin 
     return code;
 }
 
-/* The file was held against its digest when it was opened. */
+/* Copies an entry from vision.safetensors or superseded.safetensors, whose digest was checked at opening. */
 static enum moe_code copy_aside(struct moe_exporter *x, const struct moe_origin *e, struct moe_st_writer *w,
                                 struct moe_err *err)
 {
@@ -76,8 +76,8 @@ static enum moe_code write_entry(struct moe_exporter *x, const struct moe_origin
 
 /* ---- files ---- */
 
-/* The record of a file's header or of the index, NULL when there is none; records stand in the order of the
- * source's files. */
+/* The record of a file's header or of the index; NULL when there is none.  Records are in the order of the
+ * source's files, so the search begins after the last one found. */
 static const struct moe_original *record_of(struct moe_exporter *x, enum moe_original_kind kind,
                                             const char *file)
 {
@@ -96,8 +96,8 @@ static bool same_entry(const struct moe_st_entry *a, const struct moe_st_entry *
            !memcmp(a->shape, b->shape, (size_t)b->ndim * sizeof *b->shape);
 }
 
-/* A header's entry stands for t[*at], or, of experts fused into one tensor, for as many as it has slices; *at
- * moves on. */
+/* Whether a header's entry is t[*at] or, if it is a tensor of several experts, the next entries of t, one for
+ * each slice.  *at moves behind them. */
 static bool stands_for(const struct moe_exporter *x, const struct moe_st_entry *e,
                        const struct moe_st_entry *t, int64_t count, int64_t *at)
 {
@@ -115,7 +115,7 @@ static bool stands_for(const struct moe_exporter *x, const struct moe_st_entry *
     return true;
 }
 
-/* That a header names these tensors in this order, and nothing else. */
+/* MOE_CORRUPT unless a header names exactly these tensors in this order. */
 static enum moe_code check_header(const struct moe_exporter *x, const char *path, const char *text, size_t n,
                                   const struct moe_st_entry *t, int64_t count, struct moe_err *err)
 {
@@ -136,8 +136,8 @@ static enum moe_code check_header(const struct moe_exporter *x, const char *path
     return code;
 }
 
-/* Create a file of these tensors: with the source's header when the record `o` keeps it, else with our
- * own. */
+/* Creates a file of these tensors, with the source's header when the record `o` has it, else with the header
+ * that this tool makes. */
 static enum moe_code create(struct moe_exporter *x, const char *path, const struct moe_original *o,
                             struct moe_st_entry *t, int64_t n,
                             struct moe_st_writer **w, struct moe_err *err)
@@ -183,7 +183,7 @@ static enum moe_code write_shard(struct moe_exporter *x, const char *file, int64
     return code;
 }
 
-/* Files that hold no tensor have a record alone. */
+/* Writes the files of the source that hold no tensor; only their records tell of them. */
 static enum moe_code write_empty_shards(struct moe_exporter *x, struct moe_err *err)
 {
     for (int64_t i = 0; i < x->own.n; i++) {
@@ -196,8 +196,8 @@ static enum moe_code write_empty_shards(struct moe_exporter *x, struct moe_err *
     return MOE_OK;
 }
 
-/* The source's index when all of it is there; else one of what is there, unless it is one file that needs
- * none. */
+/* Writes the source's index when all of its tensors are written, else one of those that are, unless these are
+ * in one file that needs no index. */
 static enum moe_code write_index(struct moe_exporter *x, const char *const *names, const char *const *files,
                                  int64_t n, int64_t n_files, struct moe_err *err)
 {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The export of a container to its source checkpoint: its small files, and the whole of its work. */
 #include "convert/export-internal.h"
 
 #include "base/io.h"
@@ -10,7 +11,7 @@
 #include <unistd.h>
 /* ---- the other files ---- */
 
-/* The directories of "docs/figures/a.png" under the export. */
+/* Makes the directories of a name such as "docs/figures/a.png" under the export. */
 static enum moe_code make_folders(const struct moe_exporter *x, const char *name, struct moe_err *err)
 {
     char folder[PATH_MAX], path[PATH_MAX];

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* convert/gguf-fold.c - the type of each tensor, and where the powers of two of NVFP4's global scales go.
  *
- * llama.cpp's deepseek2 multiplies by no second scale, so a file that it computes rightly from has none.  A
- * global scale that is a power of two can go elsewhere without rounding.  With W = 2^p * B (B: e2m1 codes
- * times block scales), a group of weights that read the same vector x can be written as
- * W x = (2^(p - n) B) (2^n x): n goes into what makes x, one number for the group, and what is left of each
- * weight's own p into its block scales, which are e4m3 and have 15 exponents.
+ * llama.cpp's deepseek2 multiplies by no global scale, so a file from which it computes the right values must
+ * not need one.  A global scale that is a power of two can be moved elsewhere without rounding.  With
+ * W = 2^p * B (B: e2m1 codes times block scales), a group of weights that read the same vector x can be
+ * written as W x = (2^(p - n) B) (2^n x).  One n for the whole group goes into the numbers that x is
+ * computed with; the rest of each weight's own power, p - n, goes into its block scales, which are e4m3 and
+ * have 15 exponents.
  *
- *     what takes 2^n                   the weights that read it
+ *     what is multiplied by 2^n        the weights that read it
  *     input norm                       q_a, kv_a, q
  *     q_a's norm                       q_b
  *     v rows of kv_b                   o
@@ -16,12 +17,12 @@
  *     final norm                       head
  *     the factor of routing weights    down of all experts of all layers: there is one factor for the model
  *
- * Down of a dense MLP or shared expert has no such place: its power has to fit its block scales, or it is not
- * NVFP4 in the file.  n is as near to 0 as it can be: products round their inputs to 8 bits under an F16
- * scale, which small inputs would make subnormal.
+ * Down of a dense MLP or of the shared expert has no such place: its whole power must go into its block
+ * scales, or it is not NVFP4 in the file.  n is chosen as near to 0 as possible, because llama.cpp's
+ * products round their inputs to 8 bits under an F16 scale, which small inputs would make subnormal.
  *
- * Whether block scales bear a shift is known from how often each code occurs, and so is whether they are too
- * small for the types that have F16 scales: their plane is read once before the export. */
+ * Whether block scales can be shifted, and whether they are too small for the types with F16 scales, follows
+ * from how often each code occurs.  So the scales are read once before the export. */
 #include "convert/gguf-internal.h"
 
 #include "kernels/scalar.h"
@@ -30,24 +31,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Shifts of block scales that are looked at: 448 is less than 2^-9, the smallest, after 18.  And the largest
- * exponent that is tried for a group. */
+/* The shifts of block scales that are tried: a shift by -18 makes even 448, the largest, smaller than 2^-9,
+ * the smallest.  POWER_MOST: the largest |n| that is tried for a group. */
 enum { SHIFT_LEAST = -18, SHIFT_MOST = 17, SHIFTS = SHIFT_MOST - SHIFT_LEAST + 1, POWER_MOST = 40 };
-#define ANY_SHIFT UINT64_MAX   /* of a weight whose values are all but zero */
-#define NEXT_TO_ZERO (-90)     /* exponent of such a weight's global scale */
-#define ROUNDING_MOST 1e-8     /* share of a weight's squares that rounded block scales may cost */
+#define ANY_SHIFT UINT64_MAX   /* `fits` of a weight whose values are almost zero */
+#define NEXT_TO_ZERO (-90)     /* such a weight's global scale has a smaller exponent than this */
+#define ROUNDING_MOST 1e-8     /* the squared error of rounded block scales, at most, per sum of squares */
 
 struct work {
     const struct moe_source *src;
     struct moe_gguf_fold *f;
-    uint64_t *fits;      /* [n_tensors] bit k: block scales bear a shift by SHIFT_LEAST + k */
-    uint64_t *exact;     /* [n_tensors] the same, and none is rounded */
+    uint64_t *fits;      /* [n_tensors] bit k: a shift by SHIFT_LEAST + k costs at most ROUNDING_MOST */
+    uint64_t *exact;     /* [n_tensors] bit k: that shift rounds no block scale */
     int16_t *least;      /* [n_tensors] moe_gguf_least_power */
-    int16_t *whole;      /* [n_tensors] moe_gguf_exact_power of INT4 */
-    int64_t *todo, n;    /* weights whose block scales are read */
+    int16_t *whole;      /* [n_tensors] moe_gguf_exact_power, of INT4 */
+    int64_t *todo, n;    /* [n] the tensors whose block scales are read */
     uint8_t *buf;        /* [slots][CHUNK] */
-    bool *bad;           /* [units] has a weight that does not bear the shift tried */
-    double *weights;     /* [units] how many are in it */
+    /* A unit is all tensors of one role in one layer (unit_of). */
+    bool *bad;           /* [units] a tensor of it does not fit the power that is tried */
+    double *weights;     /* [units] the number of its NVFP4 weights */
     struct moe_progress *progress;
     const struct moe_cancel *cancel;
 };
@@ -71,7 +73,7 @@ static const struct group { enum moe_role place; uint32_t readers; } groups[] = 
 
 static bool has(uint32_t roles, const struct moe_tensor *t) { return roles >> t->role & 1; }
 
-/* The exponent of a global scale that is a power of two. */
+/* *e: the exponent of t's global scale as a factor; false when that is not a power of two. */
 static bool exponent(const struct moe_tensor *t, int *e)
 {
     bool power = t->global > 0 && isfinite(t->global) && frexpf(t->global, e) == 0.5f;
@@ -81,7 +83,7 @@ static bool exponent(const struct moe_tensor *t, int *e)
 
 static bool is_nvfp4(const struct work *x, int64_t i) { return x->f->type[i] == MOE_GGUF_NVFP4; }
 
-/* Has values that are all but zero: no shift is asked of its block scales. */
+/* Whether all values are almost zero, so that its block scales need no shift. */
 static bool near_zero(const struct moe_tensor *t)
 {
     int e;
@@ -102,7 +104,8 @@ void moe_gguf_shift_of(int by, struct moe_gguf_shift *s)
     s->exact[127] = false;
 }
 
-/* Of block scales that occur so often, which shifts cost next to nothing, and which nothing at all. */
+/* For block scales that occur count[c] times each: the shifts that cost at most ROUNDING_MOST, and in *exact
+ * those that round nothing, as bits. */
 static uint64_t bearable(const uint64_t count[128], uint64_t *exact)
 {
     uint64_t fits = 0;
@@ -125,7 +128,7 @@ static uint64_t bearable(const uint64_t count[128], uint64_t *exact)
     return fits;
 }
 
-/* Whether every code of a weight of NVFP4 is 0: scales say nothing about such a weight. */
+/* *zero: whether every code of an NVFP4 weight is 0 or -0, so that its scales do not matter. */
 static enum moe_code all_zero(const struct work *x, const struct moe_tensor *t, uint8_t *buf, bool *zero,
                               struct moe_err *err)
 {
@@ -190,7 +193,7 @@ static int64_t unit_of(const struct moe_tensor *t)
     return (int64_t)(t->layer + 1) * MOE_ROLE_COUNT + t->role;
 }
 
-/* A weight as Q6_K, or as BF16 where rows are not a whole number of its blocks. */
+/* Makes an NVFP4 weight Q6_K, or BF16 where rows are not a whole number of Q6_K's blocks. */
 static void drop(struct work *x, int64_t i, enum moe_gguf_why why)
 {
     const struct moe_tensor *t = &x->src->tensors[i];
@@ -207,7 +210,7 @@ static void drop_unit(struct work *x, int64_t i, enum moe_gguf_why why)
         if (x->src->tensors[k].role == first->role && is_nvfp4(x, k)) drop(x, k, why);
 }
 
-/* Whether a weight can be NVFP4 in the file at all. */
+/* Whether a weight cannot be NVFP4 in the file, whatever the powers; *why is then set. */
 static bool hopeless(const struct moe_tensor *t, enum moe_outtype o, enum moe_gguf_why *why)
 {
     int e;
@@ -240,8 +243,8 @@ static bool bears(const struct work *x, int64_t i, int shift)
     return shift >= SHIFT_LEAST && shift <= SHIFT_MOST && (x->fits[i] >> (shift - SHIFT_LEAST) & 1);
 }
 
-/* Marks the units of tensors first .. end - 1 that have a weight among these roles which does not bear n.
- * Returns how many weights are in the rest. */
+/* For the units of these roles among the tensors first .. end - 1, sets whether they are bad under power n.
+ * Returns how many NVFP4 weights are in the others. */
 static double try_power(struct work *x, int64_t first, int64_t end, uint32_t roles, int n)
 {
     double kept = 0;
@@ -264,8 +267,8 @@ static double try_power(struct work *x, int64_t first, int64_t end, uint32_t rol
     return kept;
 }
 
-/* The exponent that keeps the most weights NVFP4, the nearest to 0 of several; `fixed`: 0.  Units that do not
- * bear it are not NVFP4 then. */
+/* The power n that keeps the most weights NVFP4, the one nearest to 0 if there are several; with `fixed` it
+ * is 0.  Units that do not fit it get another type. */
 static int choose_power(struct work *x, int64_t first, int64_t end, uint32_t roles, bool fixed)
 {
     double most = 0;
@@ -319,7 +322,7 @@ static bool is_small(const struct work *x, int64_t i)
     return (type == MOE_GGUF_Q6_K || type == MOE_GGUF_Q4_0) && x->f->power[i] < x->least[i];
 }
 
-/* Of a tensor that has one, and of a whole stack of experts where one of them is small: BF16. */
+/* Makes a tensor with such scales BF16, and with it all experts of its stack. */
 static void widen_small(struct work *x)
 {
     struct moe_gguf_dropped *d = &x->f->dropped[MOE_GGUF_SMALL];
@@ -335,14 +338,15 @@ static void widen_small(struct work *x)
     }
 }
 
-/* What is F16 and takes a power of two might leave that type's range: as F32 it is exact. */
+/* Makes an F16 tensor that is multiplied by a power of two F32, where it is exact; it might leave F16's
+ * range. */
 static void widen_f16(struct work *x)
 {
     for (int64_t i = 0; i < x->src->n_tensors; i++)
         if (x->f->type[i] == MOE_GGUF_F16 && x->f->power[i]) x->f->type[i] = MOE_GGUF_F32;
 }
 
-/* Which weights have block scales that the file holds rounded. */
+/* Marks the weights of which the file may hold rounded block scales. */
 static void mark_inexact(struct work *x)
 {
     for (int64_t i = 0; i < x->src->n_tensors; i++) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/gguf-meta.c - the pairs that llama.cpp's deepseek2 loader reads, in the order
- * of convert_hf_to_gguf.py. */
+/* convert/gguf-meta.c - the metadata that llama.cpp's deepseek2 loader reads, in the order of
+ * convert_hf_to_gguf.py. */
 #include "convert/gguf-internal.h"
 
 #include <inttypes.h>
@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Numbers that GGUF files give to these. */
+/* The numbers by which GGUF files name these. */
 enum {
     FILE_TYPE_F32 = 0,
     FILE_TYPE_F16 = 1,
@@ -25,7 +25,7 @@ static void str(struct moe_gguf_meta *m, const char *key, const char *s)
     moe_gguf_str(m, key, s, strlen(s));
 }
 
-/* "14.7" -> "15", "4.2" -> "4.2", as gguf-py rounds: at least two digits. */
+/* A count with its unit, rounded as gguf-py does to at least two digits: 14.7e9 is "15B", 4.2e9 "4.2B". */
 static void rounded_count(double n, char out[32])
 {
     static const struct {
@@ -40,7 +40,8 @@ static void rounded_count(double n, char out[32])
     snprintf(out, 32, "%.*f%c", digits < 2 ? (int)(2 - digits) : 0, v, scale[i].suffix);
 }
 
-/* "384x15B": experts, and the parameters of all the rest and one expert of each layer. */
+/* Adds general.size_label, "384x15B": the number of experts, and the parameters of one expert of each layer
+ * and of all else. */
 static void size_label(struct moe_gguf_meta *m, const struct moe_gguf_plan *p, int64_t experts)
 {
     double shared = 0, expert = 0;
@@ -74,7 +75,7 @@ static uint64_t file_type(const struct moe_gguf_plan *p)
                 : FILE_TYPE_F32;
 }
 
-/* What the architecture has no key for. */
+/* MOE_UNSUPPORTED for a config that the architecture's keys cannot express. */
 static enum moe_code check_config(const struct moe_source *src, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
@@ -151,7 +152,7 @@ static enum moe_code model(struct moe_gguf_meta *m, const struct moe_source *src
                  ldexp(c->routed_scaling_factor, p->fold->routing));
     if (c->norm_topk_prob) moe_gguf_bool(m, "deepseek2.expert_weights_norm", true);
     NUMBERS(m, err, { "rope.dimension_count", c->qk_rope_head_dim });
-    /* A tenth of it: the loader divides by 0.1, for old files' sake. */
+    /* The loader divides this by 0.1, for the sake of old files. */
     if (c->yarn) moe_gguf_f32(m, "deepseek2.rope.scaling.yarn_log_multiplier", 0.1 * c->mscale_all_dim);
     return MOE_OK;
 }

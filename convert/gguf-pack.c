@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/gguf-pack.c - our nibbles in ggml's order: codes move, none changes. */
+/* convert/gguf-pack.c - rows of 4-bit codes in ggml's block formats: codes are moved, and none is changed. */
 #include "convert/gguf-internal.h"
 
 #include "kernels/scalar.h"
@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-/* 8 nibbles, the first lowest -> 8 bytes, each with one nibble low. */
+/* Spreads 8 nibbles, the first one lowest, to the low halves of 8 bytes. */
 static uint64_t spread(uint32_t v)
 {
     uint64_t x = v;
@@ -21,13 +21,13 @@ static void store64(uint8_t *p, uint64_t v)
     for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
 }
 
-/* Of 16 codes in 8 bytes: whether one is other than 0 or -0. */
+/* Whether any of 16 codes in 8 bytes is neither 0 nor -0. */
 static bool any_value(const uint8_t *codes)
 {
     return ((moe_load_le32(codes) | moe_load_le32(codes + 4)) & 0x77777777u) != 0;
 }
 
-/* Sum of the squares of 16 codes. */
+/* The sum of the squares of 16 e2m1 codes. */
 static double squares(const uint8_t *codes)
 {
     double sum = 0;
@@ -38,7 +38,7 @@ static double squares(const uint8_t *codes)
     return sum;
 }
 
-/* Source: block_nvfp4 in ggml-common.h; checked against gguf-py's NVFP4. */
+/* The format is block_nvfp4 of ggml-common.h; a test compares with gguf-py's NVFP4. */
 bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales, const struct moe_gguf_shift *shift,
                          int64_t cols, uint8_t *out, int64_t *rounded)
 {
@@ -61,7 +61,7 @@ void moe_gguf_weigh_nvfp4(const uint8_t *codes, const uint8_t *scales, const str
 {
     for (int64_t b = 0; b < cols / 16; b++) {
         uint8_t c = scales[b] & 0x7f;
-        if (shift->code[c] == MOE_GGUF_NO_SCALE) continue; /* is refused */
+        if (shift->code[c] == MOE_GGUF_NO_SCALE) continue; /* moe_gguf_pack_nvfp4 fails for it */
         double v = (double)moe_e4m3_to_f32(c), w = squares(codes + 8 * b);
         double d = shift->exact[c] ? 0 : v - ldexp((double)moe_e4m3_to_f32(shift->code[c]), -shift->by);
         *num += w * d * d;
@@ -69,7 +69,7 @@ void moe_gguf_weigh_nvfp4(const uint8_t *codes, const uint8_t *scales, const str
     }
 }
 
-/* Nearest, ties to even; at most 65504 in magnitude.  False when the result is not the value. */
+/* *h: v, at most 65504 in magnitude, rounded to F16 (nearest, ties to even).  False when it is not exact. */
 static bool to_f16(double v, uint16_t *h)
 {
     double a = fabs(v);
@@ -92,7 +92,7 @@ double moe_gguf_f16(double v)
     return (double)moe_f16_to_f32(h);
 }
 
-/* Sum of the squares of 32 codes q + 8. */
+/* The sum of the squares of 32 INT4 values q, stored as q + 8. */
 static double squares_int4(const uint8_t *codes)
 {
     static const uint8_t square[16] = { 64, 49, 36, 25, 16, 9, 4, 1, 0, 1, 4, 9, 16, 25, 36, 49 };
@@ -126,16 +126,20 @@ int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const float *scales, int power,
 
 /* ---- Q6_K ----
  *
- * A value e2m1 * s, s = e4m3 * factor, becomes d * scale * q with q = 2 * e2m1 * t, t 1 or 2, so that codes
- * are exact and s is 2 d k with k = scale * t: whole numbers up to 127, even ones up to 254.  An e4m3 number
- * is m * 2^e, m of 8 to 15.  With a k of 16 m for the largest of the 16, all that are up to 4 exponents
- * smaller have whole k, too, and nothing is lost but what d loses as an F16: nothing where factor is a power
- * of two, else up to 2^-12, and more where d is below 2^-14.  Other multiples of m, from 8 m on, give d
- * another mantissa, which may round better; those below make d larger, for weights so small that F16 has few
- * bits left.  Where scales are farther apart and that is not enough, the largest is put on other numbers. */
+ * 256 values share d, an F16, and each 16 of them have an int8 scale.  A value e2m1 * s with s = e4m3 *
+ * factor is written as d * scale * q with q = 2 * e2m1 * t, where t is 1 or 2.  So the codes are exact, and
+ * s is approximated by 2 d k with k = scale * t, which can be every whole number up to 127 and every even
+ * one up to 254.
+ *
+ * An e4m3 number is m * 2^e with m from 8 to 15.  If d is chosen so that the largest of the 16 values of s
+ * has k = 16 m, all that are up to 4 exponents smaller have a whole k too, and the only loss is that of
+ * rounding d to F16: nothing where factor is a power of two, else a relative 2^-12 at most, and more where d
+ * is below 2^-14.  The other multiples of m from 8 m to 15 m give d another mantissa, which may lose less. 
+ * Those from m to 7 m give a larger d, for weights so small that F16 has few bits left.  Where the values of
+ * s are farther apart and none of these is good enough, other numbers k are tried for the largest. */
 
-enum { SUPER = 16, K_MOST = 254 }; /* blocks under one d */
-#define ENOUGH 0x1p-24             /* of squares: what rounding d alone may cost */
+enum { SUPER = 16, K_MOST = 254 }; /* SUPER: scales under one d; K_MOST: the largest k */
+#define ENOUGH 0x1p-24             /* a squared error, relative to the squares, that ends the search for d */
 
 static int nearest_k(double k)
 {
@@ -144,7 +148,7 @@ static int nearest_k(double k)
     return n > 127 ? 2 * (int)(k / 2 + 0.5) : n;
 }
 
-/* Squared error of scales s with these weights when 2 d is two_d; stops above `least`. */
+/* The squared error of scales s, weighted by w, when 2 d is two_d; the sum stops once it is `least`. */
 static double try_d(const double s[SUPER], const double w[SUPER], double two_d, double least)
 {
     double num = 0, inverse = two_d > 0 ? 1 / two_d : 0;
@@ -155,8 +159,9 @@ static double try_d(const double s[SUPER], const double w[SUPER], double two_d, 
     return num;
 }
 
-/* A choice of d for scales s * factor, s >= 0. */
-struct choice { const double *s, *w; double factor, largest, num; uint16_t best; }; /* num: error of s */
+/* The search for a d for the scales s * factor, s >= 0.  largest: the largest s with a weight; best: the
+ * best d so far, as an F16; num: the squared error of s under it. */
+struct choice { const double *s, *w; double factor, largest, num; uint16_t best; };
 
 static void try_top(struct choice *c, int top)
 {
@@ -186,7 +191,7 @@ static uint16_t choose_d(const double s[SUPER], const double w[SUPER], double fa
     return c.best;
 }
 
-/* The 6 bits of value i of 256 into the block's 192 bytes of them. */
+/* Puts the 6 bits of value i of 256 into the first 192 bytes of a block. */
 static void put_q(uint8_t *out, int i, int q)
 {
     int half = i / 128, l = i % 128;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/gguf-plan.c - llama.cpp's names, shapes and types for our tensors. */
+/* convert/gguf-plan.c - the tensors of the GGUF file, with llama.cpp's names and shapes. */
 #include "convert/gguf-internal.h"
 
 #include <math.h>
@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The name after "blk.L.".  f32: llama.cpp keeps it in F32 whatever the rest is.  inputs: its loader has
- * a place for input scales. */
+/* The name of each role, for those in layers without "blk.L.".  f32: llama.cpp keeps it in F32, whatever the
+ * file's type.  inputs: llama.cpp's loader accepts input scales for it. */
 static const struct { const char *name; bool vector, f32, inputs; } table[MOE_ROLE_COUNT] = {
     [MOE_ROLE_EMBED]       = { "token_embd.weight",         false, false, false },
     [MOE_ROLE_NORM]        = { "output_norm.weight",        true,  true,  false },
@@ -38,15 +38,15 @@ static const struct { const char *name; bool vector, f32, inputs; } table[MOE_RO
 
 bool moe_gguf_keeps_f32(enum moe_role role) { return table[role].f32; }
 
-/* A weight that is divided by a power of two reads inputs that are multiplied by it; but
- * down's is in what follows. */
+/* Where a weight is divided by a power of two its inputs are multiplied by it.  This does not hold of
+ * experts' down, whose output is multiplied instead, by the factor of routing weights. */
 float moe_gguf_input_scale(const struct moe_gguf_plan *p, const struct moe_source *src, int64_t i)
 {
     const struct moe_tensor *t = &src->tensors[i];
-    bool down = t->role == MOE_ROLE_EXPERT_DOWN; /* the other downs have no power */
+    bool down = t->role == MOE_ROLE_EXPERT_DOWN; /* other weights of the role down have power 0 */
     if (t->plane[MOE_PLANE_INPUT].file < 0) return 1.0f;
     float v = t->reciprocal ? 1.0f / t->input_scale : t->input_scale;
-    return v == 1.0f ? v : ldexpf(v, down ? 0 : -p->fold->power[i]); /* 1: nothing was calibrated */
+    return v == 1.0f ? v : ldexpf(v, down ? 0 : -p->fold->power[i]); /* 1 stands for no calibration */
 }
 
 static struct moe_gguf_tensor *add(struct moe_gguf_plan *p, int layer, const char *name, uint32_t type,
@@ -65,8 +65,9 @@ static struct moe_gguf_tensor *add(struct moe_gguf_plan *p, int layer, const cha
     return t;
 }
 
-/* The F32 tensor "X.input_scale" of tensor number `of`, "X.weight", which n tensors of the model from `first`
- * on make, where one is other than 1: without activations that were looked at there is nothing to say. */
+/* Adds the F32 tensor "X.input_scale" [n] for tensor number `of`, "X.weight", which is made from n tensors of
+ * the model, `first` and every stride-th after it.  Adds nothing when all input scales are 1, which stands
+ * for no calibration. */
 static void add_inputs(struct moe_gguf_plan *p, const struct moe_source *src, int64_t of, int64_t first,
                        int64_t stride, int64_t n)
 {
@@ -97,7 +98,8 @@ static void add_dense(struct moe_gguf_plan *p, const struct moe_source *src, int
     add_inputs(p, src, p->to[i], i, 1, 1);
 }
 
-/* Experts of a layer lie one after the other, three tensors each; the first of them makes the stack. */
+/* The experts of a layer follow each other in the source, three tensors each.  Expert 0 adds the stack of all
+ * experts; the others must have its type. */
 static enum moe_code add_expert(struct moe_gguf_plan *p, const struct moe_source *src, int64_t i,
                                 struct moe_err *err)
 {
@@ -125,7 +127,7 @@ enum moe_code moe_gguf_plan(struct moe_gguf_plan *p, const struct moe_source *sr
                             const struct moe_gguf_fold *fold, struct moe_err *err)
 {
     int64_t most = 0;
-    /* and v_b or input scales */
+    /* each tensor may bring a second one, v_b or its input scales */
     for (int64_t i = 0; i < src->n_tensors; i++) most += src->tensors[i].expert > 0 ? 0 : 2;
     *p = (struct moe_gguf_plan){ .t = calloc((size_t)most + 1, sizeof *p->t),
                                  .to = malloc(((size_t)src->n_tensors + 1) * sizeof *p->to),

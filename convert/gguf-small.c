@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* convert/gguf-small.c - weights whose scales are too small for the F16 numbers of ggml's Q6_K and Q4_0.
  *
- * Below 2^-14 an F16 has fewer and fewer bits, below 2^-25 none: an expert whose weights are small would be
- * rounded away.  The type of a tensor is part of the file's head, so it has to be known before the first
- * weight is written: what rounding will cost is estimated from how often each scale occurs, which takes the
- * scales alone.  What it does cost is measured while the weights are packed. */
+ * Below 2^-14 an F16 has fewer and fewer bits, and below 2^-25 it is 0, so the weights of an expert that are
+ * small would be lost.  The type of a tensor is part of the file's head and must be known before the first
+ * weight is written.  So the error of rounding the scales is estimated beforehand from how often each scale
+ * occurs, without reading codes.  The true error is measured while the weights are packed. */
 #include "convert/gguf-internal.h"
 
 #include "kernels/scales.h"
 
 #include <math.h>
 
-enum { POWER_LEAST = -64, POWER_MOST = 320 }; /* of what the values of a float32 could be multiplied by */
+enum { POWER_LEAST = -64, POWER_MOST = 320 }; /* the powers of two that are tried */
 
 void moe_gguf_count_scales(const struct moe_tensor *t, const uint8_t *scales, size_t n, uint64_t count[256])
 {
@@ -29,8 +29,8 @@ static double rounding(double v)
     return d * d;
 }
 
-/* Of a block scale s times the factor as a multiple of Q6_K's d, the largest d that is tried: s
- * over twice its mantissa. */
+/* The squared error of the block scale s * factor as a multiple of Q6_K's d, under the largest d that
+ * moe_gguf_pack_q6_k tries: s * factor over twice the mantissa (8 to 15) of s. */
 static double q6_k_error(double s, double factor)
 {
     int e;
@@ -38,7 +38,9 @@ static double q6_k_error(double s, double factor)
     return rounding(s * factor / per) * per * per;
 }
 
-/* Of a BF16 scale with this exponent: the step there may be that of the number itself, or wider. */
+/* The expected squared error of a BF16 scale from `least`, a power of two, to 2 * least as an F16 of step
+ * 2^-24: 0 where BF16's own step is no smaller, the square of the scale where it becomes 0, else that of
+ * rounding to this step. */
 static double q4_0_error(double least)
 {
     double step = 0x1p-24;
@@ -46,7 +48,7 @@ static double q4_0_error(double least)
     return least < step / 4 ? least * least : step * step / 12;
 }
 
-/* Whether a weight times 2^power is held to MOE_GGUF_ERROR_MOST. */
+/* Whether a weight times 2^power has an expected relative error of at most MOE_GGUF_ERROR_MOST. */
 static bool holds(const struct moe_tensor *t, const uint64_t count[256], int power)
 {
     double num = 0, den = 0, global = (double)t->global;
@@ -64,17 +66,18 @@ static bool holds(const struct moe_tensor *t, const uint64_t count[256], int pow
 int moe_gguf_exact_power(const struct moe_tensor *t, const uint64_t count[256])
 {
     int c = 0;
-    if (moe_dtypes[t->type].scale == MOE_SCALE_F16) return 0; /* they are F16 numbers; larger ones are, too */
+    if (moe_dtypes[t->type].scale == MOE_SCALE_F16) return 0; /* F16 scales are exact at this and more */
     while (c < 255 && !count[c]) c++;
-    /* 2^(c - 127) has 7 bits below it, and 2^-24 is the last of an F16; 0: smaller still */
+    /* c is the smallest exponent.  BF16 has 7 bits below 2^(c - 127), of which the last must not be below
+     * 2^-24, the last of F16.  c = 0 is a subnormal, whose bits are smaller still. */
     return c ? 110 - c : POWER_MOST;
 }
 
 int moe_gguf_least_power(const struct moe_tensor *t, const uint64_t count[256])
 {
-    /* F16's grid above a power of two holds what that below it holds */
+    /* A larger power never increases the error, so a binary search finds the least. */
     int least = POWER_LEAST, most = POWER_MOST;
-    /* F16 scales as they are lose nothing, however small */
+    /* F16 scales are exact without a power, however small they are */
     if (moe_dtypes[t->type].scale == MOE_SCALE_F16) most = 0;
     if (holds(t, count, least)) return least;
     while (most - least > 1) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/gguf-tokenizer.c - K2's tiktoken ranks as GGUF's "gpt2" tokenizer: tokens spelled in its alphabet,
- * merges found from ranks.  What convert_hf_to_gguf.py derives, without its Python packages. */
+/* convert/gguf-tokenizer.c - K2's tiktoken ranks as GGUF's "gpt2" tokenizer: tokens are spelled in GPT-2's
+ * alphabet, and merges are found from the ranks.  The result is what convert_hf_to_gguf.py derives. */
 #include "convert/gguf-internal.h"
 
 #include "base/buffer.h"
@@ -17,11 +17,11 @@ enum {
     TOKEN_CONTROL = 3,
     TOKEN_USER_DEFINED = 4,
     TOKEN_UNUSED = 5,
-    SLOTS = 256 /* of special tokens in K2's tokenization code */
+    SLOTS = 256 /* ids that K2's tokenization code reserves for special tokens */
 };
 
-/* GPT-2's alphabet: printable bytes stand for themselves, the others, in order, for U+0100 and on.
- * UTF-8 of each byte's letter. */
+/* GPT-2's alphabet, which has a letter for each byte: printable bytes are their own letters, the others, in
+ * order, are U+0100 and on.  utf8[b] is the letter of byte b in UTF-8, len[b] its bytes. */
 struct alphabet { char utf8[256][2]; unsigned char len[256]; };
 
 static void fill_alphabet(struct alphabet *a)
@@ -49,7 +49,7 @@ static int32_t count_ranks(const struct moe_tokenizer *t)
     return n;
 }
 
-/* A slot beyond those that K2's tokenization code makes, which our reader names all the same. */
+/* Whether an id is beyond those that K2's tokenization code reserves; the tokenizer here names these too. */
 static bool unused(int32_t id, int32_t ranks, const char *name, size_t len)
 {
     char made[64];
@@ -57,8 +57,8 @@ static bool unused(int32_t id, int32_t ranks, const char *name, size_t len)
     return id >= ranks + SLOTS && (size_t)n == len && !memcmp(made, name, len);
 }
 
-/* llama.cpp prints no control token and finds none in plain text; one that is user-defined it does both with,
- * as transformers does with an added token that is not special. */
+/* llama.cpp neither prints control tokens nor finds them in plain text.  It does both with user-defined
+ * tokens, as transformers does with added tokens that are not special. */
 static int token_type(const struct moe_tokenizer *t, int32_t id, int32_t ranks)
 {
     char room[MOE_TOKEN_ROOM];
@@ -126,8 +126,8 @@ static void special_ids(struct moe_gguf_meta *m, const struct moe_config *c)
     if (c->pad_token_id >= 0) moe_gguf_u32(m, "tokenizer.ggml.padding_token_id", (uint64_t)c->pad_token_id);
 }
 
-/* A file of the tokenizer: in a checkpoint beside the weights, in a container in tokenizer/, where it has to
- * be what the manifest lists. */
+/* The path of a file of the tokenizer.  A checkpoint has it beside the weights, a container in tokenizer/,
+ * where its digest is checked against the manifest. */
 static enum moe_code small_file(const struct moe_source *src, const char *name, char path[PATH_MAX],
                                 struct moe_err *err)
 {
@@ -138,8 +138,7 @@ static enum moe_code small_file(const struct moe_source *src, const char *name, 
     return moe_path_join(path, PATH_MAX, src->path, listed, err);
 }
 
-/* The template: in tokenizer_config.json a string, or a list with one named "default";
- * else chat_template.jinja. */
+/* The chat template in tokenizer_config.json: a string, or the one named "default" in a list; NULL: none. */
 static const char *template_in(const cJSON *config)
 {
     const cJSON *v = moe_json_get(config, "chat_template");
@@ -159,7 +158,7 @@ static enum moe_code chat(struct moe_gguf_meta *m, const struct moe_source *src,
     enum moe_exists there;
     MOE_TRY(small_file(src, "tokenizer_config.json", path, err));
     MOE_TRY(moe_json_read(path, (size_t)16 << 20, &config, err));
-    for (int i = 0; i < 2; i++) { /* only when the file says so */
+    for (int i = 0; i < 2; i++) { /* the keys are written only when the config has them */
         const cJSON *v = moe_json_get(config, i ? "add_eos_token" : "add_bos_token");
         if (cJSON_IsBool(v))
             moe_gguf_bool(m, i ? "tokenizer.ggml.add_eos_token" : "tokenizer.ggml.add_bos_token",

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The GGUF export: each tensor of the model encoded stripe by stripe, and the file as a whole. */
 #include "convert/gguf.h"
 
 #include "base/io.h"
@@ -14,14 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One worker: its buffers, and what it found out about the tensor at hand. */
+/* A worker's buffers, and what it measured of the present tensor. */
 struct worker {
     struct moe_rows rows;
     uint8_t *out;           /* a stripe as it is written */
-    float *row;             /* a row decoded back */
+    float *row;             /* a row of it, decoded again */
     uint8_t *head;          /* one head of k_b, transposed */
     bool decoded, rounded;
-    int64_t blocks;         /* of NVFP4, whose scale was rounded */
+    int64_t blocks;         /* NVFP4 blocks whose scale was rounded */
     double num, den;
 };
 
@@ -29,7 +30,7 @@ struct work {
     const struct moe_source *src;
     const struct moe_gguf_plan *plan;
     struct moe_gguf_writer *w;
-    char name[MOE_WORK_BYTES]; /* of the work, base/leftover.h */
+    char name[MOE_WORK_BYTES]; /* the work line (base/leftover.h) */
     struct moe_progress *progress;
     const struct moe_cancel *cancel;
     struct moe_gguf_result *r;
@@ -41,7 +42,7 @@ struct work {
 
 /* ---- a stripe in another form ---- */
 
-/* `n` values as F32 or BF16 (nearest, ties to even). */
+/* Encodes `n` values as F32 or BF16 (nearest, ties to even). */
 static void encode(uint32_t type, const float *x, int64_t n, uint8_t *out)
 {
     if (type == MOE_GGUF_F32) {
@@ -57,7 +58,7 @@ static void encode(uint32_t type, const float *x, int64_t n, uint8_t *out)
 
 static bool smaller_than_bf16(const struct moe_tensor *t) { return !moe_dtype_plain(t->type); }
 
-/* The stripe's values times 2^power, encoded: exact, but for what leaves a float's normal range. */
+/* Encodes rows of the stripe times 2^power.  This is exact for values that stay in float32's normal range. */
 static enum moe_code scaled(struct worker *k, uint32_t type, int64_t first_row, int64_t rows, int power,
                             struct moe_err *err)
 {
@@ -78,7 +79,7 @@ static enum moe_code scaled(struct worker *k, uint32_t type, int64_t first_row, 
                        power);
 }
 
-/* The error of the encoded stripe in k->out; nothing is lost from BF16 to BF16, or to F32. */
+/* Adds the error of the stripe that is encoded in k->out. */
 static void add_error(struct worker *k, uint32_t type)
 {
     const struct moe_kernels *kernels = moe_kernels();
@@ -98,7 +99,7 @@ static enum moe_code decoded_stripe(struct worker *k, uint32_t type, int power, 
 {
     MOE_TRY(moe_rows_decode(&k->rows, true, err));
     int64_t n = k->rows.w.rows * k->rows.w.cols;
-    /* only what is F16 in the model, too */
+    /* a tensor is F16 in the file only if it is F16 in the model */
     if (type == MOE_GGUF_F16) memcpy(k->out, k->rows.w.data, 2 * (size_t)n);
     else encode(type, k->rows.values, n, k->out);
     if (smaller_than_bf16(k->rows.t)) {
@@ -112,7 +113,7 @@ static enum moe_code refuse(struct worker *k, const char *what, struct moe_err *
 {
     const struct moe_tensor *t = k->rows.t;
     char name[128];
-    MOE_TRY(moe_rows_decode(&k->rows, true, err)); /* a NaN or Inf is the better reason */
+    MOE_TRY(moe_rows_decode(&k->rows, true, err)); /* when there is a NaN or Inf, this tells it instead */
     return moe_fail_at(err, MOE_UNSUPPORTED, k->rows.src->files[t->plane[0].file].name,
                        moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name), "%s", what);
 }
@@ -122,7 +123,7 @@ static double global_of(const struct moe_weight *w)
     return w->reciprocal ? 1 / (double)w->global : (double)w->global;
 }
 
-/* inexact: some block scales are rounded, and the error is measured. */
+/* inexact: block scales may be rounded, so the error is measured. */
 static enum moe_code nvfp4_stripe(struct worker *k, const struct moe_gguf_shift *shift, bool inexact,
                                   size_t row_bytes, struct moe_err *err)
 {
@@ -180,7 +181,8 @@ static enum moe_code q4_0_stripe(struct worker *k, int power, bool inexact, size
     return MOE_OK;
 }
 
-/* Rows of kv_b: a head's qk_nope rows become columns of its k_b, its v rows stay rows of v_b. */
+/* Writes rows of kv_b: the qk_nope rows of a head become columns of its part of k_b, its v rows are rows of
+ * v_b. */
 static enum moe_code split_stripe(struct work *x, struct worker *k, const struct moe_gguf_tensor *kb,
                                   struct moe_err *err)
 {
@@ -192,7 +194,7 @@ static enum moe_code split_stripe(struct work *x, struct worker *k, const struct
     for (int64_t r = 0, n; r < w->rows; r += n) {
         int64_t h = (k->rows.first + r) / (nope + v), i = (k->rows.first + r) % (nope + v);
         const uint8_t *row = k->out + (size_t)(r * rank) * e;
-        /* v rows lie together in v_b, too */
+        /* the v rows of a head are consecutive in v_b too, so they are written at once */
         n = i < nope ? 1 : nope + v - i < w->rows - r ? nope + v - i : w->rows - r;
         if (i >= nope) {
             if (power) MOE_TRY(scaled(k, kb->type, r, n, power, err));
@@ -269,7 +271,7 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
     return moe_cancel_check(x->cancel, err);
 }
 
-/* The input scales, small F32 tensors: one value for a matrix or for each expert of a stack. */
+/* Writes the F32 tensors of input scales: one value for a matrix, or one for each expert of a stack. */
 static enum moe_code write_inputs(struct work *x, struct moe_err *err)
 {
     const struct moe_gguf_plan *p = x->plan;
@@ -349,8 +351,9 @@ static void close_workers(struct work *x)
 
 /* ---- the file ---- */
 
-/* What would be in the way at the end, before anything of the model is read; under --resume the file may be
- * there already, unless a killed --force run was about to replace it. */
+/* Fails, before anything of the model is read, when a file at `out` would prevent the end.  Under --resume
+ * such a file may be what this same work wrote, which sets was_done, unless a --force run that was killed
+ * was about to replace it. */
 static enum moe_code begin(struct work *x, const char *out, const struct moe_gguf_options *o,
                            struct moe_err *err)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/gguf.h - a model as one GGUF file of the "deepseek2" architecture, as llama.cpp's
- * convert_hf_to_gguf.py writes it.  docs/reference/gguf.md says which bits go where, and what is exact. */
+/* convert/gguf.h - writes a model as one GGUF file of the architecture "deepseek2", as llama.cpp's
+ * convert_hf_to_gguf.py does.  docs/reference/gguf.md says which bits go where, and what is exact. */
 #ifndef MOE_CONVERT_GGUF_H
 #define MOE_CONVERT_GGUF_H
 
@@ -9,16 +9,21 @@
 #include "base/progress.h"
 #include "formats/container/container.h"
 
-/* What becomes of weights that are not BF16 or F32 (those stay what they are).  AUTO: NVFP4 stays NVFP4
- * where its global scale can go into other exponents, and is Q6_K elsewhere, or BF16 where rows are not a
- * multiple of 256; INT4 is Q4_0, the rest is decoded to BF16.  Q6_K: the same without NVFP4.  BF16 and F32:
- * all are decoded to that. */
+/* The type of weights that are neither BF16, F16 nor F32 in the model (those keep their type).
+ * AUTO: an NVFP4 weight stays NVFP4 where its global scale can be moved into other numbers (gguf-fold.c);
+ * else
+ *   it becomes Q6_K, or BF16 where rows are not a multiple of 256.  INT4 becomes Q4_0, all other types BF16.
+ * Q6_K: the same, but no weight is NVFP4.
+ * BF16, F32: all are decoded to this type. */
 enum moe_outtype { MOE_OUT_AUTO, MOE_OUT_BF16, MOE_OUT_F32, MOE_OUT_Q6_K };
 
-/* Why what is NVFP4 in the model is not what was asked for: Q6_K was; its rows are not a multiple of
- * 64 (Q6_K: 256); its global scale is not a power of two; it is one, and neither block scales nor
- * anything else can take it.  SMALL: it would be Q6_K, or INT4 would be Q4_0, but scales are too
- * small for F16: it is BF16. */
+/* Why a weight that is NVFP4 in the model is another type in the file.
+ * ASKED: outtype is Q6_K.
+ * ROWS: its rows are not a multiple of 64 (for Q6_K: of 256).
+ * GLOBAL: its global scale is not a power of two.
+ * RANGE: the global scale is a power of two, but neither block scales nor other numbers can take it.
+ * SMALL: it, or an INT4 weight, is BF16 because its scales are too small for the F16 scales of Q6_K or
+ * Q4_0. */
 enum moe_gguf_why {
     MOE_GGUF_ASKED,
     MOE_GGUF_ROWS,
@@ -27,43 +32,47 @@ enum moe_gguf_why {
     MOE_GGUF_SMALL,
     MOE_GGUF_WHYS
 };
-/* Tensors of the file; the first one in the model (SMALL: the first expert that is why). */
+/* n: how many tensors of the file this concerns; first: the first of them in the model, as an index (SMALL:
+ * the first tensor whose scales are too small). */
 struct moe_gguf_dropped { int64_t n, first; };
 
-/* The relative error of one tensor of the model (one expert of a stack) above which AUTO writes another type,
- * and callers warn.  NVFP4 itself has one of about 0.095 to what it was quantized from. */
+/* The largest relative error of a tensor of the model (one expert of a stack) that AUTO accepts before it
+ * chooses another type, and above which callers warn.  For comparison, NVFP4 has one of about 0.095 to the
+ * values that it was quantized from. */
 #define MOE_GGUF_ERROR_MOST 0.01
 
 struct moe_gguf_options {
     enum moe_write_mode mode;  /* RESUME starts over: a copy keeps no journal */
     enum moe_outtype outtype;
-    uint64_t memory;           /* bytes of peak_rss to stay below; 0: half of what the machine has free */
-    bool dry_run;              /* fill in the first line of the result, and stop */
+    /* the peak resident memory of the process stays below so many bytes; 0: below what it has now and half of
+     * what the machine has free */
+    uint64_t memory;
+    bool dry_run;              /* write nothing; of the result only what the plan gives is set */
     const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
 };
 
 struct moe_gguf_result {
     uint64_t input_bytes, output_bytes, memory_bytes;
-    int64_t tensors;           /* in the file, scales counted */
+    int64_t tensors;           /* tensors of the file, those of input scales included */
     int64_t nvfp4, q6_k;       /* tensors in the file of these types */
     int64_t blocks_rounded;    /* NVFP4 blocks whose scale the file does not hold exactly */
-    /* tensors of the model that become BF16, F32 or Q6_K and were something smaller */
+    /* tensors of the model that are BF16, F32 or Q6_K in the file and of a smaller type in the model */
     int64_t decoded;
     struct moe_gguf_dropped dropped[MOE_GGUF_WHYS];
     /* tensors of the model with a value or scale that the file does not hold exactly */
     int64_t rounded;
     /* over all tensors that are decoded or have a scale rounded: sqrt(sum (w - w')^2 / sum w^2) */
     double relative_error;
-    double worst_error;        /* the same of the one tensor of the model that is held worst */
-    int64_t worst;             /* which; -1: all are held exactly */
-    /* an earlier run left the file whole: it got its name, and nothing was decoded now */
+    double worst_error;        /* the largest relative error of a single tensor of the model */
+    int64_t worst;             /* the index of that tensor; -1: all are exact */
+    /* an earlier run had finished the file, which now at most got its name; nothing was decoded */
     bool was_done;
     bool no_tokenizer;         /* the model has no tiktoken.model: the file says "none" */
 };
 
-/* Write `out`: whole or not at all, the same bytes at any number of threads.  MOE_UNSUPPORTED: a shape,
- * rotary scaling or mix of types that GGUF cannot say.  MOE_VERIFY, MOE_NONFINITE: the model is damaged.
- * pool and progress may be NULL. */
+/* Writes the file `out`, complete or not at all; its bytes do not depend on the number of threads.
+ * MOE_UNSUPPORTED for a shape, a rotary scaling or a mix of types that GGUF cannot express; MOE_VERIFY and
+ * MOE_NONFINITE when the model is damaged.  pool and progress may be NULL. */
 enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, const struct moe_gguf_options *o,
                               struct moe_pool *pool, struct moe_progress *progress, struct moe_gguf_result *r,
                               struct moe_err *err);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The head of a GGUF file, as JSON and printed. */
 #include "convert/inspect-gguf.h"
 
 #include "base/re.h"
@@ -28,13 +29,13 @@ static cJSON *item(enum moe_gguf_value type, const struct moe_gguf_scalar *v)
     char digits[32];
     if (type == MOE_GGUF_BOOL) return cJSON_CreateBool(v->whole != 0);
     if (type == MOE_GGUF_FLOAT64) return cJSON_CreateNumber(v->number);
-    /* as digits: a double does not hold all of them */
+    /* written as digits, because a double does not hold every integer of 64 bits */
     if (type == MOE_GGUF_U64) snprintf(digits, sizeof digits, "%" PRIu64, (uint64_t)v->whole);
     else snprintf(digits, sizeof digits, "%" PRId64, v->whole);
     return cJSON_CreateRaw(digits);
 }
 
-/* JSON has no number that is none. */
+/* A text for a number that JSON does not have. */
 static const char *not_finite(double v) { return isnan(v) ? "NaN" : v > 0 ? "Infinity" : "-Infinity"; }
 
 static bool add_value(cJSON *to, const char *key, enum moe_gguf_value type, const struct moe_gguf_scalar *v)
@@ -46,7 +47,8 @@ static bool add_value(cJSON *to, const char *key, enum moe_gguf_value type, cons
     return moe_json_add(to, key, item(type, v));
 }
 
-/* An array's first elements: strings go through an object, which is where text with any bytes can be put. */
+/* Adds an array's first elements.  They are made as members of an object, because only the function for
+ * members takes text with arbitrary bytes. */
 static bool add_first(cJSON *o, const struct moe_gguf_pair *p)
 {
     cJSON *first = moe_json_add_array(o, "first"), *bag = cJSON_CreateObject();
@@ -77,7 +79,7 @@ static bool add_metadata(cJSON *j, const struct moe_gguf_head *h)
     return ok;
 }
 
-/* Bytes of tensors whose type this build does not know are not known either: null. */
+/* Adds "bytes"; null for tensors of a type that this build does not know. */
 static bool add_bytes(cJSON *o, bool known, uint64_t bytes)
 {
     return known ? moe_json_add_i64(o, "bytes", (int64_t)bytes) != NULL
@@ -166,7 +168,7 @@ static enum moe_code list_tensors(cJSON *j, const struct moe_gguf_head *h, const
 
 /* ---- for people ---- */
 
-/* "1.5 GiB"; "bytes unknown" for null. */
+/* The text for "bytes": "1.5 GiB", or for null that they are unknown. */
 static const char *size_text(const cJSON *o, char room[16])
 {
     const cJSON *bytes = moe_json_get(o, "bytes");
@@ -174,7 +176,7 @@ static const char *size_text(const cJSON *o, char room[16])
                  : "bytes unknown (a type that this build does not know)";
 }
 
-/* A value as its JSON, between quotes where it is text. */
+/* Prints a value as JSON, so text is between quotes. */
 static bool print_value(const char *key, const cJSON *v)
 {
     const cJSON *type = moe_json_get(v, "type"), *count = moe_json_get(v, "count");

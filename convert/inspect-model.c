@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a model is beyond its tensors: attention, context, tokenizer, how it was
- * quantized; and layer by layer. */
+/* What a model is beyond its tensors (attention, context, tokenizer, how it was quantized), and the list of
+ * its layers. */
 #include "convert/inspect.h"
 
 #include "formats/container/container.h"
@@ -47,7 +47,7 @@ static enum moe_code no_memory(struct moe_err *err)
     return moe_fail(err, MOE_NOMEM, "no memory for the summary");
 }
 
-/* The model's template by the name that --chat-template has for it; null for one that is not built in. */
+/* Adds the name that --chat-template has for the model's chat template; null for one that is not built in. */
 static enum moe_code add_template(cJSON *o, const struct moe_source *src, const struct moe_tokenizer *t,
                                   struct moe_err *err)
 {
@@ -62,8 +62,8 @@ static enum moe_code add_template(cJSON *o, const struct moe_source *src, const 
     return v ? MOE_OK : no_memory(err);
 }
 
-/* Nothing of a model's text is needed to look at its weights: what is wrong with the tokenizer's files
- * is told, and no failure. */
+/* Adds "tokenizer".  Weights can be inspected without one, so what is wrong with its files is reported as
+ * "problem" and is no failure. */
 static enum moe_code add_tokenizer(cJSON *j, const struct moe_source *src, struct moe_tokenizer **t,
                                    struct moe_err *err)
 {
@@ -105,7 +105,7 @@ static const cJSON *quantization(const struct moe_source *src)
     return cJSON_IsObject(q) ? q : NULL;
 }
 
-/* A member of the manifest's "quantization", as it is there, or null. */
+/* Adds a copy of a member of the manifest's "quantization", or null. */
 static bool copy(cJSON *o, const char *as, const cJSON *from)
 {
     return moe_json_add(o, as, from ? cJSON_Duplicate(from, true) : cJSON_CreateNull());
@@ -136,7 +136,8 @@ enum moe_code moe_inspect_model(const struct moe_source *src, cJSON *j, struct m
 
 /* ---- layer by layer ---- */
 
-/* Whose error the manifest tells, by layer: rows[layer], NULL where it has none. */
+/* The errors that the manifest has for layers: rows[layer], NULL where it has none.  The caller frees the
+ * array; NULL without memory. */
 static const cJSON **errors_of(const struct moe_source *src)
 {
     const cJSON **rows = calloc((size_t)src->config.num_hidden_layers + 1, sizeof *rows),

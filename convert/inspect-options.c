@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The option table of moe-inspect, and its checks. */
 #include "convert/inspect-options.h"
 
 #include "base/io.h"
@@ -54,7 +55,7 @@ const struct moe_tool moe_inspect_tool = {
 
 /* ---- the checks ---- */
 
-/* `--tensors REGEX` without "=": the operand that is no model is the pattern. */
+/* For `--tensors REGEX` without "=", of two operands the one that is no model is the pattern. */
 static void find_pattern(struct moe_inspect_options *o)
 {
     if (!o->tensors || *o->tensors || o->run.argc != 2) return;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/inspect-options.h - what moe-inspect is asked for, and whether it can be. */
+/* convert/inspect-options.h - the options of moe-inspect, and their checks. */
 #ifndef MOE_CONVERT_INSPECT_OPTIONS_H
 #define MOE_CONVERT_INSPECT_OPTIONS_H
 
@@ -12,16 +12,16 @@ struct moe_inspect_options {
     bool layers, experts, verify, special;
 };
 
-/* What the command line says: the table of options points into it. */
+/* The options of the command line; the option table points into it. */
 extern struct moe_inspect_options moe_inspect_asked;
 extern const struct moe_tool moe_inspect_tool;
 
-/* One model, and a pattern that can be read: MOE_USAGE in a sentence.  Takes the pattern of `--tensors REGEX`
- * out of the operands. */
+/* MOE_USAGE unless there is one model, and a pattern, if any, that is a valid regular expression.  Takes the
+ * pattern of `--tensors REGEX` out of the operands. */
 enum moe_code moe_inspect_options_check(struct moe_inspect_options *o, struct moe_err *err);
-/* Whether it can be asked of a GGUF file, of which only the head is told: MOE_UNSUPPORTED. */
+/* MOE_UNSUPPORTED for options that a GGUF file does not serve, of which only the head can be shown. */
 enum moe_code moe_inspect_options_gguf(const struct moe_inspect_options *o, struct moe_err *err);
-/* Whether the questions to a model that is no GGUF file go together: MOE_USAGE. */
+/* MOE_USAGE for options that do not go together, when the model is no GGUF file. */
 enum moe_code moe_inspect_options_model(const struct moe_inspect_options *o, struct moe_err *err);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* What moe-inspect prints for people, and tokens for programs. */
 #include "convert/inspect-print.h"
 
 #include "base/cli/tool.h"
@@ -167,7 +168,7 @@ static void print_worst(const cJSON *worst)
                        number(w, "second"), number(w, "row"), number(w, "column"));
 }
 
-/* Whether a line of "differences" is of a tensor that was printed among the worst. */
+/* Whether a line of "differences" concerns a tensor that was printed among the worst. */
 static bool is_among(const cJSON *worst, const char *line)
 {
     for (const cJSON *w = worst ? worst->child : NULL; w; w = w->next) {
@@ -178,7 +179,7 @@ static bool is_among(const cJSON *worst, const char *line)
     return false;
 }
 
-/* The first `top` of a list of lines, without those of `worst`, which were printed already. */
+/* Prints the first `top` of a list of lines, without those for tensors of `worst`. */
 static void print_lines(const cJSON *lines, const cJSON *worst, int64_t top)
 {
     int64_t n = 0;
@@ -188,7 +189,7 @@ static void print_lines(const cJSON *lines, const cJSON *worst, int64_t top)
         fprintf(stdout, "and %lld more (--top N shows more, --json up to 1000)\n", (long long)(n - top));
 }
 
-/* What one wants to know comes first; the other tensors, up to --top with the worst, come last. */
+
 void moe_inspect_print_diff(const char *first, const char *second, const cJSON *j, int64_t top)
 {
     const cJSON *worst = cJSON_GetObjectItemCaseSensitive(j, "worst");
@@ -209,7 +210,7 @@ void moe_inspect_print_diff(const char *first, const char *second, const cJSON *
                 top - cJSON_GetArraySize(worst));
 }
 
-/* ---- tokens: printed one by one, a tree of them would not fit ---- */
+/* ---- tokens: printed one by one, because a JSON tree of them could be too large ---- */
 
 void moe_inspect_print_ids(const int32_t *ids, const struct moe_token_counts *c, bool json)
 {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The tokens of a text, and the text of tokens. */
 #include "convert/inspect-tokens.h"
 
 #include "base/io.h"
@@ -61,8 +62,8 @@ static enum moe_code parse_ids(const char *text, const struct moe_tokenizer *t, 
     return MOE_OK;
 }
 
-/* Text of the tokens, with what decoding makes of bytes that are no UTF-8, and the bytes as they are: *raw
- * [*n]. */
+/* The text of the tokens, in which decoding replaces bytes that are no UTF-8; *raw [*n]: the bytes as they
+ * are.  NULL without memory. */
 static char *decode(const struct moe_tokenizer *t, const int32_t *ids, size_t count, size_t *text_bytes,
                     char **raw, size_t *n)
 {

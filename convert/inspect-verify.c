@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The verdict on a model: its weights, then its tokenizer. */
 #include "convert/inspect-verify.h"
 
 #include "formats/container/container.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "model/rewrite/check.h"
 
-/* Every byte of the weights is sound: the tokenizer beside them, if there is one, has to be of use, too. */
+/* Checks the tokenizer of a model whose weights are sound; MOE_VERIFY when it does not open or fit them. */
 static enum moe_code judge_tokenizer(const struct moe_source *src, cJSON *problems, enum moe_code *verdict,
                                      struct moe_err *why, struct moe_err *err)
 {

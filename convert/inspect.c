@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The summary of a model, and the lists of its tensors and experts. */
 #include "convert/inspect.h"
 
 #include "base/io.h"
@@ -146,7 +147,7 @@ enum moe_code moe_inspect_tensors(const struct moe_source *src, const char *patt
 
 /* ---- experts ---- */
 
-/* t: an expert's that is there, or NULL. */
+/* Adds the shard's extents.  t: a tensor of an expert that was staged; NULL: there is none. */
 static bool add_extents(cJSON *row, const struct moe_source *src, const struct moe_tensor *t,
                         struct moe_err *err)
 {
@@ -165,7 +166,7 @@ static bool add_extents(cJSON *row, const struct moe_source *src, const struct m
     return ok || moe_fail(err, MOE_NOMEM, "no memory for the list of experts") == MOE_OK;
 }
 
-/* t[0..n): all expert tensors of one layer, sorted by expert. */
+/* Adds the row of a layer; t[0..n) are all its expert tensors, sorted by expert. */
 static bool add_layer(cJSON *list, const struct moe_source *src, const struct moe_tensor *t, int64_t n,
                       struct moe_err *err)
 {

@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What is wrong, into the answer and as a line of its own. */
+/* Adds what is wrong to the JSON, and prints it as a line on standard error. */
 static void say_verdict(cJSON *json, enum moe_code verdict, const struct moe_err *why)
 {
     moe_inspect_add_error(json, verdict, why);
@@ -49,11 +49,11 @@ static enum moe_code lists(struct moe_inspect_options *o, const struct moe_sourc
     return MOE_OK;
 }
 
-/* The verdict goes into the summary; what is wrong comes back as *verdict with *why. */
+/* Adds "verified" to the summary; what is wrong is returned as *verdict with *why. */
 static enum moe_code judge(struct moe_inspect_options *o, const struct moe_source *src, cJSON *json,
                            cJSON *problems, enum moe_code *verdict, struct moe_err *why, struct moe_err *err)
 {
-    if (problems->child) /* the first of them is in *why, as any other tool would say it */
+    if (problems->child) /* moe_source_survey found them; *why has the first */
         *verdict = o->verify ? MOE_VERIFY : why->code;
     else if (o->verify)
         MOE_TRY(moe_inspect_verify(src, o->run.pool, o->run.progress, o->run.cancel, problems, verdict, why,
@@ -66,7 +66,7 @@ static enum moe_code judge(struct moe_inspect_options *o, const struct moe_sourc
 static void print_verdict(const struct moe_inspect_options *o, const struct moe_source *src,
                           const cJSON *problems, enum moe_code verdict)
 {
-    const cJSON *first = problems->child; /* a lone one is said below, as by any other tool */
+    const cJSON *first = problems->child; /* a single problem is printed by say_verdict alone */
     for (const cJSON *p = first && first->next ? first : NULL; p; p = p->next)
         moe_print_line("problem: %s", p->valuestring);
     if (o->verify && verdict == MOE_OK)
@@ -104,7 +104,7 @@ static enum moe_code no_gguf(const char *path, struct moe_err *err)
                        "(take the checkpoint or container that it was made from)");
 }
 
-/* Two models: the answer is MOE_MISMATCH when they differ. */
+/* Compares two models; *verdict is MOE_MISMATCH when they differ. */
 static enum moe_code compare(struct moe_inspect_options *o, cJSON **json, enum moe_code *verdict,
                              struct moe_err *err)
 {
@@ -151,7 +151,7 @@ static enum moe_code detokenize(const struct moe_inspect_options *o, const struc
     return MOE_OK;
 }
 
-/* What --tokenize or --detokenize asks of the model's tokenizer. */
+/* --tokenize or --detokenize. */
 static enum moe_code tokens(const struct moe_inspect_options *o, cJSON **json, struct moe_err *err)
 {
     struct moe_tokenizer *t;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The lines of source.jsonl, parsed. */
 #include "convert/provenance.h"
 
 #include "base/io.h"

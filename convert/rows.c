@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Rows of a tensor, streamed. */
 #include "convert/rows.h"
 
 #include "kernels/kernels.h"
@@ -7,7 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Stripes begin at a multiple of 128 rows: FP8 scale blocks and scale tiles never straddle two. */
+/* Stripes begin at a multiple of 128 rows, so that no FP8 scale block and no scale tile is in two of them. */
 enum { STRIPE = 128, STRIPE_VALUES = 1 << 20 };
 
 int64_t moe_rows_stripe(const struct moe_tensor *t)
@@ -80,7 +81,7 @@ void moe_rows_begin(struct moe_rows *r, const struct moe_tensor *t)
     moe_hash_reset64(r->hash[1]);
 }
 
-/* All rows were read: a container's planes have their hashes. */
+/* After the last row: MOE_VERIFY when a plane of a container does not match its hash. */
 static enum moe_code end(struct moe_rows *r, struct moe_err *err)
 {
     char name[128];

@@ -33,7 +33,7 @@ struct moe_rewrite_work {
     struct moe_writer *writer;
     struct moe_identity before;     /* the source's identity when the work began */
     uint8_t *type;                  /* [n_tensors] a precision map (moe_rewrite_types) */
-    int32_t *raw_of;                /* [n_tensors * MOE_PLANE_COUNT] index of a plane's raw tensor; -1: none */
+    int32_t *raw_of;                /* [n_tensors * MOE_PLANE_COUNT] a plane's raw tensor; -1: none */
     /* items that are being written at once; these and the finished ones that wait for their turn */
     int workers, slots;
     struct moe_emit **emit;         /* [workers] */

@@ -43,7 +43,7 @@ struct moe_coder {
     const char *method;              /* for the manifest and for --resume */
     /* what else changes bytes: kept for --resume, and in the manifest's "quantization" as "calibration" */
     const cJSON *options;
-    const char *kernels;             /* the kernels that the codes depend on (moe_kernels_level); NULL: none */
+    const char *kernels;             /* those that the codes depend on (moe_kernels_level); NULL: none */
     int workers;                     /* items that are coded at once, at most */
     /* Called before the first unit.  dir: the partial directory, in which the coder may keep files of its own
      * that are removed when the container is published.  todo [moe_unit_count]: whether a unit is still to be
@@ -80,7 +80,7 @@ struct moe_rewrite_options {
     bool rest;                       /* keep what --to hf needs (source.rest, superseded.safetensors); for a
                                       * container in source precision */
     bool vision;                     /* keep the vision tensors (vision.safetensors) */
-    struct moe_hf_place *place;      /* the values that it takes go into a checkpoint's files; NULL: none do */
+    struct moe_hf_place *place;      /* the values that it takes go to a checkpoint's files; NULL: none */
     /* the peak resident memory of the process stays below so many bytes; 0: below what it has now and half of
      * what the machine has free */
     uint64_t memory;

@@ -15,8 +15,9 @@ enum { PIECE = 1 << 20, TENSOR_BYTES = 64 << 20, SMALL_FILE = 64 << 20 };
 
 /* ---- a tensor of a unit ---- */
 
-/* The raw tensor that a line of source.jsonl describes, and its hash.  NULL for a line without a hash or an
- * ordinal, for another tensor than the source's, and for one larger than TENSOR_BYTES. */
+/* The raw tensor that a line of a unit's journal describes, and its hash.  Such a line is one of source.jsonl
+ * with the index of the raw tensor behind it.  NULL for a line without a hash or an index, for one that is
+ * not of this source, and for a tensor larger than TENSOR_BYTES. */
 static const struct moe_raw *raw_of(const struct moe_source *src, const cJSON *line, const char **hash)
 {
     const cJSON *name = cJSON_GetArrayItem(line, 0), *hex = cJSON_GetArrayItem(line, 4);
