@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The export of a container to its source checkpoint: its small files, and the whole of its work. */
+/* The export of a container to its source checkpoint: its small files, and its steps. */
 #include "convert/export-internal.h"
 
 #include "base/io.h"

@@ -12,7 +12,7 @@ struct moe_export_options {
     enum moe_write_mode mode;
     bool dry_run;
     bool vision;                /* write vision tensors too, where the container has them */
-    const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
+    const struct moe_cancel *cancel; /* ends the work early; NULL: never */
 };
 
 struct moe_export_result {

@@ -134,7 +134,7 @@ int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const float *scales, int power,
  * An e4m3 number is m * 2^e with m from 8 to 15.  If d is chosen so that the largest of the 16 values of s
  * has k = 16 m, all that are up to 4 exponents smaller have a whole k too, and the only loss is that of
  * rounding d to F16: nothing where factor is a power of two, else a relative 2^-12 at most, and more where d
- * is below 2^-14.  The other multiples of m from 8 m to 15 m give d another mantissa, which may lose less. 
+ * is below 2^-14.  The other multiples of m from 8 m to 15 m give d another mantissa, which may lose less.
  * Those from m to 7 m give a larger d, for weights so small that F16 has few bits left.  Where the values of
  * s are farther apart and none of these is good enough, other numbers k are tried for the largest. */
 

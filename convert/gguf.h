@@ -10,9 +10,9 @@
 #include "formats/container/container.h"
 
 /* The type of weights that are neither BF16, F16 nor F32 in the model (those keep their type).
- * AUTO: an NVFP4 weight stays NVFP4 where its global scale can be moved into other numbers (gguf-fold.c);
- * else
- *   it becomes Q6_K, or BF16 where rows are not a multiple of 256.  INT4 becomes Q4_0, all other types BF16.
+ * AUTO: an NVFP4 weight stays NVFP4 where its global scale can be moved into other numbers (gguf-fold.c), and
+ *   becomes Q6_K elsewhere, or BF16 where rows are not a multiple of 256.  INT4 becomes Q4_0, all other
+ *   types BF16.
  * Q6_K: the same, but no weight is NVFP4.
  * BF16, F32: all are decoded to this type. */
 enum moe_outtype { MOE_OUT_AUTO, MOE_OUT_BF16, MOE_OUT_F32, MOE_OUT_Q6_K };
@@ -22,8 +22,8 @@ enum moe_outtype { MOE_OUT_AUTO, MOE_OUT_BF16, MOE_OUT_F32, MOE_OUT_Q6_K };
  * ROWS: its rows are not a multiple of 64 (for Q6_K: of 256).
  * GLOBAL: its global scale is not a power of two.
  * RANGE: the global scale is a power of two, but neither block scales nor other numbers can take it.
- * SMALL: it, or an INT4 weight, is BF16 because its scales are too small for the F16 scales of Q6_K or
- * Q4_0. */
+ * SMALL: its scales, or those of an INT4 weight, are too small for Q6_K's or Q4_0's F16 scales, so it is
+ *   BF16. */
 enum moe_gguf_why {
     MOE_GGUF_ASKED,
     MOE_GGUF_ROWS,
@@ -48,7 +48,7 @@ struct moe_gguf_options {
      * what the machine has free */
     uint64_t memory;
     bool dry_run;              /* write nothing; of the result only what the plan gives is set */
-    const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
+    const struct moe_cancel *cancel; /* ends the work early; NULL: never */
 };
 
 struct moe_gguf_result {

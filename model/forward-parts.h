@@ -39,7 +39,7 @@ struct moe_forward {
     int32_t *active;                  /* [E]: the experts that were chosen, ascending */
     /* [T k]: the input of each gathered row; the output of each choice, when a dispatcher computes it */
     const float **from, **result;
-    /* gathered [T k, H]: the inputs of the experts, then their outputs.  gate and up, in an MoE layer:
+    /* gathered [T k, H]: the inputs of the experts, then their outputs.  gate and up, in a MoE layer:
      * [T k, inter], then [T, inter of the shared expert]; in a dense layer: [T, inter] */
     float *gathered, *gate, *up;
     float *quantized;                 /* [T, the widest input]: the memory of gathered, while it is free */

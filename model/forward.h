@@ -6,9 +6,10 @@
  *   h += attention(rms(h, input_norm));  h += ffn(rms(h, post_norm));  logits = head . rms(h, norm)
  *
  * A token's result depends neither on the batch it is computed in, nor on how a prompt is cut into batches,
- * nor on the number of threads.  This holds because each element of a product is summed in an order that
- * depends on nothing but the weight's row, and because the experts' outputs are added in top-k order: from 0,
- * each is multiplied by its weight, rounded, added and rounded; the shared expert's output comes last.
+ * nor on the number of threads.  This holds because an element of a product depends on nothing but its row of
+ * the weight and its row of the input, and because the experts' outputs are added in top-k order: the sum
+ * begins with 0, each output is multiplied by its weight, rounded, added and rounded, and the shared expert's
+ * output comes last.
  *
  * Letters in shapes: T tokens of the batch, H hidden size, V vocabulary, E routed experts, k experts per
  * token. */
@@ -66,7 +67,7 @@ enum moe_activations {
  * int16); -1 for another word. */
 int moe_activations_find(const char *word);
 const char *moe_activations_name(enum moe_activations a);
-/* The kernel of k that quantizes activations as `a`, one of the NVFP4 forms, says. */
+/* The kernel of k that quantizes activations in the form `a`, one of the NVFP4 forms. */
 struct moe_kernels;
 void (*moe_activations_kernel(const struct moe_kernels *k, enum moe_activations a))(const float *x, int64_t n,
                                                                                     float input_scale,

@@ -22,7 +22,7 @@ struct moe_export_dir {
     enum moe_export_proof proof;  /* what else proves that a directory is an export */
     const char *work;             /* the work line (base/leftover.h) of an export in one pass, whose container
                                    * keeps journals, so that RESUME goes on with it; NULL: not in one pass */
-    const struct moe_cancel *cancel; /* ends the checks of what may be replaced; NULL: nobody will */
+    const struct moe_cancel *cancel; /* ends the checks of what may be replaced; NULL: never */
 };
 
 /* Writes the work line of an export of the container src: "moe VERSION OPTIONS of CHECKSUM". */
@@ -47,7 +47,8 @@ enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export
                                    struct moe_err *err);
 /* When `code` is MOE_OK and src has not changed since it was opened (else MOE_MISMATCH), publishes the
  * directory as `out`, in the place of what begin allowed to replace.  Then, in any case, ends d.  A directory
- * that was not published is removed, unless it is complete and only its name was taken meanwhile. */
+ * that was not published is removed, unless d->keep is set, or it is complete and only its name was taken
+ * meanwhile. */
 enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_dir *e, enum moe_code code,
                                  struct moe_err *err);
 

@@ -14,18 +14,19 @@
  * NVFP4 weight the codes, the block scales, the global scale or the input scale. */
 enum moe_hf_part { MOE_HF_PLAIN, MOE_HF_DECODED, MOE_HF_CODES, MOE_HF_SCALES, MOE_HF_GLOBAL, MOE_HF_INPUT };
 
+/* One tensor of the checkpoint, and one of its files. */
 struct moe_hf_entry { int32_t tensor /* index in src->tensors */; uint8_t part; };
 struct moe_hf_shard { int64_t first, n; uint64_t bytes; };  /* entries [first, first + n) */
 
 struct moe_hf_plan {
     const struct moe_source *src;
     enum moe_hf_flavor flavor;
-    bool weight_only;
+    bool weight_only;            /* no weight has a calibrated input scale, so none is written */
     uint64_t shard_bytes;        /* as asked for */
     const struct moe_cancel *cancel;
     struct moe_hf_entry *entries; int64_t n;
     struct moe_hf_shard *shards;  int64_t n_shards;
-    uint64_t bytes;
+    uint64_t bytes;              /* of all entries */
 };
 
 /* Decides which tensors are written and into which files, and counts them in *r.  src must outlive p.
@@ -41,9 +42,10 @@ bool moe_hf_is_nvfp4(const struct moe_tensor *t);
 /* The tensor whose global scale t is written under: of two weights that engines fuse (gate and up, q_a and
  * kv_a) the one with the larger global scale; t itself when it has no partner or the two scales agree. */
 const struct moe_tensor *moe_hf_lead(const struct moe_source *src, const struct moe_tensor *t);
-/* Its global scale as a factor that values are multiplied with; compressed-tensors stores the reciprocal. */
+/* The global scale of t as a factor of values; compressed-tensors stores the reciprocal of this. */
 float moe_hf_multiplier(const struct moe_tensor *t);
-/* Its global scale and its input scale as this flavor stores them. */
+/* The global scale and the input scale of t as the plan's flavor stores them; for a fused pair both are the
+ * larger of the two. */
 float moe_hf_global(const struct moe_hf_plan *p, const struct moe_tensor *t);
 float moe_hf_input_scale(const struct moe_hf_plan *p, const struct moe_tensor *t);
 
@@ -73,7 +75,8 @@ bool moe_hf_spreads(const struct moe_hf_plan *p, const cJSON *ignore, char first
 enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, struct moe_hf_result *r,
                                    struct moe_err *err);
 
-/* Writes the index (model.safetensors.index.json) when there are several shards; and its size. */
+/* Writes the index (model.safetensors.index.json) when there are several shards; moe_hf_index_bytes is its
+ * size. */
 enum moe_code moe_hf_write_index(const struct moe_hf_plan *p, const char *dir, struct moe_err *err);
 uint64_t moe_hf_index_bytes(const struct moe_hf_plan *p);
 /* Bytes of memory that writing the weights of this source takes. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The export of a container: its options, and the whole of its work. */
+/* The export of a container: its options, its memory, and its steps. */
 #include "model/export/hf-nvfp4.h"
 
 #include "base/io.h"

@@ -27,7 +27,7 @@ struct moe_hf_options {
      * MOE_HF_SHARD_MIN */
     uint64_t shard_bytes;
     bool dry_run;
-    const struct moe_cancel *cancel; /* ends writing early; NULL: nobody will */
+    const struct moe_cancel *cancel; /* ends writing early; NULL: never */
 };
 
 /* Sets *o from --flavor (NULL: modelopt), --shard-size (negative: 5 GB) and mode.  MOE_USAGE for a bad

@@ -41,7 +41,8 @@ struct moe_hf_files *moe_hf_place_files(const struct moe_hf_place *p);
 /* Whether a plane of tensor `index` of the source is written to the checkpoint's files.  If not, as for all
  * scalars, it is written to the container. */
 bool moe_hf_place_takes(const struct moe_hf_place *p, int64_t index, int plane);
-/* Bytes on the disk, rounded up to pages, of what a unit writes to its own file in the container. */
+/* About how many bytes on the disk a unit's own file in the container takes: each item with its scalars
+ * counts as a page, besides the values that the checkpoint's files do not take. */
 uint64_t moe_hf_place_left(const struct moe_hf_place *p, const struct moe_shard_unit *u);
 /* Sets *d to the functions by which moe_shard_create_diverted writes a unit's values to the checkpoint's
  * files.  If d is then given to no writer, the caller calls d->close.  After moe_hf_place_make. */

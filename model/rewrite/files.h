@@ -31,7 +31,7 @@ enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, 
  * the container's file.  Writes no file when there are no such tensors. */
 enum moe_code moe_keep_aside(const struct moe_source *src, enum moe_aside kind, struct moe_writer *w,
                              const struct moe_cancel *cancel, struct moe_err *err);
-uint64_t moe_aside_bytes(const struct moe_source *src, enum moe_aside kind); /* the size of its tensors */
+uint64_t moe_aside_bytes(const struct moe_source *src, enum moe_aside kind); /* bytes of these tensors */
 
 /* The disk space that a run wants for all but shards, at most: the source's small files `copies` times,
  * journals, provenance and a reserve. */

@@ -84,7 +84,7 @@ struct moe_rewrite_options {
     /* the peak resident memory of the process stays below so many bytes; 0: below what it has now and half of
      * what the machine has free */
     uint64_t memory;
-    const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
+    const struct moe_cancel *cancel; /* ends the work early; NULL: never */
 };
 
 /* *type: the precision map of the run (moe_precision_map, without the tensors that o->layers leaves out),
