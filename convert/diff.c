@@ -100,6 +100,7 @@ static float input_scale(const struct moe_tensor *t)
     return t->plane[MOE_PLANE_INPUT].file < 0 ? 1.0f : t->input_scale;
 }
 
+/* Compares two tensors as they are stored; k->what tells the first difference. */
 static enum moe_code stored(const struct diff *d, struct worker *k, const struct moe_tensor *t,
                             const struct moe_tensor *u, struct moe_err *err)
 {
@@ -143,6 +144,7 @@ static void mask_nonfinite(float *x, float *y, int64_t n, struct gap *g)
     }
 }
 
+/* Adds the difference of two rows of n values to *g. */
 static void add_row(struct gap *g, float *x, float *y, int64_t n, int64_t row)
 {
     const struct moe_kernels *k = moe_kernels();

@@ -166,6 +166,7 @@ static enum moe_code read_scales(void *ctx, int64_t item, int slot, struct moe_e
     return MOE_OK;
 }
 
+/* The pipeline calls this in order after read_scales. */
 static enum moe_code scales_read(void *ctx, int64_t item, int slot, struct moe_err *err)
 {
     struct work *x = ctx;
@@ -176,6 +177,7 @@ static enum moe_code scales_read(void *ctx, int64_t item, int slot, struct moe_e
 
 /* ---- types ---- */
 
+/* The type that a tensor would have if every NVFP4 weight could stay NVFP4. */
 static uint32_t type_for(const struct moe_tensor *t, enum moe_outtype o)
 {
     uint32_t decoded = o == MOE_OUT_F32 ? MOE_GGUF_F32 : MOE_GGUF_BF16;
@@ -203,6 +205,7 @@ static void drop(struct work *x, int64_t i, enum moe_gguf_why why)
     if (!d->n++) d->first = i;
 }
 
+/* Drops all NVFP4 weights of the unit of tensor i, which is its first. */
 static void drop_unit(struct work *x, int64_t i, enum moe_gguf_why why)
 {
     const struct moe_tensor *first = &x->src->tensors[i];
@@ -237,6 +240,7 @@ static void first_types(struct work *x, enum moe_outtype o)
 
 /* ---- exponents ---- */
 
+/* Whether the block scales of tensor i can be shifted so at hardly any cost. */
 static bool bears(const struct work *x, int64_t i, int shift)
 {
     if (x->fits[i] == ANY_SHIFT) return true;
@@ -290,6 +294,7 @@ static int choose_power(struct work *x, int64_t first, int64_t end, uint32_t rol
     return n;
 }
 
+/* Chooses the power of a group among the tensors first .. end - 1, and sets it for all of them. */
 static void fold_group(struct work *x, int64_t first, int64_t end, const struct group *g)
 {
     int n = choose_power(x, first, end, g->readers, false);
@@ -316,6 +321,7 @@ static void fold_all(struct work *x)
 
 /* ---- scales too small for F16 ---- */
 
+/* Whether the scales of tensor i are too small for the F16 scales of its type. */
 static bool is_small(const struct work *x, int64_t i)
 {
     uint32_t type = x->f->type[i];

@@ -141,6 +141,7 @@ int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const float *scales, int power,
 enum { SUPER = 16, K_MOST = 254 }; /* SUPER: scales under one d; K_MOST: the largest k */
 #define ENOUGH 0x1p-24             /* a squared error, relative to the squares, that ends the search for d */
 
+/* The k nearest to a number among those that scale * t can be. */
 static int nearest_k(double k)
 {
     if (k >= K_MOST) return K_MOST;
@@ -163,6 +164,7 @@ static double try_d(const double s[SUPER], const double w[SUPER], double two_d, 
  * best d so far, as an F16; num: the squared error of s under it. */
 struct choice { const double *s, *w; double factor, largest, num; uint16_t best; };
 
+/* Tries the d under which the largest s has k = top. */
 static void try_top(struct choice *c, int top)
 {
     uint16_t h;
@@ -171,6 +173,7 @@ static void try_top(struct choice *c, int top)
     if (n < c->num) c->num = n, c->best = h;
 }
 
+/* The best d, as an F16, for the scales s * factor; *num: the squared error of s under it. */
 static uint16_t choose_d(const double s[SUPER], const double w[SUPER], double factor, double *num)
 {
     struct choice c = { .s = s, .w = w, .factor = factor, .num = INFINITY };
@@ -199,6 +202,7 @@ static void put_q(uint8_t *out, int i, int q)
     out[128 + 32 * half + l % 32] |= (uint8_t)((q >> 4) << 2 * (l / 32));
 }
 
+/* Packs 256 codes and their 16 scales, of which s are the magnitudes, under two_d into 208 bytes. */
 static void pack_super(const uint8_t *codes, const double s[SUPER], const bool negative[SUPER], double two_d,
                        uint8_t *out)
 {

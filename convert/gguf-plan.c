@@ -49,6 +49,7 @@ float moe_gguf_input_scale(const struct moe_gguf_plan *p, const struct moe_sourc
     return v == 1.0f ? v : ldexpf(v, down ? 0 : -p->fold->power[i]); /* 1 stands for no calibration */
 }
 
+/* Adds a tensor of shape [a], [a, b] or [a, b, c] in ggml's order; b or c 0: fewer dimensions. */
 static struct moe_gguf_tensor *add(struct moe_gguf_plan *p, int layer, const char *name, uint32_t type,
                                    uint64_t a, uint64_t b, uint64_t c)
 {

@@ -36,12 +36,14 @@ static void fill_alphabet(struct alphabet *a)
     }
 }
 
+/* Appends bytes in GPT-2's alphabet. */
 static void spell(struct moe_buffer *t, const struct alphabet *a, const char *bytes, size_t len)
 {
     for (size_t i = 0; i < len; i++)
         moe_buffer_put(t, a->utf8[(unsigned char)bytes[i]], a->len[(unsigned char)bytes[i]]);
 }
 
+/* The number of ordinary tokens, whose ids come before the special ones. */
 static int32_t count_ranks(const struct moe_tokenizer *t)
 {
     int32_t n = (int32_t)moe_tokenizer_size(t);
@@ -96,6 +98,7 @@ static void put_token(struct moe_buffer *s, const struct moe_tokenizer *t, const
     spell(s, a, bytes, len);
 }
 
+/* The pairs of tokens that merge into another token, in the order of ids. */
 static enum moe_code merges(struct moe_gguf_meta *m, const struct moe_tokenizer *t, const struct alphabet *a,
                             int32_t ranks, struct moe_buffer *s, struct moe_err *err)
 {

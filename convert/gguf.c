@@ -95,6 +95,7 @@ static void add_error(struct worker *k, uint32_t type)
     k->rounded |= k->num > before;
 }
 
+/* Encodes the stripe as F32, BF16 or F16 times 2^power. */
 static enum moe_code decoded_stripe(struct worker *k, uint32_t type, int power, struct moe_err *err)
 {
     MOE_TRY(moe_rows_decode(&k->rows, true, err));
@@ -109,6 +110,7 @@ static enum moe_code decoded_stripe(struct worker *k, uint32_t type, int power, 
     return power ? scaled(k, type, 0, k->rows.w.rows, power, err) : MOE_OK;
 }
 
+/* MOE_UNSUPPORTED for the present tensor. */
 static enum moe_code refuse(struct worker *k, const char *what, struct moe_err *err)
 {
     const struct moe_tensor *t = k->rows.t;

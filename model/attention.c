@@ -62,6 +62,7 @@ int64_t moe_attention_worker_floats(const struct moe_config *c, int64_t context,
 
 /* ---- projections and the cache ---- */
 
+/* For token t: rotates its queries, and writes its latent and its rotated key into the cache. */
 static void rotate_and_store(void *ctx, int64_t t, int worker)
 {
     struct attention *a = ctx;
@@ -83,6 +84,7 @@ static void rotate_and_store(void *ctx, int64_t t, int worker)
     f->k->rope(row + a->kl, cs, sn, half);
 }
 
+/* Computes the queries of all tokens and their rows of the cache. */
 static void project(struct attention *a)
 {
     struct moe_forward *f = a->f;
@@ -147,6 +149,7 @@ static void absorbed(void *ctx, int64_t item, int worker)
                  f->attn + (t0 * a->heads + h) * a->v, a->heads * a->v);
 }
 
+/* The multiply-adds of absorbed attention over the batch, about. */
 static int64_t absorbed_work(const struct attention *a)
 {
     int64_t scores = 0;

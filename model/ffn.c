@@ -30,6 +30,7 @@ struct routed {
     float *h;
 };
 
+/* The experts of token t and their weights, from its router logits. */
 static void choose(void *ctx, int64_t t, int worker)
 {
     struct routed *r = ctx;
@@ -250,6 +251,7 @@ static void mlps(struct routed *r, enum moe_role gate)
     moe_forward_each(f, r->all_blocks + r->active * r->blocks, work, down, r);
 }
 
+/* Copies the output of choice i to where the caller of moe_forward_experts wants it. */
 static void scatter(void *ctx, int64_t i, int worker)
 {
     struct routed *r = ctx;
@@ -282,6 +284,7 @@ static bool dispatch(struct routed *r)
     return f->code == MOE_OK;
 }
 
+/* The feed-forward half of a MoE layer, from f->x. */
 static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
 {
     const struct moe_config *c = &f->m->config;

@@ -10,12 +10,14 @@
 
 struct opener { struct moe_model *m; enum moe_code code; struct moe_err *err; };
 
+/* Sets *w to the weight of this role; leaves it as it is when the source has none. */
 static void weight(struct opener *o, enum moe_role role, int layer, int expert, struct moe_weight *w)
 {
     const struct moe_tensor *t = moe_source_find(o->m->source, role, layer, expert);
     if (t) moe_source_weight(o->m->source, t, w);
 }
 
+/* A norm or a router bias as floats, in the arena; NULL when there is none, or after a failure. */
 static const float *vector(struct opener *o, enum moe_role role, int layer)
 {
     struct moe_weight w = { 0 };
@@ -38,6 +40,7 @@ static const float *vector(struct opener *o, enum moe_role role, int layer)
     return v;
 }
 
+/* The three weights of an MLP; up and down are the two roles after `gate`. */
 static void three(struct opener *o, enum moe_role gate, int layer, int expert, struct moe_expert *e)
 {
     weight(o, gate, layer, expert, &e->gate);

@@ -58,6 +58,7 @@ static bool joins(const struct moe_tensor *prev, const struct moe_tensor *t)
     return t->expert >= 0 || moe_role_fused((enum moe_role)prev->role) == t->role;
 }
 
+/* Divides the unit into items, and marks those whose first two tensors share a global scale. */
 static void make_items(struct moe_shard_unit *u, const struct moe_source *src)
 {
     for (int64_t i = 0; i < u->n; i++) {

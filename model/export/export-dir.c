@@ -98,6 +98,7 @@ static bool is_small(const struct written *w, const char *name)
     return false;
 }
 
+/* Whether an export of src writes a file of this name, complete or as a temporary. */
 static bool is_written(const struct written *w, const char *name)
 {
     static const char *const always[] = { "config.json", "hf_quant_config.json", MOE_INDEX_NAME, NULL };
@@ -241,6 +242,7 @@ void moe_export_dir_work(const struct moe_source *src, const char *options, char
     snprintf(work, MOE_WORK_BYTES, "moe " MOE_VERSION " %s of %.32s", options, sum->valuestring);
 }
 
+/* The work line of this export. */
 static void name_work(const struct moe_export_dir *e, char work[MOE_WORK_BYTES])
 {
     if (e->work) snprintf(work, MOE_WORK_BYTES, "%s", e->work);
@@ -262,6 +264,7 @@ static enum moe_code look_at_final(struct moe_newdir *d, const struct moe_export
     return moe_fail_at(err, MOE_EXISTS, d->final, NULL, "already exists (replace it with --force)");
 }
 
+/* What becomes of what an earlier run left. */
 static enum moe_left left_of(const struct moe_export_dir *e)
 {
     return e->work && e->mode == MOE_WRITE_RESUME ? MOE_LEFT_UNFINISHED_KEPT : moe_write_left(e->mode);

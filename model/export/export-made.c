@@ -55,6 +55,7 @@ static enum moe_code add_all(struct moe_hash *h, const char *path, struct moe_er
 
 enum { STATE_BYTES = 48 };
 
+/* The first part of the line: "export " and a digest of the names, sizes and times of all files. */
 static enum moe_code state_of(const char *path, char state[STATE_BYTES], struct moe_err *err)
 {
     char hex[33];
@@ -215,6 +216,7 @@ static enum moe_code is_origin(const char *path, const struct moe_source *src,
     return says_nothing(code) ? code : MOE_OK;
 }
 
+/* *is: whether the quantization config in path/config.json names this tool as its producer. */
 static enum moe_code is_producer(const char *path, bool *is, struct moe_err *err)
 {
     char config[PATH_MAX], *text;

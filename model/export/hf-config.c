@@ -43,6 +43,7 @@ static bool is_module(const struct moe_tensor *t, enum moe_hf_flavor flavor)
     return t->rows > 1 && t->role != MOE_ROLE_ROUTER_BIAS;
 }
 
+/* Lists the modules that are NVFP4 in the checkpoint, or those that are not. */
 static enum moe_code collect(const struct moe_hf_plan *p, bool quantized, struct names *out,
                              struct moe_err *err)
 {

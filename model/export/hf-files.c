@@ -86,6 +86,8 @@ const char *moe_hf_files_path(const struct moe_hf_files *f, int64_t i) { return 
 
 /* ---- open when needed ---- */
 
+/* Closes files that no thread uses until fewer than OPEN_MOST of these are open.  To be called under the
+ * lock. */
 static enum moe_code close_idle(struct moe_hf_files *f, struct moe_err *err)
 {
     for (; f->idle >= OPEN_MOST; f->next = (f->next + 1) % f->n) {
@@ -108,6 +110,7 @@ static enum moe_code open_file(struct moe_hf_files *f, struct file *file, struct
     return MOE_OK;
 }
 
+/* Opens file i if it is not open, and counts the caller as a user of it until `give`. */
 static enum moe_code take(struct moe_hf_files *f, int64_t i, struct file **file, struct moe_err *err)
 {
     enum moe_code code = MOE_OK;

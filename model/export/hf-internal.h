@@ -35,9 +35,10 @@ enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *s
                                const struct moe_hf_options *o, struct moe_hf_result *r, struct moe_err *err);
 void moe_hf_plan_release(struct moe_hf_plan *p);
 
-/* True when the tensor is written as NVFP4: it is NVFP4 and of a kind that engines read as NVFP4.  They do
- * not so read embedding, router and norms, nor kv_b, which they split into W_UK and W_UV: SGLang and
- * TensorRT-LLM fail on an NVFP4 kv_b, and vLLM computes the two with quantized activations. */
+/* True when the tensor is written as NVFP4: it is NVFP4, and engines read its role as NVFP4.  This is not so
+ * for embedding, router and norms, nor for kv_b, which engines split into W_UK and W_UV: SGLang and
+ * TensorRT-LLM fail on an NVFP4 kv_b, and vLLM derives the two through its W4A4 layer, which quantizes
+ * activations. */
 bool moe_hf_is_nvfp4(const struct moe_tensor *t);
 /* The tensor whose global scale t is written under: of two weights that engines fuse (gate and up, q_a and
  * kv_a) the one with the larger global scale; t itself when it has no partner or the two scales agree. */

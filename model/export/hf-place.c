@@ -31,6 +31,7 @@ static float expected_input(const struct moe_tensor *t, bool inputs)
     return inputs && t->layer >= 0 ? 2.0f : 1.0f;
 }
 
+/* Changes the descriptor of a tensor to what it will be as `type`. */
 static void describe(struct moe_tensor *t, uint8_t type, bool inputs)
 {
     if (t->type != type && type == MOE_NVFP4) {
@@ -59,6 +60,7 @@ static bool as_made(const struct moe_hf_place *p, const struct moe_source *src, 
     return !kept && !other; /* both are quantized now, under one global scale */
 }
 
+/* Sets the offsets of the entries of one file. */
 static enum moe_code place_file(struct moe_hf_place *p, int64_t shard, struct moe_err *err)
 {
     struct moe_hf_items items;
@@ -152,6 +154,7 @@ bool moe_hf_place_takes(const struct moe_hf_place *p, int64_t index, int plane)
     return is_value(plane) && p->takes[index];
 }
 
+/* Bytes of weights that moe_hf_place_finish has to write. */
 static uint64_t bytes_left(const struct moe_hf_place *p)
 {
     uint64_t n = 0;
@@ -209,6 +212,7 @@ enum moe_code moe_hf_place_make(struct moe_hf_place *p, const char *dir, bool be
     return MOE_OK;
 }
 
+/* The file that has an entry of the plan. */
 static int64_t shard_of(const struct moe_hf_place *p, int64_t entry)
 {
     int64_t low = 0, high = p->plan.n_shards - 1;

@@ -94,6 +94,7 @@ static enum moe_code check_fused(const struct moe_source *src, struct moe_err *e
     return MOE_OK;
 }
 
+/* Whether t is quantized again under its partner's global scale. */
 static bool reencoded(const struct moe_source *src, const struct moe_tensor *t)
 {
     return moe_hf_multiplier(moe_hf_lead(src, t)) != moe_hf_multiplier(t);
@@ -200,6 +201,7 @@ static void add_all(struct moe_hf_plan *p, uint64_t limit)
         }
 }
 
+/* Sets r->spreads and r->first_spread. */
 static enum moe_code find_spread(const struct moe_hf_plan *p, struct moe_hf_result *r, struct moe_err *err)
 {
     cJSON *ignore;

@@ -94,6 +94,7 @@ static void strip_prefix(char *s)
     }
 }
 
+/* Removes modules that are left out from a list of patterns. */
 static void clean_list(cJSON *list, const struct moe_config *c, const struct moe_left_out *left)
 {
     for (cJSON *i = list ? list->child : NULL, *next; i; i = next) {
@@ -147,6 +148,7 @@ static cJSON *text_part(const cJSON *root)
     return c;
 }
 
+/* Changes the config c so that it describes the checkpoint.  False without memory. */
 static bool adapt(const struct moe_source *src, const struct moe_left_out *left, cJSON *c)
 {
     static const char *const text = "DeepseekV3ForCausalLM";

@@ -181,6 +181,7 @@ static void decode_block(struct moe_emit *e, const struct moe_weight *w, int64_t
     spent(e, MOE_EMIT_DECODE);
 }
 
+/* MOE_NONFINITE for the first such value in e->x, which holds n rows from row r0 on. */
 static enum moe_code nonfinite(const struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n,
                                struct moe_err *err)
 {
@@ -212,6 +213,7 @@ static enum moe_code load_checked(struct moe_emit *e, const struct moe_tensor *t
     return nonfinite(e, t, r0 + b, m, err);
 }
 
+/* Resets the hashes and the clock for another tensor. */
 static void begin(struct moe_emit *e)
 {
     for (int i = 0; i < HASHES; i++) moe_hash_reset64(e->hash[i]);

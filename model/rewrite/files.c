@@ -17,6 +17,8 @@ enum { SMALL_FILE = 64 << 20, KEEP_BYTES = 1024 };
 
 #define SOURCE "source.jsonl"
 
+/* Appends [name, dtype, shape, file, hash or null, reason why it is skipped or null, bytes in hexadecimal or
+ * null, index of the raw tensor]. */
 static enum moe_code entry(cJSON *source, const struct moe_source *src, int64_t raw, const char *hash,
                            const char *bytes, struct moe_err *err)
 {

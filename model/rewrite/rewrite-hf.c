@@ -103,6 +103,7 @@ static enum moe_code is_begun(const struct pass *p, bool *begun, struct moe_err 
     return MOE_OK;
 }
 
+/* Sets the work line and the paths of the container. */
 static enum moe_code name_all(struct pass *p, const struct moe_work *work, const char *out,
                               struct moe_err *err)
 {

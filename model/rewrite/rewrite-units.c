@@ -98,6 +98,7 @@ static enum moe_code enter(struct moe_rewrite_work *k, int t, struct moe_emit **
     return code;
 }
 
+/* Gives a worker's buffers back. */
 static void leave(struct moe_rewrite_work *k, struct moe_emit *e)
 {
     pthread_mutex_lock(&k->lock);
@@ -105,6 +106,7 @@ static void leave(struct moe_rewrite_work *k, struct moe_emit *e)
     pthread_mutex_unlock(&k->lock);
 }
 
+/* Whether a unit reads this file of the source. */
 static bool reads(const struct moe_rewrite_work *k, const struct moe_live *l, int32_t file)
 {
     for (int64_t i = 0; i < l->unit.n; i++)
@@ -204,6 +206,7 @@ static enum moe_code write_item(struct moe_rewrite_work *k, const struct moe_liv
     return MOE_OK;
 }
 
+/* The pipeline calls this for each item, from several threads at once. */
 static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err)
 {
     struct moe_rewrite_work *k = ctx;
@@ -215,6 +218,8 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
     return code;
 }
 
+/* The pipeline calls this for each item once it is written, in order: it records what was measured, and hands
+ * over the unit after its last item. */
 static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err)
 {
     struct moe_rewrite_work *k = ctx;
@@ -250,6 +255,7 @@ static int unit_at(const struct moe_rewrite_work *k, int i)
     return k->o->coder ? (i + 1) % moe_unit_count(k->src) : i;
 }
 
+/* Whether tensor i of the unit becomes NVFP4, so that the coder is asked for its codes. */
 static bool is_coded(const struct moe_rewrite_work *k, const struct moe_live *l, int64_t i)
 {
     return l->unit.out[i].type == MOE_NVFP4 && k->src->tensors[l->unit.in[i]].type != MOE_NVFP4;
@@ -346,6 +352,7 @@ static enum moe_code start_coder(struct moe_rewrite_work *k, struct moe_err *err
     return code;
 }
 
+/* Writes the units one after the other, and replays to the coder those that are finished already. */
 static enum moe_code run_coded(struct moe_rewrite_work *k, struct moe_err *err)
 {
     int units = moe_unit_count(k->src);

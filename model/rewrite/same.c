@@ -48,6 +48,7 @@ static enum moe_code hash_raw(const struct moe_source *src, const struct moe_raw
     return code;
 }
 
+/* Checks the middle one of those raw tensors that the lines give. */
 static enum moe_code check_middle(const struct moe_source *src, const cJSON *lines, const char *unit,
                                   struct moe_err *err)
 {
