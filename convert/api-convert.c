@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* include/moe/convert.h: a model in another layout, by the parts that moe-convert is made of. */
+/* The functions of include/moe/convert.h, which call the same parts as moe-convert. */
 #include "base/api.h"
 #include "convert/export.h"
 #include "convert/gguf.h"

@@ -73,7 +73,7 @@ static enum moe_code scales_same(const struct diff *d, const struct moe_tensor *
                                  bool *same, struct moe_err *err)
 {
     const struct moe_source *ts = d->a, *us = d->b;
-    if (t->layout == MOE_LAYOUT_LINEAR) { /* t is the tiled one from here on */
+    if (t->layout == MOE_LAYOUT_LINEAR) { /* from here on t is the tensor with tiles */
         const struct moe_tensor *v = t;
         t = u, u = v, ts = d->b, us = d->a;
     }
@@ -174,7 +174,7 @@ static enum moe_code compare_values(struct worker *k, const struct moe_tensor *t
     k->gap = (struct gap){ 0 };
     moe_rows_begin(&k->a, t);
     moe_rows_begin(&k->b, u);
-    for (;;) { /* stripes depend on the shape alone */
+    for (;;) { /* both tensors have the same stripes, which depend on the shape alone */
         MOE_TRY(moe_rows_next(&k->a, &more, err));
         MOE_TRY(moe_rows_next(&k->b, &more, err));
         if (!more) return MOE_OK;

@@ -55,7 +55,7 @@ struct work {
 };
 enum { CHUNK = 64 << 10 };
 
-/* Roles as bits. */
+/* Sets of roles, a bit each. */
 #define BIT(role) (1u << MOE_ROLE_##role)
 static_assert(MOE_ROLE_COUNT <= 32, "roles are bits of a word");
 #define DOWNS (BIT(DOWN) | BIT(SHARED_DOWN))
@@ -184,7 +184,7 @@ static uint32_t type_for(const struct moe_tensor *t, enum moe_outtype o)
     if (moe_gguf_keeps_f32((enum moe_role)t->role) || t->type == MOE_F32) return MOE_GGUF_F32;
     if (t->type == MOE_BF16) return MOE_GGUF_BF16;
     if (t->type == MOE_F16) return MOE_GGUF_F16;
-    if (t->role == MOE_ROLE_KV_B) return decoded; /* cut by rows, one half transposed: that breaks blocks */
+    if (t->role == MOE_ROLE_KV_B) return decoded; /* its halves are split, one transposed */
     if (o == MOE_OUT_BF16 || o == MOE_OUT_F32) return decoded;
     if (t->type == MOE_NVFP4) return MOE_GGUF_NVFP4;
     return moe_dtype_like(t->type) == MOE_INT4_G32 ? MOE_GGUF_Q4_0 : decoded;

@@ -132,7 +132,7 @@ static enum moe_code model(struct moe_gguf_meta *m, const struct moe_source *src
     NUMBERS(m, err, { "block_count", c->num_hidden_layers }, { "context_length", c->max_position_embeddings },
             { "embedding_length", c->hidden_size }, { "feed_forward_length", c->intermediate_size },
             { "attention.head_count", c->num_attention_heads },
-            { "attention.head_count_kv", 1 }); /* latent attention: one head for all */
+            { "attention.head_count_kv", 1 }); /* all heads share the latent */
     MOE_TRY(rope(m, c, err));
     moe_gguf_f32(m, "deepseek2.attention.layer_norm_rms_epsilon", c->rms_norm_eps);
     NUMBERS(m, err, { "expert_used_count", c->num_experts_per_tok }, { "expert_group_count", c->n_group },
@@ -165,7 +165,7 @@ enum moe_code moe_gguf_metadata(struct moe_gguf_meta *m, const struct moe_source
     moe_gguf_producer(m);
     str(m, "general.architecture", "deepseek2");
     str(m, "general.type", "model");
-    /* not the directory's name: the same weights give the same bytes */
+    /* the directory's name is not used, so that the same weights give the same bytes */
     str(m, "general.name", src->config.model_type);
     size_label(m, p, src->config.n_routed_experts);
     enum moe_code code = model(m, src, p, err);

@@ -20,7 +20,7 @@ static const struct { const char *name; bool vector, f32, inputs; } table[MOE_RO
     [MOE_ROLE_Q_B]         = { "attn_q_b.weight",           false, false, false },
     [MOE_ROLE_KV_A]        = { "attn_kv_a_mqa.weight",      false, false, false },
     [MOE_ROLE_KV_A_NORM]   = { "attn_kv_a_norm.weight",     true,  true,  false },
-    [MOE_ROLE_KV_B]        = { "attn_k_b.weight",           false, false, false }, /* and attn_v_b.weight */
+    [MOE_ROLE_KV_B]        = { "attn_k_b.weight",           false, false, false }, /* + attn_v_b.weight */
     [MOE_ROLE_O]           = { "attn_output.weight",        false, false, true },
     [MOE_ROLE_GATE]        = { "ffn_gate.weight",           false, false, true },
     [MOE_ROLE_UP]          = { "ffn_up.weight",             false, false, true },

@@ -42,7 +42,7 @@ struct moe_gguf_dropped { int64_t n, first; };
 #define MOE_GGUF_ERROR_MOST 0.01
 
 struct moe_gguf_options {
-    enum moe_write_mode mode;  /* RESUME starts over: a copy keeps no journal */
+    enum moe_write_mode mode;  /* RESUME starts over what is unfinished */
     enum moe_outtype outtype;
     /* the peak resident memory of the process stays below so many bytes; 0: below what it has now and half of
      * what the machine has free */
@@ -54,7 +54,7 @@ struct moe_gguf_options {
 struct moe_gguf_result {
     uint64_t input_bytes, output_bytes, memory_bytes;
     int64_t tensors;           /* tensors of the file, those of input scales included */
-    int64_t nvfp4, q6_k;       /* tensors in the file of these types */
+    int64_t nvfp4, q6_k;       /* tensors of the file with these types */
     int64_t blocks_rounded;    /* NVFP4 blocks whose scale the file does not hold exactly */
     /* tensors of the model that are BF16, F32 or Q6_K in the file and of a smaller type in the model */
     int64_t decoded;

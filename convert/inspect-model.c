@@ -75,7 +75,7 @@ static enum moe_code add_tokenizer(cJSON *j, const struct moe_source *src, struc
         return moe_json_add_null(o, "kind") && moe_json_add_str(o, "problem", err->msg)
                  ? MOE_OK
                  : no_memory(err);
-    bool ok = o && moe_json_add_str(o, "kind", "tiktoken") && /* the only one that opens */
+    bool ok = o && moe_json_add_str(o, "kind", "tiktoken") && /* no other kind opens */
               moe_json_add_i64(o, "vocabulary", moe_tokenizer_size(*t));
     if (!ok) return no_memory(err);
     return add_template(o, src, *t, err);

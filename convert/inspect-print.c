@@ -67,7 +67,7 @@ static void print_text(const cJSON *j)
         moe_print_line("  tokenizer: %s, %.0f tokens, %s%s", word(t, "kind"), number(t, "vocabulary"),
                        *chat ? "chat template " : "no chat template that is known", chat);
     for (const cJSON *e = ends->child; e; e = e->next) {
-        const cJSON *piece = moe_json_get(e, "piece"); /* JSON already, between quotes */
+        const cJSON *piece = moe_json_get(e, "piece"); /* this is JSON text between quotes */
         moe_print_line("  ends at token %.0f  %s", number(e, "id"),
                        cJSON_IsRaw(piece) ? piece->valuestring : "");
     }

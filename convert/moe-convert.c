@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* moe-convert - main() only: parse, call, report. */
+/* moe-convert: parses the options, calls the conversion, and reports. */
 #include "base/newdir.h"
 #include "base/cli/output.h"
 #include "base/show.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* moe-inspect - main() only: parse, call, report. */
+/* moe-inspect: parses the options, calls what they ask for, and reports. */
 #include "base/io.h"
 #include "convert/diff.h"
 #include "convert/inspect-gguf.h"

@@ -14,7 +14,7 @@ struct moe_origin {
     int32_t ndim;
     int64_t shape[8];
     uint64_t bytes, hash;
-    const unsigned char *literal;       /* bytes kept in source.jsonl itself (INT4 weight_shape) */
+    const unsigned char *literal;       /* bytes that source.jsonl itself holds (INT4 weight_shape) */
     size_t literal_bytes;               /* 0: none */
     /* The exporter sets what follows: the plane of the container that holds it; */
     const struct moe_tensor *tensor;

@@ -58,7 +58,7 @@ static bool is_folder(const struct written *w, const char *name)
     return false;
 }
 
-/* model-00001-of-000061.safetensors: checkpoints differ in the number of digits. */
+/* Whether it is a name such as model-00001-of-000061.safetensors, with any number of digits. */
 static bool is_shard_name(const char *name)
 {
     static const char *const parts[] = { "model-", "-of-" };
@@ -110,7 +110,7 @@ static bool is_written(const struct written *w, const char *name)
         is_weights(w, name);
 }
 
-/* Older versions wrote NAME.tmp before NAME, and may have been killed in between. */
+/* Whether it is a NAME.tmp that an older version left, which wrote this before NAME. */
 static bool is_left(const struct written *w, const char *name)
 {
     char whole[PATH_MAX];

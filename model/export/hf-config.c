@@ -51,7 +51,7 @@ static enum moe_code collect(const struct moe_hf_plan *p, bool quantized, struct
 
     out->v = malloc((size_t)src->n_tensors * sizeof *out->v);
     if (!out->v) return no_memory(err);
-    for (int pass = 0; pass < 2; pass++) /* the head last */
+    for (int pass = 0; pass < 2; pass++) /* the head comes last */
         for (int64_t i = 0; i < src->n_tensors; i++) {
             const struct moe_tensor *t = &src->tensors[i];
             char name[128];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/export/hf-internal.h - what hf-plan.c decides, hf-config.c declares and hf-shard.c and hf-write.c
- * write; for model/export/ alone. */
+/* model/export/hf-internal.h - what the files that write an NVFP4 checkpoint share: hf-plan.c decides its
+ * tensors, hf-config.c writes its configs, hf-shard.c orders each file, hf-write.c writes the bytes. */
 #ifndef MOE_MODEL_EXPORT_HF_INTERNAL_H
 #define MOE_MODEL_EXPORT_HF_INTERNAL_H
 
@@ -22,7 +22,7 @@ struct moe_hf_plan {
     const struct moe_source *src;
     enum moe_hf_flavor flavor;
     bool weight_only;            /* no weight has a calibrated input scale, so none is written */
-    uint64_t shard_bytes;        /* as asked for */
+    uint64_t shard_bytes;        /* the limit that was asked for */
     const struct moe_cancel *cancel;
     struct moe_hf_entry *entries; int64_t n;
     struct moe_hf_shard *shards;  int64_t n_shards;

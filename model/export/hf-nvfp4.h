@@ -42,11 +42,11 @@ struct moe_hf_decoded { int64_t n; char first[128]; const char *type; };
 struct moe_hf_result {
     uint64_t input_bytes, output_bytes, memory_bytes;
     int64_t tensors, files;          /* as written */
-    /* weights in NVFP4; those of them without a calibrated input scale (all, or some) */
+    /* NVFP4 weights; how many of them have no calibrated input scale */
     int64_t nvfp4, uncalibrated;
     bool weight_only;                /* the config asks for no quantized activations */
     struct moe_hf_decoded decoded,   /* written as BF16 because engines read no other type beside NVFP4 */
-                          kv_b;      /* because they take it apart */
+                          kv_b;      /* kv_b, written as BF16 because engines split it */
     /* NVFP4 weights quantized again under the larger global scale of their fused pair */
     int64_t reencoded;
     /* the error that this added: sqrt(sum (w - w')^2 / sum w^2); 0 under dry_run */

@@ -82,7 +82,7 @@ static enum moe_code mixed(const struct moe_source *src, const struct moe_tensor
  * what they fuse is NVFP4. */
 static enum moe_code check_fused(const struct moe_source *src, struct moe_err *err)
 {
-    const struct moe_tensor *first = NULL; /* expert weight of this layer */
+    const struct moe_tensor *first = NULL; /* the first expert weight of this layer */
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i], *o = moe_source_fused(src, t);
         if (o && moe_hf_is_nvfp4(t) && !moe_hf_is_nvfp4(o)) return mixed(src, t, o, "the two", err);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What one file of an NVFP4 checkpoint holds, in its order; and the index over all of them. */
+/* The tensors of each file of an NVFP4 checkpoint in their order, and the index of all files. */
 #include "model/export/hf-internal.h"
 
 #include "base/arena.h"
@@ -38,7 +38,7 @@ static void describe(const struct moe_hf_plan *p, const struct moe_hf_item *i, s
     bool vector = t->rows == 1;
 
     *s = (struct moe_st_entry){ .name = i->name, .dtype = dtypes[i->rank] };
-    if (scalar) { /* modelopt: no dimensions; compressed-tensors: one */
+    if (scalar) { /* modelopt has no dimension here, compressed-tensors has one */
         s->ndim = p->flavor == MOE_HF_COMPRESSED_TENSORS;
         s->shape[0] = 1;
         return;

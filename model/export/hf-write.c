@@ -12,8 +12,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Rows come in chunks that start at a multiple of 128: FP8 scale blocks and scale tiles then
- * never straddle two chunks. */
+/* Rows come in chunks that start at a multiple of 128, so that no FP8 scale block and no scale tile is in two
+ * chunks. */
 enum { STRIPE = 128, CHUNK_VALUES = 1 << 20, PIECE = 4 << 20 };
 
 struct writer {

@@ -24,7 +24,7 @@ enum moe_code moe_model_quant_config(const struct moe_source *src, const struct 
 
 /* Whether a small file configures the processing of images; it is left out with the vision tensors. */
 bool moe_is_vision_file(const char *name);
-const char *moe_vision_file(int i); /* their names; NULL after the last */
+const char *moe_vision_file(int i); /* the names of such files; NULL after the last */
 
 /* Writes o to dir/name, indented. */
 enum moe_code moe_export_json(const char *dir, const char *name, const cJSON *o, struct moe_err *err);

@@ -25,9 +25,9 @@ struct moe_emit {
     const struct moe_kernels *k;
     struct moe_hash *hash[HASHES];
     uint8_t *raw, *scale;            /* the chunk as the source stores it */
-    float *x, *row;                  /* a block decoded; one row decoded back */
+    float *x, *row;                  /* the values of a block; a row of what is written, decoded */
     uint8_t *data, *linear, *tile;   /* the chunk as it is written (F32 and BF16: a block of it) */
-    void *memory;                    /* all of the above */
+    void *memory;                    /* the memory of all these buffers */
     double mark, seconds[MOE_EMIT_PHASES];
 };
 
@@ -136,7 +136,7 @@ static uint64_t plane_offset(const struct moe_tensor *t, int type, int layout, i
     return r0 ? (uint64_t)moe_plane_bytes(type, layout, plane, r0, t->cols) : 0;
 }
 
-/* Begin the chunk of rows [r0, r0+n): read its scales, and describe it as a weight of n rows whose
+/* Begins the chunk of rows [r0, r0+n): reads its scales, and describes it as a weight of n rows whose
  * data come block by block. */
 static enum moe_code load_chunk(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n,
                                 bool hash, struct moe_weight *w, struct moe_err *err)
@@ -281,7 +281,7 @@ static enum moe_code put_scalar(struct moe_shard_writer *w, int64_t at, int plan
     return moe_shard_write(w, at, plane, 0, b, sizeof b, err);
 }
 
-/* Write the linear scales of rows [r0, r0+n) in tile order. */
+/* Writes the linear scales of rows [r0, r0+n) in tile order. */
 static enum moe_code put_scales(struct moe_emit *e, const struct moe_tensor *t, int64_t r0, int64_t n,
                                 const uint8_t *linear, struct moe_shard_writer *w, int64_t at,
                                 struct moe_err *err)
@@ -333,7 +333,7 @@ static void add_error(struct moe_emit *e, const struct moe_weight *w, int64_t b,
     spent(e, MOE_EMIT_ERROR);
 }
 
-/* Quantize the chunk of n rows from r0 into e->data and e->linear. */
+/* Quantizes the chunk of n rows from r0 into e->data and e->linear. */
 static enum moe_code quantize_chunk(struct moe_emit *e, const struct moe_tensor *in,
                                     enum moe_nvfp4_method method, float global, int64_t r0, int64_t n,
                                     struct moe_emitted *d, struct moe_err *err)

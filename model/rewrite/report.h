@@ -21,7 +21,7 @@ struct moe_tally {
 };
 
 void moe_tally_add(struct moe_tally *t, const struct moe_tensor *in, double num, double den);
-/* [[layer, role, num, den, weights], ...]; NULL when out of memory */
+/* The rows of a unit's report; NULL without memory. */
 cJSON *moe_tally_json(const struct moe_tally *t);
 void moe_tally_release(struct moe_tally *t);
 
@@ -35,7 +35,7 @@ cJSON *moe_report_notes(const cJSON *reports);
  * memory. */
 cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o);
 
-/* {"embed": "bf16", ..., "gate": "nvfp4"}: the type of each role, "mixed" where tensors differ. */
+/* The type of each role: {"embed": "bf16", ..., "gate": "nvfp4"}, "mixed" where tensors differ. */
 cJSON *moe_types_json(const struct moe_source *src, const uint8_t *type);
 
 /* *quantization: the manifest's "quantization"; when this run changed no tensor it is the one of the source,

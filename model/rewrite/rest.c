@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/rest.c - source.rest: the headers, the index and the small files of a checkpoint that nothing
- * else of a container keeps. */
+/* model/rewrite/rest.c - source.rest: the headers, the index and those small files of a checkpoint that a
+ * container keeps nowhere else. */
 #include "model/rewrite/files.h"
 
 #include "base/io.h"

@@ -29,7 +29,7 @@ static uint64_t unit_memory(const struct moe_source *src)
     int64_t most = 0, dense = 0, c = src->config.n_routed_experts * 3;
     for (int64_t i = 0; i < src->n_tensors; i++) dense += src->tensors[i].expert < 0;
     most = c > dense ? c : dense;
-    /* descriptors, journal tree and text: measured at about 3 KB a tensor */
+    /* descriptors, the journal as a tree and as text: about 3 KB a tensor were measured */
     return (uint64_t)most * 2 * 4096;
 }
 
@@ -218,7 +218,7 @@ static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_resu
     return code;
 }
 
-/* Where the time went; NULL when out of memory. */
+/* The seconds of each phase (moe_rewrite_result.profile); NULL without memory. */
 static cJSON *profile_json(const struct moe_rewrite_work *k)
 {
     static const char *const names[MOE_EMIT_PHASES] = {

@@ -41,7 +41,7 @@ struct moe_coded {
 struct moe_coder {
     void *ctx;
     const char *method;              /* for the manifest and for --resume */
-    /* what else changes bytes: kept for --resume, and in the manifest's "quantization" as "calibration" */
+    /* all else that changes the bytes; kept for --resume, and as "calibration" in the manifest */
     const cJSON *options;
     const char *kernels;             /* those that the codes depend on (moe_kernels_level); NULL: none */
     int workers;                     /* items that are coded at once, at most */
