@@ -10,11 +10,11 @@
 #include "formats/container/container.h"
 
 /* What one worker writes at a time: the tensors [first, first + n) of the unit.  These are the three tensors
- * of an expert, a pair that engines fuse (gate and up, q_a and kv_a), or a single tensor. */
+ * of an expert, gate and up of another MLP, or a single tensor. */
 struct moe_unit_item {
     int64_t first;
     int n;
-    bool share; /* the first two tensors are such a pair and are quantized under one global scale */
+    bool share; /* the first two tensors, gate and up, are quantized under one global scale */
 };
 
 struct moe_shard_unit {
