@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* moe/convert.h - models written anew in another layout; what holds for moe/quantize.h, too.
+/* moe/convert.h - converting a model to another layout on disk.
  *
- * The output appears under its name whole or not at all.  A container is built as NAME.partial, from which a
- * call that was interrupted can be resumed with the same input and options.  Equal input and options give
- * equal bytes, whatever the number of threads and the memory.  Has no state; may be called from any thread,
- * for different outputs at once. */
+ * These rules hold for moe/quantize.h, too.  The output appears under its name complete or not at all.  A
+ * container is built as NAME.partial, from which a call with the same input and options can resume one that
+ * was interrupted.  Equal input and options give equal bytes, whatever the number of threads and the memory.
+ * The functions keep no state: they may be called from any thread, and at the same time for different
+ * outputs. */
 #ifndef MOE_CONVERT_H
 #define MOE_CONVERT_H
 
@@ -17,30 +18,33 @@
 extern "C" {
 #endif
 
-/* What was written. */
+/* What a conversion or a quantization wrote. */
 struct moe_written {
     size_t size;               /* sizeof(struct moe_written), set by the caller (moe/moe.h) */
     uint64_t input_bytes, output_bytes;
     int64_t tensors;           /* in the output */
-    int64_t weights_quantized; /* single weights that became NVFP4 */
-    bool was_done;             /* resume found it complete: nothing was read now */
+    int64_t weights_quantized; /* single weights (not tensors) that became NVFP4 */
+    bool was_done;             /* an earlier call had completed the output: this one (resume) wrote nothing */
 };
 
 struct moe_convert_options {
     size_t size;               /* sizeof(struct moe_convert_options), set by the caller (moe/moe.h) */
     int64_t threads;           /* 0: as many as there are processors */
-    uint64_t memory;           /* bytes to hold at most, mapped files and all; 0: half of what is free */
-    /* "source" (NULL): a container in source precision; "hf": a container back as the checkpoint that it was
-     * made of; "gguf": a file for llama.cpp */
+    uint64_t memory;           /* most resident bytes, mapped files included; 0: half of what is free */
+    /* "source" or NULL: a container whose tensors keep their types; "hf": the checkpoint that a container was
+     * made from; "gguf": a file for llama.cpp */
     const char *to;
-    bool resume;               /* go on from OUTPUT.partial (containers alone) */
-    bool force;                /* replace what is there, once the new one is whole */
-    struct moe_cancel *cancel; /* ends it early; NULL: nobody does */
+    /* go on from OUTPUT.partial; "hf" and "gguf" start over unless it is complete.  Excludes force. */
+    bool resume;
+    bool force;                /* replace what this library wrote there before, once the output is complete */
+    struct moe_cancel *cancel; /* the token that can end the call early; NULL: none */
 };
 
-/* source: a container or a checkpoint.  o and w may be NULL; *w is filled in on success.  MOE_EXISTS without
- * force where something stands at `output`; MOE_UNSUPPORTED for what the output's format cannot say.  What
- * force does not replace: anything but what this library wrote. */
+/* Converts the model at `source`, a container or a checkpoint ("hf" wants a container), and writes it to the
+ * path `output`.  o and w may be NULL; *w is filled in on success.  MOE_EXISTS where something stands at
+ * `output` and force is not set or may not replace it, MOE_UNSUPPORTED for a model that the output's format
+ * cannot represent, MOE_VERIFY or MOE_NONFINITE for damaged weights, MOE_NOSPACE where the disk does not hold
+ * the output. */
 MOE_API enum moe_code moe_convert_model(const char *source, const char *output,
                                         const struct moe_convert_options *o, struct moe_written *w,
                                         struct moe_err *err);

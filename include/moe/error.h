@@ -3,12 +3,12 @@
  *
  * A function that can fail returns enum moe_code and takes `struct moe_err *err` last.  On success it returns
  * MOE_OK and leaves *err alone.  On failure it returns the code, and *err holds the code and one sentence for
- * a person.  `err` may be NULL in every public function: then there is only the code.  Nothing in this header
- * has a state; all of it may be used from any thread. */
+ * a person.  `err` may be NULL in every public function: the caller then has only the code.  Nothing in this
+ * header has state; all of it may be used from any thread. */
 #ifndef MOE_ERROR_H
 #define MOE_ERROR_H
 
-/* What libmoe.so exports: the functions that are declared with it, and no others. */
+/* Marks the functions that libmoe.so exports; it exports no others. */
 #if defined(__GNUC__)
 #define MOE_API __attribute__((visibility("default")))
 #else
@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-/* A code is also the exit code of the tools.  A new one is appended; none is ever renumbered.
+/* The codes, which are also the exit codes of the tools.  New codes are added; none is ever renumbered.
  * X(name, number, word, sentence) */
 #define MOE_CODES(X)                                                                  \
     X(OK,            0, "ok",            "done")                                      \
@@ -51,17 +51,17 @@ enum { MOE_PATH_BYTES = 4096 };
 struct moe_err {
     enum moe_code code;
     /* One sentence, NUL terminated, fit for a line on a terminal: lower case, no full stop, the outermost
-     * context first, the remedy in brackets at the end.  Long paths in it are shortened. */
+     * context first, a remedy in brackets at the end where one is known.  Long paths in it are shortened. */
     char msg[1024];
-    /* The file that the failure is about, whole; "" when it is about none. */
+    /* The full path of the file that the failure is about; "" when it is about none. */
     char file[MOE_PATH_BYTES];
-    /* The tensor in it; "" when it is about none. */
+    /* The tensor in that file; "" when the failure is about none. */
     char tensor[256];
 };
 
 #define MOE_ERR_INIT { MOE_OK, "", "", "" }
 
-/* The word for a code ("no-space") and its sentence; never NULL, and never to be freed. */
+/* The word for a code ("no-space") and its sentence ("no space left"), as static strings; never NULL. */
 MOE_API const char *moe_code_name(enum moe_code code);
 MOE_API const char *moe_code_text(enum moe_code code);
 

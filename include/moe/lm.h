@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* moe/lm.h - a language model opened to compute with: its tokens, its answers, its score of a text.
+/* moe/lm.h - a language model opened for use: tokens, generated text, the score of a text.
  *
- * The weights are mapped and stay in the page cache, shared with whoever else maps them.  A file that shrinks
- * while it is mapped raises SIGBUS, as it does for every mapped file.
+ * The weights are mapped from their files and stay in the page cache, shared with other processes that map
+ * them.  A file that shrinks while it is mapped raises SIGBUS, as it does for every mapped file.
  *
- * Threads: one struct moe_lm is used by one thread at a time; several may be open, and used at once.  A model
- * has a pool of threads of its own, and what comes out does not depend on their number.
+ * Threads: one struct moe_lm is used by one thread at a time; several may be open, and in use at once.  Each
+ * has a pool of threads of its own; results do not depend on the number of threads.
  *
- * Ownership: what a call returns in malloc'd memory is the caller's, to free().  On failure nothing is owned
- * and the pointers are NULL. */
+ * Ownership: memory that a call returns is malloc'd, and the caller's to free().  After a failure the caller
+ * owns nothing and the pointers are NULL. */
 #ifndef MOE_LM_H
 #define MOE_LM_H
 
@@ -26,13 +26,14 @@ struct moe_lm;
 struct moe_lm_options {
     size_t size;               /* sizeof(struct moe_lm_options), set by the caller (moe/moe.h) */
     int64_t threads;           /* 0: as many as there are processors */
-    int64_t context;           /* positions; 0: the model's, or fewer where memory does not hold them */
-    uint64_t memory;           /* bytes to hold at most besides mapped files; 0: what the machine has */
+    /* most tokens of prompt and answer together; 0: as many as the model was made for, or as memory holds */
+    int64_t context;
+    uint64_t memory;           /* most bytes besides mapped files; 0: what the machine has free */
 };
 
-/* path: a container or a checkpoint.  o may be NULL: all defaults.  Fails with what moe_describe fails with,
- * MOE_USAGE for a context larger than the model's, MOE_NOMEM where memory does not hold it; *lm is then
- * NULL. */
+/* Opens the container or checkpoint at `path`.  o may be NULL: all defaults.  Fails as moe_describe does, and
+ * with MOE_USAGE for a context larger than the model's, MOE_NOMEM where memory does not hold the context; *lm
+ * is then NULL. */
 MOE_API enum moe_code moe_lm_open(struct moe_lm **lm, const char *path, const struct moe_lm_options *o,
                                   struct moe_err *err);
 /* Frees it and sets *lm to NULL; does nothing where lm or *lm is NULL. */
@@ -40,13 +41,14 @@ MOE_API void moe_lm_close(struct moe_lm **lm);
 
 /* ---- tokens ---- */
 
-/* The ids of `bytes` bytes of text, in malloc'd *ids.  special: the names of special tokens in the text are
- * those tokens; else all of it is literal.  No token is added at the front.  MOE_NOT_FOUND where the model
- * has no tokenizer. */
+/* Encodes `bytes` bytes of text as *n token ids in malloc'd *ids.  special: a special token's name in the
+ * text becomes that token; else all of the text is literal.  No token is added at the front.  MOE_NOT_FOUND
+ * where the model has no tokenizer. */
 MOE_API enum moe_code moe_lm_tokenize(struct moe_lm *lm, const char *text, size_t bytes, bool special,
                                       int32_t **ids, size_t *n, struct moe_err *err);
-/* The text of n ids, in malloc'd *text with a NUL behind its `bytes` bytes.  special: with the names of
- * special tokens; else without these tokens.  An id outside of the vocabulary gives nothing. */
+/* Decodes n token ids to text: malloc'd *text has *bytes bytes and a NUL behind them.  special: special
+ * tokens appear by their names; else they are left out.  An id outside the vocabulary adds nothing.
+ * MOE_NOT_FOUND where the model has no tokenizer. */
 MOE_API enum moe_code moe_lm_detokenize(struct moe_lm *lm, const int32_t *ids, size_t n, bool special,
                                         char **text, size_t *bytes, struct moe_err *err);
 
@@ -54,37 +56,43 @@ MOE_API enum moe_code moe_lm_detokenize(struct moe_lm *lm, const int32_t *ids, s
 
 struct moe_generate_options {
     size_t size;               /* sizeof(struct moe_generate_options), set by the caller (moe/moe.h) */
-    int64_t max_tokens;        /* 0: until the model ends, or the context is full */
-    double temperature;        /* 0: always the likeliest token; else draws */
-    double top_p;              /* draw among the likeliest tokens with this probability together; 0: all */
-    double min_p;              /* ... among those with this share of the likeliest one's; 0: all */
-    int64_t top_k;             /* ... among this many; 0: all */
-    uint64_t seed;             /* the same seed gives the same draws */
-    const char *const *stop;   /* n_stop texts that end the answer, which is given without them */
+    int64_t max_tokens;        /* most tokens of the answer; 0: no limit but the context */
+    double temperature;        /* 0: take the likeliest token; else sample at this temperature */
+    /* Which tokens may be sampled; 0: all.  top_k: so many of the most probable; min_p: those at least min_p
+     * times as probable as the most probable one; top_p: the fewest whose probabilities reach it together. */
+    double top_p;
+    double min_p;
+    int64_t top_k;
+    uint64_t seed;             /* of sampling: the same seed gives the same answer */
+    /* n_stop texts, none of them empty: the answer ends before the first of them that the model produces */
+    const char *const *stop;
     size_t n_stop;
-    bool chat;                 /* the prompt is one user's turn, put into the model's chat template */
-    bool special;              /* special tokens' names are tokens in the prompt, and text in the answer */
-    bool ignore_end;           /* go on behind the model's end token */
-    /* Called with the answer's next bytes, whole UTF-8 characters, from the thread that generates; NULL: not
-     * called.  It may ask `cancel` for the end, and may not use this moe_lm. */
+    bool chat;                 /* moe_lm_generate puts the prompt, one user's turn, into the chat template */
+    /* A special token's name in the prompt becomes that token; those of the answer appear in its text. */
+    bool special;
+    bool ignore_end;           /* go on when the model produces its end token */
+    /* Called with each next piece of the answer, whole UTF-8 characters, by the thread that generates; NULL:
+     * not called.  It may request the end through `cancel`, but may not use this moe_lm. */
     void (*text)(void *ctx, const char *bytes, size_t n);
-    void *ctx;
-    struct moe_cancel *cancel; /* ends it early; NULL: nobody does */
+    void *ctx;                 /* the first argument of `text` */
+    struct moe_cancel *cancel; /* the token that can end the call early; NULL: none */
 };
 
 struct moe_generation {
     size_t size;               /* sizeof(struct moe_generation), set by the caller (moe/moe.h) */
-    int32_t *tokens;           /* n_tokens; without the end token */
+    int32_t *tokens;           /* n_tokens ids of the answer, without the end token */
     size_t n_tokens;
-    char *text;                /* `bytes`, and a NUL */
+    char *text;                /* `bytes` bytes of the answer's text, and a NUL */
     size_t bytes;
-    size_t prompt_tokens;
-    bool truncated;            /* by max_tokens or by the context: the model had not ended */
+    size_t prompt_tokens;      /* tokens of the prompt, with those of its chat template */
+    bool truncated;            /* max_tokens or the context ended the answer, not the model or a stop text */
 };
 
-/* Go on from a prompt of `bytes` bytes of text, or of n ids.  o may be NULL; g is filled in on success, to be
- * released.  Of a prompt that begins as the one before it and its answer only what is new is computed.
- * MOE_USAGE for a prompt that is empty or longer than the context. */
+/* Generates an answer to a prompt of `bytes` bytes of text, or of n token ids.  o may be NULL.  *g is filled
+ * in on success, for moe_generation_release to free.  Tokens with which both this prompt and the last call
+ * (its prompt and answer) begin are not computed again.  MOE_USAGE for a prompt that is empty or does not fit
+ * the context, or an id outside the vocabulary; MOE_NOT_FOUND where text is given and the model has no
+ * tokenizer. */
 MOE_API enum moe_code moe_lm_generate(struct moe_lm *lm, const char *prompt, size_t bytes,
                                       const struct moe_generate_options *o, struct moe_generation *g,
                                       struct moe_err *err);
@@ -98,27 +106,33 @@ MOE_API void moe_generation_release(struct moe_generation *g);
 
 struct moe_score_options {
     size_t size;               /* sizeof(struct moe_score_options), set by the caller (moe/moe.h) */
-    int64_t window;            /* tokens that are scored together; 0: 2048, or the context if that is less */
-    uint64_t memory;           /* bytes for hidden states; 0: what the machine has */
+    /* The text is cut into windows of this many tokens; a token is predicted from those before it in its
+     * window.  0: 2048, or the context if that is less. */
+    int64_t window;
+    uint64_t memory;           /* most bytes besides mapped files; 0: what the machine has free */
     const char *scratch;       /* a directory for hidden states that memory does not hold; NULL: none */
-    bool special;              /* names of special tokens in the text are those tokens */
-    struct moe_lm *reference;  /* another model with the same vocabulary, to compare with; NULL: none */
-    struct moe_cancel *cancel; /* ends it early; NULL: nobody does */
+    bool special;              /* a special token's name in the text becomes that token */
+    /* another model with the same vocabulary, to compare with, which no other thread may use meanwhile; NULL:
+     * none */
+    struct moe_lm *reference;
+    struct moe_cancel *cancel; /* the token that can end the call early; NULL: none */
 };
 
 struct moe_score_result {
     size_t size;               /* sizeof(struct moe_score_result), set by the caller (moe/moe.h) */
-    int64_t tokens;            /* that were scored: whole windows alone */
+    int64_t tokens;            /* how many were scored: a last window that is not full is left out */
     double nll, perplexity;    /* mean of -ln p(token) in nats, and its exponential */
-    /* With a reference: the same of it, and the KL divergence of the model from it, in nats. */
+    /* With a reference: its own nll and perplexity, and KL(reference || model) in nats, as the mean, the
+     * quantiles and the largest value over all scored positions.  Without one: 0. */
     double nll_reference, perplexity_reference;
     double kl, kl_p50, kl_p99, kl_max;
-    double top1_agreement;     /* share of positions at which both have the same likeliest token */
+    double top1_agreement;     /* share of positions, 0 to 1, at which both have the same likeliest token */
 };
 
-/* How well the model predicts a text.  o may be NULL; *r is filled in on success.  MOE_USAGE for a text that
- * is shorter than a window, MOE_MISMATCH for a reference with another vocabulary, MOE_NOMEM where hidden
- * states fit neither memory nor scratch. */
+/* Measures how well the model predicts a text of `bytes` bytes.  o may be NULL; *r is filled in on success.
+ * MOE_USAGE for a window larger than the context or a text that does not have more tokens than a window,
+ * MOE_MISMATCH for a reference with a vocabulary of another size, MOE_NOMEM where hidden states fit neither
+ * memory nor scratch, MOE_NOT_FOUND where the model has no tokenizer. */
 MOE_API enum moe_code moe_lm_score(struct moe_lm *lm, const char *text, size_t bytes,
                                    const struct moe_score_options *o, struct moe_score_result *r,
                                    struct moe_err *err);

@@ -23,10 +23,11 @@
  * Rules that hold everywhere:
  * - A function that can fail returns enum moe_code and takes `struct moe_err *err` last, which may be NULL
  *   (moe/error.h).  NULL where a pointer is needed is MOE_USAGE.
- * - A struct of options or of results begins with its size, which the caller sets to sizeof; all of its other
- *   members zero are the defaults, and NULL in the place of options is all defaults.  So a struct can grow: a
- *   library that is newer than its caller takes what is not there for zero and fills in no more than there is
- *   room for; an older one fails with MOE_UNSUPPORTED when it is given an option that it does not know.
+ * - A struct of options or of results begins with its size, which the caller sets to sizeof.  Every other
+ *   member of options that is zero has its default, and NULL for the struct is all defaults.  So a struct can
+ *   grow: a library that is newer than its caller takes members that the caller lacks for zero, and fills in
+ *   no more of a result than there is room for; an older one fails with MOE_UNSUPPORTED where an option that
+ *   it does not know is not zero, and leaves results that it does not know as they are.
  * - Texts are UTF-8 with their length in bytes; paths end with a NUL.  Sizes are bytes.
  * - The library never prints, never exits, reads neither the command line nor standard input, and installs no
  *   signal handler. */

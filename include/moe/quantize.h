@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* moe/quantize.h - a model quantized to NVFP4.  What moe/convert.h says of its output holds here, too. */
+/* moe/quantize.h - quantizing a model to NVFP4, and what that takes.
+ *
+ * What the head of moe/convert.h says of outputs, threads and determinism holds here, too. */
 #ifndef MOE_QUANTIZE_H
 #define MOE_QUANTIZE_H
 
@@ -16,44 +18,47 @@ extern "C" {
 struct moe_quantize_options {
     size_t size;               /* sizeof(struct moe_quantize_options), set by the caller (moe/moe.h) */
     int64_t threads;           /* 0: as many as there are processors */
-    uint64_t memory;           /* bytes to hold at most, mapped files and all; 0: half of what is free */
-    /* How scales and codes are chosen, as moe-quantize --method names it: "max", "four-over-six", "search";
-     * with calibration text "weighted", "gptq", "fisher"; NULL: the best that there is */
+    uint64_t memory;           /* most resident bytes, mapped files included; 0: half of what is free */
+    /* How scales and codes are chosen (docs/reference/quantization.md), as moe-quantize --method names it:
+     * "max", "four-over-six" or "search"; with calibration text "weighted", "gptq" or "fisher".  NULL or
+     * "auto": the best that calib and effort allow. */
     const char *method;
-    const char *what;          /* "experts" (NULL), "mlp" or "all-linear": which weights become NVFP4 */
-    const char *effort;        /* with text: "fast", "balanced" or "best" (NULL) */
-    const char *const *calib;  /* n_calib files of text to calibrate with; none: without data */
+    const char *what;          /* which weights become NVFP4: "experts" (NULL), "mlp" or "all-linear" */
+    const char *effort;        /* of a calibration: "fast", "balanced" or "best" (NULL) */
+    const char *const *calib;  /* n_calib paths of text files to calibrate with; none: no calibration */
     size_t n_calib;
-    int64_t calib_tokens;      /* how many tokens of it are used; 0: 1048576 */
+    int64_t calib_tokens;      /* most tokens of the text that are used; 0: 1048576 */
     int64_t sequence_length;   /* tokens of a sequence; 0: 2048, or the model's context if that is less */
-    uint64_t seed;             /* of the answers that the Fisher pass draws */
+    uint64_t seed;             /* of the labels that the Fisher pass samples from the model */
     const char *scratch;       /* a directory for hidden states that memory does not hold; NULL: none */
-    bool resume;               /* go on from OUTPUT.partial */
-    bool force;                /* replace what is there, once the new one is whole */
-    struct moe_cancel *cancel; /* ends it early; NULL: nobody does */
+    bool resume;               /* go on from OUTPUT.partial; excludes force */
+    bool force;                /* replace what this library wrote there before, once the output is complete */
+    struct moe_cancel *cancel; /* the token that can end the call early; NULL: none */
 };
 
-/* source: a container or a checkpoint; output: the directory NAME.moe.  o and w may be NULL; *w is filled in
- * on success.  MOE_USAGE for an unknown word, MOE_EXISTS without force where something stands at `output`,
- * MOE_NOMEM where the memory does not hold a calibration, MOE_UNSUPPORTED where nothing is left to
- * calibrate. */
+/* Quantizes the model at `source`, a container or a checkpoint, and writes a container to the path `output`
+ * (NAME.moe).  o and w may be NULL; *w is filled in on success.  MOE_USAGE for an unknown word, MOE_EXISTS
+ * where something stands at `output` and force is not set or may not replace it, MOE_NOMEM where memory does
+ * not hold the work, MOE_NOSPACE where the disk does not hold the output, MOE_UNSUPPORTED where a calibration
+ * has nothing to quantize. */
 MOE_API enum moe_code moe_quantize_model(const char *source, const char *output,
                                          const struct moe_quantize_options *o, struct moe_written *w,
                                          struct moe_err *err);
 
-/* What a run with these options would take. */
+/* What a quantization would take. */
 struct moe_quantize_needs {
     size_t size;               /* sizeof(struct moe_quantize_needs), set by the caller (moe/moe.h) */
     uint64_t input_bytes, output_bytes;
-    uint64_t memory_bytes;     /* held at most */
-    uint64_t disk_bytes;       /* free where the output goes */
-    uint64_t scratch_bytes;    /* free in scratch */
+    uint64_t memory_bytes;     /* largest resident memory */
+    uint64_t disk_bytes;       /* space that has to be free where the output goes */
+    uint64_t scratch_bytes;    /* space that has to be free in the directory scratch */
     double seconds;            /* estimated from short measurements on this machine */
-    int64_t weights_quantized;
-    bool fits;                 /* in the memory allowed */
+    int64_t weights_quantized; /* single weights (not tensors) that become NVFP4 */
+    bool fits;                 /* a calibration fits the memory allowed; true without calibration */
 };
 
-/* Writes nothing.  o may be NULL; *n is filled in on success, also where it does not fit. */
+/* Estimates what moe_quantize_model would take with these options; writes nothing.  o may be NULL; *n is
+ * filled in on success, also where the work does not fit. */
 MOE_API enum moe_code moe_quantize_estimate(const char *source, const struct moe_quantize_options *o,
                                             struct moe_quantize_needs *n, struct moe_err *err);
 
