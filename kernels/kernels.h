@@ -35,9 +35,9 @@ void moe_kernels_init(struct moe_kernels *k, unsigned flags);
 const struct moe_kernels *moe_kernels(void);
 const char *moe_kernels_name(void); /* "ref", "avx2", "avx512" */
 
-/* "ref" or "vector": what the bits of sums, and so the bytes of a calibration, depend on.  ref sums in
- * double; all levels above it agree bit for bit.  Codecs and the data-free NVFP4 quantizers give the same
- * bytes in both. */
+/* "ref" or "vector".  The bits of sums, and so the bytes of a calibration, depend on nothing else of the
+ * machine: ref sums in double, and all levels above it agree bit for bit.  dequantize and the data-free NVFP4
+ * quantizers give the same bytes in both. */
 const char *moe_kernels_level(void);
 
 #endif

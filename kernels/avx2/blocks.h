@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/avx2/blocks.h - a block of 16 values a lane, 8 lanes: what kernels/body/nvfp4.h is written in.
- * kernels/avx512/blocks.h has the same names for 16 lanes.
+/* kernels/avx2/blocks.h - vectors of 8 lanes, of which each serves one block of 16 values: what
+ * kernels/body/nvfp4.h is written in.  kernels/avx512/blocks.h has the same names for 16 lanes.
  *
- * Names: f_ a float a block, i_ an int32, w_ two unsigned 16-bit words, m_ a condition. */
+ * Names: in each lane f_ has a float, i_ an int32, w_ two unsigned 16-bit words, m_ a condition. */
 #ifndef MOE_KERNELS_AVX2_BLOCKS_H
 #define MOE_KERNELS_AVX2_BLOCKS_H
 
@@ -17,9 +17,9 @@
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 enum { LANES = 8 };
 
-typedef __m256 bf;  /* a float a block */
-typedef __m256i bi; /* an int32, or two 16-bit words, a block */
-typedef __m256i bm; /* a condition a block: all ones or all zeros */
+typedef __m256 bf;  /* a float for each block */
+typedef __m256i bi; /* an int32, or two 16-bit words, for each block */
+typedef __m256i bm; /* a condition for each block: all ones or all zeros */
 
 OP unsigned m_bits(bm m) { return (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(m)); }
 OP bm m_of(unsigned bits)
@@ -75,10 +75,10 @@ OP void i_store_bytes(uint8_t *p, bi x) /* LANES bytes */
     _mm_storel_epi64((void *)p, _mm_packus_epi16(w, w));
 }
 
-/* ---- 16-bit words, two a block ---- */
+/* ---- 16-bit words, two in each lane ---- */
 
 OP bi w_set(int x) { return _mm256_set1_epi16((short)x); }
-OP bi w_twice(bi x) { return _mm256_or_si256(x, _mm256_slli_epi32(x, 16)); } /* x < 2^16 into both words */
+OP bi w_twice(bi x) { return _mm256_or_si256(x, _mm256_slli_epi32(x, 16)); } /* x < 2^16, in both words */
 OP bi w_mulhi(bi x, bi y) { return _mm256_mulhi_epu16(x, y); }
 OP bi w_sub(bi x, bi y) { return _mm256_sub_epi16(x, y); }
 OP bi w_less(bi x, bi y) { return _mm256_subs_epu16(x, y); } /* max(x - y, 0) */
@@ -123,7 +123,7 @@ OP void columns(const uint8_t *p, int64_t stride, bi r[8])
 {
     bi u[8];
     EACH(i, 8) {
-        /* half a block, and beside it that of the block four on */
+        /* half of a block, and beside it the same half of the fourth block after it */
         const uint8_t *q = p + i % 4 * stride + i / 4 * 16;
         r[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)q)),
                                        _mm_loadu_si128((const void *)(q + 4 * stride)), 1);
@@ -138,7 +138,7 @@ OP void columns(const uint8_t *p, int64_t stride, bi r[8])
     }
 }
 
-/* Store eight bytes a block: the four of x, then the four of y. */
+/* Store eight bytes for each block: the four of x, then the four of y. */
 OP void store_pairs(uint8_t *p, bi x, bi y)
 {
     bi lo = _mm256_unpacklo_epi32(x, y), hi = _mm256_unpackhi_epi32(x, y);

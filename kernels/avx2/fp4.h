@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/avx2/fp4.h - the codes of 16 blocks, a block a lane, in two parts of eight lanes.  The names and
- * the bits are those of kernels/avx512/fp4.h, whose comments say what each function does. */
+/* kernels/avx2/fp4.h - the codes of 16 blocks, one block in each lane, in two parts of eight lanes.  It has
+ * the names of kernels/avx512/fp4.h, whose comments say what each function does, and gives the same bits. */
 #ifndef MOE_KERNELS_AVX2_FP4_H
 #define MOE_KERNELS_AVX2_FP4_H
 

@@ -173,8 +173,8 @@ LANE vf vf_f16n(const uint8_t *p, int64_t n)
     return vf_f16(tail);
 }
 
-/* E4M3 bits, moved, are those of a float16 whose exponent is biased by 15 instead of 7: so that times 2^8 is
- * the exact value, of subnormals too.  NaN alone is written differently. */
+/* The bits of an E4M3, shifted, are those of a float16, whose exponent is biased by 15 instead of 7.  So that
+ * float16 times 2^8 is the exact value, also of subnormals.  Only NaN has other bits. */
 LANE vf vf_e4m3(const uint8_t *p)
 {
     __m256i u = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)p)),
@@ -250,7 +250,7 @@ LANE vt vt_fma(vt a, vt b, vt c) { return _mm256_fmadd_ps(a, b, c); }
  * that fit 16 registers. */
 #define FUSED_ROWS(n) ((n) == 1 ? 4 : 2)
 
-/* Times 16 columns of values that attention sums at once. */
+/* Attention sums this many times 16 columns of values at once. */
 enum { ATTEND_WIDE = 4 };
 
 #endif

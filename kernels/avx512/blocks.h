@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/avx512/blocks.h - a block of 16 values a lane, 16 lanes: what kernels/body/nvfp4.h is written in.
- * kernels/avx2/blocks.h has the same names for 8 lanes.
+/* kernels/avx512/blocks.h - vectors of 16 lanes, of which each serves one block of 16 values: what
+ * kernels/body/nvfp4.h is written in.  kernels/avx2/blocks.h has the same names for 8 lanes.
  *
- * Names: f_ a float a block, i_ an int32, w_ two unsigned 16-bit words, m_ a condition. */
+ * Names: in each lane f_ has a float, i_ an int32, w_ two unsigned 16-bit words, m_ a condition. */
 #ifndef MOE_KERNELS_AVX512_BLOCKS_H
 #define MOE_KERNELS_AVX512_BLOCKS_H
 
@@ -18,9 +18,9 @@
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 enum { LANES = 16 };
 
-typedef __m512 bf;    /* a float a block */
-typedef __m512i bi;   /* an int32, or two 16-bit words, a block */
-typedef __mmask16 bm; /* a condition a block */
+typedef __m512 bf;    /* a float for each block */
+typedef __m512i bi;   /* an int32, or two 16-bit words, for each block */
+typedef __mmask16 bm; /* a condition for each block */
 
 OP unsigned m_bits(bm m) { return m; }
 OP bm m_of(unsigned bits) { return (__mmask16)bits; }
@@ -65,10 +65,10 @@ OP bi i_pick(bm m, bi x, bi y) { return _mm512_mask_blend_epi32(m, y, x); }
 /* LANES bytes */
 OP void i_store_bytes(uint8_t *p, bi x) { _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(x)); }
 
-/* ---- 16-bit words, two a block ---- */
+/* ---- 16-bit words, two in each lane ---- */
 
 OP bi w_set(int x) { return _mm512_set1_epi16((short)x); }
-OP bi w_twice(bi x) /* the low word in both places */
+OP bi w_twice(bi x) /* the low word, in both words */
 {
     return _mm512_shuffle_epi8(
         x, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13)));
@@ -149,7 +149,7 @@ OP void columns(const uint8_t *p, int64_t stride, bi r[8])
     EACH(i, 8) r[i] = u[i];
 }
 
-/* Store eight bytes a block: the four of x, then the four of y. */
+/* Store eight bytes for each block: the four of x, then the four of y. */
 OP void store_pairs(uint8_t *p, bi x, bi y)
 {
     const bi first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),

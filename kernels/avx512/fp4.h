@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/avx512/fp4.h - the codes of 16 blocks at once, a block a lane: what kernels/body/fp4.h is written
- * in (its glossary explains the words).  kernels/avx2/fp4.h has the same names on ymm, with lanes 0-7 and
- * 8-15 as two parts.
+/* kernels/avx512/fp4.h - the codes of 16 blocks at once, one block in each lane: what kernels/body/fp4.h is
+ * written in (its glossary explains the words).  kernels/avx2/fp4.h has the same names on ymm, with lanes 0-7
+ * and 8-15 as two parts.
  *
  * Lane 2m serves block m of a group of 16 blocks, and lane 2m + 1 block m + 8.  So two loads and a blend
- * bring the first (or last) eight columns of every block into its lane, and no shuffle is spent. */
+ * bring the first (or last) eight columns of every block into its lane, and no shuffle is needed. */
 #ifndef MOE_KERNELS_AVX512_FP4_H
 #define MOE_KERNELS_AVX512_FP4_H
 
@@ -31,7 +31,8 @@ LANE words fp4_values(__m512i c)
 {
     const __m128i t = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
 #ifdef __AVX512VBMI__
-    /* of an index six bits count: in a table of 16 bytes four times over, the lowest four */
+    /* the instruction uses six bits of an index; the table is the 16 bytes four times, so the lowest four
+     * choose */
     return _mm512_permutexvar_epi8(c, _mm512_broadcast_i32x4(t));
 #else
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), _mm512_and_si512(c, _mm512_set1_epi8(15)));
@@ -60,9 +61,9 @@ LANE words fp4_dot(words a, const words *w, const words *x)
     EACH(i, 4) a = fp4_step(a, w[i], x[i]);
     return a;
 }
-/* FP4_JOINS: each limb has a bias of its own, and the sums u of all limbs are joined at the end.  With their
- * bias the sums of limbs 0 and 1 fit 16 bits, as 16 * 12 * 128 < 2^15, and so a dot product of words can add
- * 2^8 u[1] to u[0]. */
+/* With FP4_JOINS each limb has a bias of its own, and the sums u of all limbs are joined at the end.  With
+ * their bias the sums of limbs 0 and 1 fit 16 bits, as 16 * 12 * 128 < 2^15, and so a dot product of words
+ * can add 2^8 u[1] to u[0]. */
 #define FP4_JOINS 1
 LANE words fp4_join(const words *u, int d, int D)
 {
@@ -84,9 +85,9 @@ LANE vt fp4_float(words a) { return _mm512_cvtepi32_ps(a); }
 LANE __m128i fp4_lane_order(__m128i s) { return _mm_unpacklo_epi8(s, _mm_unpackhi_epi64(s, s)); }
 
 /* fp4_scales: the scales of a group, 16 codes at p, in lane order.  fp4_factor: their products with the
- * powers of x, as floats.  The bits of a plain scale are its code shifted by 20, but for the bias of the
- * exponent, so adding its bits and the power's multiplies the two.  With VNNI one dot product shifts and
- * adds, of the code as the upper byte of a word. */
+ * powers of x, as floats.  The float32 bits of a plain scale are its code shifted by 20, but for the bias of
+ * the exponent, so adding its bits and the power's bits multiplies the two.  With VNNI one dot product shifts
+ * and adds; the code is then the upper byte of a word. */
 LANE words fp4_scales(const uint8_t *p, int part, bool plain)
 {
     const __m512i pick = _mm512_setr_epi32(
@@ -124,9 +125,9 @@ LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 64 == 0 */
 }
 
 /* Take the scales of 16 rows and 16 blocks out of their tiles.  At p are four lines of 64 bytes, `stride`
- * bytes apart: a line has four blocks' scales of row 0, of 32, 64, 96, 1, 33 .. 99.  To `out` go four lines,
- * `apart` bytes apart: the first has 16 blocks' scales of row 0, of 1, 2 and 3, the next those of 32 .. 35,
- * and so on. *most: see fp4_over. */
+ * bytes apart: a line has four blocks' scales of row 0, then of rows 32, 64, 96, 1, 33 .. 99.  To `out` go
+ * four lines, `apart` bytes apart: the first has 16 blocks' scales of row 0, then of rows 1, 2 and 3, the
+ * next those of rows 32 .. 35, and so on.  *most: see fp4_over. */
 LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apart, codes *most)
 {
     __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + stride),
@@ -140,7 +141,7 @@ LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apa
         _mm512_storeu_si512(out + 3 * apart, _mm512_unpackhi_epi64(a, c));
 }
 
-/* The bytes number `limb` of v[0], v[1], v[2] and v[3], in each lane, the first lowest. */
+/* In each lane byte number `limb` of v[0], v[1], v[2] and v[3]; that of v[0] is the lowest. */
 LANE vi fp4_bytes(const vi *v, int limb)
 {
     const __m512i from = _mm512_broadcast_i32x4(_mm_add_epi8(

@@ -44,7 +44,7 @@ LANE float vf_fold(vf s)
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
 
-LANE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* b when either is NaN */
+LANE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* is b when either is NaN */
 LANE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 LANE vf vf_abs(vf a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.f), a); }
 LANE vm vf_lt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
@@ -108,8 +108,8 @@ LANE vf vf_f16n(const uint8_t *p, int64_t n)
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vm_first(n), p));
 }
 
-/* E4M3 bits, moved, are those of a float16 whose exponent is biased by 15 instead of 7: so that times 2^8 is
- * the exact value, of subnormals too.  NaN alone is written differently. */
+/* The bits of an E4M3, shifted, are those of a float16, whose exponent is biased by 15 instead of 7.  So that
+ * float16 times 2^8 is the exact value, also of subnormals.  Only NaN has other bits. */
 LANE vf e4m3_lanes(__m128i c)
 {
     __m256i u = _mm256_cvtepu8_epi16(c), mag = _mm256_and_si256(u, _mm256_set1_epi16(0x7f));
@@ -156,7 +156,7 @@ LANE vt vt_fma(vt a, vt b, vt c) { return _mm512_fmadd_ps(a, b, c); }
  * that fit 32 registers. */
 #define FUSED_ROWS(n) 4
 
-/* Times 16 columns of values that attention sums at once. */
+/* Attention sums this many times 16 columns of values at once. */
 enum { ATTEND_WIDE = 8 };
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The peak of dot products of bf16 pairs (AVX512_BF16). */
+/* Dot products of bf16 pairs on registers alone, to measure their peak rate (AVX512_BF16). */
 #include "kernels/avx512/lanes.h"
 
 double moe_peak_bf16_avx512dot(int64_t rounds, float *sink)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/body/feedback.h - NVFP4 rounding of a row against a quadratic form.  All scales that a block may
- * get are tried at once, a scale a lane.  Included once by each kernels/<isa>/feedback.c, after its
- * lanes.h. */
+ * get are tried at once, each in a lane of its own.  Included once by each kernels/<isa>/feedback.c, after
+ * its lanes.h. */
 #include "kernels/scalar.h"
 
 /* s * e2m1(t / s): to the nearest value, to the even code on a tie, saturating.  e2m1 values below 2 are
@@ -49,7 +49,7 @@ LANE vf try_scales(const struct block *b, vf s, float q[16][16], float t[16][16]
     return cost;
 }
 
-/* The scales of the codes low .. high, one a lane; lanes past the end get that of high. */
+/* The scales of the codes low .. high, one in each lane; lanes past the end get that of high. */
 LANE vf steps(int low, int high, float global)
 {
     int32_t code[16];

@@ -29,8 +29,8 @@
  *             is 3 for 24 bits (matmul) and 2 for 16 bits (matmul_int16).
  *   w         2 * e2m1(code) + 12: doubling makes it an integer, 12 makes it unsigned, as the instructions
  *             want one factor.
- *   bias      -12 times the sum of x's limbs over the block: what the 12 added, taken away again.
- *   join      limbs' sums to one integer: u[0] + 2^8 u[1] + 2^16 u[2].
+ *   bias      -12 times the sum of x's limbs over the block: it takes away what the 12 in w adds.
+ *   join      to make one integer of the limbs' sums: u[0] + 2^8 u[1] + 2^16 u[2].
  *   power     2^(e - 8 D - 7) of each block of x, as bits of a float32: what X is to be scaled by, less the 7
  *             by which the exponent of an e4m3 scale is biased.
  *   plain     said of scale codes from 8 to 126: positive and normal, so that shifts turn them into floats.
@@ -43,7 +43,7 @@
  *   span      the rows that are multiplied with one tile's tokens over one piece.
  *   batch     at most FP4_BATCH tokens times at most FP4_SUMS / tokens rows: what has sums at once.
  *
- * LADDER.  GFLOPS of one core, other work on the machine.
+ * LADDER: the versions tried, in GFLOPS of one core while other programs ran on the machine.
  *   float32 with AVX-512 on an EPYC (multiply-add peak 116), 32 x 7168 in cache, n = 1:
  *     values dequantized 16 at a time, global in each scale                        24
  *     a block a lane, scale once a block, 8 permutations and 7 shifts              58
@@ -81,7 +81,7 @@ enum {
 /* A group of one token's x, in lane order. */
 struct fp4_x {
     int8_t limb[FP4_LIMBS][4][64];  /* [limb][step][four bytes a lane] */
-    int32_t bias[FP4_LIMBS][16];    /* with FP4_JOINS of each limb; else [0] is that of X */
+    int32_t bias[FP4_LIMBS][16];    /* with FP4_JOINS that of each limb; else bias[0] alone, that of X */
     int32_t power[16];
 };
 
@@ -95,8 +95,8 @@ struct fp4 {
 };
 
 #if !FP4_JOINS
-/* Without FP4_JOINS a limb's sum is joined as soon as it is there, the highest first: 2^8 times what is
- * joined so far, and u[d].  One bias serves all limbs. */
+/* Without FP4_JOINS a limb's sum is joined as soon as it has been computed, the highest limb first: 2^8 times
+ * what has been joined so far, plus u[d].  One bias serves all limbs. */
 LANE words fp4_join(const words *u, int d, int D)
 {
     return d == D - 1 ? u[d] : fp4_add(fp4_up(u[d + 1]), u[d]);
@@ -162,7 +162,7 @@ static bool fp4_prepare(const float *x, int64_t cols, int limbs, int T, int t, s
                        : fp4_prepare_limbs(x, cols, 3, T, t, out);
 }
 
-/* ---- some rows and tokens over some groups ---- */
+/* ---- a tile: some rows and tokens over some groups ---- */
 
 /* Scales of 16 rows that are taken out of their tiles and put in the order of fp4_rows.scale, while the rows
  * before them are multiplied. */
@@ -183,7 +183,7 @@ struct fp4_rows {
     struct fp4_ahead *next;   /* NULL, or scales to put in order meanwhile, a quarter with each set */
 };
 
-/* Of the groups of these scales every step-th, from `first` on. */
+/* Put every step-th group of these scales in order, from group `first` on. */
 static void fp4_untile_some(struct fp4_ahead *a, int64_t first, int64_t groups, int64_t step)
 {
     codes most = fp4_load(a->most);

@@ -2,26 +2,26 @@
 /* kernels/body/nvfp4.h - the NVFP4 quantizers, LANES blocks at once.  Included once by each
  * kernels/<isa>/nvfp4.c, after its blocks.h.
  *
- * They give ref's bytes for any input, without ref's divisions and sums in double.  Blocks lie across
- * vectors, a block a lane, so that no sum is horizontal; two elements of a block share a lane, as 16-bit
- * words u = 8192 |x| / s, where s is the block's scale times the global.  A block that u cannot decide is
- * settled by nvfp4-exact.h; a block outside the range where the bounds below hold goes to ref.
+ * They give ref's bytes for any input, without ref's divisions and sums in double.  Each lane has one block,
+ * whose elements lie in successive vectors, so that no sum goes across lanes.  Two elements share a lane, as
+ * 16-bit words u = 8192 |x| / s, where s is the block's scale times the global.  Where these words are too
+ * inexact to choose between two scales or codes, nvfp4-exact.h chooses with ref's arithmetic (it settles
+ * them).  A block outside the range where the bounds below hold goes to ref.
  *
  * BOUND.  How far an error estimated from words may be off.  Let A be the block's largest magnitude.
  * - Magnitudes become words first: xi = round(65535 |x| / A).  Then u = floor(xi R / 2^16), where R = the
  *   ceiling of 2^29 A / (65535 s), at most 64512.
  * - Against 8192 |x| / s: rounding xi adds at most R / 2^17 < 1/2; R is up to 1 too high, which adds less
- * than
- *   1; floor takes up to 1; float32 arithmetic on the way adds less than .02.  So u is within 1.52.
+ *   than 1; floor takes up to 1; float32 arithmetic on the way adds less than .02.  So u is within 1.52.
  * - The nearest e2m1 value is looked up by the quarter that u lies in, as all ties are ends of quarters.  The
  *   distance to the nearest value changes by at most as much as u.  So with D = the sum of the 16 squared
  *   distances, sqrt(D) is within 4 * 1.52 < NEAR of the true sqrt(error) * 8192 / s; NEAR also covers ref's
  *   own roundings and the four bits that an estimate gives up to its index.
- * Codes whose estimates are too close for this bound are settled.
+ * Scale codes whose estimates are too close for this bound are settled.
  *
- * CODES.  Once the scale is chosen, elements' codes are looked up by u = round(8192 |x| / s), made by one
- * float32 operation: within .52, so that only a u exactly on a tie leaves a code open.  Such blocks are
- * mended with ref's arithmetic.
+ * CODES.  Once the scale is chosen, elements' codes are looked up by u = round(8192 |x| / s), which one
+ * float32 operation gives within .52: only a u exactly on a tie leaves a code open.  A block with such a u is
+ * encoded again with ref's arithmetic (mend).
  *
  * WINDOW.  Which scale codes a search has to try.  Let s_c be the scale of code c, and top the largest code
  * with 3.5 s_top <= A.  For the nine codes top - 8 to top, A / s < 7.9.
@@ -35,7 +35,7 @@
  *   smaller than the difference that the quotient shows).  So c is needed only if c < 16, or 3.5 s_c <= A, or
  *   c - 8 may be the best and has such a tie: then settle tries c, c + 8, ...
  *
- * LADDER.  10^9 weights/s of one core: max / four over six / search.
+ * LADDER: the versions tried, in 10^9 weights/s of one core: max / four over six / search.
  *   Zen 4, float32 in the second-level cache          avx512                 avx2
  *     float32 estimates, a division a weight for
  *     codes, ties in double                           1.6 / 1.1 / 0.50       1.1 / 0.7 / 0.28
@@ -62,7 +62,7 @@
 
 /* ---- LANES blocks ---- */
 
-/* Sets of blocks are bits: bit l for block l. */
+/* Some of the batch's blocks are an unsigned, in which bit l stands for block l. */
 struct batch {
     float t[16][LANES];        /* |x|, [element][block]; of float32 alone */
     int32_t w[8][LANES];       /* upper halves of x, which are bf16: elements 2j and 2j + 1 */
@@ -127,7 +127,7 @@ static void batch_load(struct batch *b)
     else load_f32(b);
 }
 
-/* The values of block l, into `to`, which it returns; then their magnitudes. */
+/* values: copies the values of block l to `to`, and returns `to`.  magnitudes: their magnitudes likewise. */
 static const float *values(const struct batch *b, int l, float to[16])
 {
     const uint8_t *p = b->x + 16 * l * b->bytes;
@@ -159,7 +159,7 @@ OP bi words(const struct batch *b, int bytes, int j, bf f)
     return w_join(f_bits(f_fma(x, f, ones)), f_bits(f_fma(y, f, ones)));
 }
 
-/* The largest magnitudes, but never 0: what others are divided by. */
+/* The largest magnitudes, but never 0, so that one can divide by them. */
 OP bf some_amax(const struct batch *b) { return f_max(f_load(b->amax), f_set(0x1p-40f)); }
 
 OP void make_xi(struct batch *b)
@@ -214,8 +214,8 @@ OP bf estimate(const struct batch *b, bi c, bf k)
 /* How far the root of an estimate can be off, at scales of at most `top`. */
 OP bf off(bf top) { return f_mul(top, f_set(NEAR)); }
 
-/* The codes for a maximum on 6, or on 4 where that is better.  Blocks whose two estimates are too close, or
- * whose codes are subnormal, are decided one by one with ref's arithmetic. */
+/* The scale codes that put the largest magnitude on 6, or on 4 where that is better.  Blocks whose two
+ * estimates are too close, or whose codes are subnormal, are decided one by one with ref's arithmetic. */
 static bi choose_four_over_six(struct batch *b)
 {
     bi six = choose_max(b),
@@ -361,7 +361,7 @@ static bi choose_search(struct batch *b)
 
 /* ---- codes ---- */
 
-/* The codes of each block, bytes 0-3 and 4-7, and the blocks in which one of them is open. */
+/* The codes of each block, bytes 0-3 and 4-7, and the blocks in which a code is open (CODES above). */
 struct encoded { bi low, high; unsigned unsure; };
 
 /* The codes of x = u s / 8192. */
@@ -394,8 +394,8 @@ static bi choose(enum moe_nvfp4_method method, struct batch *b)
     return method == MOE_NVFP4_FOUR_OVER_SIX ? choose_four_over_six(b) : choose_search(b);
 }
 
-/* Finish the blocks of `todo` one by one, with ref's arithmetic: those in which u left a code open, and those
- * out of range. */
+/* Quantize the blocks in `todo` again, one by one, with ref's arithmetic: those in which u left a code open,
+ * and those out of range. */
 static void mend(enum moe_nvfp4_method method, const struct batch *b, unsigned todo, uint8_t *codes,
                  uint8_t *scales)
 {

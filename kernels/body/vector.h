@@ -85,7 +85,7 @@ void VARIANT(sqerr)(const float *x, const float *y, int64_t n, double *num, doub
     *den += vd_fold(b);
 }
 
-/* In float32 where that holds it: values above 1e19 have squares that it does not. */
+/* The sum is made in float32, and again in double where that overflows (values above 1e19). */
 static double sum_of_squares(const float *x, int64_t n)
 {
     double sum = (double)VARIANT(dot)(x, x, n), none = 0;
@@ -125,7 +125,7 @@ LANE vf exp_lanes(vf x)
     return vf_mul(e, vf_bits(vi_shl(vi_add(rest, vi_set(127)), 23)));
 }
 
-/* With e = exp(-|g|), which cannot overflow: g / (1 + e), or g * e / (1 + e) for a negative g. */
+/* Computed with e = exp(-|g|), which cannot overflow: g / (1 + e), or g * e / (1 + e) for a negative g. */
 void VARIANT(swiglu)(const float *g, const float *u, int64_t n, float *out)
 {
     for (int64_t i = 0; i < n; i += 16) {
@@ -196,8 +196,8 @@ void VARIANT(attend)(const float *q, const float *k, int64_t ldk, const float *v
     for (; i < dv; i += 16) weighted(1, s, v + i, ldv, n, moe_min_i64(16, dv - i), out + i);
 }
 
-/* As many chains of fma as hide its latency and fit the registers: 12 of zmm, or 6 of two ymm each.  No two
- * lanes start alike, or a compiler would compute one for both. */
+/* Runs as many chains of fma as hide its latency and fit the registers: 12 of zmm, or 6 of two ymm each.  No
+ * two lanes start alike, or a compiler would compute one for both. */
 double VARIANT(peak)(int64_t rounds, float *sink)
 {
     static const float ramp[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
