@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Conversations of any JSON through every template: refused with a sentence, or the ids are the text that
- * people see, and as many of them are special as when no text in it has a '<': nothing that a conversation
- * holds becomes a special token.  The first byte chooses the template and what is asked for; the rest is the
- * request, {"messages", "tools", "chat_template_kwargs"}. */
+/* Renders conversations of any JSON by every template.  Each has to be refused with a sentence, or its ids
+ * have to be the text that people see, with as many special tokens as when no text in it has a '<': nothing
+ * in a conversation becomes a special token.  The first byte chooses the template and what is asked for; the
+ * rest is the request, {"messages", "tools", "chat_template_kwargs"}. */
 #include "base/json.h"
 #include "formats/tokenizer/chat.h"
 #include "tests/fuzz/fuzzdir.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A config.json, and the same text as hf_quant_config.json: either an error or a configuration that
- * survives its canonical form. */
+/* Reads any text as config.json, and as hf_quant_config.json.  The result is an error, or a configuration
+ * that is the same after it was printed in canonical form and read again. */
 #undef NDEBUG
 #include "formats/checkpoint/quantconfig.h"
 #include "formats/config.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A GGUF file of any bytes, as moe-inspect shows it: refused with a sentence, or every tensor within the file
- * and every text within what was kept of it. */
+/* Shows a GGUF file of any bytes as moe-inspect does.  It has to be refused with a sentence, or every tensor
+ * lies within the file and every text within what was kept of the header. */
 #include "convert/inspect-gguf.h"
 #include "formats/gguf/gguf-read.h"
 #include "tests/fuzz/fuzzdir.h"

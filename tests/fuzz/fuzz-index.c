@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A model.safetensors.index.json of any text, beside two small files that are sound: it is refused, or the
- * model that it puts together holds.  No name in it leads out of the directory. */
+/* Opens any text as model.safetensors.index.json, beside two small files that are sound.  It has to be
+ * refused, or give a model that can be read.  No name in it may lead out of the directory. */
 #include "formats/checkpoint/safetensors.h"
 #include "tests/fuzz/fuzzsource.h"
 

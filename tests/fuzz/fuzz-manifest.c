@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A manifest from anybody over the files of a small container that is sound: opening it ends in an answer,
- * and no name leads out of the directory.  With a "staged" in the manifest, the shards are those of a staged
- * part.  The manifest's own checksum is redone, and where a digest is all zeros, so are digest and size of
- * that file: otherwise nothing would get past them. */
+/* Opens a small sound container with any text as its manifest.  It must not crash, and no name may lead out
+ * of the directory.  Where the manifest has a "staged", the shards are those of a staged part.  The
+ * manifest's own checksum is computed anew, and so are digest and size of a file whose digest is all zeros:
+ * otherwise every input would fail at a checksum. */
 #include "base/hash.h"
 #include "tests/fuzz/fuzzcontainer.h"
 

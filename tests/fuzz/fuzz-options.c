@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A command line of any words (NUL between them) against a table with every kind of option: a usage error in
- * a sentence, or values that lie within what their kinds allow and operands that are words of the line. */
+/* Parses a command line of any words (with NUL between them) by a table with every kind of option.  The
+ * result is a usage error in a sentence, or values that lie within what their kinds allow and operands that
+ * are words of the line. */
 #undef NDEBUG
 #include "base/cli/opt.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* source.rest of any bytes: refused with a sentence, or records whose texts are head, middle, tail and spaces
- * of a plain text; written again they stand for the same texts. */
+/* Reads any bytes as source.rest.  They have to be refused with a sentence, or give records whose texts are
+ * head, middle, tail and spaces of a plain text, and which stand for the same texts after they were written
+ * again. */
 #undef NDEBUG
 #include "formats/container/original.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A placement plan of any text, in the three forms: refused with a sentence, or a whole plan, over which a
- * batch can be split.  The first byte is the number of ranks. */
+/* Reads any text as a placement plan in each of the three forms.  It has to be refused with a sentence, or
+ * give a whole plan, by which a batch can be split.  The first byte is the number of ranks. */
 #undef NDEBUG
 #include "runtime/plan/plan.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Routing statistics of any text, ours or SGLang's: refused with a sentence, or within every limit, and the
- * same after being written and read again. */
+/* Reads any text as routing statistics, ours or SGLang's.  They have to be refused with a sentence, or lie
+ * within every limit and be the same after they were written and read again. */
 #undef NDEBUG
 #include "formats/routing.h"
 

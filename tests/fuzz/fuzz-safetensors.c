@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A safetensors header: whatever the bytes, either an error or entries that tile the data.  A file with that
- * header is then opened as a checkpoint: it may be refused, or every tensor can be read. */
+/* Reads any bytes as a safetensors header: the result is an error, or entries that cover the data without
+ * holes or overlaps.  A file with that header is then opened as a checkpoint: it may be refused, or every
+ * tensor can be read. */
 #include "formats/checkpoint/safetensors.h"
 #include "formats/names.h"
 #include "formats/scan.h"

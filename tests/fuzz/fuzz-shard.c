@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A shard's header and table from anybody: whatever is accepted lies inside the file.  What the input lacks
- * of the file is filled up, and all checksums are redone, or nothing would get past them; then the shard
- * takes its place in a small container that is otherwise sound, and that is opened. */
+/* Reads any bytes as the header and table of a shard file: whatever is accepted has to lie inside the file.
+ * What the input lacks of a file is filled up, and all checksums are computed anew, as otherwise every input
+ * would fail at a checksum; then the shard replaces one of a small container that is otherwise sound, and
+ * that container is opened. */
 #include "base/hash.h"
 #include "tests/fuzz/fuzzcontainer.h"
 

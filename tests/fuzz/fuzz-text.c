@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A calibration file of any bytes: refused with a sentence that names file and line, or documents.  Of plain
- * text nothing is lost, and its tokens do not depend on how it was cut, unless a piece says so.  The first
- * byte chooses a name and the size of pieces. */
+/* Reads any bytes as a calibration file.  It has to be refused with a sentence that names file and line, or
+ * give documents.  Nothing of a plain text may be lost, and its tokens may not depend on how it was cut,
+ * unless a piece says so.  The first byte chooses a name and the size of pieces. */
 #include "formats/text.h"
 #include "formats/tokenizer/pretoken.h"
 #include "tests/fuzz/fuzzdir.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A tiktoken.model of any bytes: refused with a sentence, or a vocabulary that encodes without losing a byte.
- * An odd first byte puts the 256 single bytes in front, which a mutation would hardly find. */
+/* Reads any bytes as a tiktoken.model.  It has to be refused with a sentence, or give a vocabulary that
+ * encodes without losing a byte.  An odd first byte puts the 256 single bytes in front, which a mutation
+ * would hardly find. */
 #undef NDEBUG
 #include "formats/tokenizer/bpe.h"
 

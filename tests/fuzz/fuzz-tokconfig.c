@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A tokenizer_config.json of any text beside a tiktoken.model of the 256 single bytes: refused with a
- * sentence, or every token it adds is found by name and read in text.  An odd first byte says that the
- * model's vocabulary has 264 ids. */
+/* Reads any text as tokenizer_config.json beside a tiktoken.model of the 256 single bytes.  It has to be
+ * refused with a sentence, or every token that it adds is found by name and read in text.  With an odd first
+ * byte the model's vocabulary has 264 ids. */
 #include "formats/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzzdir.h"
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any text through the fixture's tokenizer and back.  Bit 0 of the first byte: special tokens are read. */
+/* Encodes any text by the fixture's tokenizer and decodes it again.  Bit 0 of the first byte says whether
+ * special tokens are read. */
 #undef NDEBUG
 #include "formats/tokenizer/pretoken.h"
 #include "formats/tokenizer/tokenizer.h"

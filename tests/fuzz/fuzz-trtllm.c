@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* TensorRT-LLM's expert statistics with a rank file of any bytes: refused with a sentence, or within every
- * limit.  The first two bytes are the numbers of meta_info.json. */
+/* Reads TensorRT-LLM's expert statistics with any bytes as a rank file.  They have to be refused with a
+ * sentence, or lie within every limit.  The first two bytes are the numbers of meta_info.json. */
 #include "formats/routing.h"
 #include "tests/fuzz/fuzzdir.h"
 

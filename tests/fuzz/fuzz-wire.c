@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What comes from other processes: every message of runtime/comm/wire.h, and results as a rank hears
- * them.  The first byte says which; what is accepted keeps within every limit, and is the same after
- * being written and read again. */
+/* Reads any bytes as what comes from other processes: every message of runtime/comm/wire.h, and results as a
+ * rank receives them.  The first byte chooses which.  What is accepted has to keep within every limit and be
+ * the same after it was written and read again. */
 #undef NDEBUG
 #include "runtime/comm/wire.h"
 #include "runtime/engine/results.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/fuzz/fuzzcontainer.h - a container of a few KB in the fuzz target's directory, and its manifest made
- * to agree with what is there. */
+/* tests/fuzz/fuzzcontainer.h - writes a container of a few KB to the fuzz target's directory, and makes its
+ * manifest agree with files that the target changed. */
 #ifndef FUZZCONTAINER_H
 #define FUZZCONTAINER_H
 

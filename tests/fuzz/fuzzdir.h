@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/fuzz/fuzzdir.h - a directory of the fuzz target's own. */
+/* tests/fuzz/fuzzdir.h - makes a directory of the fuzz target's own. */
 #ifndef FUZZDIR_H
 #define FUZZDIR_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/fuzz/fuzzsource.h - opening a model as moe-inspect does: survey, lists, then every plane
- * that is said to be there. */
+/* tests/fuzz/fuzzsource.h - opens a model and reads it as moe-inspect does: the survey, the lists, then
+ * every plane that the model claims to have. */
 #ifndef FUZZSOURCE_H
 #define FUZZSOURCE_H
 

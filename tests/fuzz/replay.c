@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Replays a fuzz corpus: every file under the given folders goes through the target once. */
+/* Replays a fuzz corpus: passes every file under the given folders to the fuzz target once. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gen-activations OUT.safetensors - activations as a NVFP4 product sees them here: of each matrix N.x under
- * the input scale N.scale, N.out. */
+/* gen-activations OUT.safetensors
+ *
+ * Writes activations as this project's NVFP4 products see them: for each matrix N.x, with the input scale
+ * N.scale, the result N.out. */
 #undef NDEBUG
 #include "formats/checkpoint/safetensors.h"
 #include "kernels/kernels.h"

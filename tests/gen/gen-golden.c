@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gen-golden OUT.moe - writes the container that tests/data/golden-v1.moe was made by (version 1
- * of the format, all types). */
+/* gen-golden OUT.moe
+ *
+ * Writes the container from which tests/data/golden-v1.moe was made (version 1 of the format, all types). */
 #include "tests/gen/smallmodel.h"
 
 int main(int argc, char **argv)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gen-tiktoken DIR TEXT - a vocabulary of K2's size in DIR, with words from the file TEXT. */
+/* gen-tiktoken DIR TEXT
+ *
+ * Writes a vocabulary of K2's size to DIR, with words from the file TEXT. */
 #undef NDEBUG
 #include "base/io.h"
 #include "tests/unit/tokenizer-vocab.h"

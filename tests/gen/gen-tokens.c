@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gen-tokens DIR FILE          the ids of each line of FILE, which is a text in hexadecimal
- * gen-tokens -p FILE           the same with the ends of the pieces, in bytes
- * gen-tokens -u                the code points this PCRE2 has no character for, as ranges
- * gen-tokens DIR FILE REPEAT   encode FILE, plain text, REPEAT times over at once and print the speed */
+/* gen-tokens DIR FILE          prints the ids of each line of FILE, which is a text in hexadecimal
+ * gen-tokens -p FILE           prints the ends of the pre-tokenizer's pieces likewise, in bytes
+ * gen-tokens -u                prints, as ranges, the code points for which this PCRE2 has no character
+ * gen-tokens DIR FILE REPEAT   encodes FILE, plain text, REPEAT times at once and prints the speed */
 #undef NDEBUG
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "base/io.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gen-values MODEL OUT.safetensors - the values of every NVFP4 weight of a model as this
- * project decodes them, in F32. */
+/* gen-values MODEL OUT.safetensors
+ *
+ * Writes the values of every NVFP4 weight of a model, as this project dequantizes them, in F32. */
 #undef NDEBUG
 #include "formats/checkpoint/safetensors.h"
 #include "formats/source.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gencache FILE...  bytes of these files in the page cache, and how many of them are dirty or on
- *     their way to the disk, as
- * "CACHED DIRTY".  Exits 77 where the kernel does not tell (cachestat, Linux 6.5). */
+/* gencache FILE...
+ *
+ * Prints "CACHED DIRTY": how many bytes of these files are in the page cache, and how many of those are
+ * dirty or on their way to the disk.  Exits 77 where the kernel does not tell (cachestat needs Linux 6.5). */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>

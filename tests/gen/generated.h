@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/gen/generated.h - models made by genmodel for C tests: one directory at a time, of small widths, with
- * what a test wants different.  Needs an argv[0] in the folder of genmodel. */
+/* tests/gen/generated.h - lets C tests make models by running genmodel: one directory at a time, of small
+ * widths, with the options that a test asks for.  The test's argv[0] has to be in the folder of genmodel. */
 #ifndef MOE_TESTS_GEN_GENERATED_H
 #define MOE_TESTS_GEN_GENERATED_H
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/gen/genmodel-plan.h - which tensors a generated checkpoint has and where they lie.
- * Included once, by genmodel.c.
+/* tests/gen/genmodel-plan.h - decides which tensors a generated checkpoint has and where they lie.  Included
+ * once, by genmodel.c.
  *
- * A `weight` is a canonical tensor; an `out` is a tensor as the checkpoint names it (a
- * weight has one to four). */
+ * A `weight` is a canonical tensor; an `out` is a tensor as the checkpoint names it (a weight has one to
+ * four). */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>

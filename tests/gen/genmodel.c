@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/gen/genmodel.c - writes K2-shaped checkpoints for tests and benchmarks: any size, any source
- * layout, hostile weights, skewed routing, and full-size ones whose data are file holes.  `genmodel
- * --help` lists the options.
+/* tests/gen/genmodel.c - writes K2-shaped checkpoints for tests and benchmarks: of any size, in any source
+ * layout, with hostile weights or skewed routing, and full-size ones whose data are holes in files.
+ * `genmodel --help` lists the options.
  *
- * Shares with the code under test only kernels/scalar.h; its safetensors writer, threads
- * and options are its own. */
+ * It shares with the code under test only kernels/scalar.h; its safetensors writer, threads and options are
+ * its own. */
 #include "tests/gen/genmodel-values.h"
 #include "tests/gen/genmodel-plan.h"
 #include "tests/gen/genmodel-config.h"

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/gen/genrss.c - genrss FILE COMMAND...  runs a command, writes its peak resident bytes and
- *     its seconds to FILE, and
- * exits as it did (128 + signal when killed).  Measures from outside what the tools report as "peak_rss".
- * ru_maxrss of a child begins at the peak of the program that forked it: this one has to stay small. */
+/* tests/gen/genrss.c - genrss FILE COMMAND...
+ *
+ * Runs a command, writes its peak resident bytes and its seconds to FILE, and exits as the command did (128
+ * + signal when it was killed).  So it measures from outside what the tools report as "peak_rss". ru_maxrss
+ * of a child begins at the peak of the program that forked it, so this program has to stay small. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

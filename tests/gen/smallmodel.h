@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/gen/smallmodel.h - a container of a few KB, written through the public interface; included by
- * the programs that need one. */
+/* tests/gen/smallmodel.h - writes a container of a few KB through moe_writer; tests that need a small
+ * container include it. */
 #ifndef SMALLMODEL_H
 #define SMALLMODEL_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The public interface as a program sees it, from the headers of include/moe/ alone: errors, structs of other
- * sizes, cancelling from another thread, two models at once.  With arguments it is a small tool for t-api. */
+/* Tests the public interface as a program sees it, from the headers of include/moe/ alone: errors, structs
+ * of other sizes, cancelling from another thread, two models at once.  With arguments it is a small tool for
+ * t-api. */
 #include "tests/ok.h"
 
 #include <moe/moe.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Vector-Jacobian products against central differences of the equations written out in double
- * (plain-forward.h, which test-plain holds against the forward pass), on shapes and stored types of every
- * kind; a whole layer against the forward pass itself; and that neither batches nor threads nor
+/* Compares vector-Jacobian products with central differences of the equations written out in double
+ * (plain-forward.h, which test-plain compares with the forward pass), on shapes and stored types of every
+ * kind, and a whole layer with the forward pass itself.  Checks that neither batches nor threads nor
  * max_tokens change a bit. */
 #undef NDEBUG
 #include "model/forward-parts.h"

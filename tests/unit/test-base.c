@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Errors, arenas, hashes, string maps, human numbers. */
+/* Tests errors, arenas, hashes, string maps, and numbers printed for people. */
 #include "tests/ok.h"
 #include "base/arena.h"
 #include "base/cancel.h"

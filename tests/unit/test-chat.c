@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The chat renderer: every prompt that the models' own templates make (tests/data/chat-golden.jsonl), as text
- * and as ids; which template a model has; nothing that a conversation holds becomes a special token; what is
- * refused, and what is counted. */
+/* Tests the chat renderer: that it makes every prompt as the models' own templates do
+ * (tests/data/chat-golden.jsonl), as text and as ids; which template a model has; that nothing in a
+ * conversation becomes a special token; what it refuses, and what it counts. */
 #include "base/io.h"
 #include "base/json.h"
 #include "formats/tokenizer/chat.h"

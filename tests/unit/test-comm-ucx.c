@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A rank that sends what no rank sends, over UCX: the other one says so by its number and ends, whatever it
- * is; what a stranger sends without the run's key is not looked at.  Two processes for each kind of fault. */
+/* Tests that a rank ends when another one sends over UCX what no rank sends, and that its message gives that
+ * rank's number; and that it ignores what a stranger sends without the run's key.  Two processes run for
+ * each kind of fault. */
 #include "base/io.h"
 #include "runtime/comm/comm-ucx.h"
 #include "runtime/comm/rendezvous.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The local communicator: slots, replies, words said to all, ranks that fall silent.  The build with
- * SAN=thread is the one that counts. */
+/* Tests the communicator for ranks that are threads: slots, replies, messages to all, ranks that fall
+ * silent.  The build with SAN=thread is the one that counts. */
 #include "tests/ok.h"
 #include "runtime/comm/comm.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Configurations: those that are published open; of keys that programs read differently, only what all of
- * them compute the same is taken; config.json and hf_quant_config.json do not contradict each other. */
+/* Tests model configurations: that published ones open; that keys which programs read in different ways are
+ * taken only where all of them compute the same; that config.json and hf_quant_config.json may not
+ * contradict each other. */
 #include "tests/ok.h"
 #include "base/json.h"
 #include "formats/config.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The container: layout, writing in any order, reading, every kind of damage, the states of a partial
- * directory, and a kill before each system call that changes the disk. */
+/* Tests the container: its layout, writing in any order, reading, every kind of damage, the states of a
+ * partial directory, and a kill before each system call that changes the disk. */
 #include "tests/gen/smallmodel.h"
 
 #include "base/pool.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A rank whose messages are well formed as far as the communicator sees, and make no sense to a rank of the
- * model: requests, replies, words.  The other one ends with exit code 17 and a sentence that names it.  Ranks
- * are threads; the model is the fixture. */
+/* Tests a rank against messages that the communicator accepts but that make no sense for the model:
+ * requests, replies, messages to all.  The rank has to end with exit code 17 and a sentence that names the
+ * sender.  Ranks are threads; the model is the fixture. */
 #include "base/thread.h"
 #include "tests/ok.h"
 #include "runtime/comm/wire.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A checkpoint in which one byte of a header, of the index or of config.json is wrong, and files cut at every
- * tensor.  There are no checksums, so not every such byte can be noticed; but what still opens is the model
- * it was, tensor by tensor (a changed config is a config that holds), and what does not says which file. */
+/* Opens a checkpoint in which one byte of a header, of the index or of config.json is wrong, and checkpoints
+ * whose files are cut at every tensor.  There are no checksums, so not every such byte can be noticed; but
+ * what still opens has to be the same model, tensor by tensor (or one that fits a changed config), and what
+ * does not open has to name the file. */
 #include "tests/gen/source-model.h"
 
 static struct moe_err err;

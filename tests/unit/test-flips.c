@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A container in which one byte is wrong: every byte of headers, tables, manifest and small files, one at a
- * time, and random bytes of the data, padding included.  Looking at it as moe-inspect --verify does names the
- * file and, where the byte belongs to one, the tensor with its expert and projection, and its plane; opening
- * it plainly never crashes, whatever it says.
- * test-flips [RANDOM-BYTES [SEED]]  (tests/long/long-flips.sh: more of them) */
+/* Opens a container in which one byte is wrong: every byte of headers, tables, manifest and small files, one
+ * at a time, and random bytes of the data, padding included.  Verifying it, as moe-inspect --verify does,
+ * has to name the file and, where the byte belongs to a tensor, the tensor with its expert and projection,
+ * and the plane.  Opening it without verification must not crash, whatever it says.
+ * test-flips [RANDOM-BYTES [SEED]]  (tests/long/long-flips.sh runs it with more bytes) */
 #include "tests/gen/smallmodel.h"
 
 #include "formats/container/container-internal.h"

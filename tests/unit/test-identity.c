@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which model is this: every tensor counts, within a bound; what changes while it is read is noticed. */
+/* Tests the identity of a model: that a change of any tensor changes it, within the bound on samples, and
+ * that a change while the model is read is noticed. */
 #include "formats/container/container-internal.h"
 #include "tests/gen/source-model.h"
 

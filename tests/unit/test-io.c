@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files: short, gzipped, locked, exchanged, atomically written, removed without following links. */
+/* Tests files: short, gzipped, locked, exchanged, atomically written, and removed without following links. */
 #include "tests/ok.h"
 #include "base/io.h"
 #include "base/stream.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* JSON: what is refused and how fast, and how numbers are printed. */
+/* Tests JSON: what is refused and how fast, and how numbers are printed. */
 #include "tests/ok.h"
 #include "base/io.h"
 #include "base/json.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ranks that meet, and who else comes to the place: silent connections, slow ones, other programs, other
- * versions, ranks of another run, forged messages; with a secret and without; a rank 0 that is none. */
+/* Tests the rendezvous of ranks, and what else may connect to it: silent and slow connections, other
+ * programs, other versions, ranks of another run, forged messages; with a secret and without; and a rank 0
+ * that is not one. */
 #include "base/io.h"
 #include "tests/ok.h"
 #include "runtime/comm/rendezvous.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The forward pass against golden values written by other code, and against itself: batches,
- * threads, forms of attention. */
+/* Compares the forward pass with golden values made by other code, and with itself: batches, threads, forms
+ * of attention. */
 #undef NDEBUG
 #include "base/io.h"
 #include "formats/checkpoint/safetensors.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files and directories that are published whole: names, locks, what is never replaced, file
- * systems that lack a call. */
+/* Tests files and directories that are published whole: names, locks, what is never replaced, and file
+ * systems that lack a system call. */
 #include "tests/ok.h"
 #include "base/apart.h"
 #include "base/io.h"

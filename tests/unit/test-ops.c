@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Router, rotary tables and sampling: published vectors, hand-made cases, a second
- * router written another way. */
+/* Tests router, rotary tables and sampling: published vectors, cases made by hand, and a second router
+ * written in another way. */
 #include "tests/ok.h"
 #include "kernels/ops.h"
 

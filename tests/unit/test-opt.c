@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Option tables: forms, sizes, what is refused with which words; help, man page and
+/* Tests the tables of options: forms, sizes, what is refused and in which words; that help, man page and
  * completion name every option. */
 #include "tests/ok.h"
 #include "base/cli/opt.h"

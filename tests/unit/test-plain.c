@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The forward pass against the equations written out in double (plain-forward.h), on shapes the fixture does
- * not have: no q_lora, expert groups, no YaRN, no or two shared experts, no dense layer, every source layout;
- * with NVFP4 activations; and what hooks are shown. */
+/* Compares the forward pass with the equations written out in double (plain-forward.h), on shapes that the
+ * fixture does not have: no q_lora, expert groups, no YaRN, no or two shared experts, no dense layer, every
+ * source layout; and with NVFP4 activations.  Checks what hooks are given. */
 #undef NDEBUG
 #include "model/forward-parts.h"
 #include "tests/gen/generated.h"

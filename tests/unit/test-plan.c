@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Placement plans read and refused; the split of a batch held against every cut. */
+/* Tests placement plans that are read and plans that are refused; compares the split of a batch with every
+ * cut. */
 #include "runtime/plan/plan-internal.h"
 #include "runtime/plan/plan-proof.h"
 #include "tests/ok.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Threads: every item once, whatever the number of threads; the pipeline's order, slots and failures. */
+/* Tests the thread pool: every item runs once, for any number of threads; the order, slots and failures of
+ * the pipeline. */
 #include "tests/ok.h"
 #include "base/pool.h"
 

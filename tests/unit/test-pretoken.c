@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pre-tokenizer against the plain form of its pattern, on hostile text, with and
- * without JIT; and long runs. */
+/* Compares the pre-tokenizer with the plain form of its pattern, on hostile text and long runs, with and
+ * without JIT. */
 #undef NDEBUG
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "formats/tokenizer/pretoken.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Forms and rounding: factors against double arithmetic, the error under the form against other ways to
- * round, extreme statistics. */
+/* Tests Hessians and rounding: factors against double arithmetic, the error under the Hessian against other
+ * ways to round, extreme statistics. */
 #undef NDEBUG
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Routing statistics: what is read, what is refused, what is written; for one model. */
+/* Tests routing statistics: what is read, what is refused, what is written, and that they belong to one
+ * model. */
 #include "base/io.h"
 #include "formats/checkpoint/safetensors.h"
 #include "formats/routing.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Eight times as much of what a reader may be given takes about eight times as long: headers, indexes of
- * files that are not there, tables, lists of files, objects with many keys, vocabularies.  Processor time,
- * best of three; a search of everything in each look-up would make it 64 times. */
+/* Checks that eight times as much input takes about eight times as long to read: headers, indexes of files
+ * that are not there, tables, lists of files, objects with many keys, vocabularies.  A look-up that searched
+ * everything would make it 64 times.  Measures processor time, best of three. */
 #undef NDEBUG
 #include "tests/gen/smallmodel.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SHA-256 and HMAC against the published vectors (FIPS 180-4's examples, RFC 4231), and one byte at a time.
- */
+/* Tests SHA-256 and HMAC with published vectors (the examples of FIPS 180-4, RFC 4231), and one byte at a
+ * time. */
 #include "tests/ok.h"
 #include "base/sha256.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading checkpoints: the fixtures, every layout and spelling of names, and what is
- * refused with which words. */
+/* Tests reading of checkpoints: the fixtures, every layout and spelling of names, and what is refused and in
+ * which words. */
 #include "formats/checkpoint/safetensors.h"
 #include "formats/container/identity.h"
 #include "formats/names.h"

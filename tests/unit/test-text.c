@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Calibration text: plain, JSON lines and gzip, in pieces whose tokens are those of the whole, and every
- * refusal by file and line. */
+/* Tests calibration text: plain text, JSON lines and gzip, read in pieces whose tokens are those of the
+ * whole, and every refusal by file and line. */
 #include "base/io.h"
 #include "base/stream.h"
 #include "formats/text.h"

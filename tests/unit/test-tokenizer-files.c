@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Hostile tokenizer files: each refused with its code and a sentence that names the file and the trouble. */
+/* Opens hostile tokenizer files: each has to be refused with its code and a sentence that names the file and
+ * what is wrong. */
 #undef NDEBUG
 #include "base/io.h"
 #include "formats/tokenizer/bpe.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Encoding, decoding and chat on the fixture and on a vocabulary of K2's size, against tiktoken's
+/* Tests encoding, decoding and chat on the fixture and on a vocabulary of K2's size, against tiktoken's
  * goldens and a plain BPE. */
 #undef NDEBUG
 #include "base/io.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What ranks say to each other as bytes: every message is the same after being read again, and refused when
- * it is cut short anywhere, or a number in it is not what it may be; what must be alike on all ranks. */
+/* Tests the messages between ranks as bytes: each is the same after it was written and read, and is refused
+ * when it is cut short anywhere or a number in it is out of its range.  Tests the table of what must be
+ * alike on all ranks. */
 #include "tests/ok.h"
 #include "runtime/comm/wire.h"
 #include "runtime/engine/results.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Operations of a calibrated run (quantize/passes/work.h): against products counted one by one, linear in
- * tokens, and progress that adds up. */
+/* Tests the operation counts of a calibrated run (quantize/passes/work.h): against products counted one by
+ * one, that they are linear in tokens, and that progress adds up to them. */
 #include "tests/ok.h"
 #include "quantize/passes/work.h"
 
