@@ -24,7 +24,7 @@ struct moe_written {
     uint64_t input_bytes, output_bytes;
     int64_t tensors;           /* in the output */
     int64_t weights_quantized; /* single weights (not tensors) that became NVFP4 */
-    bool was_done;             /* an earlier call had completed the output: this one (resume) wrote nothing */
+    bool was_done;             /* an earlier call had completed the output; nothing was computed now */
 };
 
 struct moe_convert_options {

@@ -67,8 +67,10 @@ struct moe_generate_options {
     /* n_stop texts, none of them empty: the answer ends before the first of them that the model produces */
     const char *const *stop;
     size_t n_stop;
-    bool chat;                 /* moe_lm_generate puts the prompt, one user's turn, into the chat template */
-    /* A special token's name in the prompt becomes that token; those of the answer appear in its text. */
+    /* moe_lm_generate renders the prompt as a user's turn, by the model's chat template.  It may hold no NUL. */
+    bool chat;
+    /* A special token's name in the prompt becomes that token (not with chat); those of the answer appear in
+     * its text. */
     bool special;
     bool ignore_end;           /* go on when the model produces its end token */
     /* Called with each next piece of the answer, whole UTF-8 characters, by the thread that generates; NULL:
@@ -92,7 +94,7 @@ struct moe_generation {
  * in on success, for moe_generation_release to free.  Tokens with which both this prompt and the last call
  * (its prompt and answer) begin are not computed again.  MOE_USAGE for a prompt that is empty or does not fit
  * the context, or an id outside the vocabulary; MOE_NOT_FOUND where text is given and the model has no
- * tokenizer. */
+ * tokenizer, MOE_UNSUPPORTED where chat is set and the model's template is not one of those built in. */
 MOE_API enum moe_code moe_lm_generate(struct moe_lm *lm, const char *prompt, size_t bytes,
                                       const struct moe_generate_options *o, struct moe_generation *g,
                                       struct moe_err *err);
