@@ -67,7 +67,8 @@ struct moe_generate_options {
     /* n_stop texts, none of them empty: the answer ends before the first of them that the model produces */
     const char *const *stop;
     size_t n_stop;
-    /* moe_lm_generate renders the prompt as a user's turn, by the model's chat template.  It may hold no NUL. */
+    /* moe_lm_generate renders the prompt as a user's turn by the model's chat template.  It may hold no
+     * NUL. */
     bool chat;
     /* A special token's name in the prompt becomes that token (not with chat); those of the answer appear in
      * its text. */
