@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# tests/common.sh - what the shell tests that generate models share; sourced, never run.
-# Gives BIN and GEN (directories of the tools and of the helpers), T (a temporary directory, removed at exit) and the
-# functions below.  Called with the test's arguments:  . tests/common.sh
+# tests/common.sh - what the shell tests that generate models share; sourced, never run.  Defines BIN and GEN
+# (directories of the tools and of the helpers), T (a temporary directory, removed at exit) and the functions
+# below.  It gets the test's arguments:  . tests/common.sh
 set -u
 BIN=$1 GEN=$2
 T=$(mktemp -d "${TMPDIR:-/tmp}/moe-test.XXXXXX") || exit 1

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The main job, end to end, on the small checkpoint in tests/data: every command is shown, and can be copied.
+# Runs the main job, end to end, on the small checkpoint in tests/data: every command is shown, and can be
+# copied.
 set -eu
 M=tests/data/tiny-k2 D=build/demo
 mkdir -p $D

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/ok.h - checks that count: OK(condition) aborts with file and line when it is false. */
+/* tests/ok.h - checks that are counted: OK(condition) aborts with file and line when the condition is
+ * false. */
 #undef NDEBUG
 #include <assert.h>
 #include <stdio.h>

@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Run tests and count: run.sh BUILD_DIR NAME...   (from the Makefile)
-# A NAME is a program of BUILD_DIR/tests, a script of tests/cli or tests/long, a fuzz-NAME (its corpus is replayed) or check-layers.
-# Some run side by side (TEST_JOBS, by default one a processor); those that wait for silence of a rank come last, alone.
+# Runs tests and counts them: run.sh BUILD_DIR NAME...  (from the Makefile).  A NAME is a program of
+# BUILD_DIR/tests, a script of tests/cli or tests/long, a fuzz-NAME (its corpus is replayed) or
+# check-layers.  Some run side by side (TEST_JOBS at a time, by default one for each processor); those that
+# wait for a silent rank come last, alone.
 set -u
 
 # One test: its line, and where it failed the end of its log, go out at once; passed, failed or skipped into a file.

@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Two builds side by side: same-builds.sh OLD NEW   (build folders: build/release and another commit's)
-# Containers, exports, one pass, calibration by every method, plans, text, logits and scores of every fixture have to be the
-# same, byte for byte.  For a commit that moves or renames and promises to change nothing; SAME=quick takes one fixture.
+# Compares two builds: same-builds.sh OLD NEW (build folders: build/release and another commit's).
+# Containers, exports, exports in one pass, calibration by every method, plans, text, logits and scores of
+# every fixture have to be the same, byte for byte.  For a commit that moves or renames and promises to
+# change nothing; SAME=quick takes one fixture.
 set -u
 [ $# = 2 ] && [ -x "$1/bin/moe-run" ] && [ -x "$2/bin/moe-run" ] || { echo "usage: same-builds.sh OLD NEW (build folders)" >&2; exit 2; }
 old=$1 new=$2 F=tests/data/tiny-k2

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Install the Debian packages that are missing, and only those; say so.  Without root, name the command.
+# Installs the Debian packages that are missing, and only those, and says so.  Without root it prints the
+# command.
 set -u
 want="build-essential libcjson-dev libxxhash-dev zlib1g-dev libpcre2-dev python3"
 cc=${CC:-cc} # may be two words: ccache gcc

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-comm.h - dispatch and combine alone, over a communicator: what a MoE layer of Kimi K2
- * costs every rank besides products.
+/* tests/bench/bench-comm.h - times dispatch and combine alone, over a communicator: what a MoE layer of Kimi
+ * K2 costs every rank besides matrix products.
  *
- * A layer here: rows grouped by rank and copied into requests, requests posted; those of the others answered
- * after a look at every value, as moe-run does (the outputs lie in the replies already: products would have
- * put them there); the rows of the replies weighted and added up in top-k order.  All ranks do this at once,
- * layer after layer, as threads or as processes.  The clock on the wall says how long one takes; beside it
- * the processor time of rank 0, which does not depend on who else wants the cores, and is held against that
- * of a memcpy of the bytes that the rank sends. */
+ * In a layer here each rank groups its rows by rank, copies them into requests and posts these; it answers
+ * the requests of the others after reading every value, as moe-run does (the outputs are in the replies
+ * already, where products would have put them); then it weights the rows of the replies and adds them up in
+ * top-k order.  All ranks do this at once, layer after layer, as threads or as processes.  Wall time says
+ * how long a layer takes.  Beside it stands the processor time of rank 0, which does not depend on what else
+ * the cores do; it is compared with that of a memcpy of the bytes that the rank sends. */
 #ifndef BENCH_COMM_H
 #define BENCH_COMM_H
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-ep.h - expert placement and expert parallelism: planning K2's 60 layers, and what
+/* tests/bench/bench-ep.h - times expert placement and expert parallelism: planning K2's 60 layers, and what
  * dispatch and combine add to a layer.
  *
- * The second is moe-run's own account: seconds in requests (rows grouped by rank, copied, posted), and in
- * serving them without the experts' arithmetic (pairs gathered, outputs looked at, answered), over the layers
- * asked for, on ranks that are threads, one a core.  Waiting for other ranks is not in it: that is their
- * work.  Held against a memcpy of the bytes sent. */
+ * The second comes from moe-run's own measurement, on ranks that are threads, one on each core: the seconds
+ * in requests (grouping rows by rank, copying, posting), and in serving them without the experts' arithmetic
+ * (gathering pairs, reading outputs, answering), divided by the layers asked for.  Waiting for other ranks
+ * is not counted, as that is their work.  It is compared with a memcpy of the bytes sent. */
 #ifndef BENCH_EP_H
 #define BENCH_EP_H
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-files.h - convert and quantize end to end, against a plain read and a plain write
- * of the same bytes and cp.
+/* tests/bench/bench-files.h - times convert and quantize end to end, and compares them with a plain read and
+ * a plain write of the same bytes, and with cp.
  *
- * A generated model with Kimi K2's widths, on a disk (its pages dropped from the cache before each run) and
- * in memory (tmpfs).  A tool cannot end sooner than the slower of reading the source, writing the target and
- * quantizing: its share is that floor. */
+ * The model is a generated one with Kimi K2's widths, on a disk (its pages are dropped from the cache before
+ * each run) and in memory (tmpfs).  A tool cannot end sooner than the slowest of reading the source, writing
+ * the target and quantizing; its share is that floor divided by its time. */
 #ifndef BENCH_FILES_H
 #define BENCH_FILES_H
 

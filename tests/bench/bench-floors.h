@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-floors.h - what this machine can do at all: a copy and a read of memory, and
+/* tests/bench/bench-floors.h - measures what this machine can do at most: a copy and a read of memory, and
  * arithmetic in registers. */
 #ifndef BENCH_FLOORS_H
 #define BENCH_FLOORS_H

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-kernels.h - quantizers, codecs and matrix products on one core, at Kimi K2's shapes. */
+/* tests/bench/bench-kernels.h - times quantizers, dequantization and matrix products on one core, at Kimi
+ * K2's shapes. */
 #ifndef BENCH_KERNELS_H
 #define BENCH_KERNELS_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-other.h - the tokenizer, moe-run on a generated model, and other programs
- * where they are installed. */
+/* tests/bench/bench-other.h - times the tokenizer, moe-run on a generated model, and other programs where
+ * they are installed. */
 #ifndef BENCH_OTHER_H
 #define BENCH_OTHER_H
 

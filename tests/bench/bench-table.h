@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/bench/bench-table.h - the table of `make bench`: each row a time, rates, its share of a floor
- * measured in the same run, and the aim where there is one.  Also as JSON. */
+/* tests/bench/bench-table.h - the table of `make bench`, as text and as JSON: each row has a time, rates,
+ * its share of a floor measured in the same run, and the aim where there is one. */
 #ifndef BENCH_TABLE_H
 #define BENCH_TABLE_H
 

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bench BINDIR TESTBINDIR   one table of every speed that docs/measurements/performance.md speaks of (see
- *                           there), measured in one run.
+/* bench BINDIR TESTBINDIR
  *
- * Environment: BENCH_JSON=FILE also writes the rows as JSON; BENCH_DIR: where a model of 3 GB and its copies
- * are made (TMPDIR); BENCH_ONLY=kernels|files|text|run|ep; BENCH_EXPERTS, BENCH_ROUNDS: size of that model
- * and repeats; BENCH_QUICK=1: tiny sizes and single runs, whose numbers mean nothing. */
+ * Measures in one run every speed that docs/measurements/performance.md explains, and prints them as a table.
+ * Environment variables:
+ *
+ *   BENCH_JSON=FILE                  also writes the rows as JSON
+ *   BENCH_DIR=DIR                    where a model of 3 GB and its copies are made; else TMPDIR
+ *   BENCH_ONLY=kernels|files|text|run|ep
+ *   BENCH_EXPERTS, BENCH_ROUNDS      size of that model, and repeats
+ *   BENCH_QUICK=1                    tiny sizes and single runs, whose numbers mean nothing */
 #include "tests/bench/bench-ep.h"
 
 #include <signal.h>

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The ladder of docs/reference/quantization.md on tiny-k2: each method's KL divergence from its source over valid.txt.  Takes minutes; not a test.
+# Makes the table of docs/reference/quantization.md on tiny-k2: each method's KL divergence from its source
+# over valid.txt.  Takes minutes; not a test.
 #   sh tests/bench/ladder.sh BIN_DIR WORK_DIR [ROW...]    rows by name: see the end
 set -eu
 BIN=$1 W=$2; shift 2

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-activations.h - the variants of nvfp4_activations* give ref's bits, and ref gives
- * what the rules of kernels.def say. */
+/* tests/kernels/checkkern-activations.h - checks that the variants of nvfp4_activations* give ref's bits,
+ * and that ref gives what the rules of kernels.def say. */
 #ifndef CHECKKERN_ACTIVATIONS_H
 #define CHECKKERN_ACTIVATIONS_H
 

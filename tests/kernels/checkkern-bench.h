@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-bench.h - checkkern -b: each kernel on shapes of Kimi K2, the fastest of five runs
- * of at least 20 ms.  GB/s counts the bytes that a kernel has to read and write; "memcpy" is a copy that
- * moves as many bytes, timed just before. */
+/* tests/kernels/checkkern-bench.h - checkkern -b times each kernel on shapes of Kimi K2: the fastest of five
+ * runs of at least 20 ms.  GB/s counts the bytes that a kernel has to read and write; "memcpy" is a copy
+ * that moves as many bytes, timed just before. */
 #ifndef CHECKKERN_BENCH_H
 #define CHECKKERN_BENCH_H
 

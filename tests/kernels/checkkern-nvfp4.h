@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-nvfp4.h - the quantizers give ref's bytes, whatever the input.
+/* tests/kernels/checkkern-nvfp4.h - checks that the quantizers give ref's bytes, whatever the input.
  *
  * ref's search tries all 126 codes in double.  So where the bytes are equal, the windows and the float32
  * estimates of the variants have lost nothing. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* checkkern: every variant of every kernel against the C reference.
+/* checkkern compares every variant of every kernel with the C reference, or times them.
  *
- *   checkkern [-s SEED] [-f NAME]     check (a fresh seed unless given, printed on failure)
- *   checkkern -b [-f NAME]            measure */
+ *   checkkern [-s SEED] [-f NAME]     check (a fresh seed unless one is given, printed on failure)
+ *   checkkern -b [-f NAME]            time */
 #include "tests/kernels/checkkern-activations.h"
 #include "tests/kernels/checkkern-bench.h"
 #include "tests/kernels/checkkern-form.h"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Calibration at K2's true widths stays below --memory; LAYERS with experts, EXPERTS each, TOKENS of text.
+# Tests that a calibration at K2's true widths stays below --memory.  LAYERS: layers with experts; EXPERTS:
+# experts of each; TOKENS: tokens of text.
 . tests/common.sh
 need_tool moe-quantize moe-inspect
 need_helper genmodel genrss

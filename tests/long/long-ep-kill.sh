@@ -1,7 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Ranks that die at random moments while sequences are generated, with copies of all experts left: 100 threads told to stop dead, 100 processes ended by
-# SIGKILL, half of these from outside; and as many processes again while they report, the next one with them in every second run.  Every sequence that the dead rank did not own comes out as ever, its own are reported, nothing hangs.
+# Kills ranks at random moments while sequences are generated and all experts have copies on living ranks:
+# 100 threads that stop without a message, 100 processes ended by SIGKILL, half of these from outside; then
+# as many processes while they report, in every second run together with the next rank.  Every sequence that
+# the dead rank did not own comes out as without the death, its own are reported as lost, and nothing hangs.
 . tests/cli/ep.sh
 KILLS=${KILLS:-100}
 plan plan-4 4 70 1; plan plan-6 6 100 2

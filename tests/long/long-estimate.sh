@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# moe-quantize --calib --dry-run against runs, seconds too: on tiny-k2 and at K2's true widths.  A machine that is busy by turns tells nothing of seconds:
-# they are printed, and held to a factor of 1.5 with TIME=1.
+# Compares moe-quantize --calib --dry-run with runs, seconds included, on tiny-k2 and at K2's true widths.
+# On a machine whose load changes, seconds prove nothing: they are printed, and have to be within a factor of
+# 1.5 only with TIME=1.
 . tests/common.sh
 need_tool moe-quantize
 need_helper genmodel

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Every full-size checkpoint: inspect and each dry run within 5 s and 1 GiB.
+# Tests that on every full-size checkpoint inspect and each dry run take at most 5 s and 1 GiB.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize
 need_helper genmodel genrss

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Peak memory at Kimi K2's widths (7168 x 2048, 2 layers of 48 experts, 8.5 GB): at most 1 GiB, from every source layout.
+# Tests that peak memory at Kimi K2's widths (7168 x 2048, 2 layers of 48 experts, 8.5 GB) is at most 1 GiB,
+# from every source layout.
 . tests/common.sh
 sanitized && skip "sanitizers change memory use"
 need_tool moe-convert moe-quantize

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What other quantizers reach on the fixture, measured again where their packages are installed, and held against what is on record
-# (tests/data/peers-ladder.json, docs/reference/quantization.md).  PYTHON=venv/bin/python chooses the interpreter.
+# Measures again what other quantizers reach on the fixture, where their packages are installed, and compares
+# that with what is on record (tests/data/peers-ladder.json, docs/reference/quantization.md).
+# PYTHON=venv/bin/python chooses the interpreter.
 . tests/common.sh
 need_tool moe-run moe-inspect
 P=${PYTHON:-python3}

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# t-readme with nothing left out: the rows of README.md that score a model of their own, too, which take half
-# a minute each.  The pages run in the other order, so that none rests on what an earlier one made.
+# Runs t-readme with nothing left out: also the rows of README.md that score a model of their own, which take
+# half a minute each.  The pages run in the opposite order, so that none depends on what an earlier one made.
 . tests/common.sh
 sanitized && skip "the numbers are the release build's, and take too long under sanitizers"
 need_python

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Two copies of the tree in different directories, one of whose names is longer and has a space, built in different orders by
-# different numbers of jobs: the same archive and the same tools, byte for byte.
+# Builds two copies of the tree in different directories, one of which has a longer name with a space, in
+# different orders and with different numbers of jobs: the archive and the tools have to be the same, byte
+# for byte.
 . tests/common.sh
 command -v make >/dev/null || skip "no make"
 need_space 400

@@ -10,13 +10,13 @@
  *
  * WHAT is the name of an error (EIO, ENOSPC, ENOMEM, EINTR, EACCES, EMFILE), "short" (half of what a read or
  * write asks for), a signal raised before the call (SIGINT, SIGTERM, SIGHUP, SIGKILL, SIGSTOP), or "truncate"
- * (after the call, cut MOE_FAULT_FILE to one
- * page: what a mapped file does when somebody overwrites it; its time is the second 1000000000 then).
+ * (after the call MOE_FAULT_FILE is cut to one page, as when somebody overwrites a mapped file, and gets the
+ * time 1000000000 s).
  *
  * KIND is a function below; all allocations are one kind, "alloc", those of the libraries included.  Calls
  * inside libc do not pass here (stdio's writes, fopen's open).  A failed close() has closed the descriptor,
- * as on Linux.  What a thread calls before its own function begins is nobody's: there a sanitizer asks for
- * memory and ends the program when it gets none.  The functions are declared here and not by headers: the
+ * as on Linux.  What a thread calls before its own function begins is not counted: there a sanitizer asks for
+ * memory and ends the program when it gets none.  The functions are declared here and not by headers, as the
  * names with and without 64 are both needed. */
 #undef _FILE_OFFSET_BITS
 #include <dlfcn.h>
