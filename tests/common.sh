@@ -12,40 +12,41 @@ export PYTHONDONTWRITEBYTECODE=1 # beside the scripts that import one another
 
 skip() { echo "skip: $*"; exit 77; }
 fail() { echo "FAIL: $*"; exit 1; }
-# Run a command that must succeed; its output is shown only when it does not.
+# ok COMMAND...: the command must succeed; its output is shown only when it does not.
 ok() { "$@" >"$T/out" 2>"$T/err" || { r=$?; cat "$T/out" "$T/err"; fail "exit $r: $*"; }; }
 
 need_tool() { for tool; do [ -x "$BIN/$tool" ] || skip "no $tool"; done; }
 need_helper() { for tool; do [ -x "$GEN/$tool" ] || fail "no helper $tool (make test-programs)"; done; }
 need_python() { command -v python3 >/dev/null || skip "no python3"; }
 need_faults() { [ -e "$GEN/fault-preload.so" ] || fail "no fault-preload.so (make test-programs)"; }
-# need_space MIB: that much room where temporary files go.
+# need_space MIB: skips the test unless so much room is free where temporary files go.
 need_space()
 {
     free=$(df -Pk "$T" | awk 'NR == 2 { print int($4 / 1024) }')
     [ "$free" -ge "$1" ] || skip "needs $1 MiB in ${TMPDIR:-/tmp}, $free MiB are free"
 }
-# The sanitizers multiply memory and time, so limits on them do not hold there.
+# Sanitizers multiply memory and time, so that limits on them do not hold there.
 sanitized() { [ "${MOE_SAN:-0}" = 1 ]; }
 
-# shim VARIABLE=VALUE... COMMAND...: a command one of whose calls fails, or whose calls are counted (fault-preload.c has the variables)
+# shim VARIABLE=VALUE...  COMMAND...: runs a command one of whose calls fails, or whose calls are counted
+# (fault-preload.c explains the variables)
 shim()
 {
     env LD_PRELOAD="$GEN/fault-preload.so${LD_PRELOAD:+:$LD_PRELOAD}" ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" "$@"
 }
 
-# json KEY FILE: a number or a word at the top level of the object that a tool printed.
+# json KEY FILE: prints a number or a word at the top level of the object that a tool printed.
 json() { tr -d '\n' <"$2" | sed -n "s/.*\"$1\": *\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
 
-# look FILE EXPRESSION: a Python expression over v, the JSON in the file.
+# look FILE EXPRESSION: prints a Python expression over v, the JSON in the file.
 look() { python3 -c "import json,sys; v=json.load(open(sys.argv[1])); print(eval(sys.argv[2], {'v': v}))" "$1" "$2"; }
-# holds EXPRESSION: it is true in Python, with math and j, the JSON in T/out.
+# holds EXPRESSION: fails unless it is true in Python, with math and j, the JSON in T/out.
 holds()
 {
     python3 -c 'import json, math, sys; j = json.load(open(sys.argv[1])); assert eval(sys.argv[2]), str(j)[:800]' "$T/out" "$1" 2>"$T/why" ||
         { cat "$T/why"; fail "not so: $1"; }
 }
-# code EXPECTED TEXT COMMAND...: that exit code, and one line that matches TEXT.
+# code EXPECTED TEXT COMMAND...: the command must exit with that code and print one line that matches TEXT.
 code()
 {
     want=$1 text=$2
@@ -56,7 +57,7 @@ code()
     grep -q -- "$text" "$T/err" || { cat "$T/err"; fail "'$*' does not say '$text'"; }
     [ "$(wc -l <"$T/err")" = 1 ] || { cat "$T/err"; fail "'$*' says more than one line"; }
 }
-# refused EXPECTED TEXT ARGUMENTS...: moe-run with these, as above; TEXT as it is.  Counts.
+# refused EXPECTED TEXT ARGUMENTS...: moe-run with these arguments must do so; TEXT is literal.  Counts.
 refused()
 {
     want=$1 text=$2
@@ -70,10 +71,11 @@ refused()
 checks=0
 count() { checks=$(($checks + 1)); }
 
-# examples <PAGE: the lines under EXAMPLES of a man page, as its reader sees them
+# examples <PAGE: prints the lines under EXAMPLES of a man page, as its reader sees them
 examples() { sed -n '/^\.SH EXAMPLES/,/^\.fi/p' | sed '/^\./d; s/\\-/-/g; s/^\\&//; s/\\e/\\/g'; }
 
-# back NAME: T/NAME through a container, T/m.moe, to the same directory; what moe-convert said is in T/convert.err
+# back NAME: converts T/NAME to a container, T/m.moe, and back to the same directory; what moe-convert
+# printed is in T/convert.err
 back()
 {
     rm -rf "$T/m.moe" "$T/back"
@@ -85,8 +87,8 @@ back()
     diff -r "$T/$1" "$T/back" || fail "$1 does not come back byte for byte"
 }
 
-# measure LIMIT_MIB LIMIT_SECONDS COMMAND...: run it, and hold its peak memory (seen from outside, and what it says in
-# its JSON, which may not be less than 9/10 of that) and its time against the limits.
+# measure LIMIT_MIB LIMIT_SECONDS COMMAND...: runs the command, and compares its time and its peak memory
+# with the limits (memory as seen from outside; its JSON may not say less than 9/10 of that).
 measure()
 {
     mib=$1 sec=$2

@@ -6,7 +6,8 @@
 # wait for a silent rank come last, alone.
 set -u
 
-# One test: its line, and where it failed the end of its log, go out at once; passed, failed or skipped into a file.
+# Runs one test: prints its line, and where it failed the end of its log, at once; writes passed, failed or
+# skipped to a file.
 one()
 {
     t=$1 log=$B/log/$1.log said=$B/log/$1.said
@@ -38,7 +39,7 @@ B=$1; shift
 mkdir -p "$B/log"
 alone=
 names=
-# The longest come first, so that no processor waits for the other's last one.
+# The longest tests come first, so that no processor waits for another one's last test.
 long=" t-faults t-calibrate t-plan t-quantize t-run t-types t-score t-gguf t-signals t-onepass t-streams test-backward "
 for t in $(for t; do case $long in *" $t "*) echo "$t" ;; esac; done) $(for t; do case $long in *" $t "*) ;; *) echo "$t" ;; esac; done); do
     rm -f "$B/log/$t.result"
