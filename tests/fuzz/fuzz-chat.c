@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { TEMPLATES = 7 };
 
-/* Every text in a tree without the byte that markers begin with. */
+/* Copies a JSON tree, without the '<' with which markers begin in any text of it. */
 static void blunt(cJSON *v)
 {
     for (char *s = cJSON_IsString(v) ? v->valuestring : NULL; s && *s; s++)

@@ -46,7 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     assert(moe_inspect_gguf(path, "", false, &j, &err) == MOE_OK);
     char *text = moe_json_print(j, 0);
     assert(text);
-    cJSON *again = NULL; /* our own reader takes no zero byte in a text, which JSON may hold */
+    cJSON *again = NULL; /* our own JSON reader refuses NUL in a text, which JSON allows */
     assert(moe_json_parse(text, strlen(text), "again", &again, &err) == MOE_OK || strstr(text, "\\u0000"));
     cJSON_Delete(again);
     free(text);

@@ -23,7 +23,7 @@ static void check_names(const cJSON *m)
     }
 }
 
-/* The shards with the mark of a staged part, or without it; their digests in fuzz_manifest. */
+/* Give the shards the mark of a staged part, or take it away; fuzz_manifest gets their new digests. */
 static void mark_shards(bool staged)
 {
     static bool marked;
@@ -51,7 +51,7 @@ static void mark_shards(bool staged)
     }
 }
 
-/* Give every listed file that is there, and asks for it, its true size and digest. */
+/* Give each listed file that exists and has a digest of zeros its true size and digest. */
 static void redo_digests(cJSON *m)
 {
     cJSON *files = cJSON_GetObjectItemCaseSensitive(m, "files");

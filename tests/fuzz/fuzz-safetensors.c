@@ -31,8 +31,8 @@ static void check(const struct moe_st_header *h, size_t size)
     for (uint64_t s = 8; s < at && s < 64; s++) moe_st_check_size(h, "fuzz", s, &err);
 }
 
-/* The largest that is made.  Small data are a pattern that is a sane value in every
- * type; large ones a hole. */
+/* The largest file that is made.  Small data are filled with a pattern that is a sane value in every type;
+ * large data are a hole. */
 enum { FILE_MAX = 1 << 28, FILL_MAX = 1 << 16 };
 
 static void open_as_checkpoint(const uint8_t *text, size_t size, uint64_t end)

@@ -73,7 +73,7 @@ static void read_table(const unsigned char *head, size_t size)
     moe_shard_check_overlap(r, h.record_count, "fuzz", &err);
 }
 
-/* In the place of the shard of its layer; that one is put back afterwards. */
+/* The shard replaces that of its layer, which is put back afterwards. */
 static void open_in_container(struct file f, const unsigned char *head, size_t n)
 {
     struct moe_shard_header h;

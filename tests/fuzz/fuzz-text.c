@@ -16,7 +16,7 @@ static struct moe_chat *chat;
 
 struct ids { int32_t *v; size_t n; };
 
-/* A conversation may be one that the template refuses, then there are no ids. */
+/* The template may refuse a conversation; then there are no ids. */
 static void add(struct ids *all, const struct moe_text_piece *p, struct moe_err *err)
 {
     int32_t *ids;
@@ -30,7 +30,7 @@ static void add(struct ids *all, const struct moe_text_piece *p, struct moe_err 
     free(ids);
 }
 
-/* What was taken for plain text is text, whole, and has the tokens of the whole. */
+/* What was taken for plain text has to be the whole text, with the tokens of the whole. */
 static void check_plain(const char *text, size_t n, const struct ids *all, bool torn)
 {
     struct moe_err err = MOE_ERR_INIT;

@@ -20,8 +20,8 @@ static void write_ranks(void)
     fuzz_put("tiktoken.model", text, n);
 }
 
-/* Every added token is found by its name, and a text with those names in it goes
- * through the tokenizer and back. */
+/* Checks that every added token is found by its name, and that a text with those names goes through the
+ * tokenizer and back. */
 static void check_tokenizer(const struct moe_tokenizer *t, const char *text, size_t size)
 {
     struct moe_err err;

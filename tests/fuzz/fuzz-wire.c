@@ -111,7 +111,7 @@ static const struct moe_wire_shape shape = {
     .reply_bytes = 64 + 2048,
 };
 
-/* As a rank computes it: every row and output that a sound request leads to lies in the slots. */
+/* Reads as a rank computes: every row and output to which a sound request leads has to lie in the slots. */
 static void request(const uint8_t *p, size_t n)
 {
     if (!moe_wire_request_sound(p, n, &shape)) return;
@@ -144,7 +144,7 @@ static void reply(const uint8_t *p, size_t n)
     else assert(n >= 64 + 2 * HIDDEN * sizeof(float) && moe_wire_reply_get(p).pairs == 2);
 }
 
-/* A rank hears them, one after the other: a byte for who and what, two for the length. */
+/* Gives a rank messages one after the other: a byte for sender and kind, two for the length. */
 static void results(const uint8_t *p, size_t n, bool reference)
 {
     struct moe_results_shape s = { SEQUENCES, VOCAB, reference, COUNTS * sizeof(int64_t) };

@@ -21,8 +21,8 @@ static void fuzz_dir_remove(void)
     moe_remove_tree(fuzz_dir, &err);
 }
 
-/* Make it, in memory where there is such a place, at the first call only: true then.
- * Removed when the program ends. */
+/* Make the directory, in memory where there is such a place, at the first call only (then true).  It is
+ * removed when the program ends. */
 static bool fuzz_dir_make(void)
 {
     if (*fuzz_dir) return false;

@@ -28,7 +28,7 @@ static void fuzz_list(const struct moe_source *src)
     if (moe_inspect_experts(src, &j, &err) == MOE_OK) cJSON_Delete(j);
 }
 
-/* Both ends of every plane, through the map and by reading. */
+/* Read both ends of every plane, through the map and by reading. */
 static void fuzz_touch(struct moe_source *src)
 {
     struct moe_err err;

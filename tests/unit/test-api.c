@@ -149,7 +149,7 @@ static void *speak(void *arg)
     return NULL;
 }
 
-/* Two models, open and at work at the same time, say what each says alone. */
+/* Two models, open and at work at the same time, give what each gives alone. */
 static void test_two(void)
 {
     struct speaker alone[2] = { { .path = BF16 }, { .path = INT4 } };
@@ -232,7 +232,7 @@ static void *request(void *token)
     return NULL;
 }
 
-/* Another thread asks for the end as soon as there is text. */
+/* Another thread requests the end as soon as there is text. */
 static void ask(void *token, const char *bytes, size_t n)
 {
     pthread_t thread;

@@ -91,7 +91,7 @@ static void check(const char *what, function *f, const struct at *a, const float
     free(at);
 }
 
-/* What a call must add to: some of dx before. */
+/* What a call has added to dx, which was `before`; in place. */
 static float *added(float *dx, const float *before, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) dx[i] -= before[i];
@@ -175,7 +175,7 @@ static void check_router(struct moe_backward *b, struct at a)
             E = a.m->config.n_routed_experts;
     float *x = normals(a.n * H, 1), *v = normals(a.n * k, 1), *dx = room(a.n * H, sizeof *dx);
     int32_t *experts = room(a.n * k, sizeof *experts);
-    /* k different ones a token */
+    /* k different experts for each token */
     for (int64_t i = 0; i < a.n * k; i++) experts[i] = (int32_t)((i / k * 5 + i % k) % E);
     a.experts = experts;
     moe_backward_router(b, a.layer, x, a.n, experts, v, dx);
@@ -319,7 +319,7 @@ static void pass_end(struct pass *p)
     free(p->experts), free(p->weights);
 }
 
-/* What a caller does with the pieces: dh through `layer`, of which h is the input. */
+/* What a caller does with the pieces: takes the gradient dh backward through `layer`, whose input is h. */
 static void layer_back(struct moe_backward *b, struct pass *p, int layer, const struct shape *s,
                        const float *h, float *dh)
 {
@@ -346,9 +346,9 @@ static void layer_back(struct moe_backward *b, struct pass *p, int layer, const 
     free(h1), free(x), free(dx), free(dot);
 }
 
-/* Differences of float32 results: with steps of 1/256 of h both rounding (some 1e-6 / step) and
- * curvature (step squared) stay near 1e-4 of a gradient.  Only tokens whose experts are the same on
- * both sides are asked about. */
+/* Differences of float32 results: with steps of 1/256 of h both rounding (some 1e-6 / step) and curvature
+ * (step squared) stay near 1e-4 of a gradient.  Only tokens whose experts are the same on both sides are
+ * checked. */
 static void check_layer(struct moe_backward *b, const struct moe_model *m, int layer, const struct shape *s)
 {
     int64_t H = m->config.hidden_size, k = m->config.num_experts_per_tok, N = s->n * H, kept = 0;
@@ -548,7 +548,7 @@ static void check_functions(struct moe_model *m, unsigned flags, struct moe_pool
 
 /* ---- the same bits whatever the threads and the batches ---- */
 
-/* Every function once, in calls of `part` sequences; results one after another in out. */
+/* Call every function in calls of `part` sequences; their results lie one after another in out. */
 static int64_t everything(const struct moe_model *m, int threads, int64_t max_tokens, const struct shape *s,
                           int64_t part, float *out)
 {

@@ -43,7 +43,7 @@ static void test_err(void)
     OK(!strcmp(moe_code_name(MOE_NOSPACE), "no-space") && moe_code_text((enum moe_code)99)[0]);
 }
 
-/* A long path loses its middle, whoever puts it into the message; what is said of it stays, at either end. */
+/* A long path in a message loses its middle, whoever puts it there; the words on either side of it stay. */
 static void test_long_paths(void)
 {
     struct moe_err err = MOE_ERR_INIT;
@@ -88,7 +88,7 @@ static void test_long_paths(void)
     OK(strlen(err.msg) == sizeof err.msg - 1);
 }
 
-/* Names from files: one line, and nothing that a terminal acts on. */
+/* Names from files are shown in one line, without anything on which a terminal acts. */
 static const struct { const char *in, *out; } shows[] = {
     { "", "" }, { "plain 'text'", "plain 'text'" },
     { "a\nb\tc\rd", "a\\nb\\tc\\x0dd" }, { "\033[2J\177", "\\x1b[2J\\x7f" },
@@ -269,7 +269,7 @@ static void test_strmap(void)
 static double now;
 static double clock_(void) { return now; }
 
-/* What an earlier run did is a part of the share, but says nothing of how fast this one is. */
+/* What an earlier run did counts in the share, but not in the speed. */
 static void test_progress_resumed(void)
 {
     char *text = NULL;
@@ -296,7 +296,7 @@ static void test_progress_resumed(void)
     free(text);
 }
 
-/* The longest line that there may be, on a terminal of so many columns. */
+/* The longest line that progress may print on a terminal of so many columns. */
 static char *drawn_at(const char *width, uint64_t done)
 {
     char *text = NULL;

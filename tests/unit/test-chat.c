@@ -178,7 +178,7 @@ static void expect_jinja(const char *text, size_t n, const char *want)
     OK(!unlink(path));
 }
 
-/* With every `from` become `to`; none when there was nothing to change. */
+/* A copy in which every `from` is `to`; NULL when there was nothing to change. */
 static void expect_edit(const char *text, const char *from, const char *to, const char *want)
 {
     char *made = malloc(3 * strlen(text) + 1), *at = made;
@@ -191,7 +191,7 @@ static void expect_edit(const char *text, const char *from, const char *to, cons
     free(made);
 }
 
-/* A template is known by all of its text: one that was edited, however little, makes other prompts. */
+/* A template is recognized by its whole text: one with the smallest edit makes other prompts. */
 static void test_edits(const char *name)
 {
     size_t n;
@@ -235,7 +235,8 @@ static void expect_config(const char *name, const char *head, const char *tail, 
     free(text);
 }
 
-/* Places beside tokenizer_config.json; what is found there and not known is no reason to guess. */
+/* Templates in other places beside tokenizer_config.json: one that is found there and not known is
+ * refused, and nothing is guessed. */
 static void test_places(void)
 {
     size_t n;
@@ -504,7 +505,8 @@ static void test_thinking(void)
     moe_chat_close(&five), moe_chat_close(&thinking), moe_chat_close(&instruct);
 }
 
-/* With a file: prompts to compare with, as in chat-golden.jsonl, and nothing else. */
+/* With a file as its argument this program only makes its prompts, as in chat-golden.jsonl, to compare
+ * with. */
 int main(int argc, char **argv)
 {
     OK(mkdtemp(dir));

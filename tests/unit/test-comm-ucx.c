@@ -85,7 +85,7 @@ static void attack(struct moe_comm *c, const struct fault *f)
     for (int i = 0; i < f->times; i++) send_message(x, f->kind, f->from, f->what, f->number, f->bytes);
 }
 
-/* Without the key, with another length of head: as if it had not come. */
+/* Messages without the key, and with another length of header: rank 0 must ignore them. */
 static void knock(struct moe_comm *c)
 {
     struct ucx *x = (struct ucx *)(void *)c;
@@ -102,7 +102,7 @@ static void knock(struct moe_comm *c)
     OK(moe_comm_say(c, 77, "well", 4, &err) == MOE_OK);
 }
 
-/* Rank 0: until the message comes that says it, or, for knock, the word behind all of it. */
+/* Rank 0 receives until it gets the message `says` or, for knock, the message sent after all of it. */
 static void watch(struct moe_comm *c, const char *says)
 {
     struct moe_err err = MOE_ERR_INIT;

@@ -19,7 +19,7 @@ struct rank {
     bool broken;
 };
 
-/* What `from` asks `to` in a round: its length, and bytes that depend on all three. */
+/* The request of `from` to `to` in a round: its length, and bytes that depend on all three. */
 static size_t length(int from, int to, int round)
 {
     return 64 + (size_t)(from * 977 + to * 131 + round * 61) % (MOST - 64);
@@ -36,7 +36,7 @@ static bool is(const unsigned char *p, int from, int to, int round, int flip)
     return true;
 }
 
-/* Answer whoever asks: the request back, all bits flipped. */
+/* Answer each request with the same bytes, all bits inverted. */
 static bool serve(struct rank *r, struct moe_comm *c, struct moe_err *err)
 {
     bool did = false;

@@ -260,7 +260,7 @@ static bool told(const cJSON *problems, const char *start)
     return false;
 }
 
-/* A byte of each plane of each tensor, and of each padding: named. */
+/* Change a byte of each plane of each tensor, and of each padding: the message has to name it. */
 static void test_data_flips(const char *name)
 {
     char path[PATH_MAX];
@@ -342,7 +342,8 @@ static void test_small_files(void)
 
 /* ---- forgeries: wrong, but with right checksums ---- */
 
-/* Write `head` (header and table) into the shard with all hashes redone, and the manifest made to agree. */
+/* Write `head` (header and table) into the shard with all hashes computed anew, and make the manifest
+ * agree. */
 static void forge(const char *name, char *all, size_t n, size_t head)
 {
     struct moe_shard_header h;
@@ -600,8 +601,8 @@ static int child(const char *out, enum moe_write_mode mode, int option, long ste
 
 enum before { NOTHING, CONTAINER, PARTIAL }; /* the latter two with option 9, whose data are others */
 
-/* A calibration's own files do not say which work they are of: they are gone before the state
- * says that this is another. */
+/* A calibration's own files do not say to which work they belong: they are gone before the state says that
+ * this is other work. */
 static void check_work_files(void)
 {
     char *text;
@@ -612,8 +613,8 @@ static void check_work_files(void)
     free(text);
 }
 
-/* A run over `before` ends at its step'th call; --resume completes it; a second kill hits
- * the resuming run as well. */
+/* Kill a run over `before` at its step'th call; --resume completes it, also when a second kill hits the
+ * resuming run. */
 static bool kill_at(long step, enum before before)
 {
     enum moe_write_mode mode = before == NOTHING ? MOE_WRITE_PLAIN : MOE_WRITE_FORCE;

@@ -16,7 +16,7 @@
 enum { BATCH = 16 };
 enum { DONE = 1, FAIL = 2, FIRST_USER = 5 }; /* what ranks say (runtime/parallel/ep-internal.h) */
 
-/* What the lying rank does, and what is said of it. */
+/* What the lying rank does, and what the honest one says of it. */
 struct lie {
     const char *says;
     enum { ASKS, ANSWERS, TALKS } how;
@@ -35,7 +35,7 @@ struct liar {
 
 static size_t pairs_at(const struct moe_config *c) { return moe_wire_pairs_at(c->n_routed_experts); }
 
-/* A request of one row and one pair that is right but for what a lie does to it. */
+/* Write a request of one row and one pair that is right, before a lie changes it. */
 static void write_request(unsigned char *slot, const struct moe_config *c)
 {
     size_t bytes = moe_ep_request_bytes(c, BATCH);
@@ -130,8 +130,8 @@ static void *lie(void *arg)
     return NULL;
 }
 
-/* Rank 0 of some, with an engine of its own, as a pass that has failed once stays failed; the
- * hub is the others', too. */
+/* Rank 0 of several, with an engine of its own, as a pass that has failed once stays failed; the hub is
+ * shared with the others. */
 struct honest {
     struct moe_engine *e;
     struct moe_plan *plan;
@@ -168,7 +168,7 @@ static void close_honest(struct honest *h)
     moe_engine_close(&h->e);
 }
 
-/* It computes a prompt, or serves only. */
+/* The honest rank computes a prompt, or serves only. */
 static void meets(const struct lie *what)
 {
     static const int32_t ids[] = { 5, 6, 7, 8 };
@@ -186,7 +186,7 @@ static void meets(const struct lie *what)
     close_honest(&h);
 }
 
-/* What rank 2 hears of rank 0. */
+/* Check what rank 2 is told by rank 0. */
 static void hears(struct moe_comm *two, const char *want)
 {
     struct moe_err said;
@@ -202,7 +202,7 @@ static void hears(struct moe_comm *two, const char *want)
     OK(is && !strcmp(said.msg, want));
 }
 
-/* A failure is told behind the rank that met it, however many pass it on. */
+/* A failure is reported as that of the rank that met it, however many ranks pass it on. */
 static void passes_on(void)
 {
     struct moe_err err = MOE_ERR_INIT, heard = MOE_ERR_INIT;

@@ -9,7 +9,7 @@ static struct moe_err err;
 
 static uint64_t mix(uint64_t h, uint64_t v) { return (h ^ v) * 0x9e3779b97f4a7c15u ^ h >> 29; }
 
-/* Of everything that a tensor is and where it lies. */
+/* A digest of everything that makes a tensor, and of where it lies. */
 static uint64_t digest(const struct moe_source *src)
 {
     uint64_t h = (uint64_t)src->n_tensors;
@@ -23,7 +23,7 @@ static uint64_t digest(const struct moe_source *src)
     return h;
 }
 
-/* Both ends of every plane through the map: within the files. */
+/* Read both ends of every plane through the map: they must lie within the files. */
 static void touch(struct moe_source *src)
 {
     volatile unsigned char sum = 0;
@@ -50,7 +50,7 @@ static void refused(const char *file, uint64_t at)
 
 enum what { HEADER, INDEX, CONFIG };
 
-/* Flip bits of each of the first n bytes of a file (0: all).  Gives how many went unnoticed. */
+/* Flip bits of each of the first n bytes of a file (0: all).  Returns how many flips went unnoticed. */
 static long flip(const char *name, size_t n, enum what what, uint64_t was)
 {
     char path[256];

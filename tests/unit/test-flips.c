@@ -58,8 +58,8 @@ static void poke(const struct file *f, uint64_t at, unsigned char v)
 
 /* ---- what is said ---- */
 
-/* As moe-inspect --verify: a survey, and when that finds nothing, all bytes.  The lines of problems; NULL
- * when it cannot be opened. */
+/* Verify as moe-inspect --verify does: a survey, and when that finds nothing, all bytes.  Returns the
+ * lines of problems; NULL when the model cannot be opened. */
 static cJSON *verify(enum moe_code *code)
 {
     struct moe_source *src;
@@ -71,7 +71,7 @@ static cJSON *verify(enum moe_code *code)
     return problems;
 }
 
-/* What uses the model without verifying it: open, and when that succeeds, every plane through the map. */
+/* Use the model without verifying it: open it, and when that succeeds, read every plane through the map. */
 static void use(void)
 {
     struct moe_source *src;
@@ -127,7 +127,7 @@ static void flip_all(const char *name, size_t n)
     unload(&f);
 }
 
-/* Cut to nothing, to one byte, to all but one, and inside of what heads it. */
+/* Cut a file to nothing, to one byte, to all but one, and inside its header. */
 static void cut(const char *name, size_t head)
 {
     struct file f;
@@ -154,7 +154,8 @@ static size_t head_of(const char *name)
 
 /* ---- data ---- */
 
-/* What must be said of a byte of a shard's data: "tensor": the PLANE plane ...", or whose padding it is. */
+/* What verification must say of a byte of a shard's data: "tensor": the PLANE plane ...", or whose padding
+ * it is. */
 static void describe(const struct file *f, uint64_t at, char out[256])
 {
     struct moe_shard_header h;

@@ -19,7 +19,7 @@ static struct moe_identity identity(void)
     return id;
 }
 
-/* Change a byte of a file, and put it back when it is called again. */
+/* Change a byte of a file; a second call restores it. */
 static void flip(const char *path, uint64_t at)
 {
     unsigned char c;
@@ -79,8 +79,8 @@ static void write_large(void)
     write_index();
 }
 
-/* 16 MiB in two tensors: each has 1,024 samples, the first at its start, the last at its end; between two
- * lies as much that is not read. */
+/* 16 MiB in two tensors: each has 1,024 samples, the first at its start and the last at its end; between
+ * two samples as many bytes are not read. */
 static void test_bound(void)
 {
     char path[256];
@@ -144,8 +144,8 @@ static void test_unchanged(void)
     moe_source_close(&src);
 }
 
-/* Small files count from when the source was opened; what failed is blamed on them when they changed, and on
- * nothing else. */
+/* Small files are compared with what they were when the source was opened; a failure is blamed on their
+ * change only when they changed. */
 static void test_still(void)
 {
     char path[512];

@@ -104,8 +104,8 @@ static void test_text(void)
     FAILS(MOE_CORRUPT, moe_read_text(at("bad.gz"), sizeof line, NULL, &s, &n, &err));
 }
 
-/* What is above the limit is refused before memory is taken for it: 64 MiB in a gzip file of 64
- * KiB, a plain file of 4 GiB. */
+/* A text above the limit is refused before memory is taken for it: 64 MiB in a gzip file of 64 KiB, a
+ * plain file of 4 GiB. */
 static void test_text_limit(void)
 {
     char *s, zeros[65536] = { 0 };
@@ -159,7 +159,7 @@ static void test_lock(void)
     OK(moe_lock_dir(at("a"), &fd, &err) == MOE_OK);
     FAILS(MOE_EXISTS, moe_lock_dir(at("a"), &again, &err));
     moe_unlock(fd);
-    /* The lock of a process that was killed is gone with it. */
+    /* When a process is killed its lock is gone. */
     int ready[2];
     OK(!pipe(ready));
     pid_t pid = fork();
@@ -214,7 +214,8 @@ static void test_rest(void)
     OK(moe_peak_rss() > 1 << 16 && moe_available_memory() > 0 && moe_now() > 0);
 }
 
-/* A mapped file that is cut reads as zeros, and says so; in a process of its own, since that stays. */
+/* A mapped file that is cut reads as zeros, and an error reports it; tested in a process of its own, since
+ * the error stays. */
 static void cut_while_mapped(void)
 {
     static char bytes[3 << 20];

@@ -146,7 +146,7 @@ static void test_file(void)
     OK(moe_newfile_is_temporary(".moe-0123456789abcdef.tmp") && !moe_newfile_is_temporary(".moe-export"));
 }
 
-/* What is no file, or has no name for one. */
+/* A path that is no file, or that names none. */
 static void test_refused(void)
 {
     struct moe_newfile f;
@@ -188,7 +188,8 @@ static bool keeps_works(void)
     return keeps;
 }
 
-/* Unfinished, it is started over by the same work, which may replace what stood there when it was begun. */
+/* An unfinished file is started over by the same work, which may replace what stood there when it was
+ * begun. */
 static void test_unfinished(void)
 {
     struct moe_newfile f;
@@ -231,7 +232,8 @@ static void test_partial(void)
     end_partial(&f);
     FAILS(MOE_EXISTS, moe_newfile_publish(&f, false, &err));
     OK(strstr(err.msg, "x.partial") && holds("x", "appeared") && holds("x.partial", "MAGIC"));
-    /* Whole, it waits for its name: only the same work goes on with it, and only --force throws it away. */
+    /* A complete file waits for its name: only the same work continues with it, and only --force deletes
+     * it. */
     for (int i = MOE_LEFT_STAYS; i <= MOE_LEFT_UNFINISHED_GOES; i++) {
         FAILS(MOE_EXISTS, open_partial(&f, "x", (enum moe_left)i, "another"));
         OK(strstr(err.msg, "waits for its name") && holds("x.partial", "MAGIC"));
@@ -251,7 +253,7 @@ static void test_partial(void)
     end_partial(&f);
     OK(moe_newfile_publish(&f, true, &err) == MOE_OK && holds("x", "MAGIC") && entries("") == 1);
     test_unfinished();
-    /* A stranger's, a link, a directory: left alone, restart or not. */
+    /* A stranger's file, a link, a directory: left alone, whether the work starts over or not. */
     put("y.partial", "years of work");
     put("short.partial", "MA");
     put("near.partial", "moe: unfinished work\nof another kind");
@@ -275,7 +277,7 @@ static enum moe_code look_kind(const char *path, const void *with, struct moe_er
                                         : moe_fail_at(e, MOE_EXISTS, path, NULL, "is of another kind");
 }
 
-/* Of this kind are files that are called so. */
+/* Whether a partial directory is of this kind: it holds nothing but "kind" and the mark. */
 static enum moe_code look_unfinished(const char *path, const void *with, struct moe_err *e)
 {
     (void)with;
@@ -308,14 +310,15 @@ static void test_dir(void)
     OK(moe_newdir_publish(&d, NULL, &err) == MOE_OK && entries("x") == 1 && !is_sticky("x"));
     moe_newdir_end(&d);
     OK(entries("") == 1 && holds("x/kind", "new"));
-    /* What appears meanwhile stays, and what was built, too. */
+    /* A file that appears meanwhile stays, and so does what was built. */
     build(&d, "y", MOE_LEFT_STAYS);
     OK(!mkdir(at("y"), 0777));
     put("y/thesis", "years of work");
     FAILS(MOE_EXISTS, moe_newdir_publish(&d, NULL, &err));
     moe_newdir_end(&d);
     OK(strstr(err.msg, "y.partial") && holds("y/thesis", "years of work") && holds("y.partial/kind", "new"));
-    /* That waits for its name, too: the same work goes on with it, and only --force throws it away. */
+    /* A complete directory waits for its name, too: only the same work continues with it, and only --force
+     * deletes it. */
     const struct moe_newdir_kind other = { look_kind, NULL, "another work", look_unfinished };
     for (int i = MOE_LEFT_STAYS; i <= MOE_LEFT_UNFINISHED_GOES; i++) {
         FAILS(MOE_EXISTS, moe_newdir_begin(&d, at("y"), &other, (enum moe_left)i, &err));
@@ -335,7 +338,7 @@ static void test_dir(void)
     FAILS(MOE_EXISTS, moe_newdir_publish(&d, &is_kind, &err)); /* of another kind */
     moe_newdir_end(&d);
     OK(holds("y/thesis", "years of work") && holds("y.partial/kind", "new") && !is_sticky("y"));
-    /* Of this kind: exchanged, and the old one is gone. */
+    /* A directory of this kind is exchanged, and the old one is gone. */
     put("x/kind", "old");
     put("x/more", "old");
     build(&d, "x", MOE_LEFT_STAYS);
@@ -343,8 +346,8 @@ static void test_dir(void)
     moe_newdir_end(&d);
     OK(holds("x/kind", "new") && entries("x") == 1 && !is_sticky("x") &&
        moe_exists(at("x.partial")) == MOE_ABSENT);
-    /* A link to one of this kind is not replaced, nor followed: not one that was
-     * there, nor one that appears. */
+    /* A link to a directory of this kind is neither replaced nor followed, whether it was there before or
+     * appears. */
     OK(!symlink("x", at("link")));
     FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("link"), &is_kind, MOE_LEFT_GOES, &err));
     OK(strstr(err.msg, "is a symbolic link to 'x'") && moe_exists(at("link.partial")) == MOE_ABSENT &&
@@ -362,8 +365,8 @@ static void test_dir(void)
     OK(moe_exists(at("z.partial")) == MOE_ABSENT);
 }
 
-/* What has its name is not said to have failed, because its directory cannot be opened (mode 0300, or too
- * many open files) to be synced. */
+/* A file that has got its name is not reported as failed because its directory cannot be opened (mode
+ * 0300, or too many open files) to be synced. */
 static void test_unreadable(void)
 {
     struct moe_newfile f;

@@ -100,8 +100,8 @@ static void test_router_cases(void)
     OK(e[0] == 0 && e[1] == 1 && e[2] == 2);
 }
 
-/* An expert takes part if fewer than topk_group groups beat its own, and is chosen at the
- * rank of those that beat it. */
+/* A second router.  An expert takes part if fewer than topk_group groups beat its own; it is chosen at the
+ * rank that is the number of such experts that beat it. */
 static uint64_t lcg = 1;
 static float random_float(void)
 {
@@ -161,7 +161,7 @@ static int32_t draw(struct moe_sampler s, struct moe_rng *r, const float *logits
     return moe_sample(&s, r, logits, V, order, prob);
 }
 
-/* Which ids come up in 2000 draws, as bits. */
+/* Which ids come up in 2000 draws, as a set of bits. */
 static unsigned reach(struct moe_sampler s, const float *logits)
 {
     struct moe_rng r = { 7 };
@@ -195,7 +195,7 @@ static void test_sampling(void)
     for (int i = 0; i < V; i++) OK(fabs(count[i] * 1e-5 - p[i]) < .008); /* 5 sigma: 5 sqrt(.24 / 1e5) */
 }
 
-/* The promise of ops.h followed literally: everything sorted, then added in that order. */
+/* moe_sample as ops.h describes it, literally: everything is sorted, then added in that order. */
 static const float *sorted_by;
 static int descending(const void *a, const void *b)
 {

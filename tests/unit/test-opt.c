@@ -40,7 +40,7 @@ static char *argv[16];
 static int operands;
 static bool done;
 
-/* parse("-n", "4", NULL) */
+/* Calls the parser with these words: parse("-n", "4", NULL) */
 static enum moe_code parse(const char *first, ...)
 {
     va_list ap;

@@ -97,8 +97,8 @@ static void check_choice(const struct seen *s, const struct plain *p)
 
 /* ---- NVFP4 activations ---- */
 
-/* The largest input of a projection so far becomes its input scale: that over 6 * 448,
- * for weights that have none. */
+/* Makes an input scale for weights that have none: the largest input of a projection so far, divided by
+ * 6 * 448. */
 static void measure(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx,
                     int64_t n)
 {
@@ -143,9 +143,9 @@ static void calibrate(struct moe_model *m)
     moe_forward_close(&f);
 }
 
-/* How much of a layer's output [n, hidden] is what the equations give.  Float32 may round an input beside a
- * tie the other way, which shows in that token, or through its latent in those after it: most tokens must
- * be right, the others near. */
+/* The share of a layer's output [n, hidden] that agrees with the equations.  Float32 may round an input
+ * beside a tie the other way, which shows in that token, or through its latent in those after it: most
+ * tokens must be right, the others near. */
 static void check_quantized(const float *h, const double *want, int64_t hidden, int64_t n, int64_t *right)
 {
     for (int64_t t = 0; t < n; t++) {

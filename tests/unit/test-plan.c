@@ -159,7 +159,7 @@ static struct moe_plan *random_plan(int32_t ranks, int32_t experts, int32_t slot
     return p;
 }
 
-/* The largest ceil(tokens that have copies in T alone / |T|) over all sets T of living ranks. */
+/* The largest ceil(tokens whose copies all lie in T / |T|) over all sets T of living ranks. */
 static int64_t best_by_cuts(const struct moe_plan *p, const int64_t *tokens, const bool *dead)
 {
     const struct moe_plan_layer *l = &p->layers[0];
@@ -179,7 +179,8 @@ static int64_t best_by_cuts(const struct moe_plan *p, const int64_t *tokens, con
     return best;
 }
 
-/* Shares add up, dead ranks get nothing, loads are below what is said; the cut holds what it claims. */
+/* Checks that shares add up, dead ranks get nothing, loads are at most what is claimed, and the cut
+ * carries what it claims. */
 static void check_split(const struct moe_plan *p, const int64_t *tokens, const bool *dead,
                         const int64_t *share, struct moe_split_result got)
 {
@@ -244,7 +245,7 @@ static void test_split(void)
     }
 }
 
-/* The example of EPLB's README, which its own tests and vLLM's hold too. */
+/* The example of EPLB's README, which its own tests and those of vLLM check, too. */
 static void test_eplb(void)
 {
     static const float load[2][12] = { { 90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86 },
@@ -270,7 +271,7 @@ static struct moe_routing *random_stats(int32_t experts, int32_t windows, uint32
     return r;
 }
 
-/* The least largest load of any placement, by trying all: expert by expert, every set of ranks. */
+/* The smallest largest load of any placement, by trying all: expert by expert, every set of ranks. */
 struct all { const struct moe_plan_task *t; const double *w; double load[4], best; int32_t room[4]; };
 
 static void try_all(struct all *x, int32_t e)
@@ -310,7 +311,7 @@ static double optimum(const struct moe_plan_task *t)
     return x.best;
 }
 
-/* Small tasks: the plan is the optimum, no bound is above it, "exact" is it. */
+/* Small tasks: the plan is the optimum, no bound is above it, and the bound "exact" is the optimum. */
 static void test_small(void)
 {
     for (int round = 0; round < 120; round++) {
@@ -337,8 +338,8 @@ static void test_small(void)
     }
 }
 
-/* Any task: a whole plan with the slots, copies and nodes asked for; from an old plan of another shape
- * too; bounds below loads. */
+/* Any task: the result is a whole plan with the slots, copies and nodes asked for, also from an old plan
+ * of another shape, and its bounds are below its loads. */
 static void test_any(void)
 {
     struct moe_plan *old = NULL;
@@ -375,7 +376,7 @@ static void test_any(void)
     moe_routing_free(&r);
 }
 
-/* From a plan whose loads have not changed nothing moves; one rank's name changed is found again. */
+/* From a plan whose loads have not changed nothing moves; a plan whose ranks were renamed is recognized. */
 static void test_from(void)
 {
     struct moe_routing *r = random_stats(96, 1, 100000);

@@ -86,7 +86,7 @@ static void test_pipe(struct moe_pool *pool)
         OK(pipe_once(pool, 500, slots[s], N, -1, &c, &err) == MOE_OK && c.consumed == 500 && !c.overlap &&
            c.started == 500);
         for (int64_t at = 0; at < 60; at += 29) {
-            /* Every item from `at` on fails: the lowest is reported, what came before was consumed. */
+            /* Every item from `at` on fails: the lowest is reported, and all before it were consumed. */
             FAILS(MOE_CORRUPT, pipe_once(pool, 500, slots[s], at, -1, &c, &err));
             char want[32];
             snprintf(want, sizeof want, "'f': item %lld", (long long)at);

@@ -47,7 +47,7 @@ static void open_plain(void)
     assert(plain_data);
 }
 
-/* Every piece of the text is where the plain pattern has it; the number of pieces. */
+/* Checks that every piece of the text ends where the plain pattern ends it; returns the number of pieces. */
 static size_t compare(struct moe_pretoken_scan *s, const char *text, size_t len)
 {
     size_t pieces = 0;
@@ -94,7 +94,7 @@ static size_t put_utf8(char *out, uint32_t c)
     return 4;
 }
 
-/* Every character there is, between others. */
+/* Every character of Unicode, between others. */
 static void test_every(struct moe_pretoken_scan *s)
 {
     char text[32];
@@ -110,7 +110,7 @@ static void test_every(struct moe_pretoken_scan *s)
     }
 }
 
-/* Exactly the byte strings that RFC 3629 calls UTF-8. */
+/* Accepted are exactly the byte strings that RFC 3629 calls UTF-8. */
 static void test_utf8(void)
 {
     long valid = 0;

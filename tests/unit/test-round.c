@@ -35,7 +35,7 @@ static float *numbers(int64_t n)
     return x;
 }
 
-/* Inputs whose columns go together: a few directions and noise, some columns ten times the others. */
+/* Correlated inputs: a few directions and noise, some columns ten times the others. */
 static float *inputs(int64_t n, int64_t k)
 {
     float *x = numbers(n * k), *basis = numbers(4 * k);
@@ -58,7 +58,7 @@ static void fill(struct moe_hessian *f, int64_t n, struct moe_pool *pool)
     free(x);
 }
 
-/* L D L^T is H, and solving gives what H takes back. */
+/* L D L^T is H, and solving with it undoes a multiplication by H. */
 static void test_factor(struct moe_pool *pool)
 {
     static const int64_t sizes[] = { 16, 96, 208, 400 };
@@ -127,7 +127,7 @@ static void run(const struct moe_hessian *h, const struct moe_hessian *g, const 
     free(scratch);
 }
 
-/* The best of all scales without regard to the form, as --method search. */
+/* Rounds by the best of all scales without the Hessian, as --method search does. */
 static void search(const float *w, int64_t n, float *q)
 {
     float global = moe_nvfp4_global(moe_kernels()->amax(w, n), MOE_NVFP4_SEARCH);
@@ -139,8 +139,8 @@ static void search(const float *w, int64_t n, float *q)
     free(codes), free(scales);
 }
 
-/* Feedback halves the error of search and more; descent never makes it larger; rows that matter
- * together gain from an output Hessian. */
+/* Feedback at least halves the error of search; descent never makes it larger; rows that matter together
+ * gain from an output Hessian. */
 static void test_error(struct moe_pool *pool)
 {
     for (int round = 0; round < 3; round++) {
@@ -172,8 +172,8 @@ static void test_error(struct moe_pool *pool)
     }
 }
 
-/* One input ten thousand times the others, dead inputs, no input at all, zero weights: finite, on the grid,
- * no worse than search under the form. */
+/* One input ten thousand times the others, dead inputs, no input at all, zero weights: the result is
+ * finite, on the grid, and no worse than search under the Hessian. */
 static void test_extremes(struct moe_pool *pool)
 {
     enum { K = 96, N = 32 };
@@ -209,7 +209,7 @@ static void test_extremes(struct moe_pool *pool)
     moe_hessian_release(&h);
 }
 
-/* The same bits whatever the threads, and whatever pieces the tokens come in. */
+/* The result has the same bits for any number of threads and for any pieces in which the tokens come. */
 static void test_threads(void)
 {
     enum { K = 400, N = 80, T = 1024 };
@@ -235,7 +235,8 @@ static void test_threads(void)
     free(x), free(w);
 }
 
-/* Inputs that quantizing changed: a weight moved first loses less of the output than one that is not. */
+/* Inputs that quantizing changed: moving a weight before rounding loses less of the output than not moving
+ * it. */
 static void test_fit(struct moe_pool *pool)
 {
     enum { K = 64, N = 32, T = 512 };
@@ -275,8 +276,8 @@ static void test_fit(struct moe_pool *pool)
     free(x), free(xq), free(lost), free(w);
 }
 
-/* Outputs that are to be more than they are: what inputs foretell of it is added to the weight in the
- * output Hessian's order, what chance gives is not. */
+/* Outputs with a target beside their own value: the part that the inputs predict is added to the weight in
+ * the output Hessian's order, and the part that is chance is not. */
 static void test_targets(struct moe_pool *pool)
 {
     enum { K = 32, N = 80, T = 1024 };

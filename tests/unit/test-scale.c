@@ -73,7 +73,7 @@ static void header_work(long n)
     free(copy);
 }
 
-/* Every tensor in a file of its own, none of which is there. */
+/* An index in which every tensor is in a file of its own, none of which exists. */
 static void index_prepare(long n)
 {
     put(&input, "{\"weight_map\":{");

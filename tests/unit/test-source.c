@@ -584,7 +584,7 @@ static void refused_tensors(void)
     expect(MOE_CORRUPT, "model.safetensors.index.json", "a", "is named twice", false);
 }
 
-/* The first problem stands alone although hundreds of tensors hang on it. */
+/* The first problem is reported alone, although hundreds of tensors follow from it. */
 static void refused_shards(void)
 {
     char path[512], one[64];
@@ -702,7 +702,8 @@ static void refused_headers(void)
     expect(MOE_CORRUPT, "model.safetensors", "", "4 bytes are no safetensors file", true);
 }
 
-/* More shards than the soft limit of open files: it is raised. More than the hard limit: said so. */
+/* With more shards than the soft limit of open files the limit is raised; with more than the hard limit a
+ * message says so. */
 static void few_descriptors(void)
 {
     struct rlimit old, low;

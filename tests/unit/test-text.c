@@ -74,7 +74,7 @@ static enum moe_code read_all(const char *file, size_t piece, struct all *a)
 
 static void forget(struct all *a) { free(a->text), free(a->ids); }
 
-/* The file's pieces are its bytes, and their tokens those of `text` as a whole. */
+/* Checks that a file's pieces are its bytes, and their tokens those of `text` as a whole. */
 static void check_plain(const char *file, size_t piece, const char *text, size_t bytes, size_t torn)
 {
     struct all a;
@@ -142,7 +142,7 @@ static void expect_ids(const char *file, const char *rendered)
 #define SAYS_(x) "<|im_assistant|>assistant<|im_middle|><think></think>" x "<|im_end|>"
 #define SYSTEM(x) "<|im_system|>system<|im_middle|>" x "<|im_end|>"
 
-/* Every shape, whatever the file is called: as lines, and as an array over several lines. */
+/* Every shape of rows, whatever the file is called: as lines, and as an array over several lines. */
 static void test_shapes(void)
 {
     static const struct { const char *row, *rendered;

@@ -28,7 +28,7 @@ static void put_file(const char *name, const char *text)
     assert(f && fputs(text, f) >= 0 && fclose(f) == 0);
 }
 
-/* Lines for the single bytes but `without`. */
+/* Writes a line for each single byte except `without`. */
 static void make_singles(int without)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -38,7 +38,7 @@ static void make_singles(int without)
             n += (size_t)sprintf(singles + n, "%c%c== %d\n", digits[c >> 2], digits[(c & 3) << 4], c);
 }
 
-/* Open with these files; the code, with the message holding `part`. */
+/* Opens a tokenizer with these files; it must fail with the code and a message that holds `part`. */
 static void expect(enum moe_code want, const char *part, int64_t vocab)
 {
     struct moe_tokenizer *t;

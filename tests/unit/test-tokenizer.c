@@ -172,8 +172,8 @@ static void test_fallback(void)
             if (moe_token_bytes(tok, id, room, &len)[0] == c && len == 1) one[n] = id;
         expect(&c, 1, false, &one[n], 1);
     }
-    /* Each byte outside a valid sequence alone, valid stretches as texts: an overlong form, a
-     * surrogate, a cut character. */
+    /* Each byte outside a valid sequence is encoded alone, and valid stretches as texts: an overlong form,
+     * a surrogate, a cut character. */
     static const char bad[] = "\xc0\x80\xed\xa0\x80\xe4\xb8";
     int32_t want[16];
     for (size_t i = 0; i < sizeof bad - 1; i++) want[i] = one[(unsigned char)bad[i]];
@@ -190,7 +190,8 @@ static void test_fallback(void)
     expect("", 0, false, want, 0);
 }
 
-/* tiktoken's rule, word for word and quadratic: join the pair of the lowest rank, the leftmost of equals. */
+/* tiktoken's rule, literally and in quadratic time: join the pair of the lowest rank, the leftmost of
+ * equals. */
 static size_t plain_bpe(const cJSON *ranks, const char *s, size_t len, int32_t *out)
 {
     static size_t start[4096];
@@ -302,8 +303,8 @@ static double seconds_to_encode(const struct moe_tokenizer *t, const char *text,
     return least;
 }
 
-/* No quadratic case: 32 times the text takes about 32 times the time, where a quadratic case takes 1024
- * times; 256 leaves room for caches and for whatever else the machine does. */
+/* No case takes quadratic time: 32 times the text takes about 32 times the time, where a quadratic case
+ * would take 1024 times; the limit of 256 leaves room for caches and for whatever else the machine does. */
 static void test_long(const struct moe_tokenizer *t)
 {
     char *text = malloc(LONG + 8);
@@ -342,8 +343,8 @@ static char *merging_vocabulary(size_t *size)
     return text;
 }
 
-/* The same of merging alone, in steps counted: at most three entries of the heap for a
- * byte, each in and out once. */
+/* The same of merging alone, in counted steps: at most three entries of the heap for each byte, each in
+ * and out once. */
 static void test_long_steps(void)
 {
     size_t size;
@@ -366,7 +367,7 @@ static void test_long_steps(void)
 
 /* ---- decoding ------------------------------------------------------------- */
 
-/* What streaming must add up to: characters as they are, every other byte U+FFFD. */
+/* What streaming must give in all: characters as they are, and U+FFFD for every other byte. */
 static size_t replaced(const char *s, size_t len, char *out)
 {
     size_t n = 0;

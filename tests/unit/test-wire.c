@@ -40,7 +40,7 @@ static struct moe_agreement options(void)
     return a;
 }
 
-/* The option that has changed since `before`; NULL: none that counts. */
+/* Whether the options differ from `before` in `name`, or, where that is NULL, in none that counts. */
 static bool differs(const struct moe_agreement *before, const char *name)
 {
     struct moe_agreement now = options();

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Widths with nothing in common, so that no term can stand for another. */
+/* Widths without common factors, so that no term can pass for another. */
 static const struct moe_config config = {
     .hidden_size = 96,
     .num_hidden_layers = 5,
