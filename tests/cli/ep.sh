@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # tests/cli/ep.sh - what t-ep, t-ep-ucx, t-stage and long-ep-kill share; sourced, never run.
-# Gives M and R (tiny-k2 and moe-run), $T/prompts (20 lines), $T/text and the functions below.  Called as:  . tests/cli/ep.sh
+# Sourced by the tests of expert parallelism (. tests/cli/ep.sh).  Defines M and R (the model tiny-k2 and
+# moe-run), $T/prompts (20 lines), $T/text and the functions below.
 . tests/common.sh
 need_tool moe-run moe-plan
 need_python
@@ -9,8 +10,9 @@ R=$BIN/moe-run
 grep -v '^$' tests/data/tiny-k2/valid.txt | head -n 20 | cut -c 1-50 >"$T/prompts"
 head -c 6000 tests/data/tiny-k2/valid.txt >"$T/text"
 
-# plan NAME RANKS SLOTS SURVIVE [LINE]: moe-plan's own, from the routing of the prompts from LINE on, at $T/NAME.json.  Slots beyond
-# (SURVIVE + 1) x 32 are replicas of the busiest experts; where ranks do not divide them, ranks have unequally many.
+# plan NAME RANKS SLOTS SURVIVE [LINE]: makes the plan $T/NAME.json with moe-plan, from the routing of the
+# prompts from LINE on.  Slots beyond (SURVIVE + 1) x 32 are replicas of the busiest experts; where the ranks
+# do not divide them, some ranks have one more.
 plan()
 {
     at=${5:-1}
@@ -22,7 +24,8 @@ plan()
     ok "$BIN/moe-plan" verify -q "$T/$1.json" --stats "$T/routing-from-$at.json.gz"
 }
 
-# check EXPRESSION: a Python expression on j (what was printed) and w (what one rank printed, $T/one); $what says of what.
+# check EXPRESSION: fails unless the Python expression is true.  In it j is what was printed and w what one
+# rank printed ($T/one); $what names the case.
 check()
 {
     python3 - "$T/out" "$T/one" "$1" <<'P' || { cat "$T/err"; fail "$what: $1"; }
@@ -34,7 +37,7 @@ sys.exit(not eval(sys.argv[3]))
 P
     count
 }
-# check_score: the perplexity is that of one rank, $T/score.
+# check_score: fails unless the perplexity is that of one rank, $T/score.
 check_score()
 {
     mv "$T/one" "$T/one-texts"

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# libmoe as others use it: the program of docs/guide/libmoe.md, exactly as printed there, is compiled against an installed
-# copy through pkg-config, as C and as C++, with the shared library and with the archive, and says what moe-run says;
-# what the API writes is what the tools write.
+# Tests libmoe as others use it.  The program of docs/guide/libmoe.md, exactly as printed there, is compiled
+# against an installed copy through pkg-config, as C and as C++, with the shared library and with the
+# archive; it has to print what moe-run prints.  What the API writes has to be what the tools write.
 . tests/common.sh
 need_tool moe-run moe-plan moe-convert moe-quantize
 need_helper test-api
@@ -28,7 +28,7 @@ ok "$BIN/moe-run" -q $M --prompt "$text" -n 40
 cp "$T/out" "$T/want"
 [ -s "$T/want" ] || fail "moe-run says nothing"
 
-# try NAME COMPILER...: compile and run; it says what moe-run says
+# try NAME COMPILER...: compiles the program and runs it; it has to print what moe-run prints.
 try()
 {
     name=$1
@@ -62,14 +62,14 @@ LD_LIBRARY_PATH=$root/lib "$T/c-shared" "$T/none" x >"$T/out" 2>"$T/err" || got=
 [ $got = 3 ] && grep -q '^not-found: ' "$T/err" && [ ! -s "$T/out" ] || { cat "$T/err"; fail "a missing model gives $got"; }
 count
 
-# Each header alone, as C and as C++.
+# Each header compiles alone, as C and as C++.
 for h in "$root"/include/moe/*.h; do
     echo "#include <moe/$(basename "$h")>" >"$T/alone.c"
     ok $cc -std=c17 -Wall -Wextra -Wpedantic -Werror "-I$root/include" -fsyntax-only "$T/alone.c"
     [ -z "$cxx" ] || ok "$cxx" -std=c++11 -Wall -Wextra -Werror "-I$root/include" -x c++ -fsyntax-only "$T/alone.c"
     count
 done
-# The example in moe.h is a program, too.
+# The example in moe.h compiles and runs, too.
 sed -n '/^ \*     #include/,/^ \*     }/p' include/moe/moe.h | sed 's/^ \*     //; s/^ \*$//' >"$T/example.c"
 try_example() { ok $cc -std=c17 -Wall -Wextra -Werror $san $(pc --cflags) "$T/example.c" $(pc --libs) -o "$T/example"; }
 try_example

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Bad input, line by line of the contract, for every tool that reads it: one sentence that names file, tensor and remedy, the
-# exit code of docs/guide/troubleshooting.md, the same in --json, and nothing under the final name.
+# Tests bad input for every tool that reads it, by the rules of docs/guide/troubleshooting.md: one sentence
+# that names file, tensor and remedy, the exit code, the same in --json, and nothing under the final name.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-run
 need_helper genmodel
@@ -22,7 +22,8 @@ assert e["code"] == int(code) and text == f"{tool}: {e['message']}\n", (e, text)
 assert not file or file in (e["file"] or ""), (e["file"], file)
 assert not tensor or e["tensor"] == tensor, (e["tensor"], tensor)
 P
-# bad CODE FILE TENSOR TEXT TOOL ARGUMENT...: fails so, with and without --json.  FILE and TENSOR may be empty; TEXT is a pattern.
+# bad CODE FILE TENSOR TEXT TOOL ARGUMENT...: the command fails like this, with and without --json.  FILE and
+# TENSOR may be empty; TEXT is a pattern.
 bad()
 {
     code=$1 file=$2 tensor=$3 text=$4 tool=$5
@@ -43,14 +44,14 @@ bad()
     left
     checks=$(($checks + 1))
 }
-# Nothing under the final names; what may be resumed is thrown away.
+# Nothing may stand under the final names; what could be resumed is deleted.
 left()
 {
     for x in "$T/x.moe" "$T/x.trace" "$T/x.report"; do [ ! -e "$x" ] || fail "$x was left: $tool"; done
     rm -rf "$T"/x.moe.partial*
     rm -f "$T"/x.trace* "$T"/x.report*
 }
-# every CODE FILE TENSOR TEXT MODEL: all four tools must say so about a model.
+# every CODE FILE TENSOR TEXT MODEL: all four tools fail like this on the model.
 every()
 {
     m=$5
@@ -62,10 +63,10 @@ every()
     bad "$@" moe-run "$m" --prompt x -n 1
     bad "$@" moe-run "$m" --tokens 1 -n 0 --trace "$T/x.trace"
 }
-# copy NAME [CHECKPOINT]: a checkpoint whose files are links, to be replaced
+# copy NAME [CHECKPOINT]: makes a checkpoint whose files are links, which a test may replace.
 copy() { mkdir "$T/$1"; for f in "${2:-$F/bf16}"/*; do ln -s "$(realpath "$f")" "$T/$1/"; done; }
 own() { cp --remove-destination "$(realpath "$1")" "$1"; }
-# config NAME SED-SCRIPT
+# config NAME SED-SCRIPT: makes a copy whose config.json the script has changed.
 config() { copy "$1"; own "$T/$1/config.json"; sed -i "$2" "$T/$1/config.json"; ! cmp -s "$T/$1/config.json" $F/bf16/config.json || fail "sed: $2"; }
 
 # ---- directories and configs ----

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# `make bench` at tiny sizes: every group has rows, the JSON says the same, nothing is left behind.  Asserts no time.
+# Tests `make bench` at tiny sizes: every group has rows, the JSON agrees with the text, nothing is left
+# behind.  Checks no time.
 . tests/common.sh
 need_tool moe-convert moe-quantize
 need_helper bench genmodel

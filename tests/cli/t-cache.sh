@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Convert and quantize keep the page cache clean: while they run few pages of the output are dirty, and when they have ended neither
-# the source nor the output is left in it.
+# Tests that convert and quantize keep the page cache clean: while they run, few pages of the output are
+# dirty, and when they have ended, neither the source nor the output is left in it.
 . tests/common.sh
 need_tool moe-convert moe-quantize
 need_helper genmodel gencache
@@ -15,7 +15,7 @@ sync "$T"/m/*.safetensors
 read -r cached _ <"$T/said"
 [ "$cached" -ge $((100 * MIB)) ] || skip "this file system caches nothing: $cached bytes of a model just written"
 
-# clean COMMAND... -o OUT: dirty pages while it runs, cached pages when it has ended.
+# clean COMMAND... -o OUT: checks dirty pages while the command runs, and cached pages when it has ended.
 clean()
 {
     for out; do :; done

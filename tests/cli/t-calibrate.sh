@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Calibrated quantization of tiny-k2 and of generated models: quality against the data-free methods, the same bytes from container and
-# checkpoint, for any number of threads, through scratch files and after kills; experts that text never reaches, zeros, NaN.
+# Tests calibrated quantization of tiny-k2 and of generated models: quality against the data-free methods;
+# the same bytes from container and checkpoint, for any number of threads, through scratch files and after
+# kills; experts that the text never reaches, zeros, NaN.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-run moe-inspect
 need_helper genmodel
@@ -58,7 +59,7 @@ code 10 "calib.txt': its tokens take up to" \
 code 13 "holds no text" "$BIN/moe-quantize" -q --calib - -o "$T/x.moe" $F/bf16 </dev/null
 [ "$(echo '{"messages": [{"role": "user", "content": 1}]}' | "$BIN/moe-quantize" -q --calib - -o "$T/x.moe" $F/bf16 2>&1 | grep -c "'standard input': line 1")" = 1 ] || fail "standard input has no name in messages"
 
-# --- killed and resumed (more of this: t-kill) ---
+# --- killed and resumed (t-kill has more of this) ---
 quantize all $F/bf16 --calib-tokens $N $quick --quantize all-linear --threads 1
 "$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length $S --calib-tokens $N $quick --quantize all-linear $F/bf16 -o "$T/all-2.moe" >"$T/out" 2>"$T/err" &
 pid=$!
@@ -68,7 +69,7 @@ wait $pid 2>/dev/null
 quantize all-2 $F/bf16 --calib-tokens $N $quick --quantize all-linear --resume
 ok diff -r "$T/all.moe" "$T/all-2.moe"
 
-# --- what a calibration keeps for itself is damaged, or of an older version ---
+# --- files that a calibration keeps for itself, damaged or of an older version ---
 damaged() # FILE: a byte in its middle is another
 {
     printf x | dd of="$1" bs=1 seek=$(($(wc -c <"$1") / 2)) conv=notrunc 2>/dev/null
@@ -98,7 +99,7 @@ for how in damaged old coded; do
     ok diff -r "$T/kept.moe" "$T/k.moe"
 done
 
-# --- the parts of several machines; layers before a part's are passed through as the source has them ---
+# --- parts made by several machines: tokens pass the layers before a part as the source has them ---
 part() # NAME [OPTION...]
 {
     name=$1; shift
@@ -117,7 +118,7 @@ done
 part part-d --quantize all-linear --layers 3 # a part again: the same bytes, manifest and all
 ok diff -r "$T/part-c.moe" "$T/part-d.moe"
 
-# --- containers that were quantized before: what is NVFP4 stays, with its input scales; routing.json is the new one ---
+# --- containers that were quantized before: what is NVFP4 stays, with its input scales; routing.json is replaced ---
 again() # OUT SOURCE [OPTION...]
 {
     out=$1 src=$2; shift 2
@@ -132,14 +133,14 @@ for l in 1 2 3; do ok cmp "$T/one.moe/layer-00$l.moe" "$T/twice.moe/layer-00$l.m
 [ "$(look "$T/twice.moe/manifest.json" "(v['quantization']['quantize'], v['quantization']['calibration']['tokens'], v['quantization']['before'] == $(look "$T/one.moe/manifest.json" "v['quantization']"))")" = \
   "('all-linear', $P, True)" ] || fail "the manifest of what was quantized twice"
 [ "$(look "$T/twice.moe/manifest.json" "sum(f['name'] == 'routing.json' for f in v['files'])")" = 1 ] || fail "routing.json is listed twice"
-# the experts' input scales are those of the first run: activations are held against them
+# the experts keep the input scales of the first run, and the report counts what those clip
 [ "$(look "$T/again.json" "[(c['limit'] > 1, c['of']) for l in v['calibration'] for c in l['clipped'] if c['input'] == 'gate_up' and c['layer']]")" = "[(True, $((512 * $P))), (True, $((512 * $P))), (True, $((512 * $P)))]" ] ||
     fail "input scales that were there: $(look "$T/again.json" "[l['clipped'] for l in v['calibration']]")"
 ok "$BIN/moe-quantize" -q $F/bf16 --tensor-type 'layers\.[23]\..*\.experts\.=source' --tensor-type 'layers\.1\.(self_attn\.q_a_proj|mlp\.shared_experts\.gate)=nvfp4' -o "$T/some.moe"
 for q in experts all-linear; do
     again some-$q some --quantize $q
     ok cmp "$T/some.moe/layer-001.moe" "$T/some-$q.moe/layer-001.moe"
-    # nobody calibrated the input scales of layer 1: nothing is said of what they clip
+    # nobody calibrated the input scales of layer 1, so the report counts nothing that they clip
     [ "$(look "$T/again.json" "[sum(c['layer'] == l['layer'] and c['input'] == 'down' for c in l['clipped']) for l in v['calibration']]")" = "[0, 1, 1]" ] || fail "clipped of a layer that was NVFP4 before"
     [ "$(look "$T/again.json" "all(l['amax_x'] > 0.1 and l['amax_y'] > 0.1 for l in v['calibration'])")" = True ] || fail "amax of a layer that was NVFP4 before"
     flops=$(look "$T/again.json" "v['flops']")
@@ -155,7 +156,7 @@ if sanitized || [ -n "${MOE_COMPILER:-}" ]; then
     exit 0
 fi
 
-# --- progress: one line of work from the first operation to the last; what --dry-run says is what is done ---
+# --- progress: one line from the first operation to the last; a run does as many operations as --dry-run says ---
 watch() # NAME [OPTION...]: progress.json of a run
 {
     name=$1; shift
@@ -191,7 +192,8 @@ better "$auto" "$search" 0.65 "auto against search"
 [ "$(look "$T/auto.json" "v['method']")" = fisher ] || fail "method of auto"
 [ "$(look "$T/auto.json" "[l['layer'] for l in v['calibration']]")" = "[1, 2, 3]" ] || fail "layers of the calibration"
 [ "$(look "$T/auto.json" "[sum(l['tokens']) for l in v['calibration']]")" = "[32000, 32000, 32000]" ] || fail "tokens of the calibration"
-# nothing has been lost before the first layer with experts, something before the others; who does not make up for it does not measure it
+# drift: 0 before the first layer with experts, more before the others; not measured with --upstream
+# quantized
 [ "$(look "$T/auto.json" "[1e-7 < l['drift'] < 0.2 for l in v['calibration']]")" = "[False, True, True]" ] || fail "drift: $(look "$T/auto.json" "[l['drift'] for l in v['calibration']]")"
 [ "$(look "$T/auto.moe/manifest.json" "v['quantization']['calibration']['upstream']")" = corrected ] || fail "upstream in the manifest"
 ok "$BIN/moe-quantize" -q --json --calib $F/calib.txt --sequence-length 256 --calib-tokens $N --upstream quantized $F/bf16 -o "$T/quantized.moe"
@@ -211,7 +213,7 @@ for said in 'method fisher' 'relative error of weights' 'layer   3   output erro
     grep -q -- "$said" "$T/all.txt" || { cat "$T/all.txt"; fail "the report's text does not say '$said'"; }
 done
 [ "$(wc -l <"$T/all.txt")" -lt 60 ] || fail "the report's text is long"
-# routing before anything was quantized: as moe-run sees it
+# routing of the source model, as moe-run records it
 head -c 100000 $F/calib.txt >"$T/part"
 ok "$BIN/moe-inspect" $F/bf16 --tokenize "$T/part" --json
 tokens=$(look "$T/out" "(len(v['tokens']) - 1) // 256 * 256")
@@ -221,7 +223,7 @@ ok "$BIN/moe-quantize" -q --calib "$T/part" --sequence-length 256 -o "$T/routed.
 [ "$(look "$T/routing.json" "v['layers'][0]['counts']")" = "$(look "$T/routed.moe/routing.json" "v['layers'][0]['counts']")" ] || fail "calibration routes layer 1 another way than moe-run"
 better "$(kl all)" "$(kl all-search)" 0.65 "all-linear against search"
 
-# --- with NVFP4 activations: calibrated weights and input scales against search with an input scale of 1; weights fitted to them ---
+# --- with NVFP4 activations: calibrated weights and input scales against search with an input scale of 1, and weights fitted to such activations ---
 better "$(kl auto --activations nvfp4)" "$(kl search --activations nvfp4 2>/dev/null)" 0.95 "W4A4 calibrated against search"
 better "$(kl auto --activations nvfp4-four-over-six)" "$(kl auto --activations nvfp4)" 0.98 "four-over-six scales of activations"
 better "$(kl auto --activations nvfp4-search)" "$(kl auto --activations nvfp4-four-over-six)" 0.97 "the best of six scales of activations"
@@ -234,7 +236,7 @@ for s in fp8 int4; do
     ok "$BIN/moe-inspect" -q --verify "$T/$s.moe"
 done
 
-# --- layers with experts that have layers without between them ---
+# --- a model in which layers without experts stand between layers with them ---
 ok "$GEN/genmodel" -o "$T/apart" --format bf16 --layers 5 --dense 1 --freq 2 --experts 8 --hidden 64 --inter 64 --vocab 1024 --tokenizer $F/bf16 --seed 6
 for q in experts all-linear; do
     ok "$BIN/moe-quantize" -q --json --calib $F/calib.txt --sequence-length 128 --calib-tokens 2000 --quantize $q "$T/apart" -o "$T/apart-$q.moe"
@@ -252,7 +254,8 @@ grep -A 3 'hardly reached' "$T/cold.txt" | grep -q 'layer   [12] .* 15' || { cat
 grep -q "experts saw less than a twentieth" "$T/err" || { cat "$T/err"; fail "cold experts are not told"; }
 [ "$(look "$T/out" "all([l, 15] in v['cold_experts'] for l in {c[0] for c in v['cold_experts']})")" = True ] || fail "the dead expert is not cold: $(look "$T/out" "v['cold_experts']")"
 ok "$BIN/moe-inspect" -q --verify "$T/cold.moe"
-# In tiny-k2: an expert of zeros, half of the blocks of another, and one input of layer 2 ten thousand times the others.
+# In tiny-k2: one expert becomes zeros, so does half of another one's blocks, and one input of layer 2 grows
+# ten thousand times.
 cp -r $F/bf16 "$T/odd" && chmod -R u+w "$T/odd"
 ok python3 - "$T/odd" <<'PY'
 import glob, json, struct, sys

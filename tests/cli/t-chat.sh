@@ -1,17 +1,18 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Text and conversations on the command line: which chat template a model has; requests as lines of --prompts; what --calib takes, tells and
-# refuses; --memory when there is too much text.  The renderer itself: test-chat.
+# Tests text and conversations on the command line: which chat template a model has; requests as lines of
+# --prompts; what --calib takes, reports and refuses; --memory when there is too much text. test-chat tests
+# the renderer itself.
 . tests/common.sh
 need_tool moe-run moe-quantize moe-convert
 need_python
 need_helper genrss
 F=tests/data/tiny-k2 checks=0
-# tokens ARGUMENT...: prompt_tokens of moe-run with these
+# tokens ARGUMENT...: prints prompt_tokens of moe-run with these arguments.
 tokens() { "$BIN/moe-run" -q --json -n 0 "$@" >"$T/out" 2>"$T/err" </dev/null || { cat "$T/err"; fail "moe-run $*"; }; json prompt_tokens "$T/out"; }
 same() { [ "$1" = "$2" ] || fail "$3: $1 is not $2"; count; }
 
-# The fixture with a vocabulary that has the markers: its last placeholders are named.
+# The fixture's last placeholder tokens get the names of the chat markers.
 mkdir "$T/m" || fail "mkdir"
 for f in $F/bf16/*; do ln -s "$PWD/$f" "$T/m/" || fail "ln"; done
 rm "$T/m/tokenizer_config.json"
@@ -23,7 +24,7 @@ names = ["<think>", "</think>"] + ["<|%s|>" % s for s in ("tool_calls_section_be
 for id, name in zip((1013, 1014, 1015, 1018, 1019, 1020), names): a[str(id)] = {"content": name, "special": False}
 a["1021"] = {"content": "<|tool_call_end|>", "special": False}
 json.dump(c, open(T + "/m/tokenizer_config.json", "w"))
-# prompts and what their ids are the same as, by template
+# prompts, and texts that give the same ids, by template
 open(T + "/chatml.jinja", "w").write("<|im_start|>{{ role }}")
 U = "<|im_user|>user<|im_middle|>Hello<|im_end|>"; A = "<|im_assistant|>assistant<|im_middle|>"
 S = "<|im_system|>system<|im_middle|>You are Kimi, an AI assistant created by Moonshot AI.<|im_end|>"
@@ -61,7 +62,7 @@ ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/requests.jsonl" -n 1
 [ "$(look "$T/out" "[s['prompt_tokens'] for s in v['sequences']]")" = "[$(tokens "$T/m" --special --prompt-file "$T/k25"), $(tokens "$T/m" --special --prompt-file "$T/off"), $(tokens "$T/m" --prompt Hello), 3]" ] ||
     { cat "$T/out"; fail "requests of --prompts"; }
 count
-# a key of a message that no template reads is told of; one that would change the prompt is refused
+# a key of a message that no template reads is reported; one that would change the prompt is refused
 printf '{"messages": [{"role": "user", "content": "Hello", "weight": 1, "cache": 2}]}\n' >"$T/line"
 ok "$BIN/moe-run" --json "$T/m" --prompts "$T/line" -n 1
 grep -q "prompts: 2 keys of messages are left out, the first is 'weight'" "$T/err" || { cat "$T/err"; fail "keys of messages in --prompts"; }
@@ -71,7 +72,8 @@ refused 14 "line 2: 'max_tokens' cannot be set for one prompt" "$T/m" --prompts 
 refused 13 "line 2: not an object with one of 'messages', 'prompt' and 'tokens'" "$T/m" --prompts "$T/none.jsonl" -n 1
 refused 14 "line 2: message 0: a part of its content is of type 'image'" "$T/m" --prompts "$T/image.jsonl" -n 1
 refused 13 "line 2: is not JSON" "$T/m" --prompts "$T/bad.jsonl" -n 1
-# what begins as a request and is none, on the first line too, is no prompt
+# a line that begins like a request and is not a valid one is refused, also the first line; it is not taken
+# as a plain prompt
 line() { printf '%s\n{"prompt": "b"}\n' "$2" >"$T/line"; refused "$1" "line 1: $3" "$T/m" --prompts "$T/line" -n 1; }
 line 13 '{"prompt": "a"' 'is not JSON'
 line 13 '  {"prompt": "\u0000"}' ''
@@ -95,7 +97,7 @@ printf '\357\273\277 {"prompt": "Hello"}\n' >"$T/line"
 ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/line" -n 1
 same "$(look "$T/out" "v['sequences'][0]['prompt_tokens']")" "$(tokens "$T/m" --prompt Hello)" "a request behind a byte order mark"
 refused 2 "unknown chat template 'x' (k2-first" "$T/m" --chat --prompt a --chat-template x
-# what begins as JSON is told by a key and its colon, over lines, too; what is no text is no prompt
+# a key and its colon show that a text is JSON, also over several lines; what is not text is refused
 line 13 '{
   "prompt": "a"
 }' 'is not JSON: bad syntax at byte 0 (it is read as requests, an object a line: jq -c . FILE makes such lines'
@@ -117,7 +119,7 @@ for how in --prompts --prompt-file --score; do
     refused 14 "is UTF-16, not text" "$T/m" $how "$T/u16" -n 1
     refused 14 "is Parquet, not text (convert it to JSON lines)" "$T/m" $how "$T/parquet" -n 1
 done
-# what says how a conversation is written, where there is none
+# options for the form of a conversation are refused where there is no conversation
 refused 2 "--system goes with --chat" "$T/m" --prompt a --system b
 refused 2 "--chat-template goes with --chat" "$T/m" --prompt a --chat-template k2.5
 refused 2 "--chat does not go with --tokens" "$T/m" --chat --tokens 1,2
@@ -176,7 +178,7 @@ sanitized || {
     refused 10 "more bytes than the 10485760 that are allowed" $F/bf16 --prompts "$T/run" --memory 10M -n 1
     { echo a; head -c 4000000 "$T/run"; } >"$T/long-line" # of a line of --prompts it says which, as of a request
     refused 10 "'$T/long-line': line 2: a run of 4000000 bytes of text needs" $F/bf16 --prompts "$T/long-line" --memory 20M -n 1
-    # JSON takes many times its text; what it may take is known before it is parsed.
+    # JSON takes many times the memory of its text; how much it may take is known before it is parsed.
     python3 - "$T" <<'E' || fail "rows"
 import sys
 ones = ",".join(["1"] * 2000000)
@@ -195,7 +197,7 @@ E
     }
     peak 50 10 "line 1: its JSON takes up to 2" "$BIN/moe-run" $F/bf16 --prompts "$T/ones.jsonl" --memory 32M -n 1
     peak 50 10 "line 1: its JSON takes up to 2" "$BIN/moe-quantize" $F/bf16 -o "$T/bad.moe" --calib "$T/row.jsonl" --memory 64M --effort fast
-    # What a conversation is written as, and what is kept of every prompt, count too.
+    # The rendered conversation, and what is kept for every prompt, count as memory, too.
     python3 - "$T" <<'E' || fail "a long conversation"
 import json, sys
 text = "x y " * 5000000

@@ -1,11 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The command line as a contract, for every tool that was built: help, version, man page, completions, refusals, JSON errors.
+# Tests the command line of every tool that was built: help, version, man page, completions, refusals, JSON
+# errors.
 . tests/common.sh
 
 checks=0
 count() { checks=$(($checks + 1)); }
-# refused CODE TEXT COMMAND...: that exit code, one line on standard error holding TEXT, nothing on standard output.
+# refused CODE TEXT COMMAND...: the command exits with that code, prints one line that holds TEXT on standard
+# error, and nothing on standard output.
 refused()
 {
     code=$1 text=$2
@@ -19,7 +21,8 @@ refused()
     count
 }
 
-# reply WORD...: what bash offers for the last word, after it has loaded the completion as a shell does.
+# reply WORD...: prints what bash offers for the last word, once it has loaded the completion as a shell
+# does.
 reply()
 {
     bash -c '. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
@@ -117,7 +120,7 @@ cli()
     [ $? = 2 ] || fail "$tool without operands does not exit with 2"
     count
 
-    # A value that looks like an option is not one: no word about --threads.
+    # After -- a word that looks like an option is an operand: nothing is said about --threads.
     "$x" --color never "$T/none" -- -t --threads 0 >"$T/out" 2>"$T/err" </dev/null
     ! grep -q 'threads' "$T/err" || { cat "$T/err"; fail "$tool takes an operand for --threads"; }
     count
@@ -125,7 +128,7 @@ cli()
     ! [ -e /dev/full ] || { "$x" --help >/dev/full 2>"$T/err"; [ $? != 0 ] || fail "$tool --help hides a full disk"; }
 }
 
-# With --json a failure is an object on standard output and the same sentence on standard error.
+# With --json a failure prints an object on standard output and the same sentence on standard error.
 json_error()
 {
     "$1" --json --no-such-option >"$T/out" 2>"$T/err" </dev/null

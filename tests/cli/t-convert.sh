@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Convert and back: byte-identical tensors for every layout, from prefixed and single-file checkpoints; damaged input.
+# Tests conversion and the way back: byte-identical tensors for every layout, from prefixed and single-file
+# checkpoints; damaged input.
 . tests/common.sh
 need_tool moe-convert moe-inspect
 need_helper genmodel
@@ -45,14 +46,14 @@ code 13 'embed_tokens' "$BIN/moe-convert" -q "$T/vocab" -o "$T/x.moe"; gone voca
 if [ "$(id -u)" != 0 ]; then
     mkdir "$T/ro"; chmod a-w "$T/ro"; code 11 'ro' "$BIN/moe-convert" -q $F/bf16 -o "$T/ro/x.moe"
 fi
-# damage in a container is not written again under a checksum of its own
+# damaged weights in a container are not written again under a new checksum
 flip() { printf 'import sys\nf = open(sys.argv[1], "r+b"); f.seek(int(sys.argv[2])); b = f.read(1)[0]; f.seek(-1, 1); f.write(bytes([b ^ 1]))\n' >"$T/flip.py"
     ok python3 "$T/flip.py" "$@"; }
 cp -r "$T/bf16.moe" "$T/hurt.moe"; flip "$T/hurt.moe/layer-002.moe" $(($(stat -c %s "$T/hurt.moe/layer-002.moe") - 65536))
 for to in source nvfp4; do code 13 'layers.2.mlp.experts.30.*checksum' "$BIN/moe-convert" -q --to $to "$T/hurt.moe" -o "$T/x.moe"; gone hurt; done
 cp -r "$T/bf16.moe" "$T/hurt2.moe"; flip "$T/hurt2.moe/hf/config.json" 100
 code 13 'config.json.*checksum' "$BIN/moe-convert" -q "$T/hurt2.moe" -o "$T/x.moe"; gone hurt2
-# --force replaces a checkpoint, never anything else: not a stranger's directory, not the container it reads
+# --force replaces a checkpoint and nothing else: not a stranger's directory, not the container that it reads
 mkdir -p "$T/precious/sub"; echo mine >"$T/precious/sub/file"; cp -r "$T/bf16.moe" "$T/keep.moe"
 code 4 'not a checkpoint' "$BIN/moe-convert" -q --force --to hf "$T/keep.moe" -o "$T/precious"
 code 2 'which is read' "$BIN/moe-convert" -q --force --to hf "$T/keep.moe" -o "$T/keep.moe"

@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Quantized checkpoints hold exactly the values their bytes say: the logits computed from one equal, byte for byte, those
-# computed from its weights as an independent decoder (refdecode.py) writes them in float32.  NVFP4 products add in an order of their
-# own (kernels.def), so there the experts are the same and every value lies within 5e-6 of its tensor's largest (float32 rounding
+# Tests that the values of quantized checkpoints are exactly those that their bytes stand for: the logits
+# computed from a checkpoint equal, byte for byte, those computed from its weights as an independent decoder
+# (refdecode.py) writes them in float32.  NVFP4 products add in an order of their own (kernels.def); there
+# the chosen experts are the same and every value lies within 5e-6 of its tensor's largest (float32 rounding
 # of two layers; a code decoded wrong is off by far more).
 . tests/common.sh
 need_tool moe-run
@@ -48,7 +49,7 @@ for format in nvfp4 nvfp4-ct; do
     ok "$GEN/genmodel" -o "$T/$format" --format $format --layers 2 --experts 8 --seed 3
     compare $format "$T/$format" near
 done
-# The awkward one: partial blocks, scales in another shard, nested config, vision tensors.
+# An awkward checkpoint: partial blocks, scales in another shard, nested config, vision tensors.
 ok "$GEN/genmodel" -o "$T/odd" --format fp8 --layers 2 --experts 6 --hidden 160 --inter 72 --vision --inv-freq --prefix language_model \
     --shards 5 --scales-apart --q-lora 0
 compare odd "$T/odd" exact

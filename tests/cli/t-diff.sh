@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# moe-inspect --diff: what is stored, what it stands for, and the worst of it, against sums made by the readers in Python.
+# Tests moe-inspect --diff: differences in stored bytes and in values, and the worst of them, against sums
+# made by the readers in Python.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize
 need_helper genmodel
@@ -21,7 +22,7 @@ diff_exits() # CODE FIRST SECOND [OPTION]...: the JSON is in $T/out afterwards, 
 KEYS='["same","values_same","tensors_same","tensors_different","tensors_only_first","tensors_only_second","tensors_shape","tensors_type","tensors_values","relative_error","types","worst","config","differences"]'
 COUNTS='j["tensors_only_first"], j["tensors_only_second"], j["tensors_shape"], j["tensors_type"], j["tensors_values"]'
 
-# The same, whatever holds it.
+# A checkpoint and its container are the same.
 small="--layers 3 --experts 4 --top-k 2 --hidden 192 --inter 64 --vocab 320 --dense-inter 256"
 for format in bf16 f32 fp8 int4 nvfp4 nvfp4-ct; do
     ok "$GEN/genmodel" -o "$T/$format" $small --seed 5 --format $format
@@ -31,7 +32,7 @@ for format in bf16 f32 fp8 int4 nvfp4 nvfp4-ct; do
 done
 diff_exits 0 "$T/fp8.moe" "$T/fp8.moe"
 
-# Other types: the error is the quantizer's own, and what the second reader finds.
+# Other types: the error is the one that the quantizer reported, and the one that the second reader finds.
 ok "$BIN/moe-quantize" $K/bf16 --method max --json -o "$T/q.moe"
 total=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["relative_error"]["total"])' "$T/out")
 diff_exits 15 $K/bf16 "$T/q.moe"
@@ -89,7 +90,7 @@ for pair in "fp8 int4" "int4 nvfp4" "f32 bf16"; do
     ok python3 "$T/sums.py" "$T/${pair% *}.moe" "$T/${pair#* }.moe" "$T/said"
 done
 
-# Reciprocal scales are other bits for nearly the same values; a value in F32 and in BF16 is one value.
+# Reciprocal scales have other bits for nearly the same values; a value is the same in F32 and in BF16.
 diff_exits 15 "$T/nvfp4" "$T/nvfp4-ct"
 holds "j['tensors_values'] == j['tensors_different'] > 0 and j['relative_error'] < 1e-7 and all('1/' in d for d in j['differences'])"
 ok python3 tests/readers/refdecode.py "$T/bf16" "$T/wide"
@@ -97,7 +98,7 @@ diff_exits 15 "$T/bf16" "$T/wide"
 holds "j['values_same'] and not j['same'] and j['tensors_type'] == j['tensors_different'] > 0 and j['relative_error'] == 0 and not j['worst']"
 holds "all(d.endswith('bf16, f32 in the second: the same values') for d in j['differences'])"
 
-# Fewer layers, fewer experts, other shapes; the first 1000 are listed.
+# Fewer layers, fewer experts, other shapes; the first 1000 differences are listed.
 ok "$GEN/genmodel" -o "$T/two" --layers 2 --experts 4 --top-k 2 --hidden 192 --inter 64 --vocab 320 --dense-inter 256 --seed 5 --format bf16
 diff_exits 15 "$T/bf16" "$T/two"
 holds "j['tensors_only_first'] == 26 and j['tensors_only_second'] == 0 and 'num_hidden_layers: 3, 2 in the second' in j['config']"
@@ -120,7 +121,8 @@ diff_exits 15 $K/bf16 "$T/other"
 holds "j['config'] == ['rope_theta: 50000, 10000 in the second'] and j['tensors_different'] == 0 and j['values_same'] and not j['same']"
 grep -q "and in their configs" "$T/err" || fail "no word about the configs"
 
-# Not finite: counted, first among the worst, and out of the sums; the same NaN in both is no difference.
+# Values that are not finite are counted, come first among the worst, and are left out of the sums; the same
+# NaN in both is no difference.
 name=model.layers.1.mlp.experts.2.up_proj.weight
 ok "$GEN/genmodel" -o "$T/nan" $small --seed 5 --format bf16 --nan $name
 ok "$GEN/genmodel" -o "$T/inf" $small --seed 5 --format bf16 --inf $name
@@ -133,7 +135,7 @@ diff_exits 0 "$T/nan" "$T/nan"
 diff_exits 15 "$T/nan" "$T/fp8"
 holds "j['worst'][0]['tensor'] == '$name' and j['worst'][0]['not_finite'] == 1 and 0 < j['relative_error'] < 0.1"
 
-# A damaged container is not compared; what cannot be read says so.
+# A damaged container is not compared; a model that cannot be read is reported.
 cp -R "$T/bf16.moe" "$T/bad.moe"
 python3 - "$T/bad.moe" <<'P'
 import sys
@@ -151,7 +153,7 @@ diff_exits 16 "$T/fp8" "$T/bad.moe"
 grep -q "layer-001.moe.*experts.1.down_proj.weight" "$T/err" || fail "the damaged tensor is not named"
 diff_exits 3 "$T/bf16" "$T/nothing"
 
-# Bounded memory, at sizes above one stripe of rows.
+# Memory is bounded, at sizes above one stripe of rows.
 if ! sanitized; then
     need_space 600
     ok "$GEN/genmodel" -o "$T/big" --layers 2 --experts 8 --top-k 2 --hidden 2048 --inter 1024 --vocab 20000 --format bf16 --seed 3

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Ranks that meet over UCX: what they must have in common and what may differ, the secret, who else comes to the port, and where they listen.
+# Tests how ranks meet over UCX: what they must have in common and what may differ, the secret, strangers
+# that connect to the port, and where ranks listen.
 . tests/cli/ep.sh
 sanitized && skip "UCX is not built with sanitizers"
 "$R" -q $M --prompt x -n 1 --ranks 2 --comm ucx >"$T/out" 2>"$T/err" || {
@@ -13,7 +14,8 @@ sed '1s/^./Q/' "$T/text" >"$T/text-too"
 ok "$R" -q --json $M --prompts "$T/two" -n 4
 mv "$T/out" "$T/one"
 
-# pair ZERO... / ONE...: rank 0 and rank 1 with these words behind what both have; $r0 and $r1 are their exit codes.  E1: rank 1's environment.
+# pair ZERO... / ONE...: runs rank 0 and rank 1 with these arguments after those that both have; $r0 and $r1
+# are their exit codes.  E1: rank 1's environment.
 E1=
 pair()
 {
@@ -26,7 +28,7 @@ pair()
     wait $!
     r1=$?
 }
-# differs WHAT ZERO... / ONE...: both refuse, and name it.
+# differs WHAT ZERO... / ONE...: both ranks refuse, and name WHAT.
 differs()
 {
     name=$1
@@ -38,7 +40,7 @@ differs()
     [ ! -s "$T/out1" ] || fail "rank 1 prints a report"
     count
 }
-# alike ZERO... / ONE...: the texts of one rank.
+# alike ZERO... / ONE...: both succeed, and the texts are those of one rank.
 alike()
 {
     what="$*"
@@ -87,7 +89,7 @@ mv "$T/kept" "$T/out"
 check 'texts(j) == texts(w)'
 chmod 640 "$T/secret"
 refused 2 "others can reach the secret" $P --ranks 2 --comm ucx --secret-file "$T/secret"
-# A rank whose words are no options tells the others, and they end at once.
+# A rank with wrong options tells the other ranks, and all end at once.
 wrong_words()
 {
     begin=$(date +%s)
@@ -114,7 +116,7 @@ for bad in 99999 0 -1 7000x ssh; do
 done
 refused 2 "--secret-file goes with --comm ucx" $P --ranks 2 --secret-file "$T/wrong"
 
-# ---- who is waited for is told, unless --quiet -------------------------------------
+# ---- the user is told which ranks are waited for, unless --quiet ----
 port=$(free_port)
 alone() { timeout 3.5 "$R" $P --comm ucx --ranks 3 --rendezvous "127.0.0.1:$port" "$@" >"$T/out" 2>"$T/err"; }
 alone --rank 0
@@ -125,7 +127,7 @@ alone --rank 0 -q
 ! grep -q waiting "$T/err" || fail "--quiet tells who is waited for"
 count
 
-# ---- who else comes, and where ranks can be reached ------------------------------
+# ---- strangers that connect, and where ranks can be reached ------------------------------
 ok python3 - "$R" $M "$T/two" <<'P'
 import os, re, socket, struct, subprocess, sys, time
 run, model, prompts = sys.argv[1:]
@@ -145,7 +147,7 @@ def meet(before):
     p.append(start(1))
     said = [x.communicate(timeout=100) for x in p]
     return [x.returncode for x in p], time.time() - begin, said, kept
-# Silent ones, more than the rendezvous keeps; scanners; one that promises much.
+# Silent connections, more than the rendezvous keeps; port scanners; one that announces a huge message.
 def crowd():
     c = [call() for _ in range(80)]
     for i, s in enumerate(c):
@@ -154,7 +156,8 @@ def crowd():
     return c
 codes, seconds, said, kept = meet(crowd)
 assert codes == [0, 0] and seconds < 8, (codes, seconds, said)
-# One of an earlier version that reports a failure as it lay in memory: a code of the contract comes out.
+# A rank of an earlier version, which reports a failure as a struct in memory: the exit code is a documented
+# one.
 def earlier():
     s = call()
     s.sendall(b"MOERANKS" + struct.pack("<IiiIQQ", 2, 1, 2, 14, 0, 1796) + struct.pack("<I", 999) + b"A" * 1792)
@@ -163,7 +166,7 @@ p = start(0)
 kept = earlier()
 said = p.communicate(timeout=100)
 assert p.returncode == 15 and b"another version" in said[1], (p.returncode, said)
-# Ranks of one host listen at its loopback alone.
+# The ranks of one host listen only at its loopback address.
 p = subprocess.Popen([run, model, "--prompts", prompts, "-n", "100000", "--ignore-eos", "--comm", "ucx", "--ranks", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 ranks = []
 for line in p.stderr:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Expert parallelism over UCX: ranks as processes of one host, as processes that meet by a launcher's environment, in two network namespaces; killed.
+# Tests expert parallelism over UCX: ranks as processes of one host, as processes that a launcher starts and
+# that meet by its environment, and in two network namespaces; ranks that are killed.
 . tests/cli/ep.sh
 sanitized && skip "UCX is not built with sanitizers"
 "$R" -q $M --prompt x -n 1 --ranks 2 --comm ucx >"$T/out" 2>"$T/err" || {
@@ -42,7 +43,7 @@ gzip -dc "$T/routing-1.json.gz" >"$T/routing-1"
 gzip -dc "$T/routing-4.json.gz" | cmp -s - "$T/routing-1" || fail "--record-routing depends on ranks"
 count
 
-# ---- one message, whoever meets the trouble ----------------------------------
+# ---- one message, whichever rank fails ----------------------------------
 refused 3 "nowhere" "$T/nowhere" --prompt x --ranks 2 --comm ucx
 refused 2 "empty" -q $M --prompt "" --ranks 2 --comm ucx
 refused 2 "--rendezvous" $M --prompt x --ranks 2 --comm ucx --rank 1
@@ -54,8 +55,8 @@ if [ -x "$GEN/genmodel" ]; then
     refused 18 "layers.1.mlp.experts.2.up_proj" -q "$T/nan" --tokens 1,2,3 -n 2 --ranks 2 --comm ucx
 fi
 
-# ---- a rank that ends before all are there, an order to end ----------------------
-# soon LIMIT COMMAND...: it ends before so many seconds are over.
+# ---- a rank that ends before all have met, and a signal to end ----------------------
+# soon LIMIT COMMAND...: the command ends within LIMIT seconds.
 soon()
 {
     limit=$1 start=$(date +%s)
@@ -66,7 +67,8 @@ soon()
 for r in 0 2; do
     MOE_DIE=$r:start soon 20 refused 17 "rank $r was ended by signal 9 (Killed, as when memory is short) before all ranks were there" -q $M --prompt x --ranks 3 --comm ucx
 done
-# alone_in FAILS WORDS...: that one's words in front of what it fails for; both end, and each says it once.
+# alone_in BAD TEXT CODE WORDS...: rank BAD gets WORDS and fails; both ranks end with CODE, and each prints
+# TEXT once.
 alone_in()
 {
     bad=$1 text=$2 want=$3 port=$(free_port)
@@ -102,7 +104,7 @@ done
 code 11 "needs 50 open files, the limit is 16 (raise ulimit -Hn)" sh -c "ulimit -n 16; exec '$R' -q $M --prompt x --ranks 2 --comm ucx"
 ok sh -c "ulimit -Sn 16; exec '$R' -q $M --prompt x -n 1 --ranks 2 --comm ucx"
 
-# ---- started by a launcher: rank and number from its environment --------------
+# ---- started by a launcher: rank and number of ranks come from its environment --------------
 together() # the environment's names for rank and number; what each process gets besides
 {
     rank=$1 size=$2
@@ -125,7 +127,8 @@ what="srun's environment"
 together SLURM_PROCID SLURM_NTASKS --rendezvous 127.0.0.1:$(free_port)
 [ "$r" = 0 ] || { cat "$T/err"*; fail "$what: exit $r"; }
 check 'texts(j) == texts(w)'
-# Nobody starts the next process here, so a rank that dies while it prints leaves a part: the next one begins a line of its own and prints all.
+# No process that started the ranks prints here, so a rank that dies while it prints leaves a part of the
+# report; the next rank begins a new line and prints all of it.
 plan three 3 70 1
 for at in report printing reported 0:report,1:printing; do
     what="a launcher's rank killed at $at"
@@ -203,7 +206,8 @@ for step in 1 30 77 200; do
     check "lost(j) == list(range($rank, 12, 4)) and [r['lost'] for r in j['ranks']] == [k == $rank for k in range(4)]"
     check 'all(a == b for i, (a, b) in enumerate(zip(texts(j), texts(w))) if i not in lost(j))'
 done
-# When all is done, a dead rank costs nothing: the next one reports, and what is printed is printed once, by the process that started them.
+# When all work is done, a dead rank loses nothing: the next one reports, and the process that started them
+# prints the report once.
 for at in 0:report 0:printing 0:reported 3:report,0:report 0:report,1:printing 0:printing,1:report,2:reported; do
     what="killed at $at"
     MOE_DIE=$at timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 12 --ranks 4 --comm ucx >"$T/out" 2>"$T/err" || fail "$what: exit $?: $(cat "$T/err")"
@@ -218,7 +222,7 @@ MOE_DIE=0:report,1:report refused 17 "2 of 2 ranks were ended by signals, and no
 MOE_DIE=2:40 refused 17 "rank 2 gone, and with it the only copies of 24 experts: 16, 17, 18, 19 ... of layer 1" -q $M --prompts "$T/prompts" -n 12 --ranks 4 --comm ucx
 MOE_DIE=0:30 refused 17 "lost with rank 0" -q $M --prompt "In the" -n 12 --plan "$T/plan.json" --comm ucx
 
-# A rank that hangs (stopped, so that its sockets stay) is found by the timeout.
+# A rank that hangs (it is stopped, so that its sockets stay open) is found by the timeout.
 what="a rank that hangs"
 "$R" --json $M --prompts "$T/prompts" -n 400 --ignore-eos --plan "$T/plan.json" --comm ucx --rank-timeout 2 >"$T/out" 2>"$T/err" &
 run=$!
@@ -238,7 +242,8 @@ wait $run || fail "$what: exit $?: $(cat "$T/err")"
 check "lost(j) in ([], [1, 5, 9])"
 echo "hung rank: reported after $(($(date +%s) - $start)) s"
 
-# One that hangs when it is to report: the next one does after the timeout, and what hangs is killed in the end.
+# A rank hangs when it is to report: the next one reports after the timeout, and the hanging process is
+# killed at last.
 what="the reporting rank hangs"
 MOE_DIE=0:hang timeout 120 "$R" --json $M --prompts "$T/prompts" -n 12 --ranks 3 --comm ucx --rank-timeout 2 >"$T/out" 2>"$T/err" || fail "$what: exit $?: $(cat "$T/err")"
 [ "$(wc -l <"$T/out")" = 1 ] && grep -q "rank 0 was ended by signal 9" "$T/err" || fail "$what: $(cat "$T/err")"

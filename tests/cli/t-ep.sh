@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Expert parallelism on threads: the answer of one rank from 1, 2, 3, 8 and 72, whatever the plan; what each maps; ranks that die.
+# Tests expert parallelism on threads: 1, 2, 3, 8 and 72 ranks give the answer of one, whatever the plan;
+# what each rank maps; ranks that die.
 . tests/cli/ep.sh
 silence=2 # seconds after which a rank is given up; a busy machine may keep one from running for a while
 sanitized && silence=5
@@ -61,7 +62,7 @@ ok "$R" -q --json $M --score "$T/text" --window 100 --reference "$model" --ranks
 what="--reference"
 check 'all(abs(j[k] - w[k]) <= 1e-9 * abs(w[k]) for k in ("kl", "kl_p50", "kl_p99", "kl_max", "top1_agreement", "perplexity_reference"))'
 
-# ---- each rank maps its own extents: others' are not even readable -----------
+# ---- each rank maps its own extents; those of others cannot even be read -----------
 ok "$BIN/moe-convert" -q $M -o "$T/bf16.moe"
 cat >"$T/mapped.py" <<'P'
 import json, os, sys
@@ -81,7 +82,7 @@ ok "$R" -q --json "$T/bf16.moe" --prompts "$T/prompts" -n 4 --plan "$T/plan-8.js
 python3 "$T/mapped.py" "$T/out" "$T/bf16.moe" "$T/plan-8.json" || fail "bytes mapped under a plan with three copies"
 count
 
-# ---- a new plan while it runs: the same text, and the new plan's extents at the end ----
+# ---- a new plan during a run: the same text, and the new plan's extents at the end ----
 ok "$R" -q --json "$T/bf16.moe" --prompts "$T/prompts" -n 24
 mv "$T/out" "$T/one"
 plan plan-new 4 34 0 11
@@ -103,7 +104,7 @@ for step in $deaths; do # a death in the middle of the move
 done
 refused 15 "" $M --prompt x --ranks 3 --replan "$T/plan-4.json"
 
-# ---- routing is recorded alike ------------------------------------------------
+# ---- any number of ranks records the same routing ------------------------------------------------
 for n in 1 3; do
     ok "$R" -q $M --prompts "$T/prompts" -n 12 --ranks $n --record-routing "$T/routing-$n.json.gz"
     gzip -dc "$T/routing-$n.json.gz" >"$T/routing-$n" || fail "not gzip"
@@ -116,7 +117,7 @@ assert text.count("[") >= 4 and '"layers"' in text, text[:200]
 P
 count
 
-# ---- ranks that stop dead -----------------------------------------------------
+# ---- ranks that die without a message -----------------------------------------------------
 ok "$R" -q --json $M --prompts "$T/prompts" -n 12
 mv "$T/out" "$T/one"
 kills="1 17 60 130 290"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# moe-quantize --calib --dry-run: it always answers, and what it says of memory and files is what runs take (seconds: long-estimate).
+# Tests moe-quantize --calib --dry-run: it always gives an estimate, and runs take the memory and files that
+# it says (long-estimate tests the seconds).
 . tests/common.sh
 need_tool moe-quantize
 need_python
@@ -8,7 +9,7 @@ F=tests/data/tiny-k2
 dry() { ok "$BIN/moe-quantize" -q --json --dry-run --calib $F/calib.txt "$@" $F/bf16; }
 said() { look "$T/out" "v['$1']"; }
 
-# --- how many tokens there are is read from the text; with none to read, it is said what is assumed ---
+# --- the number of tokens is read from the text; where there is none to read, the output says what is assumed ---
 dry
 [ "$(said calib_tokens)" = 127133 ] || fail "tokens of the text: $(said calib_tokens)"
 dry --calib-tokens 5000
@@ -19,7 +20,7 @@ for f in $F/bf16/*.safetensors* $F/bf16/config.json; do ln -s "$(realpath "$f")"
 ok "$BIN/moe-quantize" --json --dry-run --calib $F/calib.txt "$T/bare"
 [ "$(said calib_tokens)" = 1048576 ] && grep -q "not counted, 1048576 tokens are assumed: .*tiktoken.model" "$T/err" || { cat "$T/err"; fail "a tokenizer that is not there"; }
 
-# --- what has no effect, or cannot be, is refused ---
+# --- options that have no effect, or are impossible, are refused ---
 for o in "--effort fast" "--calib-tokens 9" "--sequence-length 9" "--sensitivity-tokens 9" "--chat-template k2.5" \
     "--activations float" "--upstream quantized" "--seed 0"; do
     code 2 "goes with --calib FILE" "$BIN/moe-quantize" --dry-run $o $F/bf16
@@ -27,7 +28,7 @@ done
 code 2 "5000 is more than the model's context of 1024" "$BIN/moe-quantize" --dry-run --calib $F/calib.txt --sequence-length 5000 $F/bf16
 code 2 "unknown chat template 'foo' (k2-first" "$BIN/moe-quantize" --dry-run --calib $F/calib.txt --chat-template foo $F/bf16
 
-# --- too little memory is an answer ---
+# --- too little memory gives an estimate, too ---
 ok "$BIN/moe-quantize" --json --dry-run --memory 1M --calib $F/calib.txt $F/bf16
 [ "$(look "$T/out" "(v['fits'], v['memory_allowed_bytes'], v['memory_bytes'] == v['memory_least_bytes'] > v['memory_least_with_scratch_bytes'])")" = "(False, 1048576, True)" ] ||
     { cat "$T/out"; fail "too little memory"; }
@@ -40,7 +41,7 @@ dry --memory 1M --scratch "$T/scratch"
 
 sanitized && { echo "t-estimate: memory is another under sanitizers"; exit 0; }
 
-# --- the least that will do does, and half a MiB below what it was said to be is refused ---
+# --- the least memory that it names is enough, and half a MiB less is refused ---
 set -- --calib-tokens 6000 --sequence-length 256 --effort balanced -t 1
 dry "$@"
 inside=$(($(said memory_least_bytes) / 1024)) outside=$(($(said memory_least_with_scratch_bytes) / 1024))

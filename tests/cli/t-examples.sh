@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The EXAMPLES of every man page, run in order as they are printed, in a directory where the names they use stand for the
-# fixture: a command that fails, or that no longer does what its line says, fails here.
+# Runs the EXAMPLES of every man page in order, as they are printed, in a directory where the names in them
+# stand for the fixture.  A command that fails, or that no longer does what its line says, fails here.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-run moe-plan
 need_python
@@ -9,7 +9,7 @@ ROOT=$PWD FIXTURE=$PWD/tests/data/tiny-k2
 case $BIN in /*) ;; *) BIN=$PWD/$BIN ;; esac
 PATH=$BIN:$PATH
 
-# lines TOOL: its examples, into T/TOOL.lines
+# lines TOOL: writes its examples to T/TOOL.lines
 lines()
 {
     ok "$BIN/$1" --help-man
@@ -21,7 +21,7 @@ lines()
 bytes=6000
 sanitized && bytes=2000 # each run takes ten times as long there
 
-# What the names stand for; made anew for each page, whose examples build on each other.
+# The files and models that the names stand for; made anew for each page, whose examples build on each other.
 setting()
 {
     rm -rf "$T/here"

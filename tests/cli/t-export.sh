@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# --to hf-nvfp4 in both spellings: the bytes that the tools themselves write, read back to the same container, from every layout; bad input.
+# Tests --to hf-nvfp4 in both spellings: the bytes are those that modelopt and compressed-tensors write, and
+# are read back to the same container, from every layout; bad input.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-inspect
 need_python
@@ -8,14 +9,15 @@ F=tests/data/tiny-k2 G=tests/data/export-golden.json
 
 export_() { ok "$BIN/moe-convert" "$1" --to hf-nvfp4 -o "$2" --flavor "$3"; }
 
-# what modelopt and compressed-tensors write of this model by the same rule, tensor by tensor
+# digests of what modelopt and compressed-tensors write of this model by the same rule, tensor by tensor
 ok "$BIN/moe-quantize" -q $F/bf16 -m max -o "$T/max.moe"
 for f in modelopt compressed-tensors; do
     export_ "$T/max.moe" "$T/max-$f" $f
     ok python3 tests/readers/digests.py $G "$T/max-$f" $f
     export_ "$T/max.moe" "$T/max-$f-again" $f; ok diff -r "$T/max-$f" "$T/max-$f-again"
 done
-# nothing was calibrated: weight-only in both flavors, no input scale, and who does not read that is named
+# without calibration: weight-only in both flavors, no input scale, and a warning that names the engines
+# which do not read that
 said() { grep -q "$1" "$T/err" || { cat "$T/err"; fail "the export does not say '$1'"; }; }
 export_ "$T/max.moe" "$T/said" modelopt; said 'W4A16'; said 'TensorRT-LLM reads W4A16_NVFP4 on SM120'; said 'moe-runner-backend marlin'
 [ "$(look "$T/said/config.json" "(lambda q: (q['quant_algo'], list(q['config_groups']['group_0']), q['producer']['name'], q['quant_method']))(v['quantization_config'])")" = \
@@ -24,7 +26,8 @@ export_ "$T/max.moe" "$T/said" modelopt; said 'W4A16'; said 'TensorRT-LLM reads 
 if grep -aq input_scale "$T/said/model.safetensors"; then fail "input scales that nobody calibrated"; fi
 export_ "$T/max.moe" "$T/said-ct" compressed-tensors; said 'transformers leaves weight_global_scale out'; said 'TensorRT-LLM does not read this flavor'
 if grep -aq input_global_scale "$T/said-ct/model.safetensors"; then fail "input scales that nobody calibrated"; fi
-# calibrated: W4A4 with input scales, nothing to warn of; one projection of one layer left out is what SGLang takes for all layers'
+# with calibration: W4A4 with input scales, and no warning; where one projection of one layer is left out,
+# SGLang leaves it out of all
 ok "$BIN/moe-quantize" -q $F/bf16 --calib $F/calib.txt --calib-tokens 512 --sequence-length 128 --method weighted --quantize all-linear -o "$T/calibrated.moe"
 export_ "$T/calibrated.moe" "$T/calibrated" modelopt
 if grep warning "$T/err"; then fail "a calibrated export warns"; fi
@@ -44,18 +47,18 @@ for l in bf16 fp8 int4; do
         for n in 1 2 3; do
             if [ $f = modelopt ]; then ok cmp "$T/$l.moe/layer-00$n.moe" "$T/$l-$f.moe/layer-00$n.moe"; fi
         done
-        # a second trip changes nothing: the divisor of one spelling is kept as it is
+        # a second export and import changes nothing: the divisor of one spelling is kept as it is
         export_ "$T/$l-$f.moe" "$T/$l-$f-2" $f
         for x in "$T/$l-$f"/*.safetensors; do ok cmp "$x" "$T/$l-$f-2/$(basename "$x")"; done
     done
 done
-# several files: the same tensors under an index
+# several files have the same tensors, under an index
 ok "$BIN/moe-convert" -q "$T/max.moe" --to hf-nvfp4 -o "$T/cut" --shard-size 512K
 [ -e "$T/cut/model.safetensors.index.json" ] || fail "no index"
 ok python3 tests/readers/digests.py $G "$T/cut" modelopt
 ok "$BIN/moe-convert" -q "$T/cut" -o "$T/cut.moe"; for n in 1 2 3; do ok cmp "$T/cut.moe/layer-00$n.moe" "$T/max.moe/layer-00$n.moe"; done
 
-# engines take kv_b apart in BF16, so it is never written as NVFP4
+# engines split kv_b in BF16, so it is never written as NVFP4
 ok "$BIN/moe-quantize" -q $F/bf16 -m max --quantize all-linear --tensor-type kv_b_proj=nvfp4 -o "$T/kv-b.moe"
 for f in modelopt compressed-tensors; do
     export_ "$T/kv-b.moe" "$T/kv-b-$f" $f

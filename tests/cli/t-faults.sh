@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Faults at every kind of call, each kind at its first, last and some calls between (long-faults: at every one): faults.py.
-# FAULTS=all and FAULT_JOBS="job..." choose.  In memory where there is room: each run syncs some thirty times.
+# Lets system calls fail, of every kind of call its first, last and some between (long-faults: every one), by
+# faults.py.  FAULTS=all and FAULT_JOBS="job..." choose more, or which jobs.  Runs on a file system in memory
+# where there is room, since each run syncs some thirty times.
 [ -n "${TMPDIR:-}" ] || { [ -w /dev/shm ] && TMPDIR=/dev/shm && export TMPDIR; }
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-run moe-plan

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# moe-inspect --verify on a container of tiny-k2 with one wrong byte: it names the file and, for a byte of an expert, the expert and
-# the projection.  Without --verify, and in moe-run, nothing crashes.  (Every byte of a smaller one: test-flips.)
+# Tests moe-inspect --verify on a container of tiny-k2 with one wrong byte: it names the file and, for a byte
+# of an expert, the expert and the projection.  Without --verify, and in moe-run, nothing crashes.
+# (test-flips tries every byte of a smaller container.)
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-run
 need_python
@@ -10,7 +11,7 @@ I=$BIN/moe-inspect M=$T/m.moe
 ok "$BIN/moe-convert" tests/data/tiny-k2/fp8 -o "$M"
 ok "$I" --verify "$M"
 
-# at FILE OFFSET: invert the byte there; a second time puts it back.
+# at FILE OFFSET: inverts the byte there; a second call restores it.
 at()
 {
     python3 - "$M/$1" "$2" <<'E2' || fail "cannot change $1"
@@ -22,7 +23,8 @@ with open(sys.argv[1], "r+b") as f:
     f.write(bytes([b ^ 0x11]))
 E2
 }
-# says FILE OFFSET EXIT-WITHOUT-VERIFY TEXT...: what --verify says of that byte, and that the other tools end.
+# says FILE OFFSET EXIT-WITHOUT-VERIFY TEXT...: checks what --verify says of that byte, and that the other
+# tools end.
 says()
 {
     file=$1 byte=$2 plain=$3
@@ -41,7 +43,8 @@ says()
     at "$file" "$byte"
 }
 
-# Where planes lie, from the table itself: role, layer, expert at 0; plane at 10; offset and bytes at 32 and 40.
+# Where planes lie is read from the table itself: role, layer, expert at 0; plane at 10; offset and bytes at
+# 32 and 40.
 python3 - "$M" >"$T/places" <<'E2' || fail "cannot read the tables"
 import os, struct, sys
 d = sys.argv[1]

@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Models that are not read: every tool says in one sentence which one it is and what to do (exit code 14).
+# Tests models of other families and formats: every tool says in one sentence which model it is and what to
+# do (exit code 14).
 . tests/common.sh
 need_tool moe-convert moe-inspect moe-plan moe-quantize moe-run
 need_helper genmodel
 need_python
 ok "$GEN/genmodel" -o "$T/one" --format bf16 --single-file --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
-# refused_gguf FILE: by all but moe-inspect, which shows its head.
+# refused_gguf FILE: all tools refuse it but moe-inspect, which shows its header.
 refused_gguf()
 {
     for c in "convert -o $T/x.moe" "quantize -o $T/x.moe" "run --tokens 1 -n 0" "plan --ranks 2"; do
@@ -14,7 +15,7 @@ refused_gguf()
     done
     [ ! -e "$T/x.moe" ] || fail "something was written"
 }
-# every TEXT MODEL: the five tools refuse it so.
+# every TEXT MODEL: the five tools refuse the model with TEXT.
 every()
 {
     code 14 "$1" "$BIN/moe-convert" -q "$2" -o "$T/x.moe"
@@ -24,14 +25,15 @@ every()
     code 14 "$1" "$BIN/moe-plan" -q "$2" --ranks 2
     [ ! -e "$T/x.moe" ] || fail "something was written"
 }
-# with STATEMENTS: $T/m is the model with another config: v is changed by the statements.
+# with STATEMENTS: makes $T/m, the model with a config that the Python statements have changed (v is the
+# config).
 with()
 {
     rm -rf "$T/m"; cp -r "$T/one" "$T/m"
     ok python3 -c 'import json, sys; p = sys.argv[1] + "/config.json"; v = json.load(open(p)); exec(sys.argv[2]); json.dump(v, open(p, "w"))' "$T/m" "$1"
 }
 
-# ---- architectures: by class, and by family alone ----
+# ---- architectures: told by the class, or by the family alone ----
 
 while read -r class type name; do
     with "v['architectures'] = ['$class']; v['model_type'] = '$type'"
@@ -55,7 +57,7 @@ L
 with "v['architectures'] = ['NobodyForCausalLM']"; every "architecture 'NobodyForCausalLM' is not supported (Kimi K2" "$T/m"
 with "v['architectures'] = ['DeepseekV2ForCausalLM']; v['model_type'] = 'deepseek_v2'; v.pop('scoring_func', 0)"; every 'this is DeepSeek-V2, whose softmax router' "$T/m"
 with "v['architectures'] = ['DeepseekV2ForCausalLM']; v['model_type'] = 'deepseek_v2'"; ok "$BIN/moe-inspect" -q --verify "$T/m" # scores as V3 does
-# ours by name, and not ours in what it has
+# the name is one of ours, but the config has what we do not support
 with "v['index_topk'] = 2048"; every "'index_topk' says that this model has sparse attention" "$T/m"
 with "v['linear_attn_config'] = {}"; every "'linear_attn_config' says that this model has linear attention" "$T/m"
 with "v['index_topk'] = None"; ok "$BIN/moe-inspect" -q "$T/m"
@@ -85,7 +87,7 @@ rotated()
 rotated 'input weight_input'; every "transform_config with location 'input' is not supported: these weights are right only where an engine rotates" "$T/m"
 rotated 'weight_input weight_output'; ok "$BIN/moe-inspect" -q "$T/m"
 
-# a model of MLX in full precision is told by its tensors
+# a model of MLX in full precision is recognized by its tensors
 rm -rf "$T/m"; ok python3 tests/gen/relayout.py rename "$T/one" "$T/m" '.mlp.experts.0.' .mlp.switch_mlp.
 code 14 "switch_mlp.*_proj.weight': is named as in a model of MLX, which is not read" "$BIN/moe-convert" -q "$T/m" -o "$T/x.moe"
 ok python3 tests/gen/relayout.py rename "$T/one" "$T/p" 'model.layers.1.mlp.gate.weight' model.layers.1.mlp.gate.pre_quant_scale
@@ -93,7 +95,7 @@ code 14 "gate.pre_quant_scale': is a scale that an engine multiplies activations
 
 # ---- files ----
 
-# dir NAME...: $T/d with these files; NAME/ is a directory
+# dir NAME...: makes $T/d with these files; NAME/ is a directory
 dir() { rm -rf "$T/d"; mkdir "$T/d"; for f; do case $f in */) mkdir "$T/d/$f";; *) echo x >"$T/d/$f";; esac; done; }
 printf 'GGUF\3\0\0\0' >"$T/k2.gguf"; refused_gguf "$T/k2.gguf"
 cp "$T/k2.gguf" "$T/sha256-0123"; refused_gguf "$T/sha256-0123"
@@ -108,12 +110,13 @@ dir blobs/ manifests/; every 'holds models of ollama' "$T/d"
 dir Modelfile; every 'holds a model of ollama' "$T/d"
 dir weights.npz; every 'holds a model of MLX' "$T/d"
 dir rank0.engine; every 'holds engines of TensorRT-LLM' "$T/d"
-# with a config of ours, and weights that are not
+# a config of a supported model, beside weights in another format
 for f in k2.gguf pytorch_model.bin adapter_config.json; do
     dir $f; cp "$T/one/config.json" "$T/d"; [ $f = adapter_config.json ] && echo x >"$T/d/adapter_model.safetensors"
     code 14 'holds a' "$BIN/moe-convert" -q "$T/d" -o "$T/x.moe"
 done
-# such files beside a model's own do no harm; nothing known is what it was
+# such files beside a model's own weights do no harm; a directory without anything known gives the plain
+# message
 cp "$T/k2.gguf" "$T/pytorch_model.bin" "$T/one"; echo x >"$T/one/adapter_config.json"; mv "$T/one/model.safetensors" "$T/one/weights.safetensors"
 ok "$BIN/moe-inspect" -q --verify "$T/one"
 dir README.md; code 3 'holds neither a config.json nor a manifest.json' "$BIN/moe-inspect" -q "$T/d"

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The whole of Kimi K2 as a sparse checkpoint (real headers, data are holes): looking and planning take seconds;
-# planning a calibration measures the machine, too: 2 seconds of its processors, which others may be using.
+# Tests the whole of Kimi K2 as a sparse checkpoint (real headers, data are holes): inspecting and planning
+# take seconds.  The estimate of a calibration also measures the machine for 2 seconds, on processors that
+# others may be using.
 . tests/common.sh
 need_tool moe-inspect
 need_helper genmodel genrss

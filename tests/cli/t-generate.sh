@@ -1,20 +1,20 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What moe-run generates: the same from a container and on any number of threads; JSON keys; stop texts anywhere; end tokens;
-# the context's end; prompts from everywhere.
+# Tests what moe-run generates: the same from a container and on any number of threads; JSON keys; stop texts
+# anywhere; end tokens; the end of the context; prompts from every source.
 . tests/common.sh
 need_tool moe-run moe-convert
 need_python
 F=tests/data/tiny-k2 RUN=$BIN/moe-run checks=0
 count() { checks=$(($checks + 1)); }
-# run NAME ARGUMENT...: moe-run, standard output into T/NAME
+# run NAME ARGUMENT...: runs moe-run, with its standard output in T/NAME
 run() { name=$1; shift; "$RUN" -q "$@" >"$T/$name" 2>"$T/err" </dev/null || { r=$?; cat "$T/err"; fail "exit $r: moe-run $*"; }; }
-# py NAME EXPRESSION: a Python expression over j, the object in T/NAME, that must be true
+# py NAME EXPRESSION: fails unless the Python expression over j, the object in T/NAME, is true
 py() { python3 -c 'import json, math, sys
 j = json.load(open(sys.argv[1]))
 sys.exit(0 if eval(sys.argv[2]) else 1)' "$T/$1" "$2" || { cat "$T/$1"; fail "not so: $2"; }; count; }
 same() { cmp "$T/$1" "$T/$2" || { head -c 600 "$T/$1" "$T/$2"; fail "$1 and $2 differ"; }; count; }
-# pick NAME KEY...: these keys alone, in a form to compare, into T/NAME
+# pick NAME KEY...: writes these keys alone to T/NAME, in a form that can be compared
 pick() { n=$1; shift; python3 -c 'import json, sys
 j = json.load(open(sys.argv[1])); json.dump([j[k] for k in sys.argv[2:]], open(sys.argv[1], "w"))' "$T/$n" "$@"; }
 
@@ -44,7 +44,7 @@ same t1 t1b
 ! cmp -s "$T/t1" "$T/t2" || fail "seeds 1 and 2 give the same text"
 run st --json $F/bf16 --prompt "$P" -n 60 --ignore-eos
 
-# Stop texts of every length that end anywhere in the greedy continuation, token borders or not.
+# Stop texts of every length that end anywhere in the greedy continuation, at token borders or within tokens.
 python3 - "$T" >"$T/stops" <<'P'
 import json, sys
 t = json.load(open(sys.argv[1] + "/st"))["text"]
@@ -63,7 +63,7 @@ done <"$T/stops"
 streamed almost $F/bf16 --prompt "$P" -n 60 --ignore-eos --stop "$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["text"][3:20] + "~")' "$T/st")"
 py almost "j['text'] == json.load(open('$T/st'))['text'] and j['finish_reason'] == 'length'"
 
-# Text may hold any byte: a hot sampler produces NULs, which JSON spells \u0000.
+# Text may hold any byte: sampling at a high temperature produces NULs, which JSON spells \u0000.
 streamed nul $F/bf16 --prompt "And it" -n 1000 --temperature 1000 --seed 3 --ignore-eos
 py nul 'j["text"].count(chr(0)) >= 1 and len(j["text"]) > 2000'
 
@@ -72,7 +72,7 @@ py n0 'j["text"] == "" and j["tokens"] == [] and j["prompt_tokens"] > 2 and j["f
 run n0t $F/bf16 --prompt "$P" -n 0
 [ ! -s "$T/n0t" ] || fail "-n 0 prints something"
 
-# An end token stops unless told otherwise: the [EOS] of a copy whose config names the first greedy token as the end.
+# An end token stops the answer unless told otherwise: a copy's config names the first greedy token as [EOS].
 mkdir "$T/eosdir"
 for f in $F/bf16/*; do ln -s "$PWD/$f" "$T/eosdir/"; done
 rm "$T/eosdir/config.json" "$T/eosdir/generation_config.json"
@@ -86,7 +86,7 @@ py ign "len(j['tokens']) == 20 and $first in j['tokens'] and j['finish_reason'] 
 run full --json $F/bf16 --prompt "$P" --context 24 --ignore-eos
 py full 'j["finish_reason"] == "length" and j["prompt_tokens"] + len(j["tokens"]) in (24, 25)'
 
-# generation goes on from a traced prompt as from any other
+# generation continues a traced prompt as any other
 run plain --json $F/bf16 --prompt "$P" -n 12; pick plain text tokens
 run traced --json $F/bf16 --prompt "$P" -n 12 --trace "$T/trace.safetensors"; pick traced text tokens; same plain traced
 
@@ -116,11 +116,12 @@ run tok2 --json "$T/c.moe" --tokens 320,678,44 -n 5
 pick tok tokens prompt_tokens; pick tok2 tokens prompt_tokens; same tok tok2
 py tok 'len(j[0]) == 5 and j[1] == 3'
 
-# ---- a token that tokenizer_config.json marks "special": false is text (</think>, tool markers); other added tokens are not ----
+# ---- tokens that tokenizer_config.json marks "special": false are text (</think>, tool markers); other added tokens are not ----
 mkdir "$T/marks" || fail "mkdir"
 for f in $F/bf16/*; do ln -s "$PWD/$f" "$T/marks/" || fail "ln"; done
 rm "$T/marks/tiktoken.model" "$T/marks/tokenizer_config.json"
-# The fixture's last ranks become added tokens: the largest id that is generated `</think>`, those above it placeholders.
+# The fixture's last ranks become added tokens: the largest id that is generated is `</think>`, those above
+# it are placeholders.
 run before --json $F/bf16 --tokens 320,678,44 -n 30
 mark() { python3 - "$T/before" "$T/marks" $F/bf16 $1 <<'E' || fail "a vocabulary with </think>"; }
 import json, sys

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The generator: published tensor counts and sizes of the full-size checkpoints, and one model behind every layout.
+# Tests the generator: published tensor counts and sizes of the full-size checkpoints, and the same model
+# behind every layout.
 . tests/common.sh
 need_helper genmodel
 need_space 400
@@ -20,7 +21,7 @@ count k2-thinking 208215 594205904896 --preset k2-thinking
 count k2.6 208550 595148192736 --preset k2-thinking --vision --prefix language_model
 count k2-nvfp4 277335 594205904896 --preset k2-nvfp4
 
-# Everything that only changes the layout leaves the values alone; threads change nothing at all.
+# Options that only change the layout leave the values alone; the number of threads changes nothing at all.
 small="--layers 2 --experts 5 --cold 1 --top-k 2 --seed 7"
 ok "$GEN/genmodel" -o "$T/a" $small --format int4 --threads 1
 ok "$GEN/genmodel" -o "$T/b" $small --format int4 --threads 5
@@ -36,7 +37,8 @@ top, n = sys.argv[1], 0
 base = Checkpoint(os.path.join(top, "f32"))
 names = {base.canonical(x): x for x in base.weights}
 fp8 = {}
-# worst relative error of a format: 8, 4 and 4 significant bits; INT4 and NVFP4 by their step for heavy-tailed weights
+# largest relative error of each format: 8, 4 and 4 significant bits; INT4 and NVFP4 by their step for
+# heavy-tailed weights
 for form, limit in (("bf16", .003), ("fp8", .03), ("fp8-other", .03), ("int4", .2), ("nvfp4", .11), ("nvfp4-ct", .11)):
     c = Checkpoint(os.path.join(top, form))
     assert {c.canonical(x) for x in c.weights} == set(names), form
@@ -54,7 +56,8 @@ ok python3 "$T/check.py" "$T"
 cat "$T/out"
 [ -x "$BIN/moe-run" ] || { echo "t-genmodel: routing not looked at, no moe-run"; exit 0; }
 
-# A skewed model runs, and routes as asked: dead experts never, cold ones hardly, popular ones often.
+# A skewed model runs, and routes as asked: to dead experts never, to cold ones hardly ever, to popular ones
+# often.
 ok "$GEN/genmodel" -o "$T/skew" --layers 3 --experts 32 --top-k 4 --hidden 96 --inter 32 --skew 1.2 --cold 3 --dead 2
 ok "$BIN/moe-run" "$T/skew" --tokens "$(awk 'BEGIN { for (i = 0; i < 600; i++) printf "%s%d", i ? "," : "", (i * 7919) % 1000 }')" -n 0 --trace "$T/trace"
 cat >"$T/routing.py" <<'P'

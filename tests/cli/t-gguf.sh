@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# --to gguf: every value, name and pair as an independent reader sees them, powers of two of global scales where llama.cpp reads them; the gguf package and llama.cpp where they are
-# installed; whole or not at all; the same bytes at any number of threads.
+# Tests --to gguf: every value, name and pair as an independent reader sees them; powers of two of global
+# scales go where llama.cpp reads them; the gguf package and llama.cpp read the file, where they are
+# installed; it is written whole or not at all; the bytes are the same at any number of threads.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-inspect moe-run
 need_helper genmodel
@@ -43,7 +44,7 @@ said() # TEXT
     grep -q -- "$1" "$T/err" || { cat "$T/err"; fail "no word: $1"; }
 }
 
-# The fixture with NVFP4 in attention too: global scales that are powers of two, and others.
+# The fixture with NVFP4 in attention, too: with global scales that are powers of two, and with others.
 ok "$BIN/moe-quantize" $K/bf16 --quantize all-linear --method max -o "$T/q.moe"
 ok "$BIN/moe-quantize" $K/bf16 --quantize all-linear -o "$T/p.moe"
 same "$T/p.moe" auto
@@ -57,7 +58,7 @@ P
 said "4 tensors of the file are not NVFP4 but BF16, 'model.layers.0.mlp.down_proj.weight' the first: their global scales have no place"
 said "'model.layers.0.self_attn.q_b_proj.weight' the first: their rows are not a multiple of 64"
 ok cmp "$T/jp.gguf" "$T/p.moe.auto.gguf"
-# calibrated: input scales are those of the vectors that the file's weights read
+# calibrated: the input scales are those of the vectors that the file's weights multiply
 ok "$BIN/moe-quantize" -q $K/bf16 --quantize mlp --calib $K/calib.txt --calib-tokens 1000 --sequence-length 256 --effort fast -o "$T/c.moe"
 same "$T/c.moe" auto
 ok "$C" $K/int4 -o "$T/int4.moe"
@@ -78,7 +79,7 @@ ok "$GEN/genmodel" -o "$T/lite" $small --q-lora 0 --format nvfp4 --all-mlp --sha
 ok "$C" "$T/lite" -o "$T/lite.moe"
 same "$T/lite.moe" auto
 
-# Rows that are a multiple of 256: Q6_K where NVFP4 cannot be, and where it is not wanted.
+# Rows that are a multiple of 256: Q6_K where NVFP4 is impossible or not wanted.
 big="--layers 2 --experts 2 --hidden 256 --inter 256 --vocab 276 --dense-inter 256 --seed 5 --top-k 2"
 ok "$GEN/genmodel" -o "$T/b" $big --format bf16
 ok "$BIN/moe-quantize" -q "$T/b" -o "$T/b.moe" --quantize all-linear
@@ -97,8 +98,8 @@ ok "$C" "$T/b-nvfp4" --to gguf -o "$T/said.gguf"
 said "9 tensors of the file are not NVFP4 but Q6_K, 'model.layers.0.mlp.gate_proj.weight' the first: their global scales are not powers of two"
 ok cmp "$T/said.gguf" "$T/b-nvfp4.moe.auto.gguf"
 
-# One expert whose scales are too small for F16, of NVFP4 and of INT4: its stack is BF16, unless the type was asked
-# for; the error of the tensor that is held worst is said by name.
+# One expert has scales too small for F16, in NVFP4 and in INT4: its stack becomes BF16, unless a type was
+# asked for; the output names the tensor with the largest error.
 worst() # LEAST MOST TENSOR: of the JSON printed last
 {
     python3 - "$T/out" "$@" <<'P' || fail "worst error: $(cat "$T/out")"
@@ -125,7 +126,7 @@ ok "$C" "$T/faint4" --to gguf --json -o "$T/faint4.gguf"
 said "1 tensor of the file is BF16 and not Q4_0: '$expert.up_proj.weight', the first that is why, has scales too small"
 kinds "$T/faint4.gguf" "BF16:21 F32:11 Q4_0:2"
 
-# A block scale that its shift rounds, and a stack of experts in which no shift suits all.
+# A block scale that is rounded when it is shifted, and a stack of experts for which no shift suits all.
 ok "$C" "$T/b.moe" --to hf-nvfp4 -o "$T/b-round"
 cp -R "$T/b-round" "$T/b-range"
 patch "$T/b-round" 'experts.1.down_proj.weight_scale_2' times -3
@@ -156,13 +157,13 @@ same "$T/mute.moe" auto
 ok "$C" "$T/mute.moe" --to gguf --force -o "$T/mute.moe.auto.gguf"
 grep -q "no tiktoken.model, so the file has no tokenizer" "$T/err" || fail "no word about the tokenizer"
 
-# A checkpoint in place of its container, and any number of threads: the same bytes.
+# A checkpoint instead of its container, and any number of threads, give the same bytes.
 for n in $(sanitized && echo 5 || echo 1 2 5); do
     ok "$C" "$T/nvfp4" --to gguf --threads $n -o "$T/t$n.gguf"
     ok cmp "$T/t$n.gguf" "$T/s-nvfp4.moe.auto.gguf"
 done
 
-# What it says: sizes before and after, what was decoded.
+# What the tool reports: sizes before and after, and what was dequantized.
 ok "$C" "$T/fp8.moe" --to gguf --dry-run --json -o "$T/dry.gguf"
 [ "$(json output_bytes "$T/out")" = "$(wc -c <"$T/fp8.moe.auto.gguf" | tr -d ' ')" ] || fail "--dry-run says another size"
 [ ! -e "$T/dry.gguf" ] && [ ! -e "$T/dry.gguf.partial" ] || fail "--dry-run wrote something"
@@ -176,7 +177,8 @@ said "their global scales are not powers of two, and llama.cpp multiplies by non
 ok "$C" "$T/s-bf16.moe" --to gguf --quiet --json -o "$T/j16.gguf"
 [ ! -s "$T/err" ] || fail "noise under --quiet"
 
-# An added token that is not special is text, and printed as such: type 4, where all others are control tokens.
+# An added token that is not special is text, and is printed as text: its type is 4, where all others are
+# control tokens.
 cp -R $K/bf16 "$T/think"
 chmod -R u+w "$T/think"
 sed 's/<|reserved_token_1018|>/<\/think>/; /<\/think>/,/special/ s/"special": true/"special": false/' $K/bf16/tokenizer_config.json >"$T/think/tokenizer_config.json"
@@ -190,11 +192,11 @@ print([(i, m["tokenizer.ggml.tokens"][i]) for i, t in enumerate(m["tokenizer.ggm
     fail "tokens that are text"
 if has xllamacpp; then ok "$PY" tests/readers/ggufllama.py prints "$T/think.moe.auto.gguf" 1018 '</think>'; fi
 
-# a tokenizer of a container is what its manifest says
+# a container's tokenizer has to match the checksum in its manifest
 sed -i 's/think>/thunk>/' "$T/think.moe/tokenizer/tokenizer_config.json"
 exits 13 "tokenizer_config.json.*does not match its checksum" "$C" "$T/think.moe" --to gguf -o "$T/thunk.gguf"
 
-# What is there is not replaced unless asked, and never when it is no GGUF file of this tool.
+# An existing file is not replaced unless asked, and never when it is no GGUF file that this tool wrote.
 cp "$T/j.gguf" "$T/before"
 exits 4 "already exists (replace it with --force)" "$C" "$T/q.moe" --to gguf -o "$T/j.gguf"
 ok cmp "$T/before" "$T/j.gguf"
@@ -223,7 +225,7 @@ for how in --force --resume; do exits 4 "is in the way" "$C" "$T/q.moe" --to ggu
 [ "$(cat "$T/t.gguf.partial")" = thesis ] || fail "a stranger's .partial was touched"
 exits 3 "cannot create" "$C" "$T/q.moe" --to gguf -o "$T/none/x.gguf"
 
-# What GGUF cannot say, and what is damaged: one sentence, nothing left.
+# What GGUF cannot represent, and damaged models: one sentence, and nothing is left.
 left() { ls "$T"/bad.gguf* 2>/dev/null && fail "something was left: $1"; return 0; }
 ok "$GEN/genmodel" -o "$T/odd" --layers 2 --experts 4 --hidden 160 --top-k 2 --format nvfp4 --seed 2
 ok "$C" "$T/odd" --to gguf -o "$T/odd16.gguf"
@@ -261,7 +263,7 @@ exits 2 "unknown --outtype" "$C" "$T/q.moe" --to gguf --outtype q8_0 -o "$T/bad.
 exits 10 "raise --memory" "$C" "$T/fp8.moe" --to gguf --memory 1M -o "$T/bad.gguf"
 left "--memory"
 
-# K2 in full, headers alone: nothing grows with the square of its tensors.
+# K2 in full, headers alone: no time or memory grows with the square of its tensors.
 need_space 400
 ok "$GEN/genmodel" -o "$T/k2" --preset k2-nvfp4 --sparse
 measure 180 20 "$C" "$T/k2" --to gguf --dry-run --json

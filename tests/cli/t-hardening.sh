@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The tools as built have what the build found the compiler to know: canaries, checked copies, tables that are read-only
-# once a tool runs, a stack that is no code.  Read from their headers and from what they import.
+# Tests that the tools have the hardening of which the compiler is known to be capable: stack canaries,
+# checked copies, tables that are read-only once a tool runs, a stack that cannot be executed.  It is read
+# from their headers and from what they import.
 . tests/common.sh
 sanitized && skip "sanitizers check more"
 command -v readelf >/dev/null || skip "no readelf"
@@ -23,7 +24,8 @@ for tool in "$BIN"/moe-*; do
 done
 [ $checks -ge 5 ] || fail "$checks tools"
 
-# What the user chooses comes last and stays: no second definition, none without an optimizer.
+# The user's flags come last and win: FORTIFY_SOURCE is not defined where the user defines it, nor without an
+# optimizer.
 flags()
 {
     env -u MAKEFLAGS make -n WERROR=1 CUDA=0 B="$T/b" "$@" "$T/b/base/err.o" 2>/dev/null | grep -e " -c " | tail -n 1

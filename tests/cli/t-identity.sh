@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Which model is this?  Two checkpoints of one config, with the same names, sizes and headers and other weights, are two models to --resume,
-# to "complete already" and to --merge; a source rewritten while it is read is noticed; what older versions began is gone on with.
+# Tests the identity of models.  Two checkpoints of one config with the same names, sizes and headers but
+# other weights are two models to --resume, to "complete already" and to --merge; a source that is rewritten
+# while it is read is noticed; work that older versions began is continued.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-inspect moe-plan moe-run
 need_helper genmodel
@@ -13,7 +14,7 @@ for f in a/*.safetensors; do [ "$(stat -c %s "$T/a/${f#a/}" 2>/dev/null)" = "$(s
 ok "$BIN/moe-convert" -q "$T/a" -o "$T/ra.moe"
 ok "$BIN/moe-convert" -q "$T/b" -o "$T/rb.moe"
 
-# kill COMMAND...: of a run that writes $T/x.moe, once a layer of it is done.
+# kill COMMAND...: kills a run that writes $T/x.moe, once one of its layers is done.
 killed()
 {
     for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
@@ -26,17 +27,17 @@ killed()
     fail "no run was killed half-way"
 }
 
-# --resume: the same model alone
+# --resume continues only with the same model
 killed "$BIN/moe-convert" "$T/a"
 code 15 'another input' "$BIN/moe-convert" -q "$T/b" -o "$T/x.moe" --resume
 ok "$BIN/moe-convert" -q "$T/a" -o "$T/x.moe" --resume
 diff -r "$T/x.moe" "$T/ra.moe" || fail "a resumed run gives other bytes"
-# complete already: of the same model alone, from a checkpoint and from a container
+# "complete already" is said only of the same model, as a checkpoint or a container
 code 15 'another input' "$BIN/moe-convert" -q "$T/b" -o "$T/x.moe" --resume
 ok "$BIN/moe-convert" -q "$T/a" -o "$T/x.moe" --resume
 code 15 'another input' "$BIN/moe-convert" -q "$T/rb.moe" -o "$T/x.moe" --resume
 ok "$BIN/moe-convert" -q "$T/ra.moe" -o "$T/x.moe" --resume
-# a tensor's last value is of the model too
+# a change of a tensor's last value makes another model
 cp -r "$T/a" "$T/c"
 python3 - "$T/c" <<'PY' || fail "cannot change a value"
 import glob, sys
@@ -45,7 +46,7 @@ with open(f, "r+b") as h: h.seek(-1, 2); v = h.read(1); h.seek(-1, 2); h.write(b
 PY
 code 15 'another input' "$BIN/moe-convert" -q "$T/c" -o "$T/x.moe" --resume
 
-# complete already: with the small files of the source, too
+# "complete already": the small files of the source have to be the same, too
 ok "$BIN/moe-convert" -q "$T/a" -o "$T/s.moe"
 cp -r "$T/a" "$T/c2"; echo '{"note": 1}' >"$T/c2/tokenizer_note.json"
 code 15 'tokenizer_note' "$BIN/moe-convert" -q "$T/c2" -o "$T/s.moe" --resume
@@ -53,7 +54,7 @@ ok "$BIN/moe-convert" -q "$T/c2" -o "$T/s.moe" --force
 ok "$BIN/moe-convert" -q "$T/c2" -o "$T/s.moe" --resume
 code 15 'small files' "$BIN/moe-convert" -q "$T/a" -o "$T/s.moe" --resume
 
-# plans: of the same model, as checkpoint or container; not of a fine-tune
+# a plan is for one model, as checkpoint or container, and not for its fine-tune
 ok "$BIN/moe-plan" "$T/a" --ranks 2 -o "$T/a.json"; ok "$BIN/moe-plan" "$T/rb.moe" --ranks 2 -o "$T/b.json"
 for m in a ra.moe; do
     ok "$BIN/moe-plan" "$T/$m" --from "$T/a.json"
@@ -64,7 +65,7 @@ for m in a ra.moe; do
 done
 code 15 'another model' "$BIN/moe-plan" stage "$T/b.json" --rank 0 --model "$T/ra.moe" -o "$T/stage.moe"
 
-# --merge: parts of one model alone
+# --merge takes parts of one model only
 for m in a b; do
     ok "$BIN/moe-quantize" -q "$T/$m" -o "$T/$m-0.moe" --layers 0-3 -m max
     ok "$BIN/moe-quantize" -q "$T/$m" -o "$T/$m-1.moe" --layers 4-7 -m max
@@ -74,7 +75,8 @@ ok "$BIN/moe-convert" -q --merge "$T/a-0.moe" "$T/a-1.moe" -o "$T/m.moe"
 ok "$BIN/moe-quantize" -q "$T/a" -o "$T/qa.moe" -m max
 diff -r "$T/m.moe" "$T/qa.moe" || fail "merged parts are not the whole"
 
-# Containers of one checkpoint that were quantized in different ways are different inputs, too: what is copied from them differs.
+# Containers that were quantized from one checkpoint in different ways are different inputs: the weights
+# copied from them differ.
 ok "$BIN/moe-quantize" -q "$T/ra.moe" -o "$T/am.moe" -m max
 ok "$BIN/moe-quantize" -q "$T/ra.moe" -o "$T/full.moe" -m search
 code 15 'another input' "$BIN/moe-quantize" -q "$T/am.moe" -o "$T/full.moe" -m search --resume
@@ -90,7 +92,7 @@ ok "$BIN/moe-convert" -q --merge "$T/r-0-3.moe" "$T/r-4-7.moe" -o "$T/m3.moe"
 diff -r "$T/m3.moe" "$T/mixed.moe" || fail "merged parts of a quantized container are not the whole"
 code 15 'another input' "$BIN/moe-convert" -q --merge "$T/p-0-3.moe" "$T/p-4-7.moe" -o "$T/m3.moe" --resume
 
-# another container under the name is replaced by work that was begun with --force alone
+# another container at the output is replaced only by work that was begun with --force
 rm -rf "$T/x.moe"
 killed "$BIN/moe-convert" "$T/a"
 cp -r "$T/rb.moe" "$T/x.moe"
@@ -103,7 +105,7 @@ keep=1; killed "$BIN/moe-convert" "$T/a" --force; keep=
 ok "$BIN/moe-convert" -q "$T/a" -o "$T/x.moe" --resume
 diff -r "$T/x.moe" "$T/ra.moe" || fail "work begun with --force is not gone on with"
 
-# a source that becomes another model while it is read: nothing is published, nothing is gone on with
+# a source becomes another model while it is read: nothing is published, and the work is not continued
 cp -r "$T/a" "$T/d"
 python3 - "$BIN/moe-convert" "$T/d" "$T/b" "$T/y.moe" <<'PY' || fail "a rewritten source is not noticed"
 import glob, os, shutil, signal, subprocess, sys
@@ -127,7 +129,8 @@ ok = p.returncode == 15 and "changed while they were read" in err and not os.pat
 sys.exit(not ok)
 PY
 
-# the same of a GGUF file, whose writer keeps no journal: stopped when the source has been read once for its identity and a half for the file
+# the same with a GGUF file, whose writer keeps no journal: it is stopped when the source has been read once
+# for its identity and half for the file
 ok "$GEN/genmodel" -o "$T/e" --layers 4 --experts 16 --hidden 512 --inter 512 --seed 1
 ok "$GEN/genmodel" -o "$T/f" --layers 4 --experts 16 --hidden 512 --inter 512 --seed 2
 python3 - "$BIN/moe-convert" "$T/e" "$T/f" "$T/y.gguf" <<'PY' || fail "a source rewritten while it becomes a GGUF file is not noticed"
@@ -156,8 +159,8 @@ print(p.returncode, err)
 sys.exit(not (p.returncode == 15 and "changed while they were read" in err and not os.path.exists(out)))
 PY
 
-# what is read by its path in the end, and what cannot be read or has no right value because somebody else writes: the source
-# is not the one that was opened, and that is what is said
+# files that are read by their path at the end, and values that cannot be read or are not sound because
+# another program writes: the message says that the source is not the one that was opened
 cat >"$T/swap.py" <<'PY'
 import glob, os, shutil, signal, subprocess, sys
 kept, other, how, out, mark = sys.argv[1:6]
@@ -192,7 +195,8 @@ for how in small swap cut nan; do swapped "$T/a" "$T/b" $how "$T/z.moe" layer-00
 swapped "$T/ra.moe" "$T/rb.moe" swap "$T/z.moe" layer-001.json "$BIN/moe-quantize" -q -t 1 SRC -o OUT
 swapped "$T/ra.moe" "$T/rb.moe" swap "$T/z" '' "$BIN/moe-convert" -q --to hf SRC -o OUT
 
-# calibrated bytes depend on the kernels: recorded, and not mixed in silence
+# calibrated bytes depend on the kernels: these are recorded, and parts of different ones are not mixed
+# without a message
 F=tests/data/tiny-k2
 calibrate() { out=$1; shift; "$@" "$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 64 --calib-tokens 128 --effort fast --upstream source $F/bf16 -o "$T/$out.moe" $more; }
 kernels() { look "$T/$1.moe/manifest.json" "v['provenance'].get('kernels')"; }
@@ -210,7 +214,7 @@ if [ "$(kernels k1)" = vector ]; then
 fi
 code 2 'mix-kernels goes with' "$BIN/moe-convert" -q --mix-kernels "$T/a" -o "$T/k.moe"
 
-# what a version without the digest of the weights left: gone on with, and said
+# work that a version without the digest of the weights left is continued, with a message
 old() { python3 tests/gen/oldstate.py "$1"; }
 rm -rf "$T/x.moe"
 killed "$BIN/moe-convert" "$T/a"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# moe-inspect: its keys, its lists, its verdicts and exit codes, on checkpoints and containers.
+# Tests moe-inspect: its keys, its lists, its verdicts and exit codes, on checkpoints and containers.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize
 need_helper genmodel
@@ -40,7 +40,8 @@ holds "j['layout'] == 'fp8-block128' and j['kind'] == 'checkpoint' and j['tensor
 exits 0 "$I" "$T/int4.moe" --json
 holds "j['layout'] == 'int4-g32' and j['kind'] == 'container' and j['tensors'] == 345"
 
-# A container tells how it was quantized, layer by layer too; a model without a tokenizer says so.
+# A container shows how it was quantized, layer by layer, too; for a model without a tokenizer the output
+# says so.
 ok "$BIN/moe-quantize" -q $K/bf16 --calib $K/calib.txt --calib-tokens 1000 --sequence-length 256 --effort fast -o "$T/calibrated.moe"
 exits 0 "$I" "$T/calibrated.moe" --json --layers
 holds "j['quantization']['calibrated'] is True and j['quantization']['calibration_tokens'] == 1000 and 0.05 < j['quantization']['relative_error'] < 0.2"
@@ -142,7 +143,8 @@ exits 0 "$I" -q $K/bf16 --tokenize "$T/text"
 [ "$(wc -w <"$T/out")" -gt 2 ] || fail "a special token came out of plain text"
 exits 0 "$I" -q $K/bf16 --tokenize "$T/text" --special
 [ "$(wc -w <"$T/out")" = 2 ] || fail "--special"
-# A GGUF file: its head, its tensors by name; no question that only our own forms answer; damage has a sentence.
+# A GGUF file: its header, and its tensors by name; options for our own formats are refused; damage gives a
+# sentence.
 ok "$BIN/moe-convert" -q $K/int4 --to gguf -o "$T/x.gguf"
 exits 0 "$I" "$T/x.gguf" --json
 holds "list(j) == ['kind', 'version', 'architecture', 'name', 'tensors', 'bytes', 'types', 'metadata', 'verified', 'problems']"
@@ -181,7 +183,8 @@ for f in tests/corpus/gguf/*; do
     *) code 13 'tests/corpus/gguf' "$I" "$f" ;;
     esac
 done
-# numbers that JSON has not, one value without dimensions, a type that is not known, bytes that two tensors share
+# numbers that JSON cannot represent, one value without dimensions, an unknown type, bytes that two tensors
+# share
 cat >"$T/gguf.py" <<'P'
 import struct, sys
 def text(s): return struct.pack("<Q", len(s)) + s.encode()
@@ -217,7 +220,7 @@ exits 0 "$I" tests/corpus/gguf/good
 [ "$(tr -cd '\001-\011\013-\037\177' <"$T/out" | wc -c)" = 0 ] || fail "control characters of a GGUF file reach the terminal"
 
 code 14 'is a GGUF file, which --diff does not compare' "$I" $K/bf16 --diff "$T/x.gguf"
-# a file that was cut is one problem, however many of its tensors are gone; a lone problem is said once
+# a file that was cut is one problem, however many of its tensors are gone; a single problem is printed once
 cp -r $K/int4 "$T/cut"; truncate -s 100000 "$T/cut/model-00002-of-000003.safetensors"
 exits 13 "$I" "$T/cut" --json
 holds "len(j['problems']) == 1 and 'the file ends in it, 931328 bytes short, 485 more tensors are cut off' in j['problems'][0]"

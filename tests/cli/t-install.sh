@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# make install stages everything that was promised (t-api builds programs against it), make uninstall leaves no file.
+# Tests that make install installs every file that it should (t-api builds programs against them), and that
+# make uninstall leaves no file.
 . tests/common.sh
 command -v make >/dev/null || skip "no make"
 B=$(dirname "$BIN")
 stage=$T/stage
-# t-readme runs make install of the same build, perhaps now.
+# t-readme runs make install of the same build, perhaps at the same time.
 make() { flock "$B/make.lock" make "$@"; }
 # Variables of the command line that runs the tests (SAN, CC, ...) reach make through the environment.
 staged() { ok make --no-print-directory "$1" B="$B" DESTDIR="$stage" PREFIX=/opt/moe; }
@@ -48,7 +49,7 @@ staged uninstall
 left=$(find "$stage" ! -type d)
 [ -z "$left" ] || fail "left by uninstall: $left"
 
-# Out of the tree: what is built again when, with the two smallest sources as the library.
+# A build outside the tree, with the two smallest sources as the library: what is built again when.
 O=$T/b
 few() { made B="$O" libsrc="base/err.c base/env.c" cusrc= "$@"; }
 few "$O/libmoe.a" && fail "nothing was compiled"
@@ -68,7 +69,7 @@ grep -q 'HAVE_CUDA := 0' "$O/config.mk" || fail "CUDA=auto without nvcc"
 ok make help
 grep -q 'make check' "$T/out" || fail "make help says nothing about make check"
 
-# A directory with a space in its name, and no path of it in what is built.
+# A directory with a space in its name; none of its path is in what is built.
 mkdir "$T/a b"
 cp -R Makefile VERSION moe.pc.in include base "$T/a b"
 ok make --no-print-directory -C "$T/a b" B=o CUDA=0 o/base/err.o o/base/io.o

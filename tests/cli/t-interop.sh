@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Exports as other people's packages read them: safetensors, modelopt, compressed-tensors, transformers.  Runs what is installed.
+# Tests exports with other projects' packages, those that are installed: safetensors, modelopt,
+# compressed-tensors, transformers.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-run moe-inspect
 need_helper gen-values gen-activations genmodel
@@ -38,7 +39,7 @@ if has compressed_tensors; then
     ok "$GEN/gen-activations" "$T/act.safetensors"
     check activations "$T/act.safetensors"
 fi
-# What moe-quantize calibrated itself: routed experts, and all linear layers.
+# Models that moe-quantize calibrated itself: routed experts, and all linear layers.
 for q in experts all-linear; do
     ok "$BIN/moe-quantize" -q "$T/src.moe" --calib $F/calib.txt --calib-tokens 2000 --sequence-length 256 --quantize $q -o "$T/own-$q.moe"
     for f in modelopt compressed-tensors; do

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# kill -9 at random moments, then --resume: the bytes are those of an unbroken run.  KILLS kills for each of four jobs.
+# Kills tools with kill -9 at random moments, then resumes: the bytes are those of a run that was not
+# killed.  KILLS is the number of kills for each of four jobs.
 . tests/common.sh
 need_tool moe-convert moe-quantize
 need_helper genmodel genrss
@@ -13,7 +14,7 @@ state=$(($seed % 2147483647))
 random() { state=$(($state * 48271 % 2147483647)); } # sets $state, in [1, 2^31 - 2]
 
 ok "$GEN/genmodel" -o "$T/m" --format fp8 $SIZE --seed 21
-# Searching scales is slow work: fewer weights do.
+# Searching scales is slow, so this model has fewer weights.
 ok "$GEN/genmodel" -o "$T/small" --format int4 --layers 8 --experts 16 --hidden 128 --inter 64 --seed 22
 
 torment() # NAME COMMAND...   (the output comes last)

@@ -1,20 +1,21 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Layouts that checkpoints come in besides a tensor a weight in one place: copies of which the index says that they do not
-# count, experts fused into two tensors a layer.
+# Tests the layouts of checkpoints in which a weight is not one tensor in one place: copies of which the
+# index says that they do not count, and experts fused into two tensors a layer.
 . tests/common.sh
 need_tool moe-convert moe-inspect moe-quantize moe-run
 need_helper genmodel
 need_python
 small="--layers 2 --experts 4 --hidden 128 --inter 64"
 relayout() { ok python3 tests/gen/relayout.py "$@"; }
-# same A B: two models are equal, tensor by tensor.
+# same A B: fails unless the two models are equal, tensor by tensor.
 same() { ok "$BIN/moe-inspect" -q "$1" --diff "$2"; }
 
 # ---- the index says which of two copies counts ----
 
 for g in bf16 fp8 int4 nvfp4; do ok "$GEN/genmodel" -o "$T/$g" --format $g --shards 3 $small --seed 5; done
-# overlaid NAME SOURCE TENSORS FILE...: an overlay is the model that its index names, and comes back with its stale copies.
+# overlaid NAME SOURCE TENSORS FILE...: an overlay has to be the model that its index names, and to come back
+# with its stale copies.
 overlaid()
 {
     name=$1 from=$2 pattern=$3; shift 3
@@ -33,7 +34,7 @@ overlaid o3 bf16 'experts.3.|lm_head' a.safetensors b.safetensors   # three copi
 overlaid o4 fp8 'experts.1.(gate|up)_proj' patch.safetensors
 overlaid o5 int4 'experts.(0|2).' patch.safetensors
 overlaid o6 nvfp4 'experts.2.' x1.safetensors x2.safetensors
-# codes alone from another file, scales alone
+# only the codes, or only the scales, come from another file
 overlaid o7 fp8 'experts.1.down_proj.weight$' patch.safetensors
 overlaid o8 nvfp4 'experts.1.down_proj.weight_scale(_2)?$' patch.safetensors
 ok "$BIN/moe-inspect" "$T/o8" --tensors=down_proj.weight_scale_2; grep -q 'left out: superseded' "$T/out" || fail "--tensors does not mark the stale copies"
@@ -41,7 +42,7 @@ ok "$BIN/moe-quantize" "$T/o2" -o "$T/q.moe"; grep -q 'names another file' "$T/e
 ok "$BIN/moe-quantize" -q "$T/bf16" -o "$T/q2.moe"; same "$T/q.moe" "$T/q2.moe"; [ ! -e "$T/q.moe/superseded.safetensors" ] || fail "a quantized container keeps stale copies"
 ok "$BIN/moe-run" "$T/o2" --tokens 5,9,100 -n 0 --trace "$T/1.trace"; grep -q 'names another file' "$T/err" || fail "moe-run tells nothing"
 ok "$BIN/moe-run" -q "$T/bf16" --tokens 5,9,100 -n 0 --trace "$T/2.trace"; ok cmp "$T/1.trace" "$T/2.trace"
-# a container of the container, --resume, another stale copy is another model
+# a container of the container, --resume; another stale copy makes another model
 back o3
 ok "$BIN/moe-convert" -q "$T/m.moe" -o "$T/m2.moe"; ok diff -r "$T/m.moe" "$T/m2.moe"
 ok "$BIN/moe-convert" -q --resume "$T/o3" -o "$T/m.moe"
@@ -50,7 +51,7 @@ code 15 '' "$BIN/moe-convert" -q --resume "$T/o3b" -o "$T/m.moe"
 printf x | dd of="$T/m.moe/superseded.safetensors" bs=1 seek=9000 conv=notrunc 2>/dev/null
 code 13 'superseded.safetensors' "$BIN/moe-convert" -q --to hf "$T/m.moe" -o "$T/x"; [ ! -e "$T/x" ] || fail "something was written"
 code 16 'superseded.safetensors' "$BIN/moe-inspect" -q --verify "$T/m.moe"
-# of a multimodal model: all comes back; of its text model only what counts
+# a multimodal model comes back whole; of its text model only what counts comes back
 ok "$GEN/genmodel" -o "$T/k25" --format int4 --prefix language_model --vision --shards 3 $small --seed 6
 overlaid o9 k25 'experts.1.|patch_embed|lm_head' patch.safetensors
 ok "$BIN/moe-convert" --no-keep-vision --to hf "$T/m.moe" -o "$T/text"
@@ -64,7 +65,7 @@ for f in glob.glob(sys.argv[1] + "/*.safetensors"):
         assert n == "__metadata__" or n not in seen, n
         seen.add(n)
 P
-# no index, or one that does not say: refused, with both files named
+# no index, or one that does not say which copy counts: refused, with both files named
 cp -r "$T/o1" "$T/bare"; rm "$T/bare/model.safetensors.index.json"
 code 13 "model-overlay.safetensors': tensor 'model.layers.1.self_attn.o_proj.weight': is in 'model-.*' already, and no model.safetensors.index.json says which" \
     "$BIN/moe-convert" -q "$T/bare" -o "$T/x.moe"
@@ -99,7 +100,7 @@ ok "$BIN/moe-quantize" -q "$T/f1" -o "$T/fq.moe"; same "$T/fq.moe" "$T/q2.moe"
 ok "$BIN/moe-run" -q "$T/f1" --tokens 5,9,100 -n 0 --trace "$T/3.trace"; ok cmp "$T/3.trace" "$T/2.trace"
 ok "$BIN/moe-inspect" "$T/f1" --tensors='experts.1.up_proj'; grep -q 'experts.1.up_proj.weight .*\[64, 128\]' "$T/out" || { cat "$T/out"; fail "--tensors does not list the slices"; }
 ok "$BIN/moe-convert" -q "$T/m.moe" -o "$T/m5.moe"; ok diff -r "$T/m.moe" "$T/m5.moe"
-# a fused tensor under another
+# a fused tensor that replaces another one
 relayout overlay "$T/f1" "$T/f6" 'mlp.experts.down_proj' patch.safetensors; back f6; same "$T/f6" "$T/bf16"
 grep -q '^4 tensors are not used' "$T/convert.err" || { cat "$T/convert.err"; fail "stale slices are not counted"; }
 for how in transposed fp8 short scaled twice; do relayout fuse "$T/bf16" "$T/bad-$how" $how; done

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Limits of the shell: a small stack (ulimit -s), a largest file (-f), few descriptors (-n), little address space (-v), and
-# paths of thousands of bytes.  Every tool works, or says one sentence that names the reason, and nothing half-written
-# stands under a final name.
+# Tests the limits that a shell can set: a small stack (ulimit -s), a largest file (-f), few descriptors
+# (-n), little address space (-v); and paths of thousands of bytes.  Every tool works, or prints one sentence
+# that names the reason, and nothing half-written stands under a final name.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-plan moe-run
 need_helper genmodel genrouting
@@ -17,7 +17,8 @@ ok "$C" -q "$T/m" -o "$T/m.moe"
 ok "$Q" -q "$T/m" -o "$T/q.moe" --method max
 ok "$P" -q "$T/m.moe" --ranks 4 --stats "$T/stats" -o "$T/plan"
 
-# every FUNCTION: it gets each of these lines, whose last argument is what is written ("-": nothing)
+# every FUNCTION: calls it with each of these lines, whose last argument is what the command writes ("-":
+# nothing)
 every()
 {
     for line in "$I $T/m.moe --verify --tensors --experts -" "$I $T/m --diff $T/m.moe -" "$I $K --tokenize $T/text -" \
@@ -49,7 +50,7 @@ small_stack()
 }
 sanitized || every small_stack
 
-# ---- a largest file: works, or 11 or 12 and a sentence, and then nothing has come to be ----
+# ---- a largest file: the tool works, or fails with 11 or 12 and a sentence, and then has created nothing ----
 stopped=0
 small_file()
 {
@@ -64,7 +65,7 @@ small_file()
 for blocks in 2 40; do every small_file; done
 [ $stopped -ge 20 ] || fail "the limit stopped $stopped runs"
 
-# ---- long paths: the reason stays, and --json names the whole path ----
+# ---- long paths: the message keeps the reason, and --json has the whole path ----
 long=$T/$(awk 'BEGIN { for (i = 0; i < 1000; i++) printf "./" }')
 says() # CODE WORDS COMMAND...
 {

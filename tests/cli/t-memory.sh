@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Convert and quantize stay far below the size of the model: 420 MB of weights, two layers of 64 experts, within 64 MiB on four threads.
+# Tests that convert and quantize need much less memory than the model has: 420 MB of weights, two layers of
+# 64 experts, in 64 MiB on four threads.
 . tests/common.sh
 sanitized && skip "sanitizers change memory use"
 need_tool moe-convert moe-quantize

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Parts of a model quantized apart (moe-quantize --layers) and merged: the bytes of one run; parts that do not belong together.
+# Tests merging of parts that were quantized separately (moe-quantize --layers): the bytes are those of one
+# run; parts that do not belong together are refused.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-inspect moe-run
 need_helper genmodel
@@ -9,7 +10,7 @@ F=tests/data/tiny-k2
 part() { from=$1 to=$2 range=$3; shift 3; ok "$BIN/moe-quantize" -q "$from" -o "$T/$to" --layers "$range" "$@"; }
 same() { ok "$BIN/moe-inspect" -q --verify "$T/$2"; diff -r "$T/$1" "$T/$2" >/dev/null || { diff -r "$T/$1" "$T/$2" | head -5; fail "$2 is not $1"; }; }
 
-# one run against three parts merged in any order: each layout, all kinds of tensors changed
+# one run, compared with three parts merged in any order: each layout, all kinds of tensors changed
 all="--quantize all-linear --tensor-type lm_head=bf16 --tensor-type norm=f32"
 for l in bf16 fp8 int4; do
     ok "$BIN/moe-quantize" -q $F/$l -o "$T/$l.moe" -m search $all
@@ -35,13 +36,13 @@ if command -v python3 >/dev/null; then
     for m in bf16-b bf16-m p1; do ok python3 tests/readers/readmoe.py check "$T/$m.moe"; done
 fi
 
-# a part is inspected as one, and used for nothing else
+# a part can be inspected as such, and used for nothing else
 ok "$BIN/moe-inspect" --json --verify "$T/p1.moe"
 grep -q '"part": *\[ *2, *3 *\]' "$T/out" || { cat "$T/out"; fail "inspect does not say which part"; }
 ok "$BIN/moe-inspect" "$T/p1.moe"; grep -q 'layers 2-3 only' "$T/out" || { cat "$T/out"; fail "inspect does not say which part"; }
 code 14 'moe-convert --merge' "$BIN/moe-run" -q "$T/p1.moe" --prompt x
 code 14 'moe-convert --merge' "$BIN/moe-convert" -q "$T/p1.moe" -o "$T/x.moe"
-# what does not belong together
+# parts that do not belong together
 code 15 'layers 0-1 are in none of the parts' "$BIN/moe-convert" -q --merge "$T/p1.moe" -o "$T/x.moe"
 code 15 'layers 2-3 are in none of the parts' "$BIN/moe-convert" -q --merge "$T/p0.moe" -o "$T/x.moe"
 code 15 'layer 2 is in' "$BIN/moe-convert" -q --merge "$T/p0.moe" "$T/p1.moe" "$T/p1.moe" -o "$T/x.moe"
@@ -52,7 +53,7 @@ part $F/fp8 o2.moe 2-3 -m max
 code 15 'another input' "$BIN/moe-convert" -q --merge "$T/p0.moe" "$T/o2.moe" -o "$T/x.moe"
 for r in 4-5 2-1 x 1-2-3 -1; do code 2 'layers' "$BIN/moe-quantize" -q "$T/src.moe" -o "$T/x.moe" --layers=$r; done
 code 2 'parts' "$BIN/moe-convert" -q --merge -o "$T/x.moe"
-# a damaged part, and resuming: as for every writer
+# a damaged part, and resuming: as with every writer
 cp -r "$T/p1.moe" "$T/hurt.moe"
 size=$(stat -c %s "$T/hurt.moe/layer-003.moe")
 dd if=/dev/zero of="$T/hurt.moe/layer-003.moe" bs=1 seek=$((size / 2)) count=64 conv=notrunc 2>/dev/null

@@ -1,13 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# File names in an index: spaces, newlines and terminal codes are names like others, and shown in one line; what would lead out of the
-# directory is refused.  Entries of a directory may be symbolic links to files (as in a download cache), to nothing else.
+# Tests file names in an index: names with spaces, newlines and terminal codes work, and are shown in one
+# line; a name that would lead out of the directory is refused.  Entries of a directory may be symbolic links
+# to files (as in a download cache), and to nothing else.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-run
 need_python
 F=tests/data/tiny-k2/bf16 S=model-00001-of-000003.safetensors
 
-# rename DIR NAME: a checkpoint whose first file has that name (as Python writes it); the file stays where it was when it cannot move
+# rename DIR NAME: makes a checkpoint whose first file has that name (as Python writes it); the file stays
+# where it was when it cannot be moved
 rename()
 {
     rm -rf "$1"; cp -r $F "$1"

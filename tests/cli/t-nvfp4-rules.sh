@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# NVFP4 bytes against a second implementation of the rules (refquant.py), on the fixture and on hostile weights.
+# Compares NVFP4 bytes with a second implementation of the rules (refquant.py), on the fixture and on hostile
+# weights.
 . tests/common.sh
 need_tool moe-quantize
 need_helper genmodel
@@ -8,7 +9,8 @@ need_python
 need_space 200
 
 ok python3 tests/readers/refquant.py --selftest
-# More than one row of scale tiles, a last tile that is partly padding; and a small one for the slow check of the search.
+# A model with more than one row of scale tiles and a last tile that is partly padding; and a small one for
+# the slow check of the search.
 ok "$GEN/genmodel" -o "$T/hostile" --hostile --layers 2 --experts 24 --top-k 2 --hidden 208 --inter 48 --seed 5
 ok "$GEN/genmodel" -o "$T/hostile-small" --hostile --layers 2 --experts 24 --top-k 2 --hidden 32 --inter 32 --seed 6
 ok "$GEN/genmodel" -o "$T/hostile-int4" --hostile --format int4 --layers 2 --experts 12 --top-k 2 --hidden 32 --inter 32 --seed 6
@@ -27,7 +29,7 @@ for method in max four-over-six; do
     check "$T/hostile" $method --sample 24
 done
 check tests/data/tiny-k2/bf16 search --sample 2
-# q_a and kv_a are fused by engines: one global scale, found by whoever has either at hand
+# engines fuse q_a and kv_a: they have one global scale, whichever of the two is quantized first
 for method in search four-over-six max; do
     for threads in 1 3; do
         rm -rf "$T/all-$threads.moe"

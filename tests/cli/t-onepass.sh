@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# moe-quantize --to hf-nvfp4: the directory of moe-quantize and then moe-convert, byte for byte, over methods, sources and
-# spellings; killed and resumed; what is there already; the disk and memory it needs; what is refused.
+# Tests moe-quantize --to hf-nvfp4: its directory is that of moe-quantize and then moe-convert, byte for
+# byte, over methods, sources and spellings; it can be killed and resumed; what may stand at the output; the
+# disk and memory that it needs; what it refuses.
 . tests/common.sh
 need_tool moe-quantize moe-convert moe-inspect
 need_helper genmodel
@@ -10,7 +11,8 @@ F=tests/data/tiny-k2
 C="--calib $F/calib.txt --calib-tokens 256 --sequence-length 64 --sensitivity-tokens 128"
 Q=$BIN/moe-quantize
 
-# same SOURCE OPTIONS -- OPTIONS: of moe-quantize, and of the export; the two ways give one directory, its mark too
+# same SOURCE OPTIONS -- OPTIONS: with the first options for moe-quantize and the second for the export, both
+# ways give the same directory, with the same mark
 same()
 {
     src=$1 q=
@@ -34,7 +36,7 @@ gen() { "$GEN/genmodel" -o "$@" >/dev/null || fail "genmodel $*"; }
 gen "$T/nvfp4" --format nvfp4 --layers 3 --experts 4 --hidden 256 --inter 160 --seed 5
 gen "$T/spelled" --format nvfp4-ct --all-mlp --layers 3 --experts 4 --hidden 256 --inter 160 --seed 6 --shards 3 --scales-apart
 gen "$T/vision" --format int4 --prefix language_model --vision --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
-# gate and up of one expert with unequal global scales: another mantissa
+# gate and up of one expert with unequal global scales: the mantissas differ
 ok python3 tests/gen/patchtensors.py "$T/nvfp4" 'experts.1.up_proj.weight_scale_2$' xor 00004000
 ok "$BIN/moe-convert" -q $F/fp8 -o "$T/fp8.moe"
 ok "$Q" -q $F/bf16 -m max --tensor-type 'layers\.2\..*experts\..*up_proj=source' -o "$T/mixed.moe"
@@ -70,16 +72,16 @@ same $F/int4 $C -m gptq --activations nvfp4 -- --flavor compressed-tensors
 same $F/fp8 $C -m fisher --effort fast --quantize mlp --upstream quantized -- --flavor modelopt
 same "$T/mixed.moe" $C -m gptq --upstream source -- --shard-size 64K
 
-# as many threads as it likes
+# the number of threads changes nothing
 A="$F/fp8 -m max --to hf-nvfp4 --shard-size 100K"
 ok "$Q" -q $A -o "$T/a" --threads 1
 ok "$Q" -q $A -o "$T/b" --threads 7; ok diff -r "$T/a" "$T/b"
 
-# --dry-run writes nothing and knows the size of all that holds weights
+# --dry-run writes nothing and knows the size of all files that hold weights
 ok "$Q" --json --dry-run $A -o "$T/dry"; [ ! -e "$T/dry" ] && [ ! -e "$T/dry.partial" ] || fail "a dry run wrote"
 [ "$(json output_bytes "$T/out")" = "$(cat "$T/a"/*.safetensors "$T/a"/*.index.json | wc -c)" ] || fail "the dry run says $(json output_bytes "$T/out") bytes"
 cp "$T/out" "$T/dry.json"
-# and warns of all that the run warns of, once; and what disk it needs
+# it gives each warning of the run once, and the disk space that the run needs
 for more in '-m max' '-m max --flavor compressed-tensors' "$C -m gptq --quantize all-linear --tensor-type lm_head=nvfp4"; do
     ok "$Q" $F/bf16 $more --to hf-nvfp4 --dry-run; cp "$T/err" "$T/said"
     rm -rf "$T/b"; ok "$Q" $F/bf16 $more --to hf-nvfp4 -o "$T/b"
@@ -90,7 +92,8 @@ done
 ok "$BIN/moe-quantize" -q $F/bf16 -m max -o "$T/w.moe"
 ok "$BIN/moe-convert" "$T/w.moe" --to hf-nvfp4 --dry-run
 [ "$(grep -c '^warning' "$T/err")" = 2 ] || { cat "$T/err"; fail "moe-convert's dry run does not warn"; }
-# a model without tokenizer files makes a checkpoint without them: said once, before the work, by every way to one
+# a model without tokenizer files makes a checkpoint without them: each way to one says so once, before the
+# work
 cp -R $F/bf16 "$T/mute"; chmod -R u+w "$T/mute"; rm "$T/mute/tiktoken.model"
 ok "$BIN/moe-convert" -q "$T/mute" -o "$T/mute.moe"
 ok "$Q" -q "$T/mute" -m max -o "$T/mute-q.moe"
@@ -114,7 +117,7 @@ for key in method input_bytes output_bytes weights_quantized flavor files weight
     [ "$(json $key "$T/out")" = "$(json $key "$T/dry.json")" ] || fail "$key: $(json $key "$T/dry.json") in the dry run, then $(json $key "$T/out")"
 done
 
-# what is there already
+# outputs that exist already
 code 4 'replace it with --force' "$Q" -q $A -o "$T/b"
 code 4 'replace it with --force' "$Q" -q $A --tensor-type lm_head=nvfp4 -o "$T/b" --resume
 if python3 -c "import os,sys; os.getxattr(sys.argv[1], 'user.moe.made')" "$T/b" 2>/dev/null; then
@@ -158,7 +161,8 @@ if killed pwrite:1 "$Q" -q $A -o "$T/k"; then
     kill_and_resume "$T/a" $A
     kill_and_resume "$T/d" $D
     [ $kills -ge "$(sanitized && echo 6 || echo 14)" ] || fail "only $kills runs were killed"
-    # what others and other options find there; the whole container is in it but for the bytes that lie in the checkpoint's files
+    # what runs without --resume, or with other options, do with that directory; it has the whole container
+    # but for the bytes that lie in the checkpoint's files
     killed renameat2:1 "$Q" -q $A -o "$T/k" || fail "was not killed"
     code 4 'go on with --resume, start over with --force' "$Q" -q $A -o "$T/k"
     code 15 "option 'method'" "$Q" -q $F/fp8 -m search --to hf-nvfp4 --shard-size 100K -o "$T/k" --resume
@@ -167,7 +171,8 @@ if killed pwrite:1 "$Q" -q $A -o "$T/k"; then
     [ "$need" -ge $((used * 1024)) ] || fail "$used KiB are used, the dry run says $need bytes"
     size=$(du -sk "$T/a" | cut -f1) kept=$(du -sk $F/fp8 | cut -f1)
     [ "$used" -lt $((size + kept)) ] || fail "$used KiB are used for $size KiB"
-    # weights that were damaged since an earlier run wrote them: data, then scales; whether the container in it is whole or begun
+    # weights that were damaged after an earlier run wrote them: data, then scales; while the container in
+    # the directory is complete, or only begun
     damage() # TENSOR: bytes of this one of an expert are others; twice, and they are back
     {
         ok python3 tests/gen/patchtensors.py "$T/k.partial" "layers.1.mlp.experts.1.$1\$" xor 1111111111111111
@@ -192,7 +197,7 @@ P
     code 16 "its scales are not those that were written there: the file was damaged since (start over with --force)" "$Q" -q $A -o "$T/k" --resume
     [ -e "$T/k.partial" ] && [ ! -e "$T/k" ] || fail "damaged weights were published, or lost"
     damage up_proj.weight_scale
-    # and those that lie in the container: scalars of an expert, a weight that is decoded at the end
+    # weights that lie in the container: scalars of an expert, a weight that is dequantized at the end
     for plane in layer-001:2 layer-001:3 dense:0; do
         unit=$(ls -d "$T/k.partial"/quantized.moe*)/${plane%:*}.moe
         flip "$unit" ${plane#*:}
@@ -208,7 +213,8 @@ P
         code 13 "$file': does not match its checksum (start over with --force)" "$Q" -q $A -o "$T/k" --resume
         cp "$T/whole.file" "$small"
     done
-    # and the manifest, which tells the container in it from a stranger's: not yet under its name, and under it
+    # the manifest, which distinguishes the container in the directory from a stranger's: before and after it
+    # gets its name
     for plan in renameat2:1 unlinkat:7; do
         rm -rf "$T/k.partial"
         killed $plan "$Q" -q $A -o "$T/k" || fail "was not killed"
@@ -251,7 +257,7 @@ P
     ok "$Q" -q $A -o "$T/k" --resume; ok diff -r "$T/a" "$T/k"
 else echo "no call can be killed here: kills are left out"; fi
 
-# memory: what is too little is said before work
+# memory: too little is reported before the work
 code 10 'raise --memory' "$Q" -q $A --memory 1M -o "$T/x"
 # refused
 code 2 "container or hf-nvfp4" "$Q" -q $F/bf16 --to hf -o "$T/x"

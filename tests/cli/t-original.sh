@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# A checkpoint, its container and back: the whole directory byte for byte, from every layout and every legal way to write its text.
+# Tests a checkpoint, its container and the checkpoint made from that: the whole directory comes back byte
+# for byte, from every layout and every legal way to write its text.
 . tests/common.sh
 need_tool moe-convert moe-inspect
 need_helper genmodel
@@ -9,7 +10,7 @@ F=tests/data/tiny-k2
 small="--layers 2 --experts 4 --hidden 128 --inter 64"
 
 for l in bf16 fp8 int4; do cp -r $F/$l "$T/$l"; back $l; done
-# what is written as we would write it costs a line a file
+# a checkpoint written as we would write it costs one line for each file
 [ "$(wc -c <"$T/m.moe/source.rest")" -lt 400 ] || fail "source.rest has $(wc -c <"$T/m.moe/source.rest") bytes"
 # a byte order mark before every JSON file, as some editors write it
 cp -r $F/int4 "$T/marked"
@@ -22,7 +23,7 @@ if grep 'left out' "$T/convert.err"; then fail "rotary buffers are a few bytes";
 # a container of the container, and an interrupted and a second export
 ok "$BIN/moe-convert" -q "$T/m.moe" -o "$T/m2.moe"; ok diff -r "$T/m.moe" "$T/m2.moe"
 
-# every way to write it
+# every way to write the text
 for how in spaces bare late shuffled loose; do
     for l in int4 one; do
         rm -rf "$T/odd"; ok python3 tests/gen/oddcheckpoint.py "$T/$l" "$T/odd" $how; back odd
@@ -45,10 +46,11 @@ put("model-00003-of-00003.safetensors", {}, b"")
 P
 back more
 if grep 'left out' "$T/convert.err"; then fail "KV scales are a few bytes"; fi
-# other small files, in directories too; what is no part of it is named
+# other small files, also in directories; what does not belong to a checkpoint is named
 mkdir -p "$T/bf16/docs/figures" "$T/bf16/docs/later" "$T/bf16/empty" "$T/bf16/.cache" "$T/bf16/empty.moe"
 echo card >"$T/bf16/README.md"; echo attributes >"$T/bf16/.gitattributes"; : >"$T/bf16/nothing"; printf 'a\0b  ' >"$T/bf16/docs/figures/x.png"; echo x >"$T/bf16/LICENSE"
-# a manifest of another program makes no container of it; --force replaces what came back, with all that is in it
+# another program's manifest does not make a container; --force replaces the directory that came back, with
+# all that is in it
 mkdir "$T/bf16/demo"; echo '{"files": {}}' | tee "$T/bf16/manifest.json" >"$T/bf16/demo/manifest.json"; echo '{"a": 1}' >"$T/bf16/demo/state.json"
 rmdir "$T/bf16/.cache" "$T/bf16/empty.moe"; back bf16
 ok "$BIN/moe-convert" --to hf "$T/m.moe" -o "$T/back" --force; ok diff -r "$T/bf16" "$T/back"
@@ -66,7 +68,8 @@ ok "$BIN/moe-convert" -q --to hf "$T/m.moe" -o "$T/back"
 diff -r "$T/bf16" "$T/back" >"$T/diff"
 [ "$(grep -ac '^Only in' "$T/diff")" = 4 ] && [ "$(wc -l <"$T/diff")" = 4 ] || { cat "$T/diff"; fail "other differences"; }
 
-# a multimodal checkpoint: all of it, or the text model under its own names, with a config and an index of that
+# a multimodal checkpoint: all of it, or the text model under its own names, with a config and an index for
+# that alone
 ok "$GEN/genmodel" -o "$T/k25" --format int4 --prefix language_model --vision --shards 3 $small --seed 6
 echo '{"auto_map": {"AutoProcessor": "k25_processor.K25Processor", "AutoImageProcessor": ["k25_images.Images", "tokenization_k25.Tokenizer"]}}' >"$T/k25/preprocessor_config.json"
 for f in k25_processor k25_images tokenization_k25 media; do echo "# $f" >"$T/k25/$f.py"; done
@@ -82,7 +85,7 @@ cp -r "$T/m.moe" "$T/forced.moe"; ok "$BIN/moe-convert" -q --force "$T/k25" -o "
 cp -r "$T/m.moe" "$T/hurt-vision.moe"; printf x | dd of="$T/hurt-vision.moe/vision.safetensors" bs=1 seek=9000 conv=notrunc 2>/dev/null
 code 13 'vision.safetensors' "$BIN/moe-convert" -q --to hf "$T/hurt-vision.moe" -o "$T/x"; [ ! -e "$T/x" ] || fail "something was written"
 code 16 'vision.safetensors' "$BIN/moe-inspect" -q --verify "$T/hurt-vision.moe"
-# tidy DIR: the index names what the files hold, the config nothing else
+# tidy DIR: the index names exactly what the files hold, and the config promises nothing else
 cat >"$T/tidy.py" <<'P'
 import glob, json, os, struct, sys
 d, held = sys.argv[1], {}
@@ -119,7 +122,8 @@ tidy "$T/text"
 ok "$BIN/moe-run" -q "$T/text" --tokens 5,9,100 -n 0 --trace "$T/text.trace"; ok cmp "$T/k25.trace" "$T/text.trace"
 code 15 'keep_vision' "$BIN/moe-convert" -q --resume "$T/k25" -o "$T/text.moe"
 
-# layers of multi-token prediction and KV scales of more than a few bytes stay behind: the config no longer promises them
+# layers of multi-token prediction, and KV scales of more than a few bytes, are left out: the config no
+# longer promises them
 python3 - "$T/one" "$T/extra" <<'P'
 import json, os, shutil, struct, sys
 a, b = sys.argv[1:]
@@ -145,7 +149,8 @@ ok "$BIN/moe-convert" --to hf "$T/extra.moe" -o "$T/less"
 grep -q '6 tensors of the source were not kept' "$T/err" || { cat "$T/err"; fail "what does not return is not named"; }
 tidy "$T/less"
 
-# quantized containers do not keep it; one that was damaged is refused; one of an older version goes back with our headers
+# quantized containers do not keep source.rest; a damaged one is refused; a container of an older version
+# comes back with our headers
 ok "$BIN/moe-convert" -q --to nvfp4 "$T/bf16" -o "$T/q.moe"; [ ! -e "$T/q.moe/source.rest" ] || fail "a quantized container keeps what only --to hf wants"
 cp -r "$T/m.moe" "$T/hurt.moe"; printf x | dd of="$T/hurt.moe/source.rest" bs=1 seek=20 conv=notrunc 2>/dev/null
 code 13 'source.rest' "$BIN/moe-convert" -q --to hf "$T/hurt.moe" -o "$T/x"; [ ! -e "$T/x" ] || fail "something was written"

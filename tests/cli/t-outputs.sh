@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Whose file is this?  Every writer of a file or directory against links, strangers' work, other processes and what appears meanwhile.
+# Tests every writer of a file or directory against links, files of strangers, other processes, and files
+# that appear meanwhile.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-plan moe-run moe-inspect
 need_helper genmodel

@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# moe-plan from outside: gaps, baselines, drift, losses, proofs held by two verifiers, exports read back, pictures, staging, refusals.
+# Tests moe-plan from outside: gaps, baselines, drift, losses, proofs checked by two verifiers, exports read
+# back, pictures, staging, refusals.
 . tests/common.sh
 need_tool moe-plan moe-convert moe-inspect
 need_helper genrouting
 P=$BIN/moe-plan G=$GEN/genrouting checks=0
 count() { checks=$(($checks + 1)); }
-# refused CODE TEXT ARGUMENTS...: that exit code and one line that holds TEXT.
+# refused CODE TEXT ARGUMENTS...: moe-plan exits with that code and prints one line that holds TEXT.
 refused()
 {
     code=$1 text=$2
@@ -17,9 +18,9 @@ refused()
     [ "$(wc -l <"$T/err")" = 1 ] && grep -qF -- "$text" "$T/err" || { cat "$T/err"; fail "not one line with '$text': moe-plan $*"; }
     count
 }
-# is EXPRESSION WHAT: awk's truth of it.
+# is EXPRESSION WHAT: fails unless awk finds the expression true.
 is() { awk "BEGIN { exit !($1) }" || fail "$2: $1"; count; }
-# total KEY FILE: a number behind the list of layers.
+# total KEY FILE: prints a number that stands after the list of layers.
 total() { tr -d '\n' <"$2" | sed 's/.*\],"gap_total"/"gap_total"/; s/.*\], *"gap_total"/"gap_total"/' | sed -n "s/.*\"$1\": *\([-0-9.e+]*\).*/\1/p"; }
 
 mkdir "$T/k2"
@@ -33,7 +34,7 @@ cat >"$T/k2/config.json" <<'J'
 J
 K="$T/k2 -q --expert-type nvfp4"
 
-# ---- gaps: 60 layers of 384 experts, log-normal popularity; a spare slot somewhere means at most 0.1 % above the bound, in every layer ----
+# ---- gaps: 60 layers of 384 experts, log-normal popularity; with spare slots every layer is at most 0.1 % above the bound ----
 shapes="72/432 72/504 36/432 32/416 16/384 8/384"
 sanitized && shapes="72/432 16/384"
 for sigma in 0.5 1 1.5; do
@@ -55,7 +56,7 @@ for sigma in 0.5 1 1.5; do
     done
 done
 
-# ---- two copies of each expert and no slot more: exchange alone stops at up to 40 % above the bound, with nodes at 13 % ----
+# ---- two copies of each expert and no slot more: exchange alone would stop up to 40 % above the bound, with nodes 13 % ----
 "$G" sigma=1 seed=5 >"$T/r5" || fail genrouting
 for how in "--ranks 8 --stats $T/r1.5" "--ranks 12 --ranks-per-node 6 --stats $T/r5"; do
     ok "$P" $K --slots 768 --survive 1 $how -f -o "$T/two.json" --json
@@ -188,7 +189,7 @@ ok "$P" verify "$T/bare"
 grep -q 'at least 1 copy of each expert, 1 lost' "$T/out" || fail "a bare plan: $(cat "$T/out")"
 count
 
-# ---- statistics that say nothing of a layer, of all, of an expert, in one window or in all: both verifiers agree ----
+# ---- statistics without counts for a layer, for all, or for an expert, in one window or in all: both verifiers agree ----
 if command -v python3 >/dev/null; then
     mkdir "$T/silent"
     sed 's/"num_hidden_layers": 61/"num_hidden_layers": 4/; s/"n_routed_experts": 384/"n_routed_experts": 16/' "$T/k2/config.json" >"$T/silent/config.json"
@@ -217,7 +218,7 @@ if command -v python3 >/dev/null; then
             count
         done
     done
-    # and what is claimed of a silent layer is checked
+    # the claims about a layer without counts are checked, too
     ok "$P" -q "$T/silent" --ranks 4 --stats "$T/w-one" -f -o "$T/sq"
     for key in load_max load_max_after_loss min_cut bound; do
         python3 - "$T/sq" "$T/sx" $key <<'Y' || fail python
@@ -248,7 +249,7 @@ for say in "x:--ranks 72 --slots 450:has no placement of 450 slots on 72 ranks" 
     count
 done
 
-# ---- nodes: with two copies of every expert, and room on the other nodes, a lost node takes none; the report says what it takes ----
+# ---- nodes: with two copies of every expert, and room on other nodes, no expert is lost with a node; the report says what is lost ----
 sed 's/"num_hidden_layers": 61/"num_hidden_layers": 4/' "$T/k2/config.json" >"$T/small.json"
 mkdir "$T/small" && mv "$T/small.json" "$T/small/config.json"
 S="$T/small -q --expert-type nvfp4"
@@ -265,7 +266,8 @@ for shape; do
 done
 ok "$P" $S --from "$T/n.json" --stats "$T/s3" --slots 1664 # as few moves as it takes
 grep -q "no expert is lost with any node of 4 ranks" "$T/out" || { cat "$T/out"; fail "a plan from another loses experts with a node"; }
-# where no plan comes near the target, a fresh one that gains little is not worth its moves (it would be 380 of 1200 slots)
+# where no plan comes near the target, a fresh plan that gains little is not worth its moves (380 of 1200
+# slots)
 ok "$P" $S --ranks 128 --slots 400 --stats "$T/s1" -f -o "$T/tight.json"
 ok "$P" $S --from "$T/tight.json" --stats "$T/s3" --json
 is "$(total slots_moved "$T/out") < 200 && $(total gap_total "$T/out") < 0.2" "a fresh plan for little"
@@ -279,7 +281,7 @@ grep -q "no expert is lost with any node of 4 ranks" "$T/out" || { cat "$T/out";
 ok "$P" $S --ranks 8 --slots 768 --ranks-per-node 4 --stats "$T/s1"
 grep -q 'with the worst node of 4 ranks [0-9]* experts of a layer are lost, since not all have two copies (--survive 1)' "$T/out" || { cat "$T/out"; fail "it is not said why a node takes experts"; }
 
-# without --survive, too: an expert that has a second copy or more has them in two nodes, where slots allow that
+# without --survive, too, an expert with two copies or more has them in two nodes, where slots allow that
 caught() # PLAN PER_NODE: how many experts of two copies or more have all of them in one node
 {
     awk -v node="$2" '/^{"layer"/ {
@@ -305,7 +307,7 @@ for shape in "0.3 1 60" "0.3 4 60" "0.5 4 50" "1 1 40"; do
     count
 done
 
-# ---- EPLB is not held to --survive: it has a bound of its own, and what it loses is said ----
+# ---- EPLB need not satisfy --survive: it is compared with a bound of its own, and the report says what it loses ----
 ok "$P" $S --ranks 32 --slots 768 --survive 1 --stats "$T/s1" --baseline eplb -f -o "$T/sv.json"
 grep -q 'bound that no placement which survives the loss of 1 rank can beat; by DeepSeek.s EPLB, which knows nothing of --survive and loses up to [0-9]* experts of a layer with a rank, it would compute [0-9]*, [0-9.]* % above the bound without --survive, so' "$T/out" || { cat "$T/out"; fail "EPLB is held against a bound that it need not keep"; }
 ok "$P" $S --ranks 32 --slots 768 --survive 1 --stats "$T/s1" --baseline eplb --json
@@ -414,7 +416,8 @@ for d in one:1 four:0-3 all:0-7 linked:1; do
     cmp -s "$T/${d%:*}.moe/plan-staged.json" "$T/tiny.moe/plan-8.json" || fail "the plan is not beside what was staged"
     count
 done
-# All ranks', and hard links, are the whole container; one rank's is a part and says so (t-stage).
+# The part for all ranks, and the one made of hard links, are the whole container; a part for one rank says
+# that it is a part (t-stage).
 ok diff -r -x plan-staged.json -x plan-8.json "$T/all.moe" "$T/tiny.moe"
 ok diff -r -x plan-staged.json -x plan-8.json "$T/linked.moe" "$T/tiny.moe"
 ok "$BIN/moe-inspect" "$T/one.moe"
@@ -431,7 +434,7 @@ cp "$T/tiny.moe/plan-8.json" "$T/away.json"
 ok "$BIN/moe-convert" -q tests/data/tiny-k2/fp8 -o "$T/other.moe"
 refused 15 'another model' stage "$T/away.json" --rank 1 --model "$T/other.moe" -o "$T/x.moe"
 
-# ---- placements of engines, whose files have rows of dense layers: run, staged and exported as the plan they were made from ----
+# ---- engines' placements, whose files have rows for dense layers: run, staged and exported like the plan they were made from ----
 ok "$P" -q "$T/tiny.moe" --ranks 4 --slots $((4 * (($experts + 7) / 4))) --stats "$T/tiny.json" -f -o "$T/four.json"
 ok "$P" export "$T/four.json" --to sglang -f -o "$T/four.sglang"
 ok "$P" export "$T/four.json" --to tensorrt-llm -f -o "$T/four.yaml"
@@ -453,7 +456,7 @@ for file in four.sglang four.yaml; do
     refused 2 'give --model NAME.moe' stage "$T/$file" --ranks 4 --rank 0 -o "$T/x.moe"
 done
 
-# ---- standard input, once a command ----
+# ---- standard input, once in a command ----
 piped() { "$P" "$@" <"$from" >"$T/out" 2>"$T/err" || { cat "$T/err"; fail "moe-plan $* of standard input"; }; count; }
 from=$T/four.json
 piped -q verify - --stats "$T/tiny.json"
@@ -470,7 +473,7 @@ for twice in "verify - --stats -" "verify - --from -" "plot - --stats -" "verify
 done
 refused 2 'cannot be read from standard input' - --ranks 4
 
-# ---- output that cannot be written: the reader that has enough is told nothing, a full disk is named ----
+# ---- output that cannot be written: no message for a reader that closed its pipe; a full disk is named ----
 for cut in "plot $T/t1" "export $T/t1 --to sglang"; do
     (trap '' PIPE; "$P" $cut 2>"$T/err"; echo $? >"$T/code") | head -c 20 >/dev/null
     [ "$(cat "$T/code")" = 11 ] && [ ! -s "$T/err" ] || { cat "$T/err"; fail "$(cat "$T/code") of moe-plan $cut, of which 20 bytes were wanted"; }
@@ -484,7 +487,7 @@ if [ -w /dev/full ]; then
     done
 fi
 
-# ---- sentences for what was given in another's place, or spelt otherwise ----
+# ---- messages for files of another kind, and for other spellings ----
 refused 13 'holds statistics of experts, and is no plan' verify "$T/tiny.json"
 refused 13 'holds statistics of experts, and is no plan' "$T/tiny.moe" --from "$T/tiny.json"
 refused 13 "neither 'layers' nor 'physical_to_logical_map'" verify "$T/tiny-config/config.json"
@@ -511,7 +514,7 @@ ok "$P" stage "$T/four.json" --rank 0 -f -o "$T/part.moe"
 grep -q 'iB copied' "$T/err" || fail "stage says in which unit?"
 ! grep -o '"load_max_after_loss": *[0-9]*\.[0-9]*' "$T/four.json" | grep '00000[0-9]' || fail "digits that nobody found"
 
-# ---- the man page's examples, as they stand but for the size of the model ----
+# ---- the man page's examples as they are printed, with a smaller model ----
 mkdir "$T/ex"
 cp -r "$T/tiny.moe" "$T/ex/k2.moe" && rm -f "$T/ex/k2.moe/plan-8.json"
 cp -r "$T/k2" "$T/ex/k2-config"
@@ -560,7 +563,8 @@ refused 13 'not JSON' verify "$T/t.svg"
 echo '{"version":1,"layers":[{"layer":1,"ranks":[[0,0]]}]}' >"$T/dup"
 refused 13 'there twice' export "$T/dup" --to sglang
 
-# --ranks of our own plan are held against it, those of an engine's file cut it; what an old plan asks for has a name
+# --ranks has to agree with our own plan, and divides an engine's file into ranks; messages name the old plan
+# that asks for something
 ok "$P" $S --ranks 8 --slots 768 --survive 1 --ranks-per-node 4 --stats "$T/s1" -f -o "$T/old.json"
 ok "$P" export "$T/old.json" --to sglang --ranks 8 -f -o "$T/old-sglang.json"
 ok "$P" export "$T/old-sglang.json" --to sglang --ranks 4 -f -o "$T/now"
@@ -591,8 +595,8 @@ done
 refused 2 'want a model' 
 refused 2 'wants one PLAN' verify
 
-# ---- statistics that prove little: of floats, of one rank, of nothing ----
-# doubt COUNTS TEXT: an awk expression for expert e of 384, and what is said once.
+# ---- statistics that prove little: numbers that are not counts, of one rank, of nothing ----
+# doubt COUNTS TEXT: COUNTS is an awk expression for expert e of 384, TEXT what is printed once.
 doubt()
 {
     awk "BEGIN { srand(1); printf \"{\\\"logical_count\\\":[\"

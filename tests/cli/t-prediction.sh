@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Layers for multi-token prediction: known by their eh_proj where config.json does not mention them, in statistics,
-# and in plans for engines that run them.
+# Tests layers for multi-token prediction: they are recognized by their eh_proj where config.json does not
+# mention them, in statistics, and in plans for engines that run them.
 . tests/common.sh
 need_tool moe-convert moe-inspect moe-plan
 need_helper genmodel
@@ -10,7 +10,7 @@ need_python
 # ---- checkpoints: 2 layers, and one or two for prediction ----
 
 ok "$GEN/genmodel" -o "$T/one" --format bf16 --single-file --layers 2 --experts 4 --hidden 128 --inter 64 --seed 7
-# extra N LAYER...: $T/m, $T/one with such layers (relayout.py, predict)
+# extra N LAYER...: makes $T/m, which is $T/one with such layers (relayout.py predict)
 extra() { rm -rf "$T/m"; ok python3 tests/gen/relayout.py predict "$T/one" "$T/m" "$@"; }
 for n in "" 0 1; do
     extra "$n" 2
@@ -28,7 +28,8 @@ extra 1 2 3x; code 13 "lies beyond the last layer" "$BIN/moe-convert" -q "$T/m" 
 
 # ---- statistics: rows for these layers are left out, with a notice ----
 
-# model DENSE LAYERS PREDICTION: its config.json alone; stats FILE FORM ROW...: SGLang's or our own, a row a digit
+# model DENSE LAYERS PREDICTION: makes a directory with a config.json alone. stats FILE FORM ROW...: writes
+# statistics in SGLang's form or in ours, one digit for each row
 model()
 {
     mkdir -p "$T/c"
@@ -43,7 +44,8 @@ counts = [[0] * 4 if r == "0" else [int(r) * 10 + e * int(r) for e in range(4)] 
 if form == "sglang": json.dump({"logical_count": counts}, open(path, "w"))
 else: json.dump({"version": 1, "experts": 4, "experts_per_token": 4, "tokens": 0, "layers": [{"layer": int(form) + i, "counts": c} for i, c in enumerate(counts)]}, open(path, "w"))
 P
-# planned BEYOND FORM ROW...: a plan of these statistics is the plan of MoE rows 5 6, and both verifiers' view of them
+# planned BEYOND FORM ROW...: a plan of these statistics has to be the plan of the MoE rows 5 and 6, and both
+# verifiers have to accept it
 planned()
 {
     beyond=$1; shift

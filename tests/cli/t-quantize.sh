@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Quantizing tiny-k2: container and checkpoint give the same bytes, the report, the precision map, KL against the source
-# as measured elsewhere on the same weights (docs/reference/quantization.md), and what a user types wrong.
+# Tests quantizing of tiny-k2: container and checkpoint give the same bytes; the report; the precision map;
+# KL against the source as it was measured elsewhere on the same weights (docs/reference/quantization.md);
+# wrong commands.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-run moe-inspect
 F=tests/data/tiny-k2
@@ -57,7 +58,7 @@ ok "$BIN/moe-quantize" "$T/search.moe" -o "$T/again.moe"
 grep -q 'NVFP4 already' "$T/err" || fail "no notice about NVFP4 tensors"
 ok cmp "$T/search.moe/layer-002.moe" "$T/again.moe/layer-002.moe"
 
-# states, and wrong commands
+# states of the output, and wrong commands
 code 4 'already exists' "$BIN/moe-quantize" $F/bf16 -o "$T/search.moe"
 ok "$BIN/moe-quantize" -q --resume --method search $F/bf16 -o "$T/search.moe"
 code 15 'method' "$BIN/moe-quantize" -q --resume --method max $F/bf16 -o "$T/search.moe"
@@ -71,7 +72,7 @@ code 2 "needs text" "$BIN/moe-quantize" --method gptq $F/bf16 -o "$T/x.moe"
 for r in '.*' 'norm' 'e_score_correction_bias'; do
     code 14 'is a vector, which cannot be nvfp4' "$BIN/moe-quantize" -q --tensor-type "$r=nvfp4" $F/bf16 -o "$T/x.moe"
 done
-# a tensor that is in no layer is told by its name
+# a tensor that belongs to no layer is reported by its name
 ok "$BIN/moe-quantize" -m max --tensor-type 'lm_head|embed=nvfp4' --tensor-type 'mlp=bf16' $F/bf16 -o "$T/model.moe" --report "$T/model.txt"
 for f in "$T/err" "$T/model.txt"; do
     grep -q ' model.embed_tokens.weight 0.0[0-9]* *lm_head.weight 0.0' "$f" || { cat "$f"; fail "embedding and head are not named"; }

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The commands of README.md and docs/guide run as they are printed, and the numbers printed beside them are what
-# these commands give: readme.py says what is run and what is held.  README_PAGES: these pages instead of all.
-# Rows that score a model of their own are left to long-readme.
+# Runs the commands of README.md and docs/guide as they are printed, and compares the numbers printed beside
+# them with what the commands give: readme.py says what is run and what is compared.  README_PAGES names
+# pages to run instead of all. long-readme tests the rows that score a model of their own.
 . tests/common.sh
 sanitized && skip "the numbers are the release build's, and take too long under sanitizers"
 need_python

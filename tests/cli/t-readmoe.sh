@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The second reader of containers agrees with the first: on whole containers of every type, value by value with an independent
-# decoder of the checkpoints, and on what is damaged.
+# Tests that the second reader of containers agrees with the first: on whole containers of every type, value
+# by value with an independent decoder of the checkpoints, and on damaged ones.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-inspect
 need_helper genmodel
@@ -23,17 +23,17 @@ done
 ok "$BIN/moe-quantize" tests/data/tiny-k2/fp8 --method max -o "$T/q.moe"
 ok $R check "$T/q.moe"
 
-# The same container by way of the checkpoint and of its container.
+# The container made from the checkpoint, and one made from that container, are the same.
 ok "$BIN/moe-quantize" "$T/fp8.moe" --method max -o "$T/q2.moe"
 ok diff -r "$T/q.moe" "$T/q2.moe"
 
-# The golden one, written once and kept.
+# The golden container, which was written once and is kept.
 ok $R check tests/data/golden-v1.moe
 ok "$BIN/moe-inspect" --verify tests/data/golden-v1.moe
 $R dump tests/data/golden-v1.moe model.layers.1.mlp.experts.1.down_proj.weight >"$T/down" || fail "dump"
 [ "$(cksum <"$T/down")" = "$(cat tests/data/golden-v1.cksum)" ] || fail "the golden values changed: $(cksum <"$T/down")"
 
-# Both readers refuse the same damage: one byte changed at a time.
+# Both readers refuse the same damage: one byte is changed at a time.
 flip() # FILE OFFSET
 {
     python3 -c 'import sys

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# moe-run from outside: scores, traces against goldens by plain Python, generation, stops, chat, refusals, containers.
+# Tests moe-run from outside: scores, traces against goldens made by plain Python, generation, stop texts,
+# chat, refusals, containers.
 . tests/common.sh
 need_tool moe-run
 need_helper genmodel
@@ -136,7 +137,7 @@ gen -n 30 --temperature 1 --top-p 0.9 --top-k 50 --min-p 0.01 --seed 4
 ! cmp -s "$T/text" "$T/sampled" || fail "another seed, the same text"
 gen -n 30 --temperature 1 --top-k 1 --seed 4
 same "$T/text" "$T/greedy" "top-k 1 is not greedy"
-# A stop text that begins inside one token and ends inside another: neither it nor its start is printed.
+# A stop text that begins inside one token and ends inside another: no part of it is printed.
 stop=$(cut -c 9-14 "$T/greedy" | head -n 1)
 gen -n 30 --stop "never there" --stop "$stop"
 [ "$(cat "$T/text")" = "$(cut -c 1-8 "$T/greedy" | head -n 1)" ] || { cat "$T/greedy" "$T/text"; fail "--stop '$stop'"; }
@@ -170,7 +171,7 @@ ok "$R" -q --json $M/bf16 --tokens 5 -n -1 --ignore-eos --context 12
 [ "$(tr -d '\n' <"$T/out" | sed 's/.*"tokens": *\[\([^]]*\).*/\1/' | awk -F, '{ print NF }')" = 11 ] || { cat "$T/out"; fail "1 + 11 tokens fill a context of 12"; }
 count
 if ! sanitized; then # which hold more memory than is allowed here
-    # --memory bounds what is held beside the files, and smaller batches compute the same.
+    # --memory bounds what is held besides the mapped files; smaller batches compute the same.
     gen -n 30 --memory 6M
     same "$T/text" "$T/greedy" "text depends on --memory"
     head -c 2600 "$T/short.txt" >"$T/long.txt"
@@ -229,7 +230,7 @@ refused 18 "model.norm.weight" "$T/norm" --tokens 1,2,3
 refused 18 "model.norm.weight" "$T/norm" --tokens 1,2,3 --json
 grep -q '"error"' "$T/out" || fail "no error object"
 
-# ---- what goes with what -----------------------------------------------------
+# ---- options that go together, and options of which the last wins -----------------------------
 printf 'Hello\nBye\n' >"$T/in.txt"
 printf 'Once upon' >"$T/once"
 says() { ok "$R" -q $M/bf16 -n 6 "$@"; cat "$T/out"; }
@@ -269,7 +270,7 @@ refused 2 "(here: --context)" $M/bf16 -p a --ctx-size 8
 refused 2 "did you mean '--temperature'" $M/bf16 -p a --temp 1
 refused 2 "unknown option '--xyz' (see moe-run --help)" $M/bf16 -p a --xyz
 
-# ---- turns that say nothing --------------------------------------------------
+# ---- empty turns --------------------------------------------------
 for t in "" "  "; do refused 2 "a turn of --chat is empty" $M/bf16 --chat -p "$t"; done
 refused 2 "a turn of --chat is empty" $M/bf16 --chat # standard input has nothing
 line() { printf '{"prompt": "a"}\n%s\n' "$1" >"$T/l.jsonl"; refused 13 "line 2: $2" $M/bf16 --prompts "$T/l.jsonl" -n 2; }

@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Scoring a layer at a time: the same numbers wherever the hidden states are, models larger than the memory, and what others quantized.
+# Tests scoring, a layer at a time: the same numbers wherever the hidden states are kept, models larger than
+# the memory, and models that others quantized.
 . tests/common.sh
 need_tool moe-run moe-quantize moe-convert
 need_helper genmodel genrss
 M=tests/data/tiny-k2
 R=$BIN/moe-run
-# What a score says, less time and memory.
+# What a score prints, without time and memory.
 numbers() { sed 's/, "seconds".*//' "$T/out"; }
 same() { numbers >"$T/other"; cmp -s "$T/numbers" "$T/other" || { cat "$T/numbers" "$T/other"; fail "$1"; }; count; }
 
@@ -15,7 +16,7 @@ sanitized && bytes=3600 # each run takes ten times as long there
 head -c $bytes $M/valid.txt >"$T/short.txt"
 ok "$BIN/moe-quantize" -q $M/bf16 -o "$T/q.moe" --method max
 
-# ---- where the states are, batches, threads ---------------------------------
+# ---- where the states are kept, batches, threads ---------------------------------
 ok "$R" -q --json "$T/q.moe" --score "$T/short.txt" --window 64 --reference $M/bf16
 numbers >"$T/numbers"
 for key in nll perplexity kl kl_p50 kl_p99 kl_max top1_agreement perplexity_reference perplexity_ratio; do
@@ -29,7 +30,8 @@ for more; do
     ok "$R" -q --json "$T/q.moe" --score "$T/short.txt" --window 64 --reference $M/bf16 $more
     same "the score depends on $more"
 done
-# States that memory does not hold: refused before work, or in scratch, where nothing is left.
+# Hidden states that memory does not hold: refused before the work, or kept in scratch, where nothing is left
+# afterwards.
 if ! sanitized; then
     refused 10 "--scratch" -q "$T/q.moe" --score "$T/short.txt" --window 64 --reference $M/bf16 --context 64 --threads 2 --memory 7M
     ok "$R" -q --json "$T/q.moe" --score "$T/short.txt" --window 64 --reference $M/bf16 --context 64 --threads 2 --memory 7M --scratch "$T/scratch"
@@ -40,7 +42,7 @@ if ! sanitized; then
 fi
 refused 2 "--scratch goes with" $M/bf16 --prompt x --scratch "$T/scratch"
 refused 2 "--window 0: want 1 to" $M/bf16 --score "$T/short.txt" --window 0
-# A window of several batches.
+# A window that takes several batches.
 ok "$R" -q --json $M/bf16 --score "$T/short.txt" --window 1000
 ok "$R" -q --json $M/bf16 --score "$T/short.txt" --window 1000
 numbers >"$T/numbers"
@@ -49,7 +51,7 @@ if ! sanitized; then
     same "a window in pieces gives another score"
 fi
 
-# ---- what others quantized --------------------------------------------------
+# ---- models that others quantized --------------------------------------------------
 ok "$R" -q --json "$T/q.moe" --score "$T/short.txt" --window 64 --reference $M/bf16
 numbers >"$T/numbers"
 for flavor in modelopt compressed-tensors; do
@@ -76,7 +78,7 @@ ok "$GEN/genmodel" -o "$T/big" --format bf16 --layers 11 --experts 32 --top-k 4 
 ok "$BIN/moe-quantize" -q "$T/big" -o "$T/small.moe" --method max
 bytes=$(du -sbL "$T/big" "$T/small.moe" | awk '{ s += $1 } END { print int(s / 1048576) }')
 [ "$bytes" -ge 330 ] || fail "the models have $bytes MiB, which shows little"
-# 64 MiB, and no more than a layer of mapped weights (25 MiB).
+# 64 MiB, and no more than one layer of mapped weights (25 MiB).
 measure 89 600 "$R" "$T/small.moe" --score "$T/short.txt" --window 256 --reference "$T/big" --memory 64M --threads 2 --json
 numbers >"$T/numbers"
 [ "$(json peak_anonymous "$T/out")" -le 67108864 ] || fail "peak_anonymous"

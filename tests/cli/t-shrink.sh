@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# A file that is cut to one page while a tool works on it (fault-preload.c, "truncate"): one sentence that names it, no result, nothing
-# half-written; or, where it was no longer needed, the result as it should be.  Exit 15, since the source changed; 11 (mapped) or 13 (read)
-# where the change itself is not seen.
+# Tests files that are cut to one page while a tool works on them (fault-preload.c, "truncate"): the tool
+# prints one sentence that names the file, gives no result and leaves nothing half-written; or, where it no
+# longer needed the file, the result is as it should be.  It exits with 15, since the source changed, or with
+# 11 (mapped) or 13 (read) where the change itself is not seen.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-run
 need_faults
@@ -10,7 +11,7 @@ F=tests/data/tiny-k2 cut=0 whole=0
 ok "$BIN/moe-convert" -q $F/bf16 -o "$T/ref.moe"
 ok "$BIN/moe-quantize" -q $F/bf16 --method max -o "$T/refq.moe"
 
-# faulty PLAN FILE COMMAND...: cut FILE at PLAN's moment; the exit code in $r
+# faulty PLAN FILE COMMAND...: cuts FILE at PLAN's moment; the exit code is in $r
 faulty()
 {
     planned=$1 victim=$2 r=0
@@ -30,7 +31,8 @@ sentence() # FILE WHAT: said once, and names the file
 }
 
 # ---- mapped: moe-run ----
-# (the cut file has this time afterwards, too: a cut within one tick of the file system's clock shows in the size alone)
+# fresh MODEL: makes $T/m, whose files have an old time.  fault-preload.c gives a cut file that time again, as
+# within one tick of the file system's clock a cut shows in the size alone.
 fresh() { rm -rf "$T/m" "$T/trace"; mkdir "$T/m"; cp -r "$1/." "$T/m"; find "$T/m" -type f -exec touch -d @1000000000 {} +; }
 run="$BIN/moe-run $T/m -q -t 2 --tokens 1,2,3,4 -n 4 --ignore-eos"
 for from in $F/bf16 "$T/ref.moe" "$T/refq.moe"; do

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# SIGINT and SIGTERM (a shell's ^C, a scheduler's end) at eight moments of each tool's work: it stops at the next item with 130 or 143, one
-# sentence, the same in JSON, nothing under the final name, nothing beside it but what --resume takes up; or it was done already.
+# Tests SIGINT and SIGTERM (Ctrl-C, the end that a scheduler sends) at eight moments of each tool's work.
+# The tool stops at the next item with exit code 130 or 143 and one sentence, the same in JSON, and leaves
+# nothing under the final name and nothing beside it but what --resume continues; or it had finished already.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-run moe-plan
 need_helper genrouting
@@ -11,7 +12,7 @@ ok "$BIN/moe-convert" -q $F -o "$T/c.moe"
 ok "$BIN/moe-quantize" -q $F --method max -o "$T/q.moe"
 head -c 3000 CONTRIBUTING.md >"$T/text"
 
-# What the sentence promises is what is there: finished files, work on them, or nothing.
+# What the sentence says has to be there: finished files, work on them, or nothing.
 said_what_is_kept()
 {
     units=$(ls "$T"/w/out.partial/*.json 2>/dev/null | grep -c '/\(dense\|layer-[0-9]*\)[.]json$') expect="nothing was finished yet"
@@ -23,7 +24,7 @@ said_what_is_kept()
 eighths="1 2 3 4 5 6 7 8"
 sanitized && eighths="2 7" # each run takes ten times as long there
 
-# try KIND OUTPUT COMMAND...: OUTPUT is what it writes, - when nothing
+# try KIND OUTPUT COMMAND...: OUTPUT is what the command writes, - when nothing
 try()
 {
     kind=$1 output=$2
@@ -69,7 +70,7 @@ try pread - "$BIN/moe-inspect" -q "$T/c.moe" --diff $F -t 2
 try alloc - "$BIN/moe-run" -q $F --tokens 1,2,3 -n 8 --ignore-eos -t 2
 try pwrite "$T/w/out" "$BIN/moe-run" -q $F --tokens 1,2,3 -n 0 -t 2 --trace "$T/w/out"
 try alloc - "$BIN/moe-run" -q $F --score "$T/text" --window 64 -t 2
-# Plans: statistics in windows, a fresh plan, one from an old plan, a check, an engine's file, a part.
+# moe-plan: statistics in windows, a fresh plan, one from an old plan, a check, an engine's file, a part.
 layers=$(sed -n 's/.*"num_hidden_layers": *\([0-9]*\).*/\1/p' $F/config.json)
 experts=$(sed -n 's/.*"n_routed_experts": *\([0-9]*\).*/\1/p' $F/config.json)
 top=$(sed -n 's/.*"num_experts_per_tok": *\([0-9]*\).*/\1/p' $F/config.json)
@@ -85,7 +86,8 @@ try alloc - "$BIN/moe-plan" -q verify "$T/plan" --stats "$T/stats1"
 try alloc "$T/w/out" "$BIN/moe-plan" -q plot "$T/plan" -o "$T/w/out"
 try alloc "$T/w/out" "$BIN/moe-plan" -q export "$T/plan" --to sglang -o "$T/w/out"
 try pread "$T/w/out" "$BIN/moe-plan" -q stage "$T/plan" --model "$T/c.moe" --rank 1 -o "$T/w/out"
-# K2's size on 1024 ranks takes minutes, most of it to prove what a lost rank costs: it ends where it is, in every phase.
+# A plan of K2's size on 1024 ranks takes minutes, most of them to prove what a lost rank costs: it can be
+# stopped in every phase.
 mkdir "$T/k2"
 sed 's/"num_hidden_layers": *[0-9]*/"num_hidden_layers": 61/; s/"n_routed_experts": *[0-9]*/"n_routed_experts": 384/
      s/"num_experts_per_tok": *[0-9]*/"num_experts_per_tok": 8/; s/"first_k_dense_replace": *[0-9]*/"first_k_dense_replace": 1/' \
@@ -110,8 +112,8 @@ if command -v python3 >/dev/null; then
     ok python3 tests/shim/progress.py timeout -s TERM 6 "$BIN/moe-plan" "$T/k2" --stats "$T/k2.json" --ranks 256 --slots 512
     grep -q '"label": "\(planning\|proving\) layers"' "$T/out" || { cat "$T/out"; fail "no progress on a terminal"; }
 fi
-# A calibration's sensitivity pass goes on where it was, in memory or with states in files, and ends with the same bytes; from a file that was
-# damaged it does not.
+# A calibration's sensitivity pass continues where it was, with its states in memory or in files, and ends
+# with the same bytes; it does not continue from a damaged file.
 calibrate() { exec "$BIN/moe-quantize" -q --json $F --calib "$T/text" --calib-tokens 512 --sequence-length 64 -t 1 -o "$T/w/out" "$@"; }
 flops() { sed -n 's/.*"flops": \([0-9.e+]*\), "cold_experts.*/\1/p' "$T/out"; }
 rm -rf "$T/w"; mkdir "$T/w"

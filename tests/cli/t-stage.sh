@@ -1,13 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Staged parts: every stored type staged for ranks, moved away, verified, and run by processes that have nothing else, to the text of the whole;
-# refused by everything that would need an expert that is not there, and whatever they claim of themselves.
+# Tests staged parts: every stored type is staged for ranks, moved away, verified, and run by processes that
+# have nothing else, with the text of the whole model.  Everything that would need an expert which is not
+# there refuses them, whatever they claim of themselves.
 . tests/cli/ep.sh
 need_tool moe-convert moe-quantize moe-inspect
 need_helper genmodel
 P=$BIN/moe-plan
 
-# denied CODE TEXT TOOL ARGUMENTS...: that exit code, one line with TEXT as it is, nothing that names a partial directory.
+# denied CODE TEXT TOOL ARGUMENTS...: the tool exits with that code and prints one line with TEXT, literally;
+# nothing names a partial directory.
 denied()
 {
     want=$1 text=$2 tool=$3
@@ -20,7 +22,8 @@ denied()
     count
 }
 ask="--prompt And_it_came_to_pass -n 8 --ignore-eos"
-# run PART0 PART1 ARGUMENTS...: a process for each rank, with that model; the text of rank 0 is in $T/out, exit codes in $r.
+# run PART0 PART1 ARGUMENTS...: runs one process for each rank, with its model; the text of rank 0 is in
+# $T/out, the exit codes in $r.
 run()
 {
     part0=$1 part1=$2 at=127.0.0.1:$(free_port)
@@ -34,7 +37,7 @@ run()
 ucx=yes
 sanitized && ucx= || "$R" -q $M --prompt x -n 1 --ranks 2 --comm ucx >/dev/null 2>"$T/err" || ucx=
 [ "$ucx" ] || echo "no UCX here: parts are made, checked and refused, but not run"
-# disk FILE: the bytes that it takes on disk.
+# disk FILE: prints the bytes that the file takes on disk.
 disk() { echo $(($(stat -c %b "$1") * $(stat -c %B "$1"))); }
 
 # ---- every stored type -----------------------------------------------------------
@@ -83,7 +86,7 @@ for kind in bf16 f32 fp8 int4 nvfp4 nvfp4-ct quantized mixed; do
     fi
 done
 
-# ---- holes take no disk; one host with several ranks ------------------------------
+# ---- holes take no disk; one host for several ranks ------------------------------
 D=$T/away-bf16
 ok "$P" -q "$D/w.moe" --ranks 4 --slots 8 -f -o "$T/four.json"
 ok "$P" -q stage "$T/four.json" --rank 1 -o "$T/one-of-four.moe"
@@ -93,7 +96,7 @@ few=$(disk "$T/one-of-four.moe/layer-001.moe")
 [ "$(stat -c %s "$T/one-of-four.moe/layer-001.moe")" = "$(stat -c %s "$D/w.moe/layer-001.moe")" ] || fail "a staged file is shorter"
 ok "$P" -q stage "$T/four.json" --rank 0-2 -o "$T/host.moe"
 ok "$P" -q stage "$T/four.json" --rank 2 -o "$T/host.moe" --check
-# A part takes the place of a part alone; the model is looked for beside the plan, too.
+# A part may replace only a part; the model is also looked for beside the plan.
 cp -R "$D/w.moe" "$T/other.moe"
 denied 4 "'$T/other.moe': is a whole container" moe-plan stage "$T/four.json" --rank 1 -o "$T/other.moe" -f
 cmp -s "$D/w.moe/manifest.json" "$T/other.moe/manifest.json" || fail "a part replaced a whole container"
@@ -122,7 +125,7 @@ if [ "$ucx" ]; then
     count
 fi
 
-# ---- whatever needs an expert that is not there -----------------------------------
+# ---- commands that need an expert that is not there -----------------------------------
 S=$D/zero.moe gone="was not staged into it, nor were"
 denied 15 "$gone" moe-run -q "$S" $ask --ranks 1
 denied 15 "and rank 1 needs it" moe-run -q "$S" $ask --ranks 2 --plan "$T/plan.json"
@@ -143,7 +146,8 @@ denied 15 "a staged part" moe-convert -q "$T/bf16" -o "$S" --resume
 [ -e "$T/x" ] || [ -e "$T/x.moe" ] || [ -e "$T/x.moe.partial" ] || [ -e "$T/x.gguf" ] || [ -e "$T/x.json" ] && fail "something is left behind"
 if [ "$ucx" ]; then
     denied 15 "and rank 1 needs it" moe-run -q "$S" $ask --ranks 2 --plan "$T/plan.json" --comm ucx
-    # A plan to move to that needs others: the old one the other way round, and one with more copies.
+    # Plans to move to that need other experts: the old one with its ranks reversed, and one with more
+    # copies.
     python3 -c 'import json, sys
 p = json.load(open(sys.argv[1]))
 for l in p["layers"]: l["ranks"].reverse()
@@ -161,13 +165,13 @@ json.dump({k: p[k] for k in ("version", "layers")}, open(sys.argv[2], "w"))' "$T
     count
 fi
 
-# ---- a damaged container is named, not what was being built --------------------------
+# ---- the message names the damaged container, not the part that was being built --------------------------
 cp -R "$D/w.moe" "$T/bad.moe"
 printf 'x' | dd of="$T/bad.moe/layer-002.moe" bs=1 seek=$(($(stat -c %s "$T/bad.moe/layer-002.moe") - 70000)) conv=notrunc 2>/dev/null
 denied 13 "'$T/bad.moe/layer-002.moe': tensor 'model.layers.2.mlp.experts." moe-plan stage "$T/plan.json" --model "$T/bad.moe" --rank 0-1 -o "$T/x.moe"
 [ ! -e "$T/x.moe" ] && [ ! -e "$T/x.moe.partial" ] || fail "something is left behind"
 
-# ---- small files are held against their digests, too ------------------------------------
+# ---- small files are compared with their digests, too ------------------------------------
 cp -R "$D/w.moe" "$T/bad-small.moe"
 flip() { printf '%s' "$(head -c 1 "$1" | tr '{' '[')" | dd of="$1" bs=1 conv=notrunc 2>/dev/null; }
 flip "$T/bad-small.moe/hf/config.json"
@@ -179,7 +183,7 @@ flip "$T/x.moe/hf/config.json"
 denied 13 "'$T/x.moe/hf/config.json': does not match its checksum (stage it again)" moe-plan stage "$T/plan.json" --rank 0 -o "$T/x.moe" --check
 rm -rf "$T/x.moe" "$T/bad-small.moe"
 
-# ---- a whole container with experts of zeros, copied with holes, is whole --------------------
+# ---- a whole container whose experts are zeros, copied with holes, is still whole --------------------
 ok "$GEN/genmodel" -o "$T/zeros" --format bf16 $small
 python3 - "$T/zeros" <<'Z'
 import glob, json, struct, sys
@@ -210,7 +214,7 @@ cp "$T/plan.json" "$T/old.moe/plan-staged.json"
 denied 15 "expert 4 of layer 2 is not in it: an older version staged it" moe-run -q "$T/old.moe" $ask
 denied 15 "expert 4 of layer 2 is not in it: an older version staged it" moe-quantize -q "$T/old.moe" -o "$T/x.moe"
 
-# ---- the golden part, written once and kept ---------------------------------------------
+# ---- the golden part, which was written once and is kept ---------------------------------------------
 echo '{"version": 1, "layers": [{"layer": 1, "ranks": [[0, 2], [1, 2]]}]}' >"$T/golden.json"
 ok "$P" -q stage "$T/golden.json" --model tests/data/golden-v1.moe --rank 0 -o "$T/golden.moe"
 ok diff -r tests/data/golden-staged-v1.moe "$T/golden.moe"
@@ -219,7 +223,7 @@ ok python3 tests/readers/readmoe.py check tests/data/golden-staged-v1.moe
 python3 tests/readers/readmoe.py dump tests/data/golden-staged-v1.moe model.layers.1.mlp.experts.1.down_proj.weight >"$T/out" && fail "a hole was dumped"
 grep -q "was not staged into this part" "$T/out" || fail "a hole was dumped"
 
-# ---- what a part says of itself, by somebody who can redo its checksums ----------------
+# ---- false claims of a part, made by somebody who can compute its checksums anew ----------------------
 cat >"$T/forge.py" <<'F'
 import json, shutil, struct, sys
 sys.path.insert(0, "tests/readers")

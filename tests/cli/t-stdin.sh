@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# "-" is standard input wherever text is read, plain or gzipped, whole or in drips; a sentence refuses it elsewhere,
-# and two that say it; nothing is ever called "-".  What --prompts prints can be told apart; blank lines; pieces.
+# Tests that "-" is standard input wherever text is read, plain or gzipped, whole or a few bytes at a time;
+# that a sentence refuses it elsewhere, and where it stands twice; and that no output is called "-".  Tests
+# that the texts of several --prompts can be told apart; blank lines; pieces.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-plan moe-run
 need_python
@@ -10,8 +11,8 @@ printf 'And it came to pass\nIn the beginning\n' >"$T/two"
 gzip -c "$T/two" >"$T/two.gz"
 head -c 3000 tests/data/tiny-k2/valid.txt >"$T/text"
 gzip -c "$T/text" >"$T/text.gz"
-# alike FILE COMMAND...: the command with FILE behind it, and with "-" and that file as standard input (plain,
-# gzipped, and some bytes at a time): the same output.
+# alike FILE COMMAND...: the command gives the same output with FILE as its last argument, and with "-" and
+# the file as standard input (plain, gzipped, and some bytes at a time).
 drip() { python3 -c 'import os, sys, time
 data = open(sys.argv[1], "rb").read()
 for i in range(0, len(data), 701):
@@ -41,9 +42,9 @@ alike "$T/text" "$RUN" --json $F --window 64 --score
 alike "$T/text" "$INSPECT" --json $F --tokenize
 alike "$T/text" "$INSPECT" $F --tokenize
 
-# ---- what cannot be: one sentence ----
+# ---- impossible uses: one sentence ----
 head -c 60 "$T/two.gz" | head -c 30 >"$T/cut.gz"
-# from FILE EXPECTED TEXT COMMAND...: with the file as standard input
+# from FILE EXPECTED TEXT COMMAND...: runs the command with the file as standard input
 from()
 {
     file=$1 want=$2 text=$3
@@ -79,7 +80,7 @@ done
 "$RUN" -q $F --score - <&- >"$T/out" 2>"$T/err"
 [ $? = 11 ] && grep -q "'standard input': cannot read" "$T/err" || { cat "$T/err"; fail "--score - of a closed stream"; }
 [ ! -e - ] || fail "something is called -"
-# a pipe that a path names, as a shell's <(command) does, is read as standard input is: plain and gzipped
+# a pipe that a path names, as a shell's <(command) does, is read like standard input: plain and gzipped
 piped() # FILE COMMAND...: with the pipe's path behind
 {
     file=$1
@@ -98,7 +99,7 @@ for f in "$T/two" "$T/two.gz"; do
 done
 piped "$T/text" "$RUN" -q $F --window 64 --score
 piped "$T/text" "$BIN/moe-quantize" -q -f $F -o "$T/piped.moe" --method weighted --sequence-length 64 --calib
-# a signal ends the wait for text, at once and whole
+# a signal ends the wait for text at once
 mkfifo "$T/pipe" || fail mkfifo
 for line in "$RUN -q $F --prompts -" "$INSPECT $F --tokenize -"; do
     $line <"$T/pipe" >"$T/out" 2>"$T/err" &
@@ -114,7 +115,7 @@ for line in "$RUN -q $F --prompts -" "$INSPECT $F --tokenize -"; do
     count
 done
 
-# ---- --prompts: which text is whose ----
+# ---- --prompts: which text belongs to which prompt ----
 "$RUN" -q $F -n 5 --prompts "$T/two" >"$T/out" 2>"$T/err" || fail "--prompts"
 "$RUN" -q --json $F -n 5 --prompts "$T/two" >"$T/json" 2>"$T/err" || fail "--prompts --json"
 python3 - "$T/out" "$T/json" <<'P' || fail "headings of --prompts, or index and line in JSON"

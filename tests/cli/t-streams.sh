@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What a tool does with its streams and with signals: output that cannot be written is a failure, --quiet is silent, no escape
-# codes off a terminal, a signal ends with a sentence, 130 or 143, and work that --resume takes up.
+# Tests a tool's streams and signals: output that cannot be written is a failure, --quiet prints nothing, no
+# escape codes are written off a terminal; a signal ends the tool with a sentence and exit code 130 or 143,
+# and leaves work that --resume continues.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-run
 need_helper genmodel
@@ -36,7 +37,7 @@ for tool in moe-inspect moe-convert moe-quantize moe-run; do
     [ "$(wc -l <"$T/out")" = 1 ] || fail "$tool --json printed more than a line on standard output"
     count
 
-    # A closed stream is a failure of its own, and its number goes to no file that is opened later.
+    # A closed stream is a failure of its own, and no file that is opened later gets its descriptor.
     for out in --json --help --version; do
         $line -q $out >&- 2>"$T/err"; r=$?
         [ $r = 11 ] || fail "$tool $out >&- gives $r"
@@ -50,7 +51,7 @@ for tool in moe-inspect moe-convert moe-quantize moe-run; do
     ok sh -c "$line -q --json 2>&- <&-"
     count
 done
-# Whoever closed standard output and error still gets a container with nothing but its own bytes.
+# With standard output and standard error closed, a container still has nothing but its own bytes.
 ok "$BIN/moe-convert" -q "$T/m" -o "$T/ref.moe"
 rm -rf "$T/x.moe"
 "$BIN/moe-convert" "$T/m" -o "$T/x.moe" <&- >&- 2>&-
@@ -58,7 +59,7 @@ rm -rf "$T/x.moe"
 ok diff -r "$T/ref.moe" "$T/x.moe"
 count
 
-# Text that is printed as it comes says why it did not arrive, too.
+# Where text is printed as it comes, a failed write is reported with its reason, too.
 head -n 40 tests/data/tiny-k2/valid.txt >"$T/lines"
 for how in "--prompt And -n 4" "--prompts $T/lines -n 1"; do
     [ -e /dev/full ] || continue
@@ -67,7 +68,8 @@ for how in "--prompt And -n 4" "--prompts $T/lines -n 1"; do
     says 'No space left on device' "moe-run $how >/dev/full"
     count
 done
-# Half a pipe: generated text that nobody reads ends the run with an exit code, not with a signal, and without a word.
+# A closed pipe: generated text that nobody reads ends the run with an exit code, without a signal and
+# without a message.
 { "$BIN/moe-run" -q $M --prompt And -n 200 2>"$T/err"; echo $? >"$T/code"; } | :
 [ "$(cat "$T/code")" != 0 ] || fail "moe-run into a closed pipe succeeds"
 [ "$(cat "$T/code")" -lt 128 ] || fail "moe-run into a closed pipe dies of a signal"
@@ -104,7 +106,7 @@ for tool in convert quantize; do
     mv "$T/y.moe" "$T/$tool.moe"
     for sig in "INT 130 interrupted" "TERM 143 terminated"; do
         interrupt $sig $line || continue
-        # A busy machine may not have let it finish anything before the signal came: then it says so.
+        # On a busy machine the tool may not have finished anything before the signal came: then it says so.
         if [ -e "$T/y.moe.partial" ]; then grep -q -- --resume "$T/err"; else grep -q "nothing was finished yet" "$T/err"; fi ||
             { cat "$T/err"; fail "moe-$tool does not say how to go on"; }
         ok $line --resume

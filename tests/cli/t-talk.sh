@@ -1,13 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# moe-run --chat on a terminal (talk.py): turns of one line and several, commands, what is not sent; /save and who
-# reads it; control-C in an answer, before it began, at the prompt; control-D; the context's end; ranks.
+# Tests moe-run --chat on a terminal (talk.py): turns of one line and of several, commands, what is not sent;
+# /save and who reads its file; Ctrl-C in an answer, before it began, and at the prompt; Ctrl-D; the end of
+# the context; ranks.
 . tests/common.sh
 need_tool moe-run moe-quantize
 need_helper genmodel
 need_python
 F=tests/data/tiny-k2/bf16 RUN=$BIN/moe-run
-# talk EXPECTED ARGUMENT...: the script on standard input typed to moe-run --chat with these.
+# talk EXPECTED ARGUMENT...: types the script on standard input to moe-run --chat with these arguments.
 talk()
 {
     want=$1
@@ -18,7 +19,7 @@ talk()
     [ $got = "$want" ] || { cat "$T/out" "$T/err"; fail "exit $got, not $want: a conversation with $*"; }
     count
 }
-# reads N: the Nth answer in T/talk.jsonl is the one that --prompts gives to what came before it.
+# reads N: the Nth answer in T/talk.jsonl is the one that --prompts gives for the turns before it.
 reads()
 {
     python3 - "$T" "$1" <<'P' || fail "the conversation has no turn $1"
@@ -91,7 +92,7 @@ ok "$RUN" -q --json $F --prompts "$T/talk.jsonl" -n 2
 ok "$BIN/moe-quantize" -q $F -o "$T/calibrated.moe" --calib "$T/talk.jsonl" --calib-tokens 64 --method weighted
 count
 
-# ---- /clear, /system, and files that are there ----
+# ---- /clear, /system, and files that exist already ----
 echo 'years of work' >"$T/mine"
 mkdir "$T/dir" || fail mkdir
 talk 0 $F -n 12 <<E
@@ -149,7 +150,7 @@ E
     cat "$T/talk.jsonl"; fail "/system and /save"; }
 reads 0
 
-# ---- the context's end, text that is none, a backslash before the end ----
+# ---- the end of the context, input that is not text, a backslash before the end ----
 talk 0 $F -n 12 --context 40 --system '' <<'E'
 < > 
 > Who made the heaven and the earth, and the sea, and all that is in them, and rested on the seventh day, and blessed it, and said that it was good?
@@ -178,7 +179,7 @@ talk 0 $F --context 60 --ignore-eos <<'E'
 = ^D
 < the text that was begun has no end, and is not sent
 E
-# a NUL that a model generates ends no remembered turn
+# a NUL that a model generates does not cut a remembered turn short
 talk 0 $F --temperature 1000 --seed 20 --ignore-eos -n 250 <<E
 < > 
 > Hello

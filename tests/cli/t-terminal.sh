@@ -1,13 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What files and models hold never drives a terminal: control characters of both sets, DEL, direction controls and line
-# separators are escaped in every listing, message and JSON text, and in generated text on a terminal; a pipe gets the bytes.
+# Tests that nothing in files and models controls a terminal: control characters of both sets, DEL, direction
+# controls and line separators are escaped in every listing, message and JSON text, and in generated text on
+# a terminal; a pipe gets the bytes.
 . tests/common.sh
 need_tool moe-inspect moe-convert moe-quantize moe-plan moe-run
 need_python
 F=tests/data/tiny-k2/bf16
 
-# calm FILE: no character in it that a terminal acts on, but for line ends; it is valid UTF-8
+# calm FILE: the file is valid UTF-8 and has no character on which a terminal acts, but ends of lines
 calm()
 {
     python3 - "$1" <<'P' || fail "$2: what a terminal acts on is in the output"
@@ -48,7 +49,7 @@ calm "$T/out" "moe-inspect --json"
 LC_ALL=C grep -q '\\u009b31m\\u202eX\\u2066\\u007f\\u2028' "$T/out" || fail "JSON is not escaped"
 [ "$(look "$T/out" "any(t['file'] == 'a' + '$evil' + '.safetensors' for t in v['tensor_list'])")" = True ] || fail "JSON decodes to another name"
 
-# In messages: each tool names a file that is not there any more.
+# Messages: each tool names a file that no longer exists.
 rm "$T/m"/a*.safetensors
 for line in "moe-inspect" "moe-convert -o $T/x" "moe-quantize -o $T/x" "moe-run --tokens 1 -n 1" "moe-plan --ranks 2"; do
     "$BIN/"$line -q "$T/m" >"$T/out" 2>"$T/err" && fail "$line: a file is missing"
@@ -58,7 +59,7 @@ for line in "moe-inspect" "moe-convert -o $T/x" "moe-quantize -o $T/x" "moe-run 
     calm "$T/out" "$line --json"
     [ "$(look "$T/out" "'a' + '$evil' in (v['error']['file'] or '')")" = True ] || { cat "$T/out"; fail "$line: 'file' of the error"; }
 done
-# An operand is somebody's text, too.
+# Operands are untrusted text, too.
 bytes=$(printf 'no\233such\342\200\256\033[2J\nmodel')
 for line in "moe-inspect" "moe-convert -o $T/x" "moe-quantize -o $T/x" "moe-run --tokens 1" "moe-plan --ranks 2" "moe-plan verify" "moe-plan export --to sglang" "moe-plan plot"; do
     "$BIN/"$line "$bytes" >"$T/out" 2>"$T/err" && fail "$line: no such model"
@@ -66,7 +67,7 @@ for line in "moe-inspect" "moe-convert -o $T/x" "moe-quantize -o $T/x" "moe-run 
     shows 'no\x9bsuch\u202e\x1b[2J\nmodel' "$T/err" "$line"
 done
 
-# ---- tokens: the ones that the model says next become hostile ----
+# ---- the tokens that the model produces next get hostile names ----
 cp -r $F "$T/t"
 ok "$BIN/moe-run" -q --json $F --tokens 885,376 -n 12 --ignore-eos
 look "$T/out" "v['tokens']" >"$T/ids"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The number of threads changes no byte of a container.
+# Tests that the number of threads changes no byte of a container.
 . tests/common.sh
 need_tool moe-convert moe-quantize
 need_helper genmodel

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The tokenizer against the real tiktoken, where python3 has it (PYTHON names another interpreter).
+# Compares the tokenizer with the real tiktoken, where python3 has it (PYTHON names another interpreter).
 PYTHON=${PYTHON:-python3}
 GEN=$2
 [ -x "$GEN/gen-tokens" ] || { echo "FAIL: no gen-tokens (make test-programs)"; exit 1; }

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# docs/design/tour.md names every source file, and no file that is not there; every source file says its licence.
+# Tests that docs/design/tour.md names every source file, and no file that does not exist; and that every
+# source file states its licence.
 set -u
 fail() { echo "FAIL: $*"; exit 1; }
 want=$(find include base formats kernels model convert quantize runtime -name '*.[ch]' -o -name '*.def' | while read -r f; do

@@ -1,8 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Stored types beside the common ones: half precision, FP8 with BF16 and E8M0 scales, compressed-tensors' FP8_BLOCK, INT4 in groups of 64, 128 and
-# whole rows, with F16 scales, and in every linear layer.  Each through every tool: values against an independent decoder (refdecode.py) and the second reader of
-# containers (readmoe.py), back byte for byte, the same bytes quantized from checkpoint and container.
+# Tests the less common stored types: half precision, FP8 with BF16 and E8M0 scales, compressed-tensors'
+# FP8_BLOCK, INT4 in groups of 64, 128 and whole rows, with F16 scales, and in every linear layer.  Each goes
+# through every tool: its values are compared with an independent decoder (refdecode.py) and the second
+# reader of containers (readmoe.py), it comes back byte for byte, and checkpoint and container quantize to
+# the same bytes.
 . tests/common.sh
 need_tool moe-convert moe-quantize moe-inspect moe-run
 need_helper genmodel
@@ -29,7 +31,7 @@ through() # KIND TYPE FROM
     ok diff -r "$T/$1" "$T/$1.hf"
     ok "$BIN/moe-inspect" -q --diff "$T/$1" "$T/$1.moe" --json
     holds "j['same'] is True and j['values_same'] is True"
-    # what is computed from it is what is computed from the values that the decoder finds, written as F32
+    # the results are those computed from the values that the decoder finds, written as F32
     ok python3 tests/readers/refdecode.py "$T/$1" "$T/$1.f32"
     for m in $1 $1.moe $1.f32; do ok "$BIN/moe-run" -q "$T/$m" --tokens 1,2,3,500,77,9,260,33 -n 0 --trace "$T/$m.trace"; done
     ok cmp "$T/$1.trace" "$T/$1.f32.trace"
@@ -37,7 +39,7 @@ through() # KIND TYPE FROM
     MOE_CPU=ref ok "$BIN/moe-run" -q "$T/$1" --tokens 1,2,3,500,77,9,260,33 -n 2 --temperature 0
     ok "$BIN/moe-run" -q "$T/$1.moe" --score "$T/text" --window 128 --reference "$T/$1.f32" --json
     holds "abs(j['kl']) < 1e-6"
-    # NVFP4: the same from either, and from the F32 values
+    # NVFP4: the same from checkpoint, container and the F32 values
     for m in $1 $1.moe $1.f32; do ok "$BIN/moe-quantize" -q --method search "$T/$m" -o "$T/$m.q.moe"; done
     ok cmp "$T/$1.q.moe/layer-001.moe" "$T/$1.moe.q.moe/layer-001.moe"
     ok cmp "$T/$1.q.moe/layer-001.moe" "$T/$1.f32.q.moe/layer-001.moe"
