@@ -151,6 +151,14 @@ code 14 "nothing is left to calibrate: .* NVFP4 already" "$BIN/moe-quantize" --c
 code 14 "nothing is left to calibrate" "$BIN/moe-quantize" --calib $F/calib.txt --tensor-type '.*=source' $F/bf16 --dry-run
 [ ! -e "$T/x.moe" ] && [ ! -e "$T/x.moe.partial" ] || fail "something is left behind"
 
+# --- dense layers that stand between layers with experts alone, and are wider than these: buffers hold them ---
+ok "$GEN/genmodel" -o "$T/between" --format bf16 --layers 4 --dense 0 --freq 2 --experts 4 --hidden 64 --inter 32 --dense-inter 512 --vocab 1024 --tokenizer $F/bf16 --seed 8
+for q in experts all-linear; do
+    rm -rf "$T/between.moe"
+    ok "$BIN/moe-quantize" -q --calib $F/calib.txt --sequence-length 64 --calib-tokens 256 $quick --quantize $q "$T/between" -o "$T/between.moe"
+    ok "$BIN/moe-inspect" -q --verify "$T/between.moe"
+done
+
 if sanitized || [ -n "${MOE_COMPILER:-}" ]; then
     echo "t-calibrate: the same bytes; quality is not measured under sanitizers, nor again with another compiler"
     exit 0
