@@ -1,32 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/api.h - what the functions of include/moe/ share: structs that grow, an err that may be NULL, the pool
- * of a call. */
+/* base/api.h - helpers that all public functions (include/moe/) use: structs whose size may grow with the
+ * version, an err that may be NULL, and a thread pool for one call. */
 #ifndef MOE_BASE_API_H
 #define MOE_BASE_API_H
 
 #include "base/err.h"
 #include "base/pool.h"
 
-/* A copy of a caller's struct of options, which begins with its size.  `to` of to_bytes is the struct as this
- * version of the library has it: what the caller's version lacks is zero, and NULL is all zeros.  MOE_USAGE
- * for a size that no version had, MOE_UNSUPPORTED where the caller's version has a member that this one lacks
- * and that is not zero.  name: of the struct, for the message. */
+/* Copies a caller's struct of options, whose first member is its size.  `to` (to_bytes bytes) is the struct
+ * as this version of the library declares it; members that the caller's older version lacks become zero, and
+ * with `from` NULL all of them are zero.  MOE_USAGE for a size that no version had; MOE_UNSUPPORTED when the
+ * caller's version is newer and sets a member that this one does not have.  `name` is the name of the struct,
+ * for the message. */
 enum moe_code moe_api_options(void *to, size_t to_bytes, const void *from, const char *name,
                               struct moe_err *err);
 
-/* A caller's struct of results can be filled in: it is not NULL, and its size is one. */
+/* Checks that a caller's struct of results is not NULL and begins with a plausible size. */
 enum moe_code moe_api_result_check(const void *to, const char *name, struct moe_err *err);
-/* Fill it in from `from` of `bytes`, as far as the caller's version has room; its size stays. */
+/* Copies `bytes` bytes of `from` into that struct, as far as the caller's version has room; its size member
+ * stays as it is. */
 void moe_api_result(void *to, const void *from, size_t bytes);
 
-/* MOE_USAGE when p, which is called `name`, is NULL. */
+/* MOE_USAGE when the argument p, called `name` in the message, is NULL. */
 enum moe_code moe_api_given(const void *p, const char *name, struct moe_err *err);
 
-/* The pool of one call, the caller's to close; threads 0 is as many as there are processors.  MOE_USAGE for a
- * number that cannot be; *pool is then NULL. */
+/* Opens a thread pool for one call of a public function; the caller closes it.  threads 0 means as many as
+ * there are processors.  MOE_USAGE for a number out of range; *pool is NULL after any failure. */
 enum moe_code moe_api_pool(struct moe_pool **pool, int64_t threads, struct moe_err *err);
 
-/* At the start of a public function with a parameter err: what is written to is there. */
+/* Put at the start of a public function: where the caller gave NULL for `err`, the rest of the function
+ * writes to a local struct instead. */
 #define MOE_API_ERR(err)                  \
     struct moe_err moe_api_spare;         \
     (err) = (err) ? (err) : &moe_api_spare

@@ -6,8 +6,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Zero-initialised is empty.  A NUL stands behind the n bytes of p, once something was put; free(p).  After
- * `failed`, for want of memory, nothing more is put: look once, at the end. */
+/* A zero-initialised buffer is empty.  p holds n bytes; once something was put a NUL follows them, and the
+ * owner calls free(p).  When memory runs out `failed` is set and further puts do nothing, so it is enough to
+ * look at it once, at the end. */
 struct moe_buffer { char *p; size_t n, cap; bool failed; };
 
 void moe_buffer_put(struct moe_buffer *b, const char *s, size_t n);

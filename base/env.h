@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/env.h - every environment variable the project reads: for debugging only. */
+/* base/env.h - the table of all environment variables that this project reads; they are for debugging
+ * only. */
 #ifndef MOE_BASE_ENV_H
 #define MOE_BASE_ENV_H
 
@@ -10,9 +11,9 @@
 void moe_env_help(FILE *out); /* --help-env */
 void moe_env_man(FILE *out);  /* the same as man-page items */
 
-/* The value of a variable of the table, NULL when unset or empty; a bug for a name that is not in it. */
+/* The value of a variable; NULL when it is unset or empty.  A name that is not in the table is a bug. */
 const char *moe_env(const char *name);
-/* MOE_USAGE when a variable that has a list of values has another one. */
+/* MOE_USAGE when a variable whose values are listed in the table has any other value. */
 enum moe_code moe_env_check(struct moe_err *err);
 
 #endif

@@ -20,8 +20,8 @@
 __attribute__((format(printf, 3, 4)))
 enum moe_code moe_fail(struct moe_err *err, enum moe_code code, const char *fmt, ...);
 
-/* The same about a file and, when not NULL, a tensor in it: the message becomes
- * "'file': tensor 'tensor': what".  Either may be NULL. */
+/* The same about a file and, when not NULL, a tensor in it: the message becomes "'file': tensor 'tensor':
+ * what".  `file` may be NULL, too. */
 __attribute__((format(printf, 5, 6)))
 enum moe_code moe_fail_at(struct moe_err *err, enum moe_code code, const char *file, const char *tensor,
                           const char *fmt, ...);
@@ -30,8 +30,8 @@ enum moe_code moe_fail_at(struct moe_err *err, enum moe_code code, const char *f
 __attribute__((format(printf, 2, 3)))
 enum moe_code moe_wrap(struct moe_err *err, const char *fmt, ...);
 
-/* Make `remedy` the one in brackets at the end of the message, in place of another or where there was none:
- * for a caller who knows better what is to be done.  Returns the code. */
+/* Makes `remedy` the text in brackets at the end of the message, replacing the one that is there.  For a
+ * caller who knows better what the user should do.  Returns the code. */
 enum moe_code moe_err_remedy(struct moe_err *err, const char *remedy);
 
 /* moe_fail_at with the code and text of `errno_value`: ENOSPC and EDQUOT give MOE_NOSPACE, ENOENT
@@ -45,7 +45,7 @@ enum moe_code moe_fail_errno(struct moe_err *err, int errno_value, const char *f
         if (moe_try_code != MOE_OK) return moe_try_code; \
     } while (0)
 
-/* A broken promise of our own: kept in release builds. */
+/* An assertion that stays in release builds: where it fails, the code of this project is wrong. */
 #define MOE_CHECK(cond) ((cond) ? (void)0 : moe_bug(#cond, __FILE__, __LINE__))
 _Noreturn void moe_bug(const char *cond, const char *file, int line);
 

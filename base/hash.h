@@ -7,7 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct moe_hash; /* a streaming state: XXH3-64 and XXH3-128 of the same bytes come from two of them */
+/* A streaming state for XXH3-64 or XXH3-128; to get both digests of the same bytes, use two. */
+struct moe_hash;
 struct moe_hash128 { uint64_t high, low; };
 
 uint64_t moe_hash64(const void *data, size_t bytes);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/io.h - files: whole reads and writes whatever the kernel interrupts, durable renames, locks, space.
- * Every function reports the path it was given.  No function here knows what is in a file. */
+/* base/io.h - files: reads and writes that are complete or fail, durable renames, locks, free space,
+ * mapping.  Interrupted system calls are restarted.  A failure names the path that was given.  Nothing here
+ * knows what is in a file. */
 #ifndef MOE_BASE_IO_H
 #define MOE_BASE_IO_H
 
@@ -13,66 +14,68 @@
 /* Open for reading; *size gets the size in bytes.  Refuses what is not a regular file.  O_CLOEXEC. */
 enum moe_code moe_open_read(const char *path, int *fd, uint64_t *size, struct moe_err *err);
 
-/* The same for input that is read once, from front to end: a pipe with a name, such as a shell's <(command),
- * is accepted, too.  Then *piped is true, *size is UINT64_MAX, and reading must wait with poll, as nobody may
- * have opened its other end yet. */
+/* The same for input that is read once, from front to end: a named pipe, such as a shell's <(command), is
+ * accepted too.  For a pipe *piped is true and *size is UINT64_MAX, and reading must wait with poll, because
+ * nobody may have opened the other end yet. */
 enum moe_code moe_open_input(const char *path, int *fd, uint64_t *size, bool *piped, struct moe_err *err);
 
-/* When an open file was last written to, in nanoseconds as its file system counts them, and its size now:
- * only to be compared, together, since two writes within a tick of that clock have one time. */
+/* The time of the last write to an open file, in nanoseconds of its file system's clock, and its present
+ * size.  Compare both: two writes within one tick of that clock have the same time. */
 enum moe_code moe_written_at(int fd, const char *path, int64_t *when, uint64_t *size, struct moe_err *err);
 
-/* Read exactly `bytes` bytes at `offset`; short input is MOE_CORRUPT ("N bytes short").
- * Retries EINTR and short reads. */
+/* Reads exactly `bytes` bytes at `offset`; a file that ends earlier is MOE_CORRUPT ("N bytes short").
+ * Interrupted and short reads are continued. */
 enum moe_code moe_pread(int fd, const char *path, void *buf, size_t bytes, uint64_t offset,
                         struct moe_err *err);
 /* Write exactly `bytes` bytes at `offset`; ENOSPC gives MOE_NOSPACE. */
 enum moe_code moe_pwrite(int fd, const char *path, const void *buf, size_t bytes, uint64_t offset,
                          struct moe_err *err);
 
-/* The whole file in malloc'd memory with a NUL after it (free() it), refused above `limit` bytes. */
+/* Reads a whole file into malloc'd memory with a NUL after it (free() it); a file larger than `limit` bytes
+ * is refused. */
 enum moe_code moe_read_file(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err);
 
-/* Write a file of these bytes, whole or not at all, in the place of one that is there (base/newfile.h). */
+/* Writes a file with these bytes, whole or not at all, replacing one that exists (base/newfile.h). */
 enum moe_code moe_write_file(const char *path, const void *data, size_t size, struct moe_err *err);
 
-/* open (with O_CLOEXEC; a new file may be read and written by all that the umask allows), fsync and
- * ftruncate.  They start again when a signal interrupts them, and leave errno as the calls do. */
+/* open, fsync and ftruncate, restarted when a signal interrupts them; they return and set errno as the system
+ * calls do.  moe_open sets O_CLOEXEC, and a new file gets the permissions 0666 less the umask. */
 int moe_open(const char *path, int flags);
 int moe_fsync(int fd);
 int moe_ftruncate(int fd, uint64_t bytes);
 
-/* A file in `dir` that has no name, for reading and writing; errno is EOPNOTSUPP where the file system
- * has no such files. */
+/* Opens a file in `dir` that has no name (O_TMPFILE), for reading and writing; returns -1 with errno
+ * EOPNOTSUPP where the file system has no such files. */
 int moe_open_nameless(const char *dir, unsigned mode);
 
-/* Give a file so many bytes and reserve room for them; where the file system cannot reserve, the size alone.
- * 0, or -1 and errno. */
+/* Sets the size of a file and reserves disk space for it; where the file system cannot reserve, only the size
+ * is set.  Returns 0, or -1 with errno. */
 int moe_reserve(int fd, uint64_t bytes);
-/* How many bytes from `offset` on, at most `bytes`, are a hole of the file: zeros that need not be read.  0
- * where the file system does not tell holes.  Moves the descriptor's own position, which pread and pwrite do
- * not use. */
+/* How many bytes from `offset` on, at most `bytes`, lie in a hole of the file: they are zeros and need not be
+ * read.  Returns 0 where the file system does not report holes.  Moves the descriptor's own position, which
+ * pread and pwrite do not use. */
 uint64_t moe_hole(int fd, uint64_t offset, uint64_t bytes);
 
 enum moe_code moe_fsync_path(const char *path, struct moe_err *err); /* file or directory */
-/* Make the name of what stands at `path` durable.  fd: a descriptor of it, or -1.  Where the directory cannot
- * be opened (it may not be read, or there are too many open files), the whole file system is synced through
- * fd. */
+/* Makes the name `path` durable by syncing its directory.  fd: a descriptor of the file or directory at
+ * `path`, or -1.  Where the directory cannot be opened (no permission to read it, too many open files), the
+ * whole file system is synced through fd. */
 enum moe_code moe_fsync_parent(const char *path, int fd, struct moe_err *err);
 
-/* Make one directory.  It may be there already, but not as a link. */
+/* Makes one directory.  A directory that exists already is fine, a symbolic link to one is not. */
 enum moe_code moe_mkdir(const char *path, struct moe_err *err);
-/* The same with a mode, less the umask; *created is false when anything stands there. */
+/* The same with the permissions `mode` less the umask; *created is false when something exists at `path`. */
 enum moe_code moe_mkdir_new(const char *path, unsigned mode, bool *created, struct moe_err *err);
-/* Remove a file, or a directory with all that is in it.  It need not be there; no symbolic link is
+/* Removes a file, or a directory with everything in it.  It need not exist; symbolic links are not
  * followed. */
 enum moe_code moe_remove_tree(const char *path, struct moe_err *err);
 
 /* Rename, then fsync the parent of `to`. */
 enum moe_code moe_rename(const char *from, const char *to, struct moe_err *err);
-/* Rename, but replace nothing: 0, or -1 and errno, EEXIST when something stands at `to`.  Syncs nothing. */
+/* Renames without replacing anything: 0, or -1 with errno, which is EEXIST when something exists at `to`.
+ * Syncs nothing. */
 int moe_rename_new(const char *from, const char *to);
-/* Exchange two names atomically, then fsync the parent.  fd: as for moe_fsync_parent, of either. */
+/* Exchanges two names atomically, then syncs the directory; fd is as for moe_fsync_parent, of either name. */
 enum moe_code moe_exchange(const char *a, const char *b, int fd, struct moe_err *err);
 
 /* Lock a directory for writing (flock on its descriptor): MOE_EXISTS when another process holds it, or
@@ -80,26 +83,27 @@ enum moe_code moe_exchange(const char *a, const char *b, int fd, struct moe_err 
 enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err);
 void moe_unlock(int fd);
 
-/* Is what is open as fd still what stands at `path`?  Somebody may have taken it for stale, moved it away and
- * begun another; then nothing of what stands there may be published or removed.  moe_held_look: *held, or
- * MOE_IO when that cannot be known.  moe_held_check: MOE_EXISTS when it is not.  moe_held_is: false, too,
- * when that cannot be known. */
+/* Whether the file or directory that is open as fd is still the one at `path`: another process may have moved
+ * it away and created a new one, and then nothing at `path` may be published or removed.  moe_held_look sets
+ * *held, or returns MOE_IO when this cannot be found out.  moe_held_check returns MOE_EXISTS when it is not.
+ * moe_held_is returns false also when this cannot be found out. */
 enum moe_code moe_held_look(int fd, const char *path, bool *held, struct moe_err *err);
 enum moe_code moe_held_check(int fd, const char *path, struct moe_err *err);
 bool moe_held_is(int fd, const char *path);
 
-/* What stands there, links followed; a link to nothing is MOE_OTHER.  moe_look fails when that cannot be
- * known (a directory that may not be searched, an I/O error); moe_exists says MOE_OTHER then, for callers
- * whose next step meets the error. */
+/* What exists at `path`, links followed; a link to nothing is MOE_OTHER.  moe_look fails when that cannot be
+ * found out (a directory without search permission, an I/O error); moe_exists returns MOE_OTHER then, for
+ * callers whose next step reports the error. */
 enum moe_exists { MOE_ABSENT, MOE_FILE, MOE_DIR, MOE_OTHER };
 enum moe_code moe_look(const char *path, enum moe_exists *what, struct moe_err *err);
 enum moe_exists moe_exists(const char *path);
-/* MOE_EXISTS, with what it points to and what to do, when `path` is a symbolic link, to something or to
- * nothing: a new `what` ("file", "directory") in its place would lie beside what the link was made for. */
+/* MOE_EXISTS when `path` is a symbolic link, whether or not its target exists: a new `what` ("file",
+ * "directory") would take the link's place instead of going where the link points.  The message names the
+ * target and the remedy. */
 enum moe_code moe_no_link(const char *path, const char *what, struct moe_err *err);
 
-/* The names in a directory, without "." and "..", sorted by bytes.  The caller releases them; there are none
- * after a failure. */
+/* The names in a directory, without "." and "..", in the order of their bytes.  The caller calls
+ * moe_names_release; after a failure there is nothing to release. */
 struct moe_names { char **v; size_t n; };
 enum moe_code moe_list_dir(const char *path, struct moe_names *names, struct moe_err *err);
 void moe_names_release(struct moe_names *names);
@@ -110,43 +114,47 @@ enum moe_code moe_free_space(const char *path, uint64_t *bytes, struct moe_err *
 /* MOE_NOSPACE, naming the output `shown`, when fewer than `bytes` are free where `path` is. */
 enum moe_code moe_need_space(const char *path, uint64_t bytes, const char *shown, struct moe_err *err);
 
-/* A file without a name in `dir`, all zeros, with room for `bytes`: it goes when it is closed.  path [cap]:
- * what to call it in messages.  fd is -1 on failure.  moe_scratch_clear makes it all zeros again. */
+/* A nameless temporary file in `dir` of `bytes` zeros, with disk space reserved; it vanishes when it is
+ * closed.  path [cap] gets what messages call it.  fd is -1 on failure.  moe_scratch_clear makes all its
+ * bytes zero again. */
 enum moe_code moe_scratch_open(const char *dir, uint64_t bytes, char *path, size_t cap, int *fd,
                                struct moe_err *err);
 enum moe_code moe_scratch_clear(int fd, const char *path, uint64_t bytes, struct moe_err *err);
 
 /* "dir/name" in out; MOE_IO when it does not fit. */
 enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *name, struct moe_err *err);
-/* The directory that `path` is in, by its text: "." for a plain name; slashes at the end do not count. */
+/* The directory part of `path`, from its text alone: "." for a plain name; slashes at the end are ignored. */
 void moe_path_parent(const char *path, char out[MOE_PATH_BYTES]);
 /* True for a plain file name: not empty, no '/', not "." or "..". */
 bool moe_plain_name(const char *name);
-/* Let this process have `want` files open, or as many as its hard limit allows: MOE_IO when those are fewer
- * than `least`. */
+/* Raises this process's limit of open files to `want`, or to the hard limit if that is lower; MOE_IO when the
+ * hard limit is below `least`. */
 enum moe_code moe_want_files(uint64_t least, uint64_t want, struct moe_err *err);
 
 bool moe_ends_with(const char *s, const char *tail);
 
-/* MOE_CORRUPT when a file's first bytes are those of a Git LFS pointer, which stands for a file that was not
+/* MOE_CORRUPT when a file begins as a Git LFS pointer does, a small text in place of a file that was not
  * fetched. */
 enum moe_code moe_not_lfs(const void *head, size_t n, const char *path, struct moe_err *err);
 
-/* Map a whole file read-only.  An empty file maps to NULL and 0.  A page that cannot be read later, since the
- * file was cut or the disk failed, is SIGBUS, unless the program called moe_map_guard: it then reads as
- * zeros, and moe_map_check says so from then on. */
+/* Maps a whole file read-only.  An empty file maps to NULL.  When a page cannot be read later, because the
+ * file was truncated or the disk failed, the process gets SIGBUS; after moe_map_guard such a page reads as
+ * zeros instead, and moe_map_check fails from then on. */
 enum moe_code moe_map(int fd, const char *path, uint64_t size, const unsigned char **map,
                       struct moe_err *err);
 void moe_unmap(const unsigned char *map, uint64_t size);
-/* Handle SIGBUS for the maps of moe_map; any other SIGBUS ends the program as before. */
+/* Installs a SIGBUS handler for the mappings of moe_map; a SIGBUS from elsewhere ends the program as
+ * before. */
 void moe_map_guard(void);
-/* MOE_IO, naming the first file of which a page could not be read: what was computed since may be wrong. */
+/* MOE_IO, naming the first file of which a page could not be read; what was computed since then may be
+ * wrong. */
 enum moe_code moe_map_check(struct moe_err *err);
 
-/* Peak resident memory of this process (VmHWM: getrusage's figure begins at the peak of the program that
- * started this one), and what the machine could still give (MemAvailable), in bytes. */
+/* moe_peak_rss: peak resident memory of this process in bytes, from VmHWM (getrusage would include the peak
+ * of the program that started this one).  moe_available_memory: what the machine can still give, in bytes,
+ * from MemAvailable. */
 uint64_t moe_peak_rss(void);
-uint64_t moe_peak_anonymous(void); /* VmHWM less mapped file pages, sampled: see io.c */
+uint64_t moe_peak_anonymous(void); /* bytes of anonymous memory: the present value, not a peak (see io.c) */
 uint64_t moe_available_memory(void);
 
 double moe_now(void); /* seconds, monotonic */

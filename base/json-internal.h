@@ -5,13 +5,14 @@
 
 #include <stddef.h>
 
-/* NULL where the text is one JSON value as moe_json_parse takes it, with white space around it; else what is
- * wrong, and at which byte. */
+/* Returns NULL when the text is one JSON value that moe_json_parse accepts, with white space around it.
+ * Otherwise returns what is wrong, and *at gets the byte offset. */
 const char *moe_json_check(const char *s, size_t n, size_t *at);
-/* What moe_json_check answers for a string with a NUL: it is JSON, but strings end at a NUL here. */
+/* What moe_json_check returns for a string with \u0000: this is valid JSON, but strings here end at a NUL. */
 extern const char moe_json_no_nul[];
 
-/* The length of the JSON number at s; 0 for what only strtod takes (01, 1., .5, 1e). */
+/* The length of the JSON number at s; 0 for a spelling that JSON forbids though strtod accepts it (01, 1.,
+ * .5, 1e). */
 size_t moe_json_number(const char *s, size_t n);
 
 #endif

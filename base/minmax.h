@@ -5,8 +5,8 @@
 
 #include <stdint.h>
 
-/* Inlined always, and not where the compiler thinks best: so the loops of kernels, which use them, keep the
- * code that was measured. */
+/* Always inlined rather than at the compiler's choice, so that kernels, which use them in their loops, keep
+ * the machine code that was measured. */
 #define MOE_INLINE static inline __attribute__((always_inline))
 MOE_INLINE int64_t moe_min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 MOE_INLINE int64_t moe_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -23,13 +23,13 @@ int moe_pool_threads(const struct moe_pool *pool); /* 1 for NULL */
  * fn must not call it on the same pool.  Waiting workers spin for a few microseconds, then sleep. */
 void moe_pool_run(struct moe_pool *pool, int64_t n, void (*fn)(void *ctx, int64_t i, int worker), void *ctx);
 
-/* The ordered pipeline.  For i in [0, n): produce(ctx, i, slot, err) on any thread, in any order but started
- * in order; then consume(ctx, i, slot, err) on the calling thread in strictly increasing i.  slot in [0,
- * slots) is owned by item i from the start of its produce to the end of its consume.  At most `slots` items
- * are in flight.  Runs on one thread more than a pool of several has, slots permitting: items read and write
- * files, and one may wait for the disk while the others compute.
- * The first failure (lowest i; the consumer's own included) stops the rest and is returned with its
- * message. */
+/* The ordered pipeline.  For each i in [0, n), produce(ctx, i, slot, err) runs on any thread; the calls are
+ * started in the order of i.  Then consume(ctx, i, slot, err) runs on the calling thread, strictly in the
+ * order of i.  Item i owns its slot, in [0, slots), from the start of its produce to the end of its consume,
+ * so at most `slots` items are in progress.  With a pool of several threads, one thread more than the pool
+ * has is used, as far as there are slots: items read and write files, and one may wait for the disk while the
+ * others compute.  The first failure (the one with the lowest i, consume included) stops the rest and is
+ * returned with its message. */
 enum moe_code moe_pipe_run(struct moe_pool *pool, int64_t n, int slots,
                            enum moe_code (*produce)(void *ctx, int64_t i, int slot, struct moe_err *err),
                            enum moe_code (*consume)(void *ctx, int64_t i, int slot, struct moe_err *err),

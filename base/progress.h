@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/progress.h - one object that tells a person how far long work is.
+/* base/progress.h - shows a person how far long work has come.
  *
- * On a terminal: one line, redrawn at most ten times a second, after the first second: label, bar, share,
- * amount, rate, ETA; where that is wider than the terminal, a shorter bar and fewer fields.  Elsewhere: a
- * plain line every 30 s.  All calls accept NULL (then they do nothing) and are safe from any thread.  Writes
- * to the FILE it was opened with (standard error) and nowhere else.  One piece of work at a time: a second
- * begin without an end is a bug. */
+ * On a terminal it is one line, redrawn at most ten times a second and only after the first second: label,
+ * bar, percentage, amount, rate, ETA.  Where this is wider than the terminal, the bar gets shorter and fields
+ * are left out.  Elsewhere it is a plain line every 30 s.  All calls accept NULL and then do nothing; all are
+ * safe from any thread.  Output goes to the FILE given to open (standard error) and nowhere else.  There is
+ * one piece of work at a time: a second begin without an end is a bug. */
 #ifndef MOE_BASE_PROGRESS_H
 #define MOE_BASE_PROGRESS_H
 
@@ -25,7 +25,8 @@ struct moe_progress;
 struct moe_progress *moe_progress_open(FILE *out, bool tty, bool color, double (*clock)(void));
 void moe_progress_begin(struct moe_progress *p, const char *label, uint64_t total, enum moe_unit unit);
 void moe_progress_add(struct moe_progress *p, uint64_t amount);
-/* Done by an earlier run: a part of the share, not of the rate nor of what the ETA is told from. */
+/* Counts an amount that an earlier run has done: it adds to the percentage, but not to the rate and the
+ * ETA. */
 void moe_progress_skip(struct moe_progress *p, uint64_t amount);
 void moe_progress_label(struct moe_progress *p, const char *label); /* another phase of the same work */
 /* a line above the bar */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/re.h - regular expressions on names (PCRE2, UTF-8 off): search anywhere in the subject. */
+/* base/re.h - regular expressions on names (PCRE2, bytes rather than UTF-8); a match may lie anywhere in the
+ * subject. */
 #ifndef MOE_BASE_RE_H
 #define MOE_BASE_RE_H
 

@@ -2,8 +2,8 @@
 /* base/sha256.h - SHA-256 (FIPS 180-4) and HMAC with it (RFC 2104), for messages that a stranger must not be
  * able to forge.
  *
- * XXH3 (base/hash.h) is for mistakes; this is for people.  It is plain C and slow: for messages, not for
- * tensors. */
+ * XXH3 (base/hash.h) detects accidental damage; this resists an attacker.  It is plain C and slow: for
+ * messages, not for tensors. */
 #ifndef MOE_BASE_SHA256_H
 #define MOE_BASE_SHA256_H
 
@@ -21,7 +21,7 @@ struct moe_sha256 {
 
 void moe_sha256_init(struct moe_sha256 *s);
 void moe_sha256_add(struct moe_sha256 *s, const void *data, size_t bytes);
-/* The digest of what was added; the state is used up. */
+/* The digest of everything that was added; afterwards the state must be initialised again. */
 void moe_sha256_end(struct moe_sha256 *s, unsigned char out[MOE_SHA256_BYTES]);
 
 struct moe_hmac {
@@ -33,7 +33,7 @@ void moe_hmac_init(struct moe_hmac *h, const void *key, size_t bytes);
 void moe_hmac_add(struct moe_hmac *h, const void *data, size_t bytes);
 void moe_hmac_end(struct moe_hmac *h, unsigned char out[MOE_SHA256_BYTES]);
 
-/* True when they are the same, in a time that depends on `bytes` alone. */
+/* True when both are equal; the time taken depends on `bytes` alone. */
 bool moe_same_bytes(const void *a, const void *b, size_t bytes);
 
 #endif

@@ -9,8 +9,8 @@
 
 struct moe_strmap { struct moe_strmap_slot *slots; size_t cap, count; }; /* zero-initialised is empty */
 
-/* Add key (not copied: it must outlive the map) -> value.  Returns 1 when added, 0 when the key was there
- * already (value kept, *old gets it when old is not NULL), -1 when out of memory. */
+/* Adds key -> value; the key is not copied and must outlive the map.  Returns 1 when it was added, 0 when the
+ * key exists already (its value is kept and stored in *old unless NULL), -1 when out of memory. */
 int moe_strmap_add(struct moe_strmap *m, const void *key, size_t len, int64_t value, int64_t *old);
 /* The value, or -1 when absent. */
 int64_t moe_strmap_get(const struct moe_strmap *m, const void *key, size_t len);

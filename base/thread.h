@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/thread.h - threads whose stacks do not depend on the shell's limit (ulimit -s), which the C library
- * takes for theirs otherwise.
+/* base/thread.h - threads whose stack size does not depend on the shell's limit (ulimit -s), which the C
+ * library takes otherwise.
  *
- * Kernels keep panels of some hundred KiB on the stack, and a split's recursion is as deep as a plan has
+ * Kernels keep panels of some hundred KiB on the stack, and the recursion of a split is as deep as a plan has
  * ranks. */
 #ifndef MOE_BASE_THREAD_H
 #define MOE_BASE_THREAD_H

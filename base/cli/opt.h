@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/cli/opt.h - one table per tool; parsing, help, man page and completion come from it. */
+/* base/cli/opt.h - command-line options: each tool has one table, from which parsing, help, man page and
+ * shell completion are made. */
 #ifndef MOE_BASE_CLI_OPT_H
 #define MOE_BASE_CLI_OPT_H
 
@@ -22,44 +23,47 @@ enum moe_opt_kind {
     MOE_OPT_MAYBE
 };
 
-/* Values of an option that may be given several times, in order.  Owned by the process (options
- * live as long as it does). */
+/* The values of an option that may be given several times, in their order.  They live as long as the
+ * process. */
 struct moe_strlist { const char **v; size_t n; };
 
-/* The value of a MOE_INT without a default: not shown in help. */
+/* The default of an integer option without one; help does not show it. */
 #define MOE_UNSET INT64_MIN
 
-/* What processes that work together (the ranks of a run) must agree on.  A row that says nothing is
- * ALL_SAME, so that a new option is compared until somebody decides that it need not be.  FILE:
- * given by all or by none, the name may differ; whoever reads the file compares what is in it.  OWN:
- * each process has its own. */
+/* Whether processes that work together (the ranks of a run) must be given the same value.  ALL_SAME: yes; a
+ * row that says nothing is ALL_SAME, so that a new option is compared until somebody decides otherwise.
+ * FILE: given to all or to none, but the file names may differ; whoever reads the files compares their
+ * contents.  OWN: each process has its own value. */
 enum moe_opt_scope { MOE_OPT_ALL_SAME, MOE_OPT_FILE, MOE_OPT_OWN };
 
 struct moe_opt {
     enum moe_opt_kind kind;
-    /* 0 for none; -'n': taken, but shown nowhere, since it means something else in other tools */
+    /* 0: none; -'n': -n is accepted but not shown in help, since it means something else in other tools */
     signed char short_name;
     const char *name;       /* without dashes */
-    /* "a|b|c"; "FILE", "PATH", "MODEL", "NAME.moe", "PLAN": a path, which no output of the same command may
-     * be or lie in; "DIR": a directory to put files into; NULL for a flag */
+    /* what help calls the value; NULL for a flag.  "a|b|c" lists the values that are allowed.  "FILE", "PATH",
+     * "MODEL", "NAME.moe" and "PLAN" stand for a path that no output of the same command may be or lie in,
+     * "DIR" for a directory into which files are put. */
     const char *arg;
-    /* bool *, const char **, int64_t *, double *, struct moe_strlist * by kind; its value is the default */
+    /* where the value is stored: a bool *, const char **, int64_t *, double * or struct moe_strlist *, by
+     * kind; what it holds before parsing is the default */
     void *value;
     const char *help;       /* lower case, no full stop */
     enum moe_opt_scope scope;
-    bool standard_input;    /* "-" as its value is standard input; as that of another path it is refused */
-    /* one of several ways to say the same thing (strings): giving it takes back the others */
+    /* "-" as the value means standard input; for a path option without this flag "-" is refused */
+    bool standard_input;
+    /* one of several string options that exclude each other: the last one given clears the others */
     bool way;
 };
 
-/* An option that has an effect only with one of others, or that asks for something else than they do. */
+/* A rule about one option: it may only be given together with one of `others`, or it excludes all of them. */
 struct moe_opt_rule {
-    const char *name, *others; /* without dashes; the others with spaces between */
-    bool excludes;             /* false: goes with one of them; true: with none of them */
+    const char *name, *others; /* names without dashes; `others` are separated by spaces */
+    bool excludes;             /* false: `name` needs one of `others`; true: it excludes each of them */
 };
 
-/* The ?: makes the compiler reject a pointer of the wrong type.
- * MAYBE is a string whose value may be left out: --name gives "", only --name=VALUE gives a value. */
+/* The ?: makes the compiler reject a pointer of the wrong type.  MAYBE is a string option whose value may be
+ * left out: --name alone gives "", --name=VALUE gives VALUE. */
 #define MOE_PTR(T, v)            (1 ? (v) : (T *)0)
 #define MOE_ROW(kind, T, s, l, v, a, h, scope) \
     { MOE_OPT_##kind, s, l, a, MOE_PTR(T, v), h, MOE_OPT_##scope, false, false }
@@ -90,41 +94,42 @@ struct moe_opt_rule {
 struct moe_tool {
     const char *name, *synopsis, *about;
     const struct moe_opt *opts;
-    const char *description; /* paragraphs for the man page, an empty line between; NULL: none */
-    const char *json;        /* the same: the keys of --json */
+    const char *description; /* paragraphs for the man page, separated by empty lines; NULL: none */
+    const char *json;        /* paragraphs on the keys that --json prints, in the same form */
     const char *examples;    /* lines of commands; NULL: none */
-    /* Verbs are words that come as the first operand and make another tool of it, with options of its own
-     * (--help, man page, completion). */
+    /* Subcommands: the first operand selects one, which then has its own options, --help, man page and
+     * completion. */
     const struct moe_tool *const *verbs; /* ended by NULL; NULL: none */
-    /* of one of them: its word; `name` is the tool's.  Groups other than "common" it has none. */
+    /* set in a subcommand: its word, while `name` stays the tool's; its only option group is "common" */
     const char *verb;
     const struct moe_opt_rule *rules; /* ended by a NULL name; NULL: none */
 };
 
-/* The verb that a command line names, or t itself. */
+/* The subcommand that the command line selects, or t itself when it selects none. */
 const struct moe_tool *moe_opt_verb(const struct moe_tool *t, int argc, char **argv);
 
-/* The verb that a misspelt word may mean; NULL: none is like it. */
+/* The subcommand that a misspelt word probably means; NULL when none is similar. */
 const char *moe_opt_near_verb(const struct moe_tool *t, const char *word);
 
-/* Parse argv: options and operands in any order, the last of several wins, "--" ends options.  Forms: -x
- * VALUE, --name VALUE, --name=VALUE, --no-name for a flag.  Sizes take K, M, G, T (binary) and may be
- * fractional.  Operands are moved to the front of argv (from argv[0]) and *n_operands counts them.  --help,
- * --help-man, --help-complete SHELL, --help-env and --version print to standard output and set *done.
- * MOE_USAGE with one sentence otherwise, of the first word that is wrong, or of the first of t->rules that is
- * broken: the others are still taken, for a caller that has to tell somebody else of it (a rank). */
+/* Parses argv.  Options and operands may be mixed; where an option is given twice the last value counts; "--"
+ * ends the options.  Forms: -x VALUE, --name VALUE, --name=VALUE, --no-name for a flag.  Sizes take the
+ * suffixes K, M, G, T (powers of 1024) and may be fractional.  Operands are moved to the front of argv (from
+ * argv[0]) and *n_operands counts them.  --help, --help-man, --help-complete SHELL, --help-env and --version
+ * print to standard output and set *done.  MOE_USAGE names the first wrong word, or the first of t->rules
+ * that is broken; parsing still goes on to the end, so that all other options are set (a rank has to tell the
+ * others of its failure). */
 enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int *n_operands, bool *done,
                             struct moe_err *err);
 
-/* Whether the value is a path that an output must keep apart from (see arg above). */
+/* Whether the option's value is a path that no output may overlap (`arg` above). */
 bool moe_opt_names_file(const struct moe_opt *o);
 
-/* The same, or a directory to put files into. */
+/* Whether it is such a path or a directory to put files into. */
 bool moe_opt_names_path(const struct moe_opt *o);
 
 void moe_opt_help(const struct moe_tool *t, FILE *out);
 void moe_opt_man(const struct moe_tool *t, FILE *out);
-/* shell: "bash", "zsh" or "fish"; false for another. */
+/* shell: "bash", "zsh" or "fish"; returns false for any other. */
 bool moe_opt_complete(const struct moe_tool *t, const char *shell, FILE *out);
 
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/cli/output.h - where a tool may write: apart from all else that its command line names, and over
- * nothing but files of its own kind.
+/* base/cli/output.h - where a tool may write: an output must not overlap any other path on the command line,
+ * and it may only replace a file of its own kind.
  *
- * Asked before the work, so that a command that cannot end well does not begin; moe_file_kind_check again
- * before a file gets its name, for what has appeared meanwhile.  Nothing here writes. */
+ * A tool checks this before it begins to work, so that a command that cannot succeed does not start.  It
+ * calls moe_file_kind_check again just before the file gets its name, because a file may have appeared
+ * meanwhile.  Nothing here writes. */
 #ifndef MOE_BASE_CLI_OUTPUT_H
 #define MOE_BASE_CLI_OUTPUT_H
 
@@ -11,19 +12,19 @@
 #include "base/file-kind.h"
 
 struct moe_output {
-    /* the option's own pointer, which tells it from the others; NULL: not given */
+    /* The option's own pointer, by which its row is told from the other options; NULL: it was not given. */
     const char *path;
-    bool replace;                     /* one of its kind is replaced (always, by an option without --force) */
-    const struct moe_file_kind *kind; /* NULL: any file */
-    const char *into;                 /* the operand that it may lie in; NULL: none */
+    bool replace;                     /* an existing file of this kind may be replaced */
+    const struct moe_file_kind *kind; /* NULL: any file may be replaced */
+    const char *into;                 /* an operand (a directory) in which the output may lie; NULL: none */
 };
 
-/* Whether a tool may write a file there: moe_newfile_check; MOE_USAGE for "-"; MOE_USAGE, or MOE_EXISTS where
- * something stands, when it is another path of the command line, lies in it or holds it; and
- * moe_file_kind_check. */
+/* Whether a tool may write the file o->path (NULL is fine): all that moe_newfile_check and
+ * moe_file_kind_check refuse is refused, "-" is MOE_USAGE, and an output that is another path of the command
+ * line, lies in it or contains it is MOE_USAGE, or MOE_EXISTS where the output exists. */
 enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output *o, struct moe_err *err);
-/* The same of a directory or file that is built as PATH.partial, as to what is named on the command line;
- * what may be replaced is for its writer to say.  NULL is fine. */
+/* The same for an output that is built as PATH.partial, a directory or a file: only the overlap with other
+ * paths of the command line is checked; what may be replaced is for its writer to decide.  NULL is fine. */
 enum moe_code moe_output_dir_check(const struct moe_run *r, const char *path, struct moe_err *err);
 
 #endif
