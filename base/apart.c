@@ -15,7 +15,7 @@ static bool same_file(const struct stat *a, const struct stat *b)
     return a->st_ino == b->st_ino && a->st_dev == b->st_dev;
 }
 
-/* `path` or a directory above it is `what`. */
+/* Whether `path` itself or a directory above it is the file that `what` describes. */
 static bool lies_in(const char *path, const struct stat *what)
 {
     char *real = realpath(path, NULL), up[PATH_MAX];
@@ -41,7 +41,8 @@ static const char *last_part(const char *path, size_t *n)
     return path + start;
 }
 
-/* Two names of nothing, yet, that would be one thing. */
+/* Whether two paths, of which not both exist, would name the same file: the same last component in the same
+ * directory. */
 static bool same_name(const char *a, const char *b)
 {
     char in_a[PATH_MAX], in_b[PATH_MAX];

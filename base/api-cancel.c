@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A token of include/moe/cancel.h is one of base/cancel.h in memory of its own. */
+/* The public functions that allocate a cancellation token (include/moe/cancel.h); the token itself is in
+ * base/cancel.h. */
 #include "base/api.h"
 #include "base/cancel.h"
 

@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The first member of every struct of include/moe/ that grows. */
+/* The first member, the size, of a public struct that may grow with the version (include/moe/). */
 static size_t size_of(const void *s)
 {
     size_t size;

@@ -6,8 +6,8 @@
 
 #include <stdarg.h>
 
-/* The code that somebody has asked with; MOE_OK: nobody has.  That of a parent counts before the token's own,
- * since it ends more. */
+/* The code of the request to end; MOE_OK when there is none.  A parent's code takes precedence over the
+ * token's own, because the parent ends more. */
 static enum moe_code asked(const struct moe_cancel *c)
 {
     int code = MOE_OK;
@@ -48,7 +48,7 @@ enum moe_code moe_cancel_left(enum moe_code code, struct moe_err *err, const cha
     err->code = code;
     err->file[0] = err->tensor[0] = 0;
     va_start(args, fmt);
-    /* a long path loses its middle, and not the remedy */
+    /* moe_show_line shortens a long path in its middle, so the remedy at the end is kept */
     moe_show_line(err->msg, sizeof err->msg, fmt, args);
     va_end(args);
     return moe_wrap(err, word(code));

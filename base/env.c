@@ -27,7 +27,7 @@ static const struct { const char *name, *values, *help;
 
 enum { ROWS = sizeof table / sizeof *table };
 
-/* Text in lines of at most 76 bytes, each after `indent`. */
+/* Print text in lines of at most 76 bytes, each after `indent`. */
 static void wrap(const char *s, const char *indent, FILE *out)
 {
     size_t at = 0, margin = strlen(indent);
@@ -58,7 +58,7 @@ void moe_env_man(FILE *out)
     }
 }
 
-/* "a|b|c" as a person reads it, and whether `v` is one of them. */
+/* Whether `v` is one of the values "a|b|c"; `list` gets them as a person reads them. */
 static bool is_among(const char *v, const char *values, char *list, size_t cap)
 {
     bool found = false;

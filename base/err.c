@@ -30,7 +30,7 @@ const char *moe_code_text(enum moe_code code)
     return "unknown error";
 }
 
-/* The sentence of *err, fitted into its room. */
+/* Format the message of *err, shortened to its size. */
 __attribute__((format(printf, 2, 3)))
 static void say(struct moe_err *err, const char *fmt, ...)
 {
@@ -51,7 +51,7 @@ enum moe_code moe_fail(struct moe_err *err, enum moe_code code, const char *fmt,
     return code;
 }
 
-/* A part of a sentence may name two paths of full length besides what it says. */
+/* Bytes for one part of a message, which may contain two paths of full length. */
 enum { PART = 2 * PATH_MAX + 1024 };
 
 enum moe_code moe_fail_at(struct moe_err *err, enum moe_code code, const char *file, const char *tensor,
@@ -82,7 +82,7 @@ enum moe_code moe_wrap(struct moe_err *err, const char *fmt, ...)
     return err->code;
 }
 
-/* The bracket that opens those at the end of a text; NULL: there are none. */
+/* The opening bracket of the pair that ends a text; NULL when the text does not end with a bracket. */
 static char *last_brackets(char *s)
 {
     int depth = 0;

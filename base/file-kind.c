@@ -26,7 +26,7 @@ static bool is_of_kind(const char *head, size_t n, const struct moe_file_kind *k
     return false;
 }
 
-/* The first bytes of a file, unpacked; *n 0 for a file that is packed badly. */
+/* The first bytes of a file, decompressed if it is gzipped; *n is 0 for a damaged gzip file. */
 static enum moe_code read_head(const char *path, char *head, size_t *n, struct moe_err *err)
 {
     struct moe_stream *s;

@@ -213,8 +213,8 @@ enum moe_code moe_rename(const char *from, const char *to, struct moe_err *err)
     return moe_fsync_parent(to, -1, err);
 }
 
-/* A directory takes the place of an empty one at most, and a file is linked, where the file system has no
- * such rename. */
+/* Where the file system has no rename without replacement, a file is linked instead, and a directory can at
+ * most replace an empty one. */
 int moe_rename_new(const char *from, const char *to)
 {
     struct stat st;
@@ -224,7 +224,7 @@ int moe_rename_new(const char *from, const char *to)
     if (!S_ISDIR(st.st_mode)) {
         if (!linkat(AT_FDCWD, from, AT_FDCWD, to, 0)) return unlink(from);
         if (errno != EPERM && errno != EOPNOTSUPP) return -1;
-        if (!lstat(to, &st)) return errno = EEXIST, -1; /* no hard links either: looking has to do */
+        if (!lstat(to, &st)) return errno = EEXIST, -1; /* without hard links a check has to do */
     }
     int r = rename(from, to);
     if (r && (errno == ENOTEMPTY || errno == ENOTDIR)) errno = EEXIST;
@@ -235,8 +235,8 @@ enum moe_code moe_exchange(const char *a, const char *b, int fd, struct moe_err 
 {
     if (!renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE)) return moe_fsync_parent(b, fd, err);
     if (errno != EINVAL && errno != ENOSYS) return moe_fail_errno(err, errno, b, "cannot exchange");
-    /* A file system without exchange (NFS): the old one steps aside for two renames; a crash
-     * between leaves it there, whole. */
+    /* A file system without exchange (NFS): the old one is renamed to b.old, then a to b.  A crash between
+     * the two renames leaves it there, complete. */
     char aside[PATH_MAX];
     if (snprintf(aside, sizeof aside, "%s.old", b) >= (int)sizeof aside)
         return moe_fail_at(err, MOE_IO, b, NULL, "the path is too long");
@@ -434,8 +434,8 @@ uint64_t moe_peak_rss(void)
     return (uint64_t)u.ru_maxrss * 1024;
 }
 
-/* The kernel keeps no peak of anonymous pages alone: this is the present value, taken at the end of a run
- * whose buffers live to the end. */
+/* The kernel records no peak of anonymous pages alone.  This is the present value; it is read at the end of a
+ * run, whose buffers are still allocated then. */
 uint64_t moe_peak_anonymous(void) { return status_kib("/proc/self/status", "RssAnon:"); }
 
 uint64_t moe_available_memory(void)

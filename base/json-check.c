@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Is a text JSON?  cJSON accepts raw control bytes, invalid UTF-8, a NUL in a string, loose numbers and any
- * depth up to 1000, and answers NULL for bad text and for no memory alike: so the text is checked first. */
+/* Checks whether a text is JSON.  cJSON accepts raw control bytes, invalid UTF-8, a NUL in a string, loosely
+ * written numbers and nesting up to 1000, and returns NULL both for bad text and when out of memory;
+ * therefore every text is checked here before cJSON parses it. */
 #include "base/json-internal.h"
 
 #include "base/json.h"
@@ -13,8 +14,8 @@ enum { DEPTH = 64 }; /* brackets that may be open at once */
 const char moe_json_no_nul[] = "holds a text with a NUL (\\u0000), which is not taken,";
 static const char bad_syntax[] = "bad syntax";
 
-/* A text, the next of its bytes, and the open brackets: bit d of `objects` is set where the bracket at depth
- * d is an object's. */
+/* A text, the index of its next byte, and the open brackets: bit d of `objects` is set when the bracket at
+ * depth d is an object's. */
 struct scan {
     const char *s;
     size_t n, i;
@@ -44,7 +45,7 @@ size_t moe_json_number(const char *s, size_t n)
     return i;
 }
 
-/* What is wrong with the next byte, which cannot stand where it does; `else_why` for a harmless one. */
+/* Why the next byte is wrong; `else_why` when it is an ordinary character in the wrong place. */
 static const char *unexpected(const struct scan *x, const char *else_why)
 {
     if (x->i == x->n) return bad_syntax;
@@ -52,7 +53,7 @@ static const char *unexpected(const struct scan *x, const char *else_why)
     return !c ? "a NUL byte" : c < 0x20 || c >= 0x80 ? "a stray character" : else_why;
 }
 
-/* The number of four hexadecimal digits; -1 where one is none. */
+/* The value of four hexadecimal digits; -1 when one of them is no digit. */
 static int32_t hex4(const char *s)
 {
     int32_t v = 0;
@@ -66,7 +67,7 @@ static int32_t hex4(const char *s)
     return v;
 }
 
-/* The length of the escape at s: of a pair of surrogates both; 0 for what is none. */
+/* The length of the escape at s, for a surrogate pair that of both halves; 0 when it is not valid. */
 static size_t escape(const char *s, size_t n)
 {
     if (n < 2 || s[1] != 'u') return n >= 2 && s[1] && strchr("\"\\/bfnrt", s[1]) ? 2 : 0;
@@ -95,7 +96,7 @@ static const char *string(struct scan *x)
     return NULL;
 }
 
-/* A string, a number, true, false or null. */
+/* Check a string, a number, true, false or null. */
 static const char *scalar(struct scan *x)
 {
     static const char *const words[] = { "true", "false", "null" };
@@ -114,7 +115,7 @@ static const char *scalar(struct scan *x)
 
 static bool in_object(const struct scan *x) { return x->depth && x->objects >> (x->depth - 1) & 1; }
 
-/* Is this the next byte behind white space?  It is passed over then. */
+/* Whether c is the next byte after white space; if so, step over it. */
 static bool takes(struct scan *x, char c)
 {
     x->i = moe_json_space(x->s, x->n, x->i);
@@ -139,7 +140,8 @@ static const char *key(struct scan *x)
     return takes(x, ':') ? NULL : unexpected(x, bad_syntax);
 }
 
-/* An opening bracket; the value behind it is due next, unless nothing is in it. */
+/* Enter an object or array after its opening bracket; *empty is set when the closing bracket follows at
+ * once. */
 static const char *open(struct scan *x, bool object, bool *empty)
 {
     if (x->depth == DEPTH) return x->i--, "nested too deeply";
@@ -149,7 +151,8 @@ static const char *open(struct scan *x, bool object, bool *empty)
     return NULL;
 }
 
-/* The value that is due, with its key, and what may follow it: a comma, or the brackets that end with it. */
+/* Check one value, in an object with its key, and what may follow it: a comma, or the brackets that close
+ * here. */
 static const char *value(struct scan *x)
 {
     bool empty = true;

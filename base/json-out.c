@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* JSON out: trees that remember what they lack, and their text. */
+/* JSON output: building trees that record a failed addition, and printing them. */
 #include "base/json.h"
 
 #include "base/buffer.h"
@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A bit of cJSON's `type` above those that cJSON uses (8 for the type, 2 flags), which it copies and never
- * asks for: this object or array lacks something that was to be added. */
+/* A flag in cJSON's `type`, above the bits that cJSON uses (8 for the type, 2 flags), which cJSON copies and
+ * never tests: something that was to be added to this object or array is missing. */
 enum { LACKING = 1 << 16 };
 
 static cJSON *lack(cJSON *o)
@@ -43,7 +43,7 @@ cJSON *moe_json_append(cJSON *array, cJSON *v)
 
 cJSON *moe_json_replace(cJSON *o, const char *key, cJSON *v)
 {
-    /* cJSON 1.7.15 puts it there without a name where there is no memory for one */
+    /* cJSON 1.7.15 adds the value without a name when it has no memory for the name */
     if (cJSON_ReplaceItemInObjectCaseSensitive(o, key, v)) return v->string ? v : lack(o);
     cJSON_Delete(v);
     return lack(o);
@@ -53,7 +53,7 @@ cJSON *moe_json_ref(const cJSON *v)
 {
     cJSON *r = cJSON_CreateNull();
     if (!r) return NULL;
-    r->type = (v->type & ~cJSON_StringIsConst) | cJSON_IsReference; /* its own name is a copy */
+    r->type = (v->type & ~cJSON_StringIsConst) | cJSON_IsReference; /* the node's own name is a copy */
     r->child = v->child;
     r->valuestring = v->valuestring;
     r->valueint = v->valueint;
@@ -102,10 +102,11 @@ cJSON *moe_json_add_measured(cJSON *o, const char *key, double v)
     return moe_json_add_f64(o, key, isfinite(v) ? strtod(s, NULL) : v);
 }
 
-/* ---- printing: cJSON's own printer has neither our number format nor an indent that people like ---- */
+/* ---- printing: cJSON's own printer has neither our number format nor a readable indent ---- */
 
-/* Names of files are bytes, and messages are cut anywhere: what is not UTF-8 becomes U+FFFD, so that it stays
- * JSON.  What must not reach a terminal is escaped: people look at JSON, too. */
+/* File names are arbitrary bytes and messages may be cut anywhere, so bytes that are not UTF-8 are printed as
+ * U+FFFD and the output stays valid JSON.  Characters that must not reach a terminal are escaped, because
+ * people also read JSON there. */
 static void put_string(struct moe_buffer *t, const char *s, size_t n)
 {
     static const char special[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
@@ -150,7 +151,7 @@ static void put_value(struct moe_buffer *t, const cJSON *v, int indent, int dept
     if (v->type & LACKING) t->failed = true;
     else if (cJSON_IsNumber(v)) put_number(t, v->valuedouble);
     else if (cJSON_IsString(v)) put_string(t, v->valuestring, strlen(v->valuestring));
-    else if (cJSON_IsRaw(v)) /* moe_json_add_text made it */
+    else if (cJSON_IsRaw(v)) /* a string from moe_json_add_text, escaped already */
         moe_buffer_put(t, v->valuestring, strlen(v->valuestring));
     else if (cJSON_IsBool(v)) moe_buffer_put(t, cJSON_IsTrue(v) ? "true" : "false", cJSON_IsTrue(v) ? 4 : 5);
     else if (cJSON_IsArray(v) || cJSON_IsObject(v)) {

@@ -30,8 +30,8 @@ size_t moe_json_space(const char *s, size_t n, size_t i)
     return i;
 }
 
-/* Does an object go on at s[i], behind its brace?  A line may end inside of its key, where a row was cut off:
- * the next line tells then. */
+/* Whether an object continues at s[i], after its brace.  A row that was cut off may end inside its key; then
+ * the next line decides. */
 static bool object_goes_on(const char *s, size_t n, size_t i)
 {
     for (;;) {
@@ -54,7 +54,7 @@ enum moe_json_start moe_json_begins(const char *s, size_t n)
     return object_goes_on(s, n, next + 1) ? MOE_JSON_ARRAY : MOE_JSON_NONE;
 }
 
-/* The next number in the text, strings passed over; its length in *n. */
+/* The next number in the text outside strings; *n gets its length. */
 static const char *next_number(const char *s, const char *end, size_t *n)
 {
     for (bool in_string = false; s < end; s++) {
@@ -68,7 +68,7 @@ static const char *next_number(const char *s, const char *end, size_t *n)
     return NULL;
 }
 
-/* Older releases of cJSON read 63 characters of a number and stumble over the rest. */
+/* Older releases of cJSON read only 63 characters of a number and fail on the rest. */
 static bool has_long_number(const char *s, const char *end)
 {
     for (size_t n; (s = next_number(s, end, &n)); s += n)
@@ -85,7 +85,7 @@ enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJ
     *out = NULL;
     MOE_TRY(moe_not_lfs(text, size, file, err));
     if (moe_json_space(text, size, 0) == size) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "is empty");
-    if (why) /* what ends too early is wrong at its last byte */
+    if (why) /* for a text that ends too early the last byte is named */
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%s%s at byte %zu",
                            why == moe_json_no_nul ? "" : "is not JSON: ", why, at < size ? at : size - 1);
     cJSON *j = cJSON_ParseWithLengthOpts(text, size, NULL, false);
@@ -98,7 +98,7 @@ enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJ
     return code;
 }
 
-/* The numbers of a tree, in the order they have in the text. */
+/* Store the spellings of a tree's numbers; the tree and the text have the numbers in the same order. */
 static bool keep_numbers(cJSON *v, const char **at, const char *end)
 {
     size_t n;
@@ -120,8 +120,8 @@ enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, 
     return keep_numbers(root, &text, text + size) ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for JSON");
 }
 
-/* Blocks of malloc: a node, a spelling or a string with its header, and what looking for duplicates takes of
- * a key while the map grows. */
+/* Bytes of malloc'd blocks: a node; a number's spelling or a string, with the allocator's header; and what
+ * the search for duplicate keys takes for one key while its map grows. */
 enum { NODE = 80, SHORT = 32, KEY = 160 };
 
 uint64_t moe_json_need(const char *s, size_t n)

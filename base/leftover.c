@@ -19,7 +19,7 @@ size_t moe_record_text(const struct moe_record *r, char *text)
     return (size_t)snprintf(text, MOE_RECORD_BYTES, FIRST_LINE "%s\n%s\n", r->work, r->replaces);
 }
 
-/* The line that begins at *at, of less than `most` bytes; false when it does not end. */
+/* Take the line that begins at *at and has less than `most` bytes; false when it is longer or has no end. */
 static bool take_line(const char **at, const char *end, char *line, size_t most)
 {
     const char *nl = memchr(*at, '\n', (size_t)(end - *at));
@@ -50,7 +50,7 @@ enum moe_code moe_which(const char *path, char which[MOE_WHICH_BYTES], struct mo
     return MOE_OK;
 }
 
-/* ---- kept with a file ---- */
+/* ---- extended attributes ---- */
 
 void moe_work_put(int fd, const struct moe_record *r)
 {
@@ -63,7 +63,7 @@ void moe_work_drop(int fd)
     (void)!fremovexattr(fd, WORK);
 }
 
-/* An older version kept the work alone, without a line's end. */
+/* An older version stored only the work, without a newline at its end. */
 bool moe_work_get(int fd, struct moe_record *r)
 {
     char text[MOE_RECORD_BYTES];
@@ -93,7 +93,7 @@ void moe_made_get(int fd, char line[MOE_WORK_BYTES]) { get_line(fd, MADE, line);
 void moe_made_by_put(int fd, const char *line) { put_line(fd, MADE_BY, line); }
 void moe_made_by_get(int fd, char line[MOE_WORK_BYTES]) { get_line(fd, MADE_BY, line); }
 
-/* ---- what is said of it ---- */
+/* ---- messages ---- */
 
 enum moe_code moe_left_whole(const char *partial, const char *final, struct moe_err *err)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mapped files, and what becomes of a page that cannot be read (io.h). */
+/* Mapped files, and the handling of pages that cannot be read (base/io.h). */
 #include "base/io.h"
 
 #include <errno.h>
@@ -12,8 +12,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* A signal handler reads the list: entries are never freed, but used again, and `size` is
- * set last and cleared first. */
+/* A signal handler reads the list of mappings, so entries are never freed but used again, and `size` is set
+ * last and cleared first. */
 struct mapping {
     struct mapping *next;
     atomic_uintptr_t at;
@@ -81,7 +81,8 @@ void moe_unmap(const unsigned char *map, uint64_t size)
 
 static long page_bytes;
 
-/* Zeros from the page on, a huge page's worth at most: a file that was cut lacks all that follows. */
+/* Map zeros from the unreadable page on, for at most the size of a huge page; when a file was truncated,
+ * everything after that page is missing, too. */
 static bool patch(const struct mapping *m, uintptr_t address)
 {
     uintptr_t page = address / (uintptr_t)page_bytes * (uintptr_t)page_bytes,
@@ -100,7 +101,7 @@ static void on_bus_error(int sig, siginfo_t *info, void *context)
         errno = e;
         return;
     }
-    signal(sig, SIG_DFL); /* not ours: as without us, when the instruction runs again */
+    signal(sig, SIG_DFL); /* not in a mapping of ours: the default action, when the instruction runs again */
 }
 
 void moe_map_guard(void)

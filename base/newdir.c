@@ -80,8 +80,9 @@ static enum moe_code busy(const struct moe_newdir *d, struct moe_err *err)
                        "another process is writing it (wait for it, or stop it)");
 }
 
-/* Once; *again when it was renamed or removed under us.  Who makes it and finds it locked was overtaken by
- * another process, whose it is now; where it cannot be opened or locked at all, nobody has it. */
+/* Try once to create and lock the directory; *again is set when it was renamed or removed meanwhile.  When
+ * this process created it and finds it locked, another process was faster and owns it now; where it cannot be
+ * opened or locked at all, nobody owns it. */
 static enum moe_code try_lock(struct moe_newdir *d, bool *again, struct moe_err *err)
 {
     enum moe_code code = moe_mkdir_new(d->path, 0777 | S_ISVTX, &d->created, err);
@@ -103,9 +104,9 @@ enum moe_code moe_newdir_lock(struct moe_newdir *d, struct moe_err *err)
     return again ? busy(d, err) : MOE_OK;
 }
 
-/* ---- work that starts over ---- */
+/* ---- a writer that starts over after an interruption ---- */
 
-/* record: NULL for what is on its way out. */
+/* Write the mark file; record is NULL for a directory that is being removed. */
 static enum moe_code write_mark(const char *dir, const struct moe_record *record, struct moe_err *err)
 {
     char mark[PATH_MAX], text[MOE_RECORD_BYTES];
@@ -113,7 +114,8 @@ static enum moe_code write_mark(const char *dir, const struct moe_record *record
     return moe_write_file(mark, text, record ? moe_record_text(record, text) : 0, err);
 }
 
-/* The record in the mark, else the one kept with the directory, which is open as fd. */
+/* Read the record from the mark file or, failing that, from the extended attribute of the directory, which is
+ * open as fd. */
 static enum moe_code read_record(const char *dir, int fd, struct moe_record *was, bool *has,
                                  struct moe_err *err)
 {
@@ -125,7 +127,7 @@ static enum moe_code read_record(const char *dir, int fd, struct moe_record *was
     MOE_TRY(moe_look(mark, &there, err));
     if (there == MOE_FILE) {
         enum moe_code code = moe_read_file(mark, MOE_RECORD_BYTES, &text, &n, err);
-        if (code != MOE_OK && code != MOE_CORRUPT) return code; /* the latter: too large for ours */
+        if (code != MOE_OK && code != MOE_CORRUPT) return code; /* MOE_CORRUPT: too large to be ours */
         *has = code == MOE_OK && moe_record_parse(text, n, was);
         if (code == MOE_OK) free(text);
     }
@@ -133,7 +135,7 @@ static enum moe_code read_record(const char *dir, int fd, struct moe_record *was
     return MOE_OK;
 }
 
-/* Remove all but the mark. */
+/* Remove everything in the directory but the mark file. */
 static enum moe_code empty(const char *dir, const struct moe_names *names, struct moe_err *err)
 {
     for (size_t i = 0; i < names->n; i++) {
@@ -145,8 +147,8 @@ static enum moe_code empty(const char *dir, const struct moe_names *names, struc
     return MOE_OK;
 }
 
-/* Remove a directory so that what is left of it after a kill is recognised: the mark is there from the
- * first to the last. */
+/* Remove a directory in such a way that the remainder is recognised after a kill: the mark file is written
+ * first and removed last. */
 static enum moe_code discard(const char *dir, struct moe_err *err)
 {
     struct moe_names names;
@@ -165,7 +167,7 @@ static bool has_mark_file(const struct moe_names *names)
     return false;
 }
 
-/* path was there before: is it what an earlier run left, and whole? */
+/* The directory existed before this run: check that an earlier run left it, and whether it is complete. */
 static enum moe_code whose(const struct moe_newdir *d, const struct moe_names *names,
                            const struct moe_newdir_kind *kind, bool *whole, struct moe_err *err)
 {
@@ -184,7 +186,7 @@ static enum moe_code whose(const struct moe_newdir *d, const struct moe_names *n
                        "another name with -o)");
 }
 
-/* An earlier run's work goes or stays as `left` says, all else stays. */
+/* Keep or empty an earlier run's work as `left` says; anything else stays. */
 static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *names,
                                const struct moe_newdir_kind *kind, enum moe_left left, struct moe_err *err)
 {
@@ -209,8 +211,8 @@ static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *nam
     return empty(d->path, names, err);
 }
 
-/* An empty directory is used as one that was made: another process that begins may have made it and not
- * locked it yet, and would make it again if it were removed. */
+/* An empty directory is used as if this process had created it: another process may have created it and not
+ * locked it yet, and would create it again if it were removed. */
 static enum moe_code begin(struct moe_newdir *d, const struct moe_newdir_kind *kind,
                            enum moe_left left, struct moe_err *err)
 {
@@ -229,7 +231,7 @@ static enum moe_code begin(struct moe_newdir *d, const struct moe_newdir_kind *k
     return code;
 }
 
-/* What stands under the final name is what the record speaks of. */
+/* Whether what exists under the final name is what the record says may be replaced. */
 static enum moe_code speaks_of_final(const struct moe_newdir *d, const struct moe_record *r, bool *speaks,
                                      struct moe_err *err)
 {
@@ -271,7 +273,7 @@ enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const stru
     return code;
 }
 
-/* path is locked. */
+/* The part of moe_newdir_drop under the lock. */
 static enum moe_code drop(const struct moe_newdir *d, const struct moe_newdir_kind *kind, struct moe_err *err)
 {
     struct moe_names names;
@@ -303,7 +305,7 @@ void moe_newdir_end(struct moe_newdir *d)
 {
     struct moe_err ignored;
     if (d->lock >= 0 && !d->keep && moe_held_is(d->lock, d->path))
-        moe_remove_tree(d->path, &ignored); /* nothing in it could be gone on with */
+        moe_remove_tree(d->path, &ignored); /* an interrupted run leaves nothing that could be resumed */
     moe_newdir_unlock(d);
 }
 
@@ -324,7 +326,7 @@ static enum moe_code drop_mark_file(const struct moe_newdir *d, struct moe_err *
     return moe_remove_tree(mark, err);
 }
 
-/* Exchange the two, and look at what came: it has to be what `kind` looked at. */
+/* Exchange the two directories, then check that the one that came out is the one that `kind` accepted. */
 static enum moe_code exchange(struct moe_newdir *d, const struct moe_newdir_kind *kind, struct moe_err *err)
 {
     struct stat was, is;
@@ -339,16 +341,16 @@ static enum moe_code exchange(struct moe_newdir *d, const struct moe_newdir_kind
     return appeared(d, err);
 }
 
-/* What stands under the final name is replaced and removed; a link that appeared stays. */
+/* Replace and remove what exists under the final name; a symbolic link that has appeared there is kept. */
 static enum moe_code replace(struct moe_newdir *d, const struct moe_newdir_kind *kind, struct moe_err *err)
 {
     struct moe_newdir old = { .lock = -1 };
     struct stat st;
     if (!lstat(d->final, &st) && S_ISLNK(st.st_mode)) return appeared(d, err);
     MOE_TRY(moe_lock_dir(d->final, &old.lock, err));
-    moe_newdir_mark(&old); /* from the exchange on it is unfinished: half removed, after a kill */
+    moe_newdir_mark(&old); /* after the exchange it is being removed: a kill then leaves it marked */
     enum moe_code code = exchange(d, kind, err);
-    if (moe_held_is(d->lock, d->final)) { /* so it may be although the exchange failed: in its sync */
+    if (moe_held_is(d->lock, d->final)) { /* also true when the exchange failed only in its sync */
         unmark(d->lock);
         moe_work_drop(d->lock);
     } else {

@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A temporary name is HEAD, RANDOM digits, TAIL, whatever the file is called: so it fits where the file's
- * own name fits. */
+/* A temporary name is HEAD, RANDOM hexadecimal digits and TAIL, whatever the file is called, so that it is
+ * never longer than allowed. */
 #define HEAD ".moe-"
 #define TAIL ".tmp"
 enum { RANDOM = 16, TRIES = 100 };
@@ -29,14 +29,14 @@ bool moe_newfile_is_temporary(const char *name)
            strspn(name + h, "0123456789abcdef") == RANDOM && !strcmp(name + h + RANDOM, TAIL);
 }
 
-/* A new random name beside `path`; malloc'd, NULL without memory. */
+/* A new random name in the directory of `path`; malloc'd, NULL when out of memory. */
 static char *temporary_beside(const char *path)
 {
     static unsigned long long count;
     unsigned long long r;
     char dir[PATH_MAX], *name;
     moe_path_parent(path, dir);
-    if (getrandom(&r, sizeof r, 0) != sizeof r) { /* O_EXCL keeps it safe all the same */
+    if (getrandom(&r, sizeof r, 0) != sizeof r) { /* a guessable name is safe too, because of O_EXCL */
         r = (unsigned long long)getpid() << 40 ^ (unsigned long long)(moe_now() * 1e9);
         r ^= __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED);
     }
@@ -50,7 +50,8 @@ static enum moe_code check_name(const char *path, struct moe_err *err)
     return moe_fail_at(err, MOE_USAGE, path, NULL, "is no name for a file");
 }
 
-/* What stands under the final name is nothing, a file, or a link to a file or to nothing. */
+/* Check what exists under the final name: nothing, a file, or a symbolic link to a file or to nothing is
+ * accepted. */
 static enum moe_code check_there(const char *path, bool replace, struct moe_err *err)
 {
     struct stat st;
@@ -59,7 +60,7 @@ static enum moe_code check_there(const char *path, bool replace, struct moe_err 
     if (!there && errno != ENOENT && errno != ENOTDIR) return moe_fail_errno(err, errno, path, "cannot stat");
     if (!there) return MOE_OK;
     bool link = S_ISLNK(st.st_mode);
-    bool to_proc = link && readlink(path, to, sizeof to - 1) > 0; /* as /dev/stdout does */
+    bool to_proc = link && readlink(path, to, sizeof to - 1) > 0; /* like the link /dev/stdout */
     to_proc = to_proc && !strncmp(to, "/proc/", 6);
     bool dangling = link && stat(path, &st);
     if (dangling && errno != ENOENT && errno != ENOTDIR)
@@ -99,7 +100,7 @@ static enum moe_code no_memory(struct moe_newfile *f, const char *path, struct m
     return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
 }
 
-/* Whether a file without a name can get one: it is linked by its name in /proc. */
+/* Whether a nameless file can get a name later: linkat needs its entry in /proc. */
 static bool can_be_named(int fd)
 {
     char proc[40];
@@ -119,7 +120,7 @@ static int open_unnamed(const char *path)
     return -1;
 }
 
-/* Under a random name, which nobody has. */
+/* Create the file under a random name that does not exist yet. */
 static int open_random(struct moe_newfile *f)
 {
     for (int i = 0; i < TRIES; i++) {
@@ -141,7 +142,7 @@ enum moe_code moe_newfile_open(struct moe_newfile *f, const char *path, struct m
     if (f->fd < 0 && errno == EOPNOTSUPP) f->fd = open_random(f);
     if (f->fd >= 0) return MOE_OK;
     int e = errno;
-    free(f->tmp); /* there is no such file: nothing is removed */
+    free(f->tmp); /* no file was created under this name, so none may be removed */
     f->tmp = NULL;
     moe_newfile_abort(f);
     return moe_fail_errno(err, e, path, "cannot create");
@@ -161,8 +162,8 @@ static enum moe_code in_the_way(const struct moe_newfile *f, struct moe_err *err
                        "is in the way and not from an export (move it away, or choose another name with -o)");
 }
 
-/* Make path.partial this process's alone.  Whoever has the lock may find that the file was renamed or
- * removed under it: then another writer was faster. */
+/* Lock path.partial for this process alone.  After the lock is taken, the file may turn out to be renamed or
+ * removed: then another writer was faster. */
 static enum moe_code lock_partial(const struct moe_newfile *f, struct moe_err *err)
 {
     int r;
@@ -174,7 +175,8 @@ static enum moe_code lock_partial(const struct moe_newfile *f, struct moe_err *e
     return held ? MOE_OK : busy(f, err);
 }
 
-/* A file that is whole and waits for its name has the sticky bit, where the file system keeps such bits. */
+/* The sticky bit marks a file that is complete but has not got its name, where the file system keeps such
+ * bits. */
 static void set_whole(int fd, bool whole)
 {
     struct stat st;
@@ -183,7 +185,7 @@ static void set_whole(int fd, bool whole)
     (void)!fchmod(fd, whole ? mode | S_ISVTX : mode);
 }
 
-/* The record at the begin of the file, else the one kept with it. */
+/* Read the record at the beginning of the file or, failing that, from its extended attribute. */
 static enum moe_code read_record(const struct moe_newfile *f, const struct stat *st, struct moe_record *was,
                                  bool *has, struct moe_err *err)
 {
@@ -194,9 +196,8 @@ static enum moe_code read_record(const struct moe_newfile *f, const struct stat 
     return MOE_OK;
 }
 
-/* The file is what an earlier writer of such files left; then it is emptied, or found to be
- * whole.  An empty one holds
- * nothing: who made it may have lost it to us just now. */
+/* Check that an earlier writer of such files left this one; then empty it, or find it complete.  An empty
+ * file holds nothing: another process may have created it and lost the lock to this one just now. */
 static enum moe_code take_over(struct moe_newfile *f, bool (*ours)(int fd), enum moe_left left,
                                struct moe_err *err)
 {
@@ -247,7 +248,7 @@ bool moe_newfile_resumes(const char *path)
 
 static enum moe_code open_or_create(struct moe_newfile *f, bool *created, struct moe_err *err)
 {
-    for (int i = 0; i < TRIES; i++) { /* again when it went between the two */
+    for (int i = 0; i < TRIES; i++) { /* try again when it was removed between the two calls */
         f->fd = moe_open(f->tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
         *created = f->fd >= 0;
         if (f->fd < 0 && errno == EEXIST)
@@ -275,7 +276,7 @@ enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, 
     if (code == MOE_OK && !created) code = take_over(f, ours, left, err);
     if (code == MOE_OK && !f->whole) code = put_record(f, err);
     if (code == MOE_OK) return MOE_OK;
-    if (!created || locked != MOE_OK) { /* not ours to remove */
+    if (!created || locked != MOE_OK) { /* this process must not remove the file */
         if (f->fd >= 0) close(f->fd);
         f->fd = -1;
     }
@@ -287,7 +288,7 @@ enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, 
 
 static void release(struct moe_newfile *f)
 {
-    if (f->fd >= 0) close(f->fd); /* synced, or thrown away: nothing can be lost here; a lock goes with it */
+    if (f->fd >= 0) close(f->fd); /* the data is synced or thrown away; closing also releases the lock */
     free(f->path);
     free(f->tmp);
     *f = (struct moe_newfile){ .fd = -1 };
@@ -306,7 +307,7 @@ static int link_unnamed(int fd, const char *to)
     return linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW);
 }
 
-/* Give an unnamed file a random name, to be renamed from. */
+/* Give a nameless file a random name, from which it can be renamed. */
 static int name_randomly(struct moe_newfile *f)
 {
     for (int i = 0; i < TRIES; i++) {
@@ -357,7 +358,7 @@ enum moe_code moe_newfile_sync(struct moe_newfile *f, struct moe_err *err)
     return MOE_OK;
 }
 
-/* What stands there is what stood there when a partial file was begun. */
+/* Whether what exists under the final name is what existed there when the partial file was begun. */
 static enum moe_code is_what_was(const struct moe_newfile *f, bool *is, struct moe_err *err)
 {
     char which[MOE_WHICH_BYTES];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files come to be: opened, given room, made durable; again when a signal interrupts the call. */
+/* Creating files, reserving space for them, syncing them; system calls are restarted after a signal. */
 #include "base/io.h"
 
 #include <errno.h>
@@ -47,7 +47,7 @@ uint64_t moe_hole(int fd, uint64_t offset, uint64_t bytes)
     return (uint64_t)data - offset < bytes ? (uint64_t)data - offset : bytes;
 }
 
-/* Not posix_fallocate: where the file system has no such call, glibc's writes every block. */
+/* Not posix_fallocate: where the file system cannot reserve space, glibc's emulation writes every block. */
 int moe_reserve(int fd, uint64_t bytes)
 {
     int r;
@@ -55,7 +55,7 @@ int moe_reserve(int fd, uint64_t bytes)
     return r && (errno == EOPNOTSUPP || errno == ENOSYS) ? moe_ftruncate(fd, bytes) : r;
 }
 
-/* Where the file system has no files without a name, one whose name goes at once. */
+/* A nameless file; where the file system has none, a named one that is unlinked at once. */
 static enum moe_code open_nameless(const char *dir, char *path, size_t cap, int *fd, struct moe_err *err)
 {
     if (snprintf(path, cap, "%s", dir) >= (int)cap)

@@ -20,7 +20,7 @@ struct moe_pool {
     void *ctx;
     int64_t n;
     atomic_int_fast64_t next;        /* the next item of the loop at hand */
-    atomic_uint generation;          /* grows by one for each loop; what workers wait for */
+    atomic_uint generation;          /* grows by one for each loop; workers wait for it to change */
     atomic_int busy;                 /* workers that have not finished the loop */
     atomic_bool stop;
     pthread_mutex_t lock;
@@ -184,7 +184,7 @@ static int64_t take(struct pipe *p)
     return p->next++;
 }
 
-/* Called and returns with the lock held. */
+/* Produce item i.  The lock is held on entry and on return, but not while p->produce runs. */
 static void make(struct pipe *p, int64_t i)
 {
     int slot = (int)(i % p->slots);
@@ -265,7 +265,8 @@ enum moe_code moe_pipe_run(struct moe_pool *pool, int64_t n, int slots,
     }
     pthread_mutex_init(&p.lock, NULL);
     pthread_cond_init(&p.changed, NULL);
-    /* Threads of its own: the consumer must stay the calling thread, which a pool's loop does not promise. */
+    /* Threads of its own and not the pool's: the consumer must stay on the calling thread, which a pool's
+     * loop does not promise. */
     for (; started < helpers; started++)
         if (moe_thread_start(&h[started], run_helper, &p)) break;
     consume_loop(&p);

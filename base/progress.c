@@ -64,7 +64,7 @@ static const char *amount(const struct moe_progress *p, double v, char out[16])
 
 enum { BAR = 20, BAR_LEAST = 5, WIDTH = 80, WIDTH_LEAST = 16, WIDTH_MOST = 1000 };
 
-/* The terminal's columns as they are now: it may have been resized. */
+/* The present width of the terminal, which may have been resized. */
 static int columns(FILE *out)
 {
     struct winsize w;
@@ -74,12 +74,13 @@ static int columns(FILE *out)
     return n < WIDTH_LEAST ? WIDTH_LEAST : n > WIDTH_MOST ? WIDTH_MOST : (int)n;
 }
 
-/* What a line may lack, the least needed first. */
+/* What is left out of a line that is too wide, the least important field first. */
 enum { ALL, NO_RATE, NO_AMOUNT, NO_BAR, NO_ETA };
 
 struct line { char share[8], of[40], rate[24], eta[24]; double done; };
 
-/* The line behind the label, without what `lacks` names, with a bar of that many columns. */
+/* Print the part of the line after the label, without the fields that `lacks` says, with a bar of `bar`
+ * columns. */
 static int tail_of(const struct line *l, int lacks, int bar, char *out, size_t cap)
 {
     char drawn[BAR + 4] = "";
@@ -94,8 +95,8 @@ static int tail_of(const struct line *l, int lacks, int bar, char *out, size_t c
                     lacks < NO_RATE ? l->rate : "", lacks < NO_ETA ? l->eta : "");
 }
 
-/* The same in `width` columns with the label's: the bar gets shorter, then a field less is told, and in the
- * end the label is cut.  Returns how many bytes of the label there is room for. */
+/* The same, fitted into `width` columns with the label: the bar gets shorter, then fields are left out, and
+ * in the end the label is cut.  Returns how many bytes of the label there is room for. */
 static int fit(const struct line *l, int label, int width, char *out, size_t cap)
 {
     for (int lacks = ALL; ; lacks++) {
@@ -120,7 +121,7 @@ static void draw(struct moe_progress *p, double now)
              amount(p, (double)p->total, total));
     snprintf(l.rate, sizeof l.rate, "  %s/s", amount(p, t > 0 ? ran / t : 0, rate));
     snprintf(l.eta, sizeof l.eta, "  %s left", eta);
-    /* a line that reached the last column would make some terminals begin another one */
+    /* some terminals would begin another line after a character in the last column */
     int label = fit(&l, (int)strlen(p->label), p->tty ? columns(p->out) - 1 : WIDTH_MOST, tail, sizeof tail);
     fprintf(p->out, "%s%s%.*s%s%s%s", p->tty ? "\r\033[K" : "", p->color ? "\033[1m" : "", label, p->label,
             p->color ? "\033[0m" : "", tail, p->tty ? "" : "\n");

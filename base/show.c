@@ -44,11 +44,11 @@ bool moe_is_hidden(uint32_t c)
 
 enum { ESCAPE = 8 }; /* bytes of the longest escape, with its NUL */
 
-/* The character at s[0..n), n > 0: *len gets its bytes, `escape` what is shown instead of it.  Returns the
- * bytes shown; those of the character itself where `escape` is "". */
+/* One character at s[0..n), n > 0: *len gets its length, and `escape` what is shown instead of it, or "" when
+ * it is shown as it is.  Returns the number of bytes shown. */
 static size_t shown(const unsigned char *s, size_t n, size_t *len, char escape[ESCAPE])
 {
-    uint32_t code = s[0]; /* of a byte that begins no character */
+    uint32_t code = s[0]; /* kept when the byte begins no valid character */
     int whole = moe_utf8_decode(s, n, &code);
     escape[0] = 0;
     *len = whole ? (size_t)whole : 1;
@@ -69,13 +69,13 @@ void moe_show(char *text, size_t cap)
     const unsigned char *s = (const unsigned char *)text;
     size_t bytes = strlen(text), len, used = plain_prefix(text, bytes), room = used, one;
     char escape[ESCAPE];
-    if (used == bytes) return; /* nearly always */
+    if (used == bytes) return; /* nothing to escape, the usual case */
     for (; used < bytes; used += len, room += one) {
         one = shown(s + used, bytes - used, &len, escape);
         if (room + one >= cap) break;
     }
-    /* From the back, so that nothing is overwritten before it is read: the input moves to the end of the
-     * room first. */
+    /* Escapes make the text longer: the input is first moved to the end of the space that the result needs,
+     * so that nothing is overwritten before it is read. */
     size_t gap = room - used, from = gap, at = 0;
     memmove(text + gap, text, used);
     while (from < room) {
@@ -108,7 +108,7 @@ enum { LINE_ROOM = 3 * PATH_MAX + 2048, WORD_LEAST = 32 };
 
 struct word { size_t at, n; };
 
-/* A closing quote stands before the end, a space or punctuation. */
+/* The length of a quoted text; its closing quote is followed by the end, a space or punctuation. */
 static size_t quoted_length(const char *s)
 {
     for (const char *e = s + 1; (e = strchr(e, '\'')); e++)
@@ -116,7 +116,7 @@ static size_t quoted_length(const char *s)
     return 0;
 }
 
-/* The longest text between quotes, or between spaces. */
+/* The longest text between quotes or spaces. */
 static struct word longest_word(const char *s)
 {
     struct word best = { 0, 0 };
@@ -131,8 +131,8 @@ static struct word longest_word(const char *s)
 
 static bool inside_character(char c) { return ((unsigned char)c & 0xc0) == 0x80; }
 
-/* Take at least `excess` bytes from the middle of a word, up to slashes where some are near; false: it is
- * too short for that. */
+/* Replace at least `excess` bytes in the middle of a word, if possible from slash to slash; false when the
+ * word is too short. */
 static bool cut_middle(char *s, struct word w, size_t excess)
 {
     if (w.n < WORD_LEAST + 8) return false;

@@ -17,16 +17,16 @@ struct moe_stream {
     const struct moe_cancel *cancel;
     int fd;
     uint64_t size, at;                /* size: of a pipe UINT64_MAX until its end has come */
-    bool piped, owned;                /* standard input or a pipe; the descriptor is this stream's to close */
-    bool zipped, inflating;           /* inflating: z holds state to end */
-    bool between;                     /* members: the file may end here */
+    bool piped, owned;                /* standard input or a pipe; this stream closes the descriptor */
+    bool zipped, inflating;           /* inflating: z has been initialised */
+    bool between;                     /* between two gzip members: the file may end here */
     z_stream z;
-    unsigned char in[BUFFER];         /* what z has not taken yet; of a plain file only its first two bytes */
-    size_t first;                     /* of these, not given yet */
+    unsigned char in[BUFFER];         /* input that z has not read; of a plain file the first two bytes */
+    size_t first;                     /* of a plain file: how many of them were not returned yet */
 };
 
-/* Up to n bytes of a pipe; *got is less only at its end.  The token ends the wait, also where a signal came
- * to another thread. */
+/* Read up to n bytes of a pipe; *got is less than n only at its end.  A cancelled token ends the wait, also
+ * when the signal came to another thread. */
 static enum moe_code read_piped(struct moe_stream *s, void *to, size_t n, size_t *got, struct moe_err *err)
 {
     for (*got = 0; *got < n; ) {
@@ -42,7 +42,7 @@ static enum moe_code read_piped(struct moe_stream *s, void *to, size_t n, size_t
     return MOE_OK;
 }
 
-/* The next n bytes, which a file has, or as many of these as a pipe has. */
+/* Read the next n bytes; a file is known to have them, a pipe may have fewer. */
 static enum moe_code read_on(struct moe_stream *s, void *to, size_t n, size_t *got, struct moe_err *err)
 {
     *got = n;
@@ -153,9 +153,9 @@ enum moe_code moe_stream_read(struct moe_stream *s, char *to, size_t room, size_
 uint64_t moe_stream_size(const struct moe_stream *s) { return s->size == UINT64_MAX ? 0 : s->size; }
 uint64_t moe_stream_at(const struct moe_stream *s) { return s->at - (s->zipped ? s->z.avail_in : s->first); }
 
-/* ---- a text as a whole ---- */
+/* ---- a whole text ---- */
 
-/* What a gzipped file holds, by decompressing it; no further than one buffer beyond the limit. */
+/* Count the bytes of a gzipped file's content by decompressing it, at most one buffer beyond the limit. */
 static enum moe_code count_zipped(struct moe_stream *s, size_t limit, uint64_t *total, struct moe_err *err)
 {
     char *buf = malloc(BUFFER);
@@ -187,7 +187,7 @@ static enum moe_code read_whole(struct moe_stream *s, size_t want, char *text, s
              : moe_fail_at(err, MOE_CORRUPT, s->path, NULL, "the file was changed while it was read");
 }
 
-/* Of a stream that can be read only once, and whose size shows at its end. */
+/* Read a stream whose size is only known at its end, and which can be read only once. */
 static enum moe_code read_growing(struct moe_stream *s, size_t limit, char **text, size_t *size,
                                   struct moe_err *err)
 {
@@ -216,7 +216,8 @@ static enum moe_code read_sized(struct moe_stream *s, uint64_t total, char **tex
     return MOE_OK;
 }
 
-/* A gzipped file is gone through once to count, and opened again. */
+/* Read a file whose content is counted first; for that a gzipped one is decompressed once and opened
+ * again. */
 static enum moe_code read_counted(struct moe_stream **s, const char *path, size_t limit, char **text,
                                   size_t *size, struct moe_err *err)
 {

@@ -38,7 +38,7 @@ void moe_writeback_close(struct moe_writeback **b)
     *b = NULL;
 }
 
-/* Take the oldest piece out when `more` bytes would be too much beside it. */
+/* Take the oldest piece out of the ring when it and `more` further bytes exceed the window. */
 static bool take_oldest(struct moe_writeback *b, uint64_t more, struct piece *p)
 {
     if (!b->n || (b->n < PIECES && b->held + more <= b->window)) return false;
@@ -49,7 +49,7 @@ static bool take_oldest(struct moe_writeback *b, uint64_t more, struct piece *p)
     return true;
 }
 
-/* Errors are left where fsync finds them. */
+/* Wait until a piece is on the disk and drop it from the page cache.  fsync will report any error. */
 static void settle(const struct moe_writeback *b, const struct piece *p)
 {
     sync_file_range(b->fd, (off64_t)p->offset, (off64_t)p->bytes,

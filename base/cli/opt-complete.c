@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Completion for bash, zsh and fish, from the tables of options. */
+/* Shell completion for bash, zsh and fish, made from the tables of options. */
 #include "base/cli/opt.h"
 
 #include <string.h>
 
-/* "a|b|c" lists the values; a word in capitals among them (R, NAME.moe) stands for others. */
+/* In "a|b|c" the lower-case words are values that can be completed; a word with capitals (R, NAME.moe) is a
+ * placeholder. */
 static bool is_word(const char *word, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -181,7 +182,7 @@ static void fish_text(const char *s, FILE *out)
     }
 }
 
-/* Of a verb, or of a tool where none of its verbs was typed. */
+/* The options of a subcommand, or those of the tool where no subcommand was typed yet. */
 static void fish_options(const struct moe_tool *t, FILE *out)
 {
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {

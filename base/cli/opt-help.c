@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Help and man page, from the tables of options. */
+/* Help and man page, made from the tables of options. */
 #include "base/cli/opt.h"
 
 #include "base/env.h"
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What a person reads of an option, with its default; malloc'd, NULL when out of memory. */
+/* An option's help text with its default appended; malloc'd, NULL when out of memory. */
 static char *help_text(const struct moe_opt *o)
 {
     char tail[96] = "";
@@ -60,7 +60,7 @@ void moe_opt_help(const struct moe_tool *t, FILE *out)
         snprintf(left, sizeof left, "%c%c%s --%s%s%s%s", o->short_name > 0 ? '-' : ' ',
                  o->short_name > 0 ? o->short_name : ' ', o->short_name > 0 ? "," : " ", o->name, sep,
                  o->arg ? o->arg : "", o->kind == MOE_OPT_MAYBE ? "]" : "");
-        bool below = strlen(left) > HELP_COLUMN - 3; /* its text begins on a line of its own */
+        bool below = strlen(left) > HELP_COLUMN - 3; /* the help text begins on the next line */
         if (below) fprintf(out, "  %s\n%*s", left, HELP_COLUMN, "");
         else fprintf(out, "  %-*s ", HELP_COLUMN - 3, left);
         char *text = help_text(o);
@@ -73,7 +73,7 @@ void moe_opt_help(const struct moe_tool *t, FILE *out)
 
 /* ---- man page ---- */
 
-/* Text with what troff would act on escaped. */
+/* Print a word of n bytes with the characters escaped that troff would interpret. */
 static void man_word(const char *s, int n, bool start, FILE *out)
 {
     if (start && (*s == '.' || *s == '\'')) fputs("\\&", out);
@@ -91,13 +91,13 @@ static int man_width(const char *s, int n)
     return width;
 }
 
-/* In lines of at most 80 bytes, where spaces allow; an empty line begins a paragraph. */
+/* Print text in lines of at most 80 bytes, broken at spaces; an empty line begins a paragraph. */
 static void man_text(const char *s, FILE *out)
 {
     int at = 0;
     while (*s) {
         int n = (int)strcspn(s, " \n"), width = man_width(s, n);
-        /* \& may come before, and a little was written before the text */
+        /* 76, since the line may begin with \& and something may have been printed before the text */
         bool wrap = at > 0 && at + 1 + width > 76;
         if (n && at > 0) fputc(wrap ? '\n' : ' ', out);
         man_word(s, n, at == 0 || wrap, out);
@@ -116,7 +116,7 @@ static void man_text(const char *s, FILE *out)
 static void man_options(const struct moe_tool *t, FILE *out)
 {
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
-        /* the tool's, told before */
+        /* the common options were printed with the tool's own */
         if (t->verb && o->kind == MOE_OPT_GROUP && !strcmp(o->help, "common")) return;
         if (o->kind == MOE_OPT_GROUP) { fprintf(out, ".SS %s\n", o->help); continue; }
         fputs(".TP\n", out);
@@ -137,11 +137,11 @@ static void man_options(const struct moe_tool *t, FILE *out)
     }
 }
 
-/* Lines that stay lines. */
+/* Print text whose line breaks are kept. */
 static void man_lines(const char *s, FILE *out)
 {
     while (*s) {
-        s += strspn(s, " "); /* usage lines are set under each other in --help */
+        s += strspn(s, " "); /* --help indents the further usage lines */
         int n = (int)strcspn(s, "\n");
         man_word(s, n, true, out);
         fputc('\n', out);
@@ -157,7 +157,8 @@ static void man_section(const char *title, const char *text, FILE *out)
     fputc('\n', out);
 }
 
-/* Of the last change to what man pages say: they are the same wherever and whenever they are made. */
+/* The date of the last change to the text of man pages; a fixed date, so that a page does not depend on when
+ * it is built. */
 #define MAN_DATE "2026-11-27"
 
 void moe_opt_man(const struct moe_tool *t, FILE *out)

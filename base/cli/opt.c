@@ -96,7 +96,7 @@ static const struct moe_opt *find_short(const struct moe_opt *o, char c)
     return NULL;
 }
 
-/* Edits to turn a into b, for names of up to 31 letters. */
+/* The edit distance of a (n bytes) and b, for names of up to 31 letters. */
 static int distance(const char *a, size_t n, const char *b)
 {
     int row[32], m = (int)strlen(b);
@@ -116,7 +116,7 @@ static int distance(const char *a, size_t n, const char *b)
     return row[m];
 }
 
-/* What other programs of this field call an option of ours, where this tool has it. */
+/* The option of this tool that other programs of this field call `a`; NULL when there is none. */
 static const char *known_elsewhere(const struct moe_tool *t, const char *a, size_t n)
 {
     static const char *const names[][2] = {
@@ -135,11 +135,12 @@ static enum moe_code unknown(const struct moe_tool *t, const char *a, struct moe
 {
     size_t n = strcspn(a, "=");
     const char *best = NULL;
-    /* near: a third of the letters at most, and a word of two letters has nothing near */
+    /* A name is similar when at most a third of its letters differ; to a word of two letters nothing is
+     * similar. */
     int least = n - 2 < 9 ? (int)(n - 2) / 3 + 1 : 4;
     for (const struct moe_opt *o = t->opts; a[1] == '-' && o->kind != MOE_OPT_END; o++) {
         int d = o->name ? distance(a + 2, n - 2, o->name) : 99;
-        if (o->name && n - 2 > 2 && !strncmp(o->name, a + 2, n - 2)) d = 0; /* a name that is cut short */
+        if (o->name && n - 2 > 2 && !strncmp(o->name, a + 2, n - 2)) d = 0; /* an abbreviated name */
         if (d < least) least = d, best = o->name;
     }
     static const char *const own[] = { "help", "version" };
@@ -172,9 +173,9 @@ static bool answer(const struct moe_tool *t, const char *a, const char *next, en
     return true;
 }
 
-/* ---- what goes with what ---- */
+/* ---- rules between options ---- */
 
-/* Options that were given and not taken back, a bit for each row of the table. */
+/* The options that were given and not cleared again, one bit for each row of the table. */
 struct given { uint64_t bits[4]; };
 
 static void mark(struct given *g, const struct moe_tool *t, const struct moe_opt *o, bool on)
@@ -191,7 +192,7 @@ static bool is_given(const struct given *g, const struct moe_tool *t, const stru
     return o->value && g->bits[i / 64] >> i % 64 & 1;
 }
 
-/* An option was given: of several ways to say a thing the last one counts. */
+/* Note that an option was given; of several `way` options the last one counts, and the others are cleared. */
 static void note(struct given *g, const struct moe_tool *t, const struct moe_opt *o, bool negated)
 {
     mark(g, t, o, !negated);
@@ -202,7 +203,7 @@ static void note(struct given *g, const struct moe_tool *t, const struct moe_opt
     }
 }
 
-/* The rule's others in a sentence: "--ranks N, --plan PLAN or --rendezvous HOST:PORT". */
+/* Print the rule's `others` as part of a sentence: "--ranks N, --plan PLAN or --rendezvous HOST:PORT". */
 static void list_others(const struct moe_tool *t, const struct moe_opt_rule *rule, char *out, size_t cap)
 {
     size_t n = 0;
@@ -246,7 +247,7 @@ static enum moe_code check_rules(const struct moe_tool *t, const struct given *g
     return MOE_OK;
 }
 
-/* One argument that starts with a dash; *i moves past its value. */
+/* Parse one argument that begins with a dash; *i moves past its value. */
 static enum moe_code parse_one(const struct moe_tool *t, int argc, char **argv, int *i, struct given *g,
                                struct moe_err *err)
 {
@@ -263,7 +264,7 @@ static enum moe_code parse_one(const struct moe_tool *t, int argc, char **argv, 
             if (o && o->kind != MOE_OPT_BOOL) o = NULL;
         }
     } else {
-        if (known_elsewhere(t, a, strlen(a))) return unknown(t, a, err); /* -ngl is no -n gl */
+        if (known_elsewhere(t, a, strlen(a))) return unknown(t, a, err); /* -ngl must not be read as -n gl */
         o = find_short(t->opts, a[1]);
         if (o && a[2]) { /* -n4 */
             if (!o->arg) return unknown(t, a, err);
@@ -283,7 +284,7 @@ static enum moe_code parse_one(const struct moe_tool *t, int argc, char **argv, 
     return set_value(o, arg, negated, err);
 }
 
-/* The option that a word names in the tool's table or a verb's; NULL: none does. */
+/* The option that a word names in the tool's table or in a subcommand's; NULL when none does. */
 static const struct moe_opt *find_any(const struct moe_tool *t, const char *a)
 {
     size_t n = strcspn(a, "=");

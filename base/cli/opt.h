@@ -41,9 +41,9 @@ struct moe_opt {
     /* 0: none; -'n': -n is accepted but not shown in help, since it means something else in other tools */
     signed char short_name;
     const char *name;       /* without dashes */
-    /* what help calls the value; NULL for a flag.  "a|b|c" lists the values that are allowed.  "FILE", "PATH",
-     * "MODEL", "NAME.moe" and "PLAN" stand for a path that no output of the same command may be or lie in,
-     * "DIR" for a directory into which files are put. */
+    /* what help calls the value; NULL for a flag.  "a|b|c" lists the values that are allowed.  "FILE",
+     * "PATH", "MODEL", "NAME.moe" and "PLAN" stand for a path that no output of the same command may be or
+     * lie in, "DIR" for a directory into which files are put. */
     const char *arg;
     /* where the value is stored: a bool *, const char **, int64_t *, double * or struct moe_strlist *, by
      * kind; what it holds before parsing is the default */

@@ -14,7 +14,7 @@
 
 /* ---- the other paths of the command line ---- */
 
-/* How one path is held against another: as a file, or as a directory that is built beside itself. */
+/* How an output is compared with another path: as a file, or as a directory that is built as PATH.partial. */
 typedef enum moe_code apart_fn(const char *out, const char *other, const char *which, struct moe_err *err);
 
 static enum moe_code file_apart(const char *out, const char *other, const char *which, struct moe_err *err)
@@ -50,14 +50,14 @@ static enum moe_code all_apart(apart_fn *apart, const struct moe_run *r, const c
                                struct moe_err *err)
 {
     struct stat st;
-    for (int i = 0; i < r->argc; i++) /* what is not there is told by who reads it */
+    for (int i = 0; i < r->argc; i++) /* an operand that does not exist is reported by whoever reads it */
         if (r->argv[i] != into && !stat(r->argv[i], &st)) MOE_TRY(apart(out, r->argv[i], "is read", err));
     return options_apart(apart, r, out, err);
 }
 
-/* ---- both ---- */
+/* ---- files and directories ---- */
 
-/* "-" is standard output to many tools; outputs of these have a name, whole or not at all. */
+/* To many tools "-" means standard output; the outputs of these tools need a name. */
 static enum moe_code not_stdout(const char *path, struct moe_err *err)
 {
     if (path[0] != '-' || path[1 + strspn(path + 1, "/")]) return MOE_OK;

@@ -17,10 +17,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static struct moe_cancel caught;                      /* of the process: a signal has come */
-static struct moe_cancel part = { .parent = &caught }; /* of what a SIGINT ends alone, */
-static atomic_bool holding;                           /* while this is so */
-static bool on_terminal; /* standard output, as it was when the tool began */
+static struct moe_cancel caught;                       /* the process's token: a signal has come */
+static struct moe_cancel part = { .parent = &caught }; /* for a part of the work that SIGINT ends alone */
+static atomic_bool holding;                            /* moe_run_hold is on */
+static bool on_terminal; /* standard output was a terminal when the tool began */
 
 static void on_signal(int sig)
 {
@@ -28,7 +28,7 @@ static void on_signal(int sig)
         moe_cancel_request(&part, MOE_SIGINT);
         return;
     }
-    if (moe_is_cancelled(&caught)) { /* the second one does not wait */
+    if (moe_is_cancelled(&caught)) { /* a second signal ends the process at once */
         signal(sig, SIG_DFL);
         raise(sig);
     }
@@ -57,15 +57,16 @@ void moe_run_hold(bool on)
 const struct moe_cancel *moe_run_part(void) { return &part; }
 bool moe_run_held(void) { return atomic_load(&part.code) != 0; }
 
-/* A standard stream that the caller closed must not become the next file that is opened: what was meant for a
- * person would go into it.  The wrong direction makes each use fail. */
+/* A standard stream that the caller closed must not become the next file that is opened, because messages
+ * would be written into that file.  It is opened in the wrong direction, so that every use of it fails. */
 static void fill_standard_streams(void)
 {
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) (void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
 }
 
-/* A value that names standard input, which can be read once, and by the options that say so. */
+/* Check a value that may be "-": standard input can be read only once, and only by options with
+ * `standard_input`. */
 static enum moe_code check_dash(const struct moe_opt *o, const char *value, const char **first,
                                 struct moe_err *err)
 {
@@ -108,7 +109,8 @@ static enum moe_code check_common(struct moe_run *r)
     return moe_pool_open(&r->pool, (int)r->threads, &r->err);
 }
 
-static int output_lost; /* why standard output could not be written, the first time: a stream forgets it */
+/* errno of the first failed write to standard output; the stream itself forgets it */
+static int output_lost;
 
 void moe_print_bytes(const char *text, size_t n)
 {
@@ -117,8 +119,8 @@ void moe_print_bytes(const char *text, size_t n)
     if ((!whole || fflush(stdout)) && !output_lost) output_lost = errno ? errno : EIO;
 }
 
-/* What was printed must have arrived: a full disk or a closed pipe is a failure.  Who closed the pipe (head)
- * has all that they wanted to read, and is told nothing. */
+/* Check that everything printed has arrived: a full disk or a closed pipe is a failure.  For a closed pipe no
+ * message is printed, because its reader (head) stopped on purpose. */
 static enum moe_code flush_output(const struct moe_tool *tool)
 {
     errno = 0;
@@ -130,7 +132,7 @@ static enum moe_code flush_output(const struct moe_tool *tool)
     return e == ENOSPC || e == EDQUOT ? MOE_NOSPACE : MOE_IO;
 }
 
-/* The library's notices and warnings, as the tool's own. */
+/* Pass the library's notices and warnings on as the tool's own. */
 static void say_note(void *ctx, bool warning, const char *line)
 {
     if (warning) moe_warn(ctx, "%s", line);
@@ -229,7 +231,7 @@ int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
 {
     moe_progress_close(&r->progress);
     moe_pool_close(&r->pool);
-    /* the cause of whatever else went wrong */
+    /* a page of a mapped file that could not be read is the cause of any other failure */
     if (code != MOE_MISMATCH && moe_map_check(&r->err) != MOE_OK) code = MOE_IO;
     if (code == MOE_OK && json && !(r->json ? print_json(json) : moe_json_whole(json)))
         code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
