@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/config.h - the shape of a K2-family model, from config.json or from a container's manifest.
+/* formats/config.h - the configuration of a K2-family model, read from config.json or from a container's
+ * manifest.
  *
- * Source of the keys and of every default: Hugging Face's DeepseekV3 configuration.
- * Knows no tensors' bytes. */
+ * Keys and defaults are those of Hugging Face's DeepseekV3Config.  Knows nothing of the bytes of tensors. */
 #ifndef MOE_FORMATS_CONFIG_H
 #define MOE_FORMATS_CONFIG_H
 
@@ -14,7 +14,7 @@
 enum { MOE_EOS_MAX = 64 };
 
 struct moe_config {
-    /* architectures[0], "DeepseekV3ForCausalLM", "KimiK25ForConditionalGeneration" ... */
+    /* architectures[0]: "DeepseekV3ForCausalLM", "KimiK25ForConditionalGeneration" ... */
     char architecture[64];
     char model_type[32];
 
@@ -46,15 +46,16 @@ struct moe_config {
     double original_max_position_embeddings;
 };
 
-/* How the weights are stored, from quantization_config (top level or in text_config) or hf_quant_config.json.
- * Only a statement of intent: each tensor's type is decided by which tensors are present. */
+/* The quantization that a checkpoint declares, in quantization_config (at the top level or in text_config) or
+ * in hf_quant_config.json.  This is only a statement of intent: which tensors are there decides about each
+ * tensor's type. */
 enum moe_scheme {
     MOE_SCHEME_NONE,
     MOE_SCHEME_FP8,
     MOE_SCHEME_INT4,
     MOE_SCHEME_NVFP4_MODELOPT,
     MOE_SCHEME_NVFP4_CT,
-    MOE_SCHEME_MIXED /* several, by layer */
+    MOE_SCHEME_MIXED /* several of them in one model */
 };
 
 /* True for a layer with routed experts. */
@@ -84,22 +85,23 @@ static inline int64_t moe_config_first_moe(const struct moe_config *c)
     return first;
 }
 
-/* Read `dir`/config.json (and generation_config.json when there).  Without one MOE_NOT_FOUND, or
- * MOE_UNSUPPORTED where `dir` holds a model in a format that is not read.  MOE_UNSUPPORTED, too, for an
- * architecture, scoring function, rope type, activation or quantization this code does not do;
- * MOE_CORRUPT for a missing key, a wrong type, or a value out of range (every product of sizes is
+/* Read `dir`/config.json, and generation_config.json when it exists.  MOE_NOT_FOUND when there is no
+ * config.json, or MOE_UNSUPPORTED where `dir` holds a model in a format that is not read.  MOE_UNSUPPORTED
+ * also for an architecture, scoring function, rope type, activation or quantization that this code does not
+ * support; MOE_CORRUPT for a missing key, a wrong type, or a value out of range (every product of sizes is
  * checked to stay below 2^48). */
 enum moe_code moe_config_read(const char *dir, struct moe_config *c, enum moe_scheme *scheme,
                               struct moe_err *err);
-/* The same from parsed text (the root object of a config.json); `file` names it in messages. */
+/* The same for parsed JSON, the root object of a config.json; `file` names it in messages. */
 enum moe_code moe_config_parse(const cJSON *root, const char *file, struct moe_config *c,
                                enum moe_scheme *scheme, struct moe_err *err);
 
-/* The canonical form, for manifests: the text part of a config.json again, with fixed keys in fixed order.
- * NULL when out of memory. */
+/* The canonical form, for manifests: the text model's part of a config.json, with fixed keys in a fixed
+ * order.  NULL when out of memory. */
 cJSON *moe_config_json(const struct moe_config *c);
 
-/* Parameters in all and active for one token, counting embedding and head (router bias not counted). */
+/* The number of parameters: of the whole model, and of those that are active for one token.  Both count
+ * embedding and head; neither counts the router's bias. */
 uint64_t moe_config_parameters(const struct moe_config *c);
 uint64_t moe_config_parameters_active(const struct moe_config *c);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/checkpoint/checkpoint.h - what the steps of opening a checkpoint directory pass on; for formats/
- * alone.
+/* formats/checkpoint/checkpoint.h - the state that the steps of opening a checkpoint directory share; for
+ * formats/ alone.
  *
- * checkpoint-files.c finds and opens the files; checkpoint-raws.c lists their tensors and holds them against
+ * checkpoint-files.c finds and opens the files; checkpoint-raws.c lists their tensors and compares them with
  * the index; checkpoint-types.c makes canonical tensors of them. */
 #ifndef MOE_FORMATS_CHECKPOINT_CHECKPOINT_H
 #define MOE_FORMATS_CHECKPOINT_CHECKPOINT_H
@@ -11,7 +11,8 @@
 #include "formats/names.h"
 #include "formats/source-parts.h"
 
-/* Of an entry of the index: its tensor was found in the file that the index names, or in another one. */
+/* Flags of an entry of the index: its tensor was found in the file that the index names, or in another
+ * one. */
 enum { MOE_SEEN = 1, MOE_SEEN_ELSEWHERE = 2 };
 
 struct moe_checkpoint {
@@ -26,39 +27,40 @@ struct moe_checkpoint {
     const char **names;
     int32_t *file_of;
     bool has_index;
-    unsigned char *seen; /* of each entry: MOE_SEEN bits */
+    unsigned char *seen; /* [n_index] MOE_SEEN flags */
 
-    /* where a file cannot be read, its tensors are not reported missing, too: the first entry of each file,
-     * and for each entry the next one of its file; NULL until then */
+    /* The entries of each file as a linked list, so that the tensors of a file that cannot be read are not
+     * reported missing, too: first_in [n_files] is a file's first entry, next_in [n_index] the next one of
+     * the same file.  NULL until such a file is met. */
     int64_t *first_in, *next_in;
     bool all_excused;
 
-    bool both_told;      /* that there are fused and single experts was reported */
-    bool stray_looked;   /* stray: a safetensors file that the index does not name; "" when there is none */
-    char stray[256];
-    int32_t *parts;      /* [slot][enum moe_part] -> raw + 1, 0: none */
+    bool both_told;      /* it was reported that experts are there both fused and single */
+    bool stray_looked;   /* `stray` was looked for */
+    char stray[256];     /* a safetensors file that the index does not name; "": there is none */
+    int32_t *parts;      /* [slot][enum moe_part] index of the raw tensor + 1; 0: none */
 };
 
 #define MOE_TWICE "is in '%s' already, and no model.safetensors.index.json says which of the two counts " \
                   "(remove one of the files, or add the index)"
 
-/* Fill src->files, each with name and path, none open. */
+/* Fill src->files with names and paths; no file is opened. */
 enum moe_code moe_checkpoint_list(struct moe_checkpoint *k, struct moe_err *err);
-/* Open the files, fill src->raws (tensor -1, skipped NULL), check them against the index, and
- * set the identity's form. */
+/* Open the files, fill src->raws (tensor -1, skipped NULL), compare them with the index, and set the first
+ * half of the source's identity (index->form). */
 enum moe_code moe_checkpoint_headers(struct moe_checkpoint *k, struct moe_err *err);
 struct moe_st_header;
-/* Append the tensors of a file's header to src->raws, slices in place of fused experts. */
+/* Append the tensors of a file's header to src->raws; a tensor of fused experts is appended as its slices. */
 enum moe_code moe_checkpoint_add_raws(struct moe_checkpoint *k, int32_t file, const struct moe_st_header *h,
                                       struct moe_err *err);
-/* What only all headers together tell: layers of multi-token prediction that the config does not mention,
- * copies without an index, what the index names and no file holds. */
+/* What only all headers together show: layers for multi-token prediction that the config does not mention,
+ * tensors that are there twice without an index, tensors that the index names and no file holds. */
 enum moe_code moe_checkpoint_check_raws(struct moe_checkpoint *k, struct moe_err *err);
-/* Fill src->tensors and the raws' use of them. */
+/* Fill src->tensors, and in src->raws which tensor and plane each became. */
 enum moe_code moe_checkpoint_types(struct moe_checkpoint *k, struct moe_err *err);
 
-/* The tensor of this slot was reported already, or belongs to a file that could not be read: do not report it
- * as missing, too. */
+/* An excused slot is not reported as missing, because its tensor was reported already or belongs to a file
+ * that could not be read. */
 void moe_checkpoint_excuse(struct moe_checkpoint *k, int64_t slot);
 bool moe_checkpoint_excused(const struct moe_checkpoint *k, int64_t slot);
 

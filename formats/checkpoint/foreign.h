@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/checkpoint/foreign.h - models of other families and formats, recognized by their names, and what to
- * do instead; for formats/ and moe-plan.
+/* formats/checkpoint/foreign.h - recognizes models of other families and formats by their names and says what
+ * to do instead; for formats/ and moe-plan.
  *
- * All names stand in the tables of foreign.c.  What is not in them is refused by whoever finds that it does
+ * All names are in the tables of foreign.c.  What is not in them is refused by the reader that finds it does
  * not fit. */
 #ifndef MOE_FORMATS_CHECKPOINT_FOREIGN_H
 #define MOE_FORMATS_CHECKPOINT_FOREIGN_H
@@ -10,21 +10,22 @@
 #include "base/err.h"
 #include "base/json.h"
 
-/* The error for a config.json that names another architecture than ours: always MOE_UNSUPPORTED.  arch may be
- * NULL, where it names none, and then `type` says which model it is. */
+/* The error for a config.json whose architecture is not supported: always MOE_UNSUPPORTED.  arch: the class
+ * that it names; NULL when it names none, and then `type`, its model_type, says which model it is. */
 enum moe_code moe_foreign_architecture(const char *arch, const char *type, const char *file,
                                        struct moe_err *err);
-/* A config of one of our architectures: MOE_UNSUPPORTED when `text`, its part for text, is of another family
- * (type) or has what only another has. */
+/* For a config whose architecture is supported: MOE_UNSUPPORTED when `text`, its part for the text model, is
+ * of another family (by `type`, its model_type) or has a feature of another family. */
 enum moe_code moe_foreign_config(const cJSON *text, const char *type, const char *file, struct moe_err *err);
-/* What is wrong with a tensor that is none of ours, where its name is known from another layout (MLX); else
- * NULL. */
+/* What is wrong with a tensor whose name is not known here but belongs to another layout (MLX); NULL for any
+ * other name. */
 const char *moe_foreign_tensor(const char *name);
-/* The name of a quantization that is not read, by its quant_method; NULL: none that is known. */
+/* The name of a quantization method that is not supported, by its quant_method; NULL when it is not known
+ * either. */
 const char *moe_foreign_quantization(const char *method);
 
-/* What lies at `path`, where a model's directory was wanted: MOE_UNSUPPORTED with its format and what to do;
- * MOE_OK when it is nothing that is known.  A directory is told by its files. */
+/* For a path where a model's directory was expected: MOE_UNSUPPORTED with the format that was found there and
+ * what to do; MOE_OK when nothing known is there.  A directory is recognized by the files in it. */
 enum moe_code moe_foreign_path(const char *path, struct moe_err *err);
 
 #endif

@@ -6,13 +6,14 @@
 
 #include "formats/config.h"
 
-/* From quantization_config in the text part or at the top; MOE_SCHEME_NONE without one, MOE_UNSUPPORTED for
- * one this code cannot read. */
+/* Reads quantization_config from `text`, the config's part for the text model, or from its root.
+ * MOE_SCHEME_NONE when there is none, MOE_UNSUPPORTED for a quantization that this code cannot read. */
 enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char *file,
                                enum moe_scheme *scheme, struct moe_err *err);
-/* From the root of hf_quant_config.json, with its fields in 'quantization' or flat.  What config.json
- * declared already (*scheme) counts, but may say less: what this file says and this code cannot read is
- * refused all the same, and so is another kind than config.json's (MOE_CORRUPT). */
+/* Reads the root of hf_quant_config.json, whose fields are in 'quantization' or at the top.  What config.json
+ * declared (*scheme on entry) takes precedence, but it may say less: a quantization that only this file
+ * declares and this code cannot read is still refused, and one of another kind than config.json's is
+ * MOE_CORRUPT. */
 enum moe_code moe_quant_scheme_modelopt(const cJSON *root, const char *file, enum moe_scheme *scheme,
                                         struct moe_err *err);
 
