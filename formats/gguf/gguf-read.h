@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/gguf/gguf-read.h - the head of any GGUF file: what it says of itself, read defensively.
+/* formats/gguf/gguf-read.h - reads the header, metadata and tensor descriptions of any GGUF file and trusts
+ * nothing in it.
  *
- * Versions 2 and 3, little-endian, whoever wrote it.  Every length is held against the file before it is
- * used; what is kept is bounded by the head's own size, arrays by their first elements.  Knows byte
- * ranges, nothing of models. */
+ * Versions 2 and 3, little-endian, by any writer.  Every length is checked against the file's size before it
+ * is used.  The memory used is bounded by the size of what is read; of an array only the first elements are
+ * kept.  Knows byte ranges, nothing of models. */
 #ifndef MOE_FORMATS_GGUF_GGUF_READ_H
 #define MOE_FORMATS_GGUF_GGUF_READ_H
 
@@ -14,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* GGUF's numbers of value types. */
+/* The types of metadata values, with GGUF's numbers. */
 enum moe_gguf_value {
     MOE_GGUF_U8,
     MOE_GGUF_I8,
@@ -34,29 +35,29 @@ enum moe_gguf_value {
 
 enum { MOE_GGUF_SHOWN = 4, MOE_GGUF_TEXT = 256 }; /* elements kept of an array; bytes kept of a string */
 
-/* One value: of type STRING `text` (the first bytes of `length`), of the others `number`, or
- * `whole` where it is an integer. */
+/* One value.  STRING: `text` holds the first bytes of a string of `length` bytes.  Other types: `number`, and
+ * for integers also `whole`. */
 struct moe_gguf_scalar {
     double number;
-    int64_t whole;     /* of U64: its bits */
-    const char *text;  /* NUL terminated; may hold NULs */
-    size_t kept;       /* bytes of text */
-    uint64_t length;
+    int64_t whole;     /* a U64's bits */
+    const char *text;  /* NUL terminated; may contain NULs */
+    size_t kept;       /* bytes of text that were kept */
+    uint64_t length;   /* bytes of the string in the file */
 };
 
 struct moe_gguf_pair {
     const char *key;
-    enum moe_gguf_value type, item; /* item: of an array's elements */
-    uint64_t count;                 /* elements of an array; 1 */
-    int shown;                      /* of them, in value */
+    enum moe_gguf_value type, item; /* item: the type of an array's elements */
+    uint64_t count;                 /* elements of an array; 1 for a single value */
+    int shown;                      /* how many of them are in `value` */
     struct moe_gguf_scalar value[MOE_GGUF_SHOWN];
 };
 
 struct moe_gguf_entry {
     const char *name;
-    uint32_t type, ndim;    /* ggml's number; 0 (one value) to 4 */
-    uint64_t ne[4];         /* ne[0] values are contiguous; 1 beyond ndim */
-    uint64_t offset, bytes; /* from the start of the file; 0 bytes where this build does not know the type */
+    uint32_t type, ndim;    /* type: ggml's number; ndim: 0 (a single value) to 4 */
+    uint64_t ne[4];         /* sizes; ne[0] values are contiguous; 1 beyond ndim */
+    uint64_t offset, bytes; /* offset from the start of the file; bytes 0 for an unknown type */
 };
 
 struct moe_gguf_head {
@@ -65,14 +66,14 @@ struct moe_gguf_head {
     struct moe_gguf_pair *pairs;
     struct moe_gguf_entry *tensors;
     int64_t n_pairs, n_tensors;
-    struct moe_arena arena; /* holds all of it */
+    struct moe_arena arena; /* holds the arrays and all strings */
 };
 
-/* Whether the file at `path` is a regular one that begins as a GGUF file does. */
+/* Whether `path` is a regular file that begins as a GGUF file does. */
 enum moe_code moe_gguf_is(const char *path, bool *is, struct moe_err *err);
 
-/* MOE_CORRUPT, naming the tensor or the key, for anything that does not add up; MOE_UNSUPPORTED for another
- * version or byte order.  Nothing is held on failure. */
+/* MOE_CORRUPT, naming the tensor or the key, for anything inconsistent; MOE_UNSUPPORTED for another version
+ * or byte order.  Nothing is held on failure. */
 enum moe_code moe_gguf_read(struct moe_gguf_head *h, const char *path, struct moe_err *err);
 void moe_gguf_head_release(struct moe_gguf_head *h);
 
@@ -80,7 +81,8 @@ void moe_gguf_head_release(struct moe_gguf_head *h);
 const struct moe_gguf_pair *moe_gguf_find(const struct moe_gguf_head *h, const char *key);
 /* ggml's name of a tensor type, "Q4_0"; NULL for one that this build does not know. */
 const char *moe_gguf_type_name(uint32_t type);
-/* Values and bytes of a type's block; false for one that this build does not know. */
+/* The number of values in a block of a type, and its bytes; false for a type that this build does not
+ * know. */
 bool moe_gguf_block(uint32_t type, uint64_t *n, uint64_t *bytes);
 const char *moe_gguf_value_name(enum moe_gguf_value type); /* "u32" */
 
