@@ -66,7 +66,7 @@ enum moe_plane {
  * are padded to a multiple of 128 and scales of a row to a multiple of 4, with zero bytes.  The scale of row
  * m and block k (columns 16k to 16k + 15) is at byte
  *
- *  (m/128)*KT*512 + (k/4)*512 + (m%32)*16 + ((m%128)/32)*4 + k%4,   KT = ceil((cols/16)/4) */
+ *   (m/128)*KT*512 + (k/4)*512 + (m%32)*16 + ((m%128)/32)*4 + k%4,   KT = ceil((cols/16)/4) */
 enum moe_layout { MOE_LAYOUT_LINEAR = 0, MOE_LAYOUT_TILE_128X4 = 1 };
 
 /* One tensor in memory (mapped or read), as kernels take it.  Pointers need no alignment (safetensors has

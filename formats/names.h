@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/names.h - the names that checkpoints give to canonical tensors and their planes.
+/* formats/names.h - which tensor and plane the name of a tensor in a checkpoint stands for.
  *
  * A name may begin with `model.`, `language_model.model.` or `language_model.`, which mean the same.  Knows
- * names, not files. */
+ * names, no files. */
 #ifndef MOE_FORMATS_NAMES_H
 #define MOE_FORMATS_NAMES_H
 
@@ -24,24 +24,25 @@ enum moe_part {
 
 struct moe_name {
     enum moe_role role;
-    int layer, expert; /* -1: of none */
+    int layer, expert; /* -1: the tensor belongs to no layer, or to no expert */
     enum moe_part part;
 };
 
-/* False for a name that is no tensor of the K2 family.  Does not look at a config: layer and expert may be
- * any number below 2^15 and 2^24. */
+/* False for a name that is no tensor of the K2 family.  It is not compared with a config: layer may be any
+ * number below 2^15, expert any below 2^24. */
 bool moe_name_parse(const char *name, struct moe_name *n);
 
-/* The layer in a name, -1 when it has none.  *tail: what follows the dot after its number. */
+/* The layer in a name; -1 when it has none.  *tail: the rest of the name after the layer's number and its
+ * dot. */
 int moe_name_layer(const char *name, const char **tail);
 
-/* The plane of a tensor of this type that the name stands for; -1: none. */
+/* The plane that a name stands for in a tensor of this type; -1 for none. */
 int moe_name_plane(const struct moe_name *n, int type);
 
 const char *moe_part_name(enum moe_part part); /* "weight_scale_inv" */
 
-/* Why a tensor of this name is not used ("vision", "rotary buffer", "multi-token prediction", "kv scale",
- * "weight_shape"); NULL when it is not one of those. */
+/* The reason why a tensor of this name is not used: "vision", "rotary buffer", "multi-token prediction", "kv
+ * scale", "weight_shape".  NULL when no such reason applies. */
 const char *moe_name_skipped(const struct moe_config *c, const char *name);
 
 #endif

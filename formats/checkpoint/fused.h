@@ -2,8 +2,8 @@
 /* formats/checkpoint/fused.h - routed experts that a checkpoint stores in two tensors for each layer, as
  * transformers 5 does.
  *
- *  model.layers.L.mlp.experts.gate_up_proj  [E, 2I, H]   expert e: I rows of the gate, then I rows of up
- * model.layers.L.mlp.experts.down_proj     [E, H, I]
+ *   model.layers.L.mlp.experts.gate_up_proj  [E, 2I, H]   expert e: I rows of the gate, then I rows of up
+ *   model.layers.L.mlp.experts.down_proj     [E, H, I]
  *
  * Each is a sequence of ordinary matrices, here called slices.  A slice gets the name that it has in a
  * checkpoint with one tensor for each expert's matrix.  To read this layout and to write it, the list of

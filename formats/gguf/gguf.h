@@ -22,7 +22,7 @@
  *
  * Q6_K: 256 values in 210 bytes: the low 4 bits of all values (128 bytes), their high 2 bits (64 bytes), 16
  * int8 scales for 16 values each, an F16 d; a value is d * scale * (6-bit code - 32).  The bits are stored
- * for two halves of 128 values.  In each half byte l (0 to 63) of the low bits holds value l in its low
+ * for two halves of 128 values.  In each half, byte l (0 to 63) of the low bits holds value l in its low
  * nibble and value l + 64 in its high one; byte l (0 to 31) of the high bits holds values l, l + 32, l + 64
  * and l + 96, from the lowest bits on.
  *
