@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat-internal.h - what the parts of the chat renderer share;
- * for formats/chat*.c alone. */
+/* formats/tokenizer/chat-internal.h - what the files of the chat renderer share; for
+ * formats/tokenizer/chat*.c alone. */
 #ifndef MOE_FORMATS_TOKENIZER_CHAT_INTERNAL_H
 #define MOE_FORMATS_TOKENIZER_CHAT_INTERNAL_H
 
 #include "formats/tokenizer/chat.h"
 #include "formats/tokenizer/tokenizer-internal.h"
 
-/* The special tokens of all templates: constant, family, whether turns cannot be marked without it, name. */
+/* The special tokens of all templates: constant, family, whether a chat is impossible in a vocabulary without
+ * it, name. */
 #define MOE_MARKS(X)                                                    \
     X(IM_SYSTEM,      MOE_KIMI,     true,  "<|im_system|>")             \
     X(IM_USER,        MOE_KIMI,     true,  "<|im_user|>")               \
@@ -43,20 +44,22 @@ enum moe_mark {
     MOE_MARK_COUNT
 };
 
-/* What one template does differently from another. */
+/* In what the templates differ. */
 struct moe_chat_style {
     const char *name;
     enum moe_chat_family family;
-    const char *system;    /* the default system turn; NULL: none */
-    bool newline;          /* "\n" behind it; DeepSeek: before every result of a tool but the first */
-    /* calls are numbered here, arguments are JSON even of a string, roles have no names */
+    const char *system;    /* the content of the default system turn; NULL: there is none */
+    bool newline;          /* "\n" after the default system turn; DeepSeek: before further tool results */
+    /* calls get ids by their number in the message, arguments given as a string are written as a JSON string,
+     * and names of messages are not written */
     bool made_ids;
-    bool calls_alone;      /* calls are those of a message without text, and the first has no end */
-    bool spaced;           /* tools with ", " and ": " */
-    bool thinks;           /* <think></think> in assistant turns */
-    bool opens;            /* the question for an answer ends with <think>, and "thinking": false closes it */
-    bool typescript;       /* tools as TypeScript */
-    bool preserves, preserve_default; /* "preserve_thinking" keeps all reasoning; what it is by default */
+    bool calls_alone;      /* DeepSeek: see calls_alone in chat-deepseek.c */
+    bool spaced;           /* JSON of tools has ", " and ": " between its elements */
+    bool thinks;           /* assistant turns have <think></think> */
+    bool opens;            /* the generation prompt has <think>, and with "thinking": false also </think> */
+    bool typescript;       /* tools are written as TypeScript, not JSON */
+    /* the switch "preserve_thinking" exists, which keeps the reasoning of all turns; its default */
+    bool preserves, preserve_default;
 };
 
 struct moe_chat {
@@ -65,16 +68,17 @@ struct moe_chat {
     int32_t mark[MOE_MARK_COUNT]; /* ids; -1: the vocabulary has none */
 };
 
-/* ---- what a rendering is written to ---- */
+/* ---- the output of a rendering ---- */
 
 struct moe_chat_buf { char *p; size_t n, cap; };
 
-/* Special tokens and literal text, to ids or, with ids NULL, to text.  Pieces of literal text beside one
- * another become one.  The first failure stays in `code`, and nothing is written after it. */
+/* The destination of special tokens and literal text: ids, or text when `ids` is NULL.  Pieces of literal
+ * text with no special token between them are encoded together.  `code` keeps the first failure, after which
+ * nothing is written. */
 struct moe_chat_out {
     const struct moe_chat *chat;
     struct moe_encoding *ids;
-    struct moe_chat_buf text; /* all of it; for ids what came since the last special token */
+    struct moe_chat_buf text; /* all text; with `ids` only the text since the last special token */
     struct moe_chat_left left;
     enum moe_code code;
     struct moe_err *err;
@@ -84,29 +88,31 @@ void moe_chat_put(struct moe_chat_out *o, const char *s, size_t n);
 void moe_chat_puts(struct moe_chat_out *o, const char *s);
 void moe_chat_mark(struct moe_chat_out *o, enum moe_mark m);
 void moe_chat_flush(struct moe_chat_out *o);
-/* A value as Python's json.dumps(ensure_ascii=False) writes it, compact or with ", " and ": ". */
+/* Write a value as Python's json.dumps(ensure_ascii=False) does; with `compact` without spaces after "," and
+ * ":". */
 void moe_chat_json(struct moe_chat_out *o, const cJSON *v, bool compact);
-/* A number as Python writes it, float or integer as it was spelled. */
+/* Write a number as Python does, as a float or an integer depending on its spelling. */
 void moe_chat_number(struct moe_chat_out *o, const cJSON *v);
-/* Fail for message i (below 0: of none) unless something failed before. */
+/* Record a failure in message i (below 0: in none of them), unless an earlier one is recorded. */
 __attribute__((format(printf, 4, 5)))
 void moe_chat_fail(struct moe_chat_out *o, enum moe_code code, int64_t i, const char *fmt, ...);
 
 /* ---- parts ---- */
 
-/* Tools (not empty) as text: JSON or TypeScript, as the template's style has it. */
+/* Write tools (a list that is not empty) as JSON or TypeScript, by the template's style. */
 void moe_chat_tools(struct moe_chat_out *o, const cJSON *tools);
-/* TypeScript declarations of tools whose keys are sorted; false, and nothing is written, when Moonshot's
- * encoder would refuse a schema or finds no function. */
+/* Write TypeScript declarations of tools whose keys are sorted.  False, with nothing written, when Moonshot's
+ * encoder would refuse a schema or there is no function. */
 bool moe_chat_typescript(struct moe_chat_out *o, const cJSON *tools);
 
-/* Are messages and tools lists of what they must be?  Keys that nothing reads are counted. */
+/* Check the types in messages and tools; keys that no template reads are counted in o->left. */
 bool moe_chat_check(struct moe_chat_out *o, const struct moe_chat_request *r);
-/* A message's text, an empty one for null; and its calls, NULL for none. */
+/* _content writes a message's text, nothing for null.  _calls returns its tool calls, NULL for none. */
 void moe_chat_content(struct moe_chat_out *o, const cJSON *message, int64_t i);
 const cJSON *moe_chat_calls(struct moe_chat_out *o, const cJSON *message, int64_t i);
 const char *moe_chat_role(const cJSON *message);
-/* The function of a call and a string in it; NULL, and a failure, without. */
+/* Of a tool call: _call_name returns the name of its function, NULL after a failure; _arguments writes its
+ * arguments, with `quote` as JSON even if they are a string. */
 const char *moe_chat_call_name(struct moe_chat_out *o, const cJSON *call, int64_t i);
 void moe_chat_arguments(struct moe_chat_out *o, const cJSON *call, int64_t i, bool quote);
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat.h - conversations as a model's chat template writes them: special
- * tokens and literal text.
+/* formats/tokenizer/chat.h - renders conversations by a model's chat template, as special tokens and literal
+ * text.
  *
  * The templates of Kimi K2 (Instruct, Thinking, K2.5 and later) and DeepSeek-V3 are built in; a model's own
- * has to be one of those to the letter.  The renderer gives out ids of special tokens and pieces of literal
- * text, never one text to be searched for special tokens: nothing that a message, a name, a tool or an
- * argument holds can begin a turn.  No global state; a struct moe_chat may be used by any number of threads.
+ * template must be identical to one of them.  The renderer emits ids of special tokens and pieces of literal
+ * text, never one text that is searched for special tokens: nothing in a message, a name, a tool or an
+ * argument can begin a turn.  There is no global state; any number of threads may use one struct moe_chat.
  *
  *     struct moe_chat *c;
  *     int32_t *ids;
@@ -22,73 +22,76 @@
 
 #include <cjson/cJSON.h>
 
-struct moe_chat; /* which template, and its tokens in one vocabulary */
+struct moe_chat; /* a template, and the ids of its special tokens in one vocabulary */
 
-/* What a model without a template of its own is told by.  Any may be NULL. */
+/* What decides about the template of a model that has none of its own.  Any member may be NULL. */
 struct moe_chat_hint {
     const char *model_type, *architecture; /* of config.json */
-    const char *name;                      /* a built-in template (moe_chat_names), whatever the files hold */
+    const char *name;                      /* use this built-in template, whatever the files say */
 };
 
-/* The template is hint->name; else chat_template.jinja beside the tokenizer's files, "chat_template" in
- * tokenizer_config.json or in chat_template.json, known by its digest; else, where there is none in any of
- * these places or in additional_chat_templates/, what fits the model type and the vocabulary.
- * MOE_UNSUPPORTED when that is none of those built in (the sentence names --chat-template and them), or the
- * vocabulary lacks a token that marks turns; MOE_USAGE for an unknown name.  The tokenizer must outlive
- * *c. */
+/* The template is hint->name, if given.  Otherwise it is the one in chat_template.jinja beside the
+ * tokenizer's files, or under "chat_template" in tokenizer_config.json or chat_template.json, recognised by
+ * its digest.  Where there is none in any of these places or in additional_chat_templates/, the model type
+ * and the vocabulary decide.  MOE_UNSUPPORTED when this is not a built-in template (the message lists these
+ * and names --chat-template), or when the vocabulary lacks a token that marks turns; MOE_USAGE for an unknown
+ * name.  The tokenizer must outlive *c. */
 enum moe_code moe_chat_open(struct moe_chat **c, const struct moe_tokenizer *t,
                             const struct moe_chat_hint *hint, struct moe_err *err);
 void moe_chat_close(struct moe_chat **c);
 const char *moe_chat_name(const struct moe_chat *c); /* "k2-instruct" */
 const char *moe_chat_names(void);                    /* all of them: "k2-first, k2-instruct, ..." */
-bool moe_chat_is_name(const char *name);             /* one of them */
+bool moe_chat_is_name(const char *name);             /* whether it is one of them */
 
-/* Parsed JSON in OpenAI's shapes; nothing is taken or changed.  Numbers in tools and arguments are written as
- * they were if the trees went through moe_json_keep_numbers (base/json.h).
+/* A conversation as parsed JSON in OpenAI's format; nothing of it is kept or changed.  Numbers in tools and
+ * arguments keep their spelling if the trees went through moe_json_keep_numbers (base/json.h).
  *
  * A message has "role" (system, developer, user, assistant, tool) and may have "content" (text, null, or a
- * list of text parts), "name", "reasoning_content" (or "reasoning"; null is none), "tool_calls" and
- * "tool_call_id". A call without "id" gets the one that the model would write, functions.NAME:I.  "partial"
- * or "prefix", with which services have a model go on from a message, is MOE_UNSUPPORTED unless false; any
- * other key is counted. */
+ * list of text parts), "name", "reasoning_content" (or "reasoning"; null means none), "tool_calls" and
+ * "tool_call_id".  A call without "id" gets the one that the model would write, functions.NAME:I.  "partial"
+ * or "prefix", by which some services let a model continue a message, is MOE_UNSUPPORTED unless it is false;
+ * any other key is counted. */
 struct moe_chat_request {
-    const cJSON *messages; /* a list of these */
+    const cJSON *messages; /* a list of messages */
     const cJSON *tools;    /* NULL, null or empty: none */
+    /* chat_template_kwargs: "thinking", "preserve_thinking", where the template has such a switch; or NULL */
     const cJSON *kwargs;
-          /* chat_template_kwargs: "thinking", "preserve_thinking", where there is the switch; or NULL */
-    const char *system;    /* what goes first when no system turn does: NULL the template's own, "" nothing */
-    bool ask;              /* end with what asks for an answer (add_generation_prompt) */
-    /* the last message is an answer just given: its reasoning stays, unlike history's */
+    /* the system turn of a chat that begins without one; NULL: the template's default, "": none */
+    const char *system;
+    bool ask;              /* end with the generation prompt (add_generation_prompt) */
+    /* the last message is an answer that was just given: its reasoning is kept, unlike that of earlier
+     * turns */
     bool answered;
 };
 
-/* What a conversation holds and its template has no place for: counts, for a notice. */
+/* Counts of what conversations contain but their template cannot express, for notices. */
 struct moe_chat_left {
-    int64_t reasoning, tools; /* reasoning contents; conversations whose tools were not declared */
+    int64_t reasoning, tools; /* texts of reasoning; conversations whose tools were not declared */
     int64_t keys;             /* keys of messages, their parts and calls that are not OpenAI's, */
     char key[48];             /* and the first of them */
-    int64_t spelled;          /* markers that the vocabulary has no token for, written as text */
-    int64_t nameless;         /* results of tools that do not say of which call, written with an empty id */
+    int64_t spelled;          /* special tokens that the vocabulary lacks, which were written as text */
+    int64_t nameless;         /* tool results that do not name their call, written with an empty id */
 };
 
 struct moe_notes;
-/* A notice for each of these that there is, which begins with the option that the conversations are of. */
+/* Print a notice for each count that is not zero; it begins with `option`, which gave the conversations. */
 void moe_chat_tell_left(const struct moe_notes *to, const char *option, const struct moe_chat_left *left);
 
-/* The ids of a conversation; *ids is malloc'd.  *left (may be NULL) is added to.  MOE_CORRUPT for a message
- * that is none, MOE_UNSUPPORTED for one that no template has a place for (an image), each by the message's
- * number from 0; MOE_USAGE for kwargs. */
+/* The ids of a conversation; *ids is malloc'd.  The counts in *left (may be NULL) are added to.  MOE_CORRUPT
+ * for a message that is malformed and MOE_UNSUPPORTED for content that no template can express (an image),
+ * both with the message's number, counted from 0; MOE_USAGE for kwargs that the template does not have. */
 enum moe_code moe_chat_encode(const struct moe_chat *c, const struct moe_chat_request *r, int32_t **ids,
                               size_t *n, struct moe_chat_left *left,
                               struct moe_err *err);
-/* The same as text, NUL terminated (free() it): for people; tokens cannot be told from literal text in it. */
+/* The same as text, NUL terminated (free() it).  It is for people: special tokens cannot be told from literal
+ * text in it. */
 enum moe_code moe_chat_text(const struct moe_chat *c, const struct moe_chat_request *r, char **text,
                             size_t *bytes, struct moe_chat_left *left,
                             struct moe_err *err);
 
-/* Where an answer of n ids, as it was generated behind moe_chat_encode's, ends to think: the number of ids up
- * to and with </think>, the id of <think> included when the model writes it; 0 when it has no thinking.
- * *from: the first id of the thinking itself. */
+/* Where the thinking in an answer ends; the answer is n ids that were generated after moe_chat_encode's.
+ * Returns the number of ids up to and including </think>; 0 when there is no thinking.  *from: the index of
+ * the first id of the thinking itself, after <think> where the model wrote that. */
 size_t moe_chat_thinking(const struct moe_chat *c, const int32_t *ids, size_t n, size_t *from);
 
 #endif

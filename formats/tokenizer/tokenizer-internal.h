@@ -9,27 +9,27 @@
 #include "formats/tokenizer/pretoken.h"
 #include "formats/tokenizer/tokenizer.h"
 
-/* An id that tokenizer_config.json names. */
-struct moe_added { int64_t id; const char *name; size_t len; bool text; /* "special": false */ };
+/* An id that tokenizer_config.json names; text: its entry says "special": false. */
+struct moe_added { int64_t id; const char *name; size_t len; bool text; };
 
 struct moe_tokenizer {
     char *dir;                   /* where its files are */
     struct moe_bpe bpe;
     struct moe_pretoken *pre;
-    uint64_t limit;              /* bytes that making tokens of one text may take besides it; 0: any */
-    int64_t size;                /* ranks + special slots */
-    /* by id; other ids from bpe.count on are placeholders, whose names are made when asked for */
+    uint64_t limit;              /* bytes of memory that encoding one text may take beside it; 0: no limit */
+    int64_t size;                /* number of ids: ranks, then special tokens and placeholders */
+    /* sorted by id; all other ids from bpe.count on are placeholders, whose names are generated on demand */
     struct moe_added *added;
     size_t n_added;
-    char *names;                 /* their bytes */
-    struct moe_strmap by_name;   /* name -> id, of the added ones */
-    size_t *lengths, length_count; /* the lengths that occur, longest first */
-    bool first[256];             /* bytes some added name begins with */
+    char *names;                 /* the bytes of the added names */
+    struct moe_strmap by_name;   /* added name -> id */
+    size_t *lengths, length_count; /* the lengths of added names, each once, longest first */
+    bool first[256];             /* for each byte: whether an added name begins with it */
 };
 
-/* The id in the name of a placeholder; -1 when it is none. */
+/* The id in the generated name of a placeholder, "<|reserved_token_ID|>"; -1 for any other name. */
 int64_t moe_reserved_id(const char *s, size_t len);
-/* Is `id` a placeholder of this vocabulary, one that tokenizer_config.json gives no name? */
+/* Whether `id` is a placeholder of this vocabulary: tokenizer_config.json gives it no name. */
 bool moe_added_makes(const struct moe_tokenizer *t, int64_t id);
 
 /* One call's working memory. */
@@ -38,17 +38,17 @@ struct moe_encoding {
     struct moe_pretoken_scan *scan;
     struct moe_bpe_work work;
     struct moe_ids ids;
-    uint64_t limit;              /* t->limit less the text, 0: any */
+    uint64_t limit;              /* what of t->limit is left beside the text; 0: no limit */
 };
 
-/* For texts of so many bytes, together. */
+/* bytes: the length of the text, or of all texts together, that will be encoded. */
 enum moe_code moe_encoding_init(struct moe_encoding *e, const struct moe_tokenizer *t, size_t bytes,
                                 struct moe_err *err);
-/* The text is of so many bytes: the rest of the limit is for making its tokens. */
+/* Change that length; the rest of the limit is left for encoding. */
 void moe_encoding_beside(struct moe_encoding *e, size_t bytes);
 void moe_encoding_release(struct moe_encoding *e);
 
-/* Append the tokens of literal text, a text of its own whatever came before. */
+/* Append the tokens of literal text, which is encoded independently of what came before. */
 enum moe_code moe_encode_text(struct moe_encoding *e, const char *text, size_t bytes, struct moe_err *err);
 
 #endif
