@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* include/moe/model.h: what a model on disk is, from its headers. */
+/* The part of include/moe/model.h that describes a model on disk by its headers. */
 #include "base/api.h"
 #include "formats/source.h"
 

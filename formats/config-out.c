@@ -97,7 +97,7 @@ cJSON *moe_config_json(const struct moe_config *c)
     return NULL;
 }
 
-/* ---- parameters ---- */
+/* ---- number of parameters ---- */
 
 static uint64_t parameters(const struct moe_config *c, int64_t experts)
 {

@@ -14,7 +14,8 @@
 
 enum { CONFIG_BYTES = 16 << 20, SIZE_MAX_OF_ONE = 1 << 24 };
 
-/* Sizes that must be there, and others with the default that Hugging Face's DeepseekV3Config has. */
+/* Integers of the config: those that must be there, and others with the defaults of Hugging Face's
+ * DeepseekV3Config. */
 static const struct { const char *key; size_t at; bool need; int64_t min, max, value;
 } ints[] = {
 #define NEED(key, min, max)        { #key, offsetof(struct moe_config, key), true, min, max, 0 }
@@ -57,7 +58,7 @@ static enum moe_code read_ints(const cJSON *o, const char *file, struct moe_conf
     return MOE_OK;
 }
 
-/* ---- what this code does not do ---- */
+/* ---- values that this code does not support ---- */
 
 static enum moe_code want_str(const cJSON *o, const char *key, const char *want, const char *file,
                               struct moe_err *err)
@@ -90,7 +91,8 @@ static bool listed(const char *s, const char *const *list, size_t n)
     return false;
 }
 
-/* DeepSeek-V2 is the same architecture only when it scores as V3 does; its own default is softmax. */
+/* DeepSeek-V2 is the same architecture only when its scoring function is that of V3; its default is
+ * softmax. */
 static enum moe_code read_architecture(const cJSON *root, const cJSON *text, const char *file,
                                        struct moe_config *c, struct moe_err *err)
 {
@@ -140,7 +142,7 @@ static enum moe_code refuse_variants(const cJSON *o, const char *file, const str
     return MOE_OK;
 }
 
-/* ---- rotary ---- */
+/* ---- rotary position embedding ---- */
 
 static enum moe_code rope_kind(const cJSON *r, const char *key, const char **kind, const char *file,
                                struct moe_err *err)
@@ -163,9 +165,9 @@ static enum moe_code rope_kind(const cJSON *r, const char *key, const char **kin
 
 static bool same(double a, double b) { return !(a < b) && !(a > b); }
 
-/* Of these, engines read some and others not: transformers rounds no correction range where `truncate` is
- * false, DeepSeek's code and vLLM always do; vLLM takes the two factors that transformers does not know.  So
- * only the values under which all of them compute the same are taken. */
+/* Engines disagree about these keys.  With `truncate` false transformers does not round the correction range,
+ * while DeepSeek's code and vLLM always do; vLLM reads the two factors, which transformers does not know.
+ * Therefore only values are accepted with which all of them compute the same. */
 static enum moe_code refuse_yarn(const cJSON *r, const char *file, struct moe_err *err)
 {
     static const char *const ones[] = { "attn_factor", "extrapolation_factor" };
@@ -185,9 +187,10 @@ static enum moe_code refuse_yarn(const cJSON *r, const char *file, struct moe_er
 
 static double yarn_m(double factor, double a) { return factor <= 1 ? 1 : 0.1 * a * log(factor) + 1; }
 
-/* What cos and sin are multiplied by: DeepSeek's code and vLLM divide one term by the other, with 1 and 0
- * where a key is not given; transformers does so only where both are given and not 0, and else takes the term
- * of 1.  (All of them multiply attention scores by the square of mscale_all_dim's term.) */
+/* Engines disagree about the factor of cos and sin.  DeepSeek's code and vLLM divide mscale's term by
+ * mscale_all_dim's, where a missing key counts as 1 and 0.  transformers does this only when both keys are
+ * given and not 0, and otherwise uses the term for 1.  (All of them multiply attention scores by the square
+ * of mscale_all_dim's term.) */
 static enum moe_code one_mscale(const cJSON *r, const char *file, const struct moe_config *c,
                                 struct moe_err *err)
 {
@@ -224,8 +227,8 @@ static enum moe_code read_yarn(const cJSON *r, const char *file, struct moe_conf
     return one_mscale(r, file, c, err);
 }
 
-/* Keys that some programs read beside the object of rotary positions, and others in it: the part of a head
- * that turns, and Llama 4's scaling of queries by position. */
+/* Refuse keys that some programs read beside the object for rotary positions and others inside it: the
+ * fraction of a head that is rotated, and Llama 4's scaling of queries by position. */
 static enum moe_code refuse_beside(const cJSON *o, const char *file, struct moe_err *err)
 {
     static const char *const llama[] = { "llama_4_scaling", "llama_4_scaling_beta" };
@@ -240,8 +243,8 @@ static enum moe_code refuse_beside(const cJSON *o, const char *file, struct moe_
     return MOE_OK;
 }
 
-/* Without YaRN transformers 4 multiplies attention scores by mscale_all_dim's term all the same,
- * transformers 5 does not. */
+/* Without YaRN transformers 4 still multiplies attention scores by mscale_all_dim's term, transformers 5 does
+ * not; so that term must be 1. */
 static enum moe_code refuse_scale(const cJSON *r, const char *file, struct moe_err *err)
 {
     double factor = 1, a = 0;
@@ -252,7 +255,7 @@ static enum moe_code refuse_scale(const cJSON *r, const char *file, struct moe_e
                        "mscale_all_dim %g with a factor and without yarn is not supported (remove it)", a);
 }
 
-/* How positions are scaled, if `key` is there. */
+/* Read the object `key`, if it exists, which says how positions are scaled. */
 static enum moe_code read_rope_object(const cJSON *o, const char *key, const char *file, struct moe_config *c,
                                       struct moe_err *err)
 {
@@ -276,7 +279,8 @@ static bool same_yarn(const struct moe_config *a, const struct moe_config *b)
            same(a->original_max_position_embeddings, b->original_max_position_embeddings);
 }
 
-/* rope_theta beside the two objects or in them; programs differ in which one they read. */
+/* rope_theta may be beside the two objects or in either of them, and programs read different ones, so all
+ * must agree. */
 static enum moe_code read_theta(const cJSON *o, const char *file, double *theta, struct moe_err *err)
 {
     const cJSON *places[] = { o, moe_json_get(o, "rope_scaling"), moe_json_get(o, "rope_parameters") };
@@ -297,7 +301,7 @@ static enum moe_code read_theta(const cJSON *o, const char *file, double *theta,
     return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rope_theta' is out of range");
 }
 
-/* {} says as little as null does. */
+/* Whether an object says anything; {} says no more than null. */
 static bool says(const cJSON *r)
 {
     for (const cJSON *e = r ? r->child : NULL; e; e = e->next)
@@ -305,7 +309,8 @@ static bool says(const cJSON *r)
     return false;
 }
 
-/* transformers takes the length beside rope_scaling where there is one, others the length inside. */
+/* transformers reads the length beside rope_scaling, if there is one, and other programs the one inside, so
+ * both must agree. */
 static enum moe_code one_length(const cJSON *o, const char *file, const struct moe_config *c,
                                 struct moe_err *err)
 {
@@ -317,8 +322,8 @@ static enum moe_code one_length(const cJSON *o, const char *file, const struct m
                        "disagree (remove the wrong one)", length, c->original_max_position_embeddings);
 }
 
-/* transformers 4 writes rope_scaling, 5 writes rope_parameters; where both are there, programs differ in
- * which of them they read. */
+/* transformers 4 writes rope_scaling, transformers 5 rope_parameters; programs differ in which of them they
+ * read, so both must agree. */
 static enum moe_code read_rope(const cJSON *o, const char *file, struct moe_config *c, struct moe_err *err)
 {
     bool older = says(moe_json_get(o, "rope_scaling")), newer = says(moe_json_get(o, "rope_parameters"));
@@ -431,7 +436,7 @@ enum moe_code moe_config_parse(const cJSON *root, const char *file, struct moe_c
     return moe_quant_scheme(root, text, file, scheme, err);
 }
 
-/* A file beside config.json that need not be there; *root NULL then. */
+/* Read a file beside config.json that need not exist; then *root is NULL. */
 static enum moe_code read_beside(const char *dir, const char *name, char path[PATH_MAX], cJSON **root,
                                  struct moe_err *err)
 {

@@ -37,7 +37,7 @@ static enum moe_code add_file(struct moe_checkpoint *k, const char *name, struct
     return f->name && f->path ? MOE_OK : no_memory(k, err);
 }
 
-/* model-2-of-61 before model-10-of-61. */
+/* Order files by name, with model-2-of-61 before model-10-of-61. */
 static int by_name(const void *x, const void *y)
 {
     const struct moe_file *a = x, *b = y;
@@ -153,7 +153,7 @@ static enum moe_code parse_index(struct moe_checkpoint *k, size_t size, struct m
     return MOE_OK;
 }
 
-/* Files come in order of first mention; bring them into the order of names. */
+/* The index lists files in the order in which tensors mention them; sort them by name and adjust file_of. */
 static enum moe_code sort_files(struct moe_checkpoint *k, struct moe_strmap *files, struct moe_err *err)
 {
     struct moe_source *src = k->src;
@@ -196,8 +196,8 @@ enum moe_code moe_checkpoint_list(struct moe_checkpoint *k, struct moe_err *err)
 
 /* ---- headers ---- */
 
-/* Chain the index's entries by file, once: there may be as many files that cannot be
- * read as there are tensors. */
+/* Make a linked list of the index's entries for each file, once for all files, because as many files as there
+ * are tensors may be unreadable. */
 static enum moe_code chain_index(struct moe_checkpoint *k, struct moe_err *err)
 {
     size_t files = (size_t)k->src->n_files;
@@ -213,11 +213,11 @@ static enum moe_code chain_index(struct moe_checkpoint *k, struct moe_err *err)
     return MOE_OK;
 }
 
-/* Tensors of a file that cannot be read are not reported one by one. */
+/* The tensors of a file that cannot be read are not reported missing one by one. */
 static enum moe_code excuse_file(struct moe_checkpoint *k, int32_t file, struct moe_err *err)
 {
     int64_t slots = moe_source_slots(&k->src->config);
-    if (!k->has_index) { /* it could have held any */
+    if (!k->has_index) { /* without an index the file could have held any tensor */
         for (int64_t s = 0; !k->all_excused && s < slots; s++) moe_checkpoint_excuse(k, s);
         k->all_excused = true;
         return MOE_OK;
@@ -232,7 +232,7 @@ static enum moe_code excuse_file(struct moe_checkpoint *k, int32_t file, struct 
     return MOE_OK;
 }
 
-/* The first safetensors file there that the index does not name; "" when there is none. */
+/* Find the first safetensors file in the directory that the index does not name; "" when there is none. */
 static enum moe_code find_stray(const struct moe_checkpoint *k, char stray[256], struct moe_err *err)
 {
     struct moe_names names;
@@ -248,8 +248,8 @@ static enum moe_code find_stray(const struct moe_checkpoint *k, char stray[256],
     return MOE_OK;
 }
 
-/* A file that the index names is not there: a link without its end is a download that did not finish; files
- * beside it that the index does not name are those of another upload. */
+/* Report a file that the index names and that does not exist.  A link to nothing is a download that did not
+ * finish; other safetensors files beside it, which the index does not name, come from another upload. */
 static enum moe_code say_absent(struct moe_checkpoint *k, const struct moe_file *f, struct moe_err *why,
                                 struct moe_err *err)
 {
@@ -310,7 +310,7 @@ static enum moe_code hash_config(struct moe_checkpoint *k, struct moe_hash *h, s
 
 static enum moe_code read_headers(struct moe_checkpoint *k, struct moe_hash *h, struct moe_err *err)
 {
-    MOE_TRY(hash_config(k, h, err)); /* first: descriptors may run out below */
+    MOE_TRY(hash_config(k, h, err)); /* first, since the files below may use up all descriptors */
     for (int32_t i = 0; i < k->src->n_files; i++) {
         const struct moe_file *f = &k->src->files[i];
         MOE_TRY(read_header(k, i, err));

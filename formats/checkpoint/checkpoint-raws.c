@@ -26,8 +26,8 @@ static enum moe_code grow_raws(struct moe_checkpoint *k, int64_t more, struct mo
     return MOE_OK;
 }
 
-/* What the index says of tensor `name` in this file: NULL, or MOE_SUPERSEDED when it is another file's copy
- * that counts. */
+/* Compare a tensor of this file with the index: returns MOE_SUPERSEDED when the index names another file for
+ * it, else NULL. */
 static const char *held_against_index(struct moe_checkpoint *k, int32_t file, const char *name)
 {
     const char *tail;
@@ -37,7 +37,7 @@ static const char *held_against_index(struct moe_checkpoint *k, int32_t file, co
         k->seen[i] |= k->file_of[i] == file ? MOE_SEEN : MOE_SEEN_ELSEWHERE;
         return k->file_of[i] == file ? NULL : MOE_SUPERSEDED;
     }
-    /* is skipped, or refused for that */
+    /* a tensor that the reader skips, or refuses for its name, need not be in the index */
     bool beyond = moe_name_layer(name, &tail) >= k->src->config.num_hidden_layers;
     if (!beyond && !moe_name_skipped(&k->src->config, name))
         moe_problem(k->p, MOE_CORRUPT, k->src->files[file].path, name, "the index does not name it");
@@ -76,7 +76,7 @@ static enum moe_code add_slices(struct moe_checkpoint *k, int32_t file, const st
     return MOE_OK;
 }
 
-/* The experts that were to be in a fused tensor that cannot be read are not missing besides. */
+/* The experts in a fused tensor that cannot be read are not reported missing, too. */
 static void excuse_slices(struct moe_checkpoint *k, const struct moe_fused *f)
 {
     int first = f->down ? MOE_ROLE_EXPERT_DOWN : MOE_ROLE_EXPERT_GATE;
@@ -109,10 +109,10 @@ enum moe_code moe_checkpoint_add_raws(struct moe_checkpoint *k, int32_t file, co
     return MOE_OK;
 }
 
-/* ---- all together ---- */
+/* ---- all tensors together ---- */
 
-/* Some programs write num_nextn_predict_layers as 0, or leave it out, and the layers for multi-token
- * prediction in: layers right behind the last one, each with the projection that no other layer has. */
+/* Some programs write the layers for multi-token prediction but leave num_nextn_predict_layers out or 0.
+ * Such layers come directly after the last one, and each has the projection that no other layer has. */
 static void find_prediction_layers(struct moe_checkpoint *k)
 {
     enum { MOST = 64 };
@@ -128,8 +128,9 @@ static void find_prediction_layers(struct moe_checkpoint *k)
     if (n > c->num_nextn_predict_layers) c->num_nextn_predict_layers = n;
 }
 
-/* Tensors that are not used may not be there twice, either, unless an index says which copy counts: `--to hf`
- * could not tell them apart.  (Those that are used are compared when they find their place.) */
+/* Tensors that are not used may not be there twice either, unless an index says which copy counts: `--to
+ * hf` could not tell the copies apart.  (Tensors that are used are checked when they are put into their
+ * slots.) */
 static enum moe_code find_skipped_twice(struct moe_checkpoint *k, struct moe_err *err)
 {
     const struct moe_source *src = k->src;

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Two tensors of one name.  A checkpoint that has all experts in either layout is
- * told so once, not for each. */
+/* Report two tensors of one name.  For a checkpoint that has the experts both fused and single, this is
+ * reported once and not for each of them. */
 static void twice(struct moe_checkpoint *k, const struct moe_raw *r, const struct moe_raw *other)
 {
     const struct moe_file *files = k->src->files;
@@ -28,7 +28,7 @@ static void twice(struct moe_checkpoint *k, const struct moe_raw *r, const struc
                 files[fused->span.file].name);
 }
 
-/* ---- by name: which raw tensor is which part of which slot ---- */
+/* ---- by name: which raw tensor is which component of which slot's tensor ---- */
 
 static void place(struct moe_checkpoint *k, int64_t raw)
 {
@@ -38,7 +38,7 @@ static void place(struct moe_checkpoint *k, int64_t raw)
     const char *path = src->files[r->span.file].path, *skipped = moe_name_skipped(&src->config, r->name);
     const char *tail;
     int64_t rows, cols;
-    if (r->skipped) return; /* superseded, or reported */
+    if (r->skipped) return; /* superseded, or its problem was reported */
     if (skipped && strcmp(skipped, "weight_shape")) {
         r->skipped = skipped;
         return;
@@ -70,7 +70,7 @@ static void place(struct moe_checkpoint *k, int64_t raw)
     r->skipped = skipped;
 }
 
-/* ---- one tensor of its parts ---- */
+/* ---- one canonical tensor from its components ---- */
 
 struct maker {
     struct moe_checkpoint *k;
@@ -87,7 +87,7 @@ static const struct moe_raw *part(const struct maker *m, enum moe_part p)
 
 static bool is(const struct moe_raw *r, const char *dtype) { return !strcmp(r->dtype, dtype); }
 
-/* About r; false, so that it can be returned. */
+/* Report a problem with r; false, so that a caller can return it. */
 #define WRONG(m, code, r, ...) \
     (moe_problem((m)->k->p, (code), (m)->k->src->files[(r)->span.file].path, (r)->name, __VA_ARGS__), false)
 
@@ -108,7 +108,7 @@ static bool need_matrix(const struct maker *m, const struct moe_raw *r, int64_t 
 
 static void use(const struct maker *m, const struct moe_raw *r, int plane) { m->t->plane[plane] = r->span; }
 
-/* The part must be there; silent when its absence was reported already. */
+/* A component that must be there; nothing is reported when its absence was reported already. */
 static const struct moe_raw *need(const struct maker *m, enum moe_part p)
 {
     const struct moe_raw *r = part(m, p);
@@ -117,7 +117,7 @@ static const struct moe_raw *need(const struct maker *m, enum moe_part p)
     return r;
 }
 
-/* Any part outside of the set `mask` means that two layouts are mixed in one tensor. */
+/* A component outside of the set `mask` means that two layouts are mixed in one tensor. */
 static bool only(const struct maker *m, unsigned mask)
 {
     for (int p = 0; p < MOE_PART_COUNT; p++)
@@ -135,7 +135,7 @@ static bool scale(const struct maker *m, enum moe_part p, const char *dtype, int
     return true;
 }
 
-/* A scalar may be written [] or [1]. */
+/* A plane of one F32, whose shape may be written [] or [1]. */
 static bool scalar(const struct maker *m, const struct moe_raw *r, int plane)
 {
     if (!need_dtype(m, r, "F32")) return false;
@@ -151,15 +151,15 @@ static bool make_plain(struct maker *m)
     return only(m, 1u << MOE_PART_WEIGHT);
 }
 
-/* What a scale of this dtype is read as. */
+/* The type of scales that are stored with this dtype. */
 static enum moe_scale_type scale_type(const struct moe_raw *r)
 {
     return is(r, "F32") ? MOE_SCALE_F32 : is(r, "BF16") ? MOE_SCALE_BF16 : is(r, "F16") ? MOE_SCALE_F16
          : is(r, "F8_E8M0") ? MOE_SCALE_E8M0 : MOE_SCALE_NONE;
 }
 
-/* DeepSeek's spelling, weight_scale_inv, or that of compressed-tensors' FP8_BLOCK, weight_scale:
- * both multiply the codes. */
+/* FP8 as DeepSeek stores it (weight_scale_inv) or compressed-tensors' FP8_BLOCK (weight_scale); in both the
+ * codes are multiplied by the scales. */
 static bool make_fp8(struct maker *m)
 {
     struct moe_tensor *t = m->t;
@@ -186,8 +186,8 @@ static bool make_fp8(struct maker *m)
     return scale(m, p, s->dtype, rows, cols);
 }
 
-/* The group follows from the scales' shape: one scale in a row is for the whole row,
- * unless the row is one group. */
+/* INT4: the group size follows from the shape of the scales.  One scale in a row belongs to the whole row,
+ * unless the row is just one group. */
 static bool make_int4(struct maker *m)
 {
     struct moe_tensor *t = m->t;
@@ -216,8 +216,8 @@ static bool make_int4(struct maker *m)
     return scale(m, MOE_PART_SCALE, s->dtype, t->rows, group ? t->cols / group : 1);
 }
 
-/* modelopt (weight, weight_scale_2, input_scale) or compressed-tensors (weight_packed,
- * ..._global_scale: reciprocals). */
+/* NVFP4 as modelopt stores it (weight, weight_scale_2, input_scale), or compressed-tensors (weight_packed,
+ * weight_global_scale, input_global_scale, which are reciprocals). */
 static bool make_nvfp4(struct maker *m, bool packed)
 {
     struct moe_tensor *t = m->t;
@@ -256,7 +256,8 @@ static bool take_shape(struct maker *m)
     return m->t->cols < INT64_MAX / 8;
 }
 
-/* The type follows from which parts are there and from their dtypes; the config is not asked. */
+/* Make the tensor of a slot: its type follows from the components and their dtypes; the config is not
+ * consulted. */
 static bool make(struct maker *m)
 {
     const struct moe_raw *w = part(m, MOE_PART_WEIGHT), *packed = part(m, MOE_PART_PACKED);
@@ -282,7 +283,7 @@ static bool make(struct maker *m)
     return WRONG(m, MOE_UNSUPPORTED, m->data, "dtype %s is not supported", m->data->dtype);
 }
 
-/* The raws that became planes of tensor i learn so. */
+/* Record in the raws which plane of tensor i they became. */
 static void link_raws(struct moe_checkpoint *k, const struct maker *m, int64_t i)
 {
     for (int p = 0; p < MOE_PART_COUNT; p++) {

@@ -8,8 +8,9 @@
 
 /* ---- architectures ----
  *
- * In config.json "architectures" names a class, such as MixtralForCausalLM, and "model_type" a family.  Of
- * two rows that fit the first is taken: what a name begins with is enough, and none of ours begins so. */
+ * In config.json "architectures" names a class, such as MixtralForCausalLM, and "model_type" a family.  The
+ * first row is taken whose class the architecture begins with or, where a config names no architecture, whose
+ * type the model type begins with.  No supported name begins so. */
 static const struct { const char *class, *type, *name, *why; } models[] = {
     { "KimiK3", "kimi_k3", "Kimi K3", "most of its layers have linear attention" },
     { "KimiLinear", "kimi_linear", "Kimi Linear", "most of its layers have linear attention" },
@@ -131,14 +132,14 @@ const char *moe_foreign_quantization(const char *method)
 #define SAVE "save it as safetensors (save_pretrained of transformers)"
 #define HF "export it in the Hugging Face format, as safetensors"
 
-/* A directory that has a file, or a directory, whose name begins and ends so; without an end, that is its
- * name. */
+/* The directory holds a file or a directory whose name begins with `head` and ends with `tail`; where `tail`
+ * is "" the name is `head`. */
 static const struct { const char *head, *tail, *what;
 } formats[] = {
     { "adapter_config", ".json",
       "holds an adapter (LoRA), which is no model by itself: merge it into its base model "
       "(merge_and_unload() of peft, then save_pretrained) and give that" },
-    { "", ".gguf", "" }, /* what is said names the file */
+    { "", ".gguf", "" }, /* its message names the file */
     { "", ".bin.index.json", TORCH(".bin") },
     { "pytorch_model", ".bin", TORCH(".bin") },
     { "", ".pth", TORCH(".pth") },
@@ -159,7 +160,7 @@ static bool is_named(const char *name, const char *head, const char *tail)
     return *tail ? begins(name, head) && moe_ends_with(name + strlen(head), tail) : !strcmp(name, head);
 }
 
-/* The first row that any name fits, and that name; -1. */
+/* The first row that one of the names fits, and that name; -1 when there is none. */
 static int find_format(const struct moe_names *names, const char **name)
 {
     for (int k = 0; k < (int)(sizeof formats / sizeof *formats); k++)

@@ -17,8 +17,8 @@ enum moe_code moe_foreign_architecture(const char *arch, const char *type, const
 /* For a config whose architecture is supported: MOE_UNSUPPORTED when `text`, its part for the text model, is
  * of another family (by `type`, its model_type) or has a feature of another family. */
 enum moe_code moe_foreign_config(const cJSON *text, const char *type, const char *file, struct moe_err *err);
-/* What is wrong with a tensor whose name is not known here but belongs to another layout (MLX); NULL for any
- * other name. */
+/* What is wrong with a tensor whose name belongs to another layout (MLX) or to a quantization that is not
+ * supported; NULL for any other name. */
 const char *moe_foreign_tensor(const char *name);
 /* The name of a quantization method that is not supported, by its quant_method; NULL when it is not known
  * either. */

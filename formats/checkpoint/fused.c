@@ -9,8 +9,8 @@
 static const char remedy[] = "save the model with a tensor for each expert, as save_pretrained(DIR) of "
                              "transformers does without save_original_format=False";
 
-/* After "gate_up_proj" or "down_proj" nothing may follow, but ".weight" as some programs have it; what else
- * does ("_scale_inv", "_blocks", "_packed", ".weight_scale") belongs to a quantized one. */
+/* After "gate_up_proj" or "down_proj" nothing may follow, or ".weight", which some programs write.  Any other
+ * ending ("_scale_inv", "_blocks", "_packed", ".weight_scale") belongs to a quantized model. */
 static bool fused_name(const char *name, struct moe_fused *f, bool *plain)
 {
     static const char experts[] = "mlp.experts.";
@@ -36,8 +36,9 @@ static bool plain_dtype(const char *dtype)
     return !strcmp(dtype, "BF16") || !strcmp(dtype, "F16") || !strcmp(dtype, "F32");
 }
 
-/* Where hidden_size is 2 moe_intermediate_size, gate_up_proj has one shape either way round; then down_proj
- * has not, and is refused if it is transposed.  Where the two sizes are equal, it is the other way about. */
+/* Where hidden_size is 2 * moe_intermediate_size, gate_up_proj has the same shape when it is transposed; but
+ * then down_proj has not, and a transposed one is refused.  Where the two sizes are equal, it is the other
+ * way round. */
 enum moe_code moe_fused_parse(const struct moe_config *c, const struct moe_st_entry *e, bool *is,
                               struct moe_fused *f,
                               struct moe_err *err)

@@ -20,14 +20,14 @@ static enum moe_code foreign(const char *method, const char *name, const char *f
                        "was published, or in BF16)", method, name);
 }
 
-/* {"group_size": 64, "bits": 4} and no method, under both of the names that MLX writes. */
+/* MLX writes {"group_size": 64, "bits": 4} without a method, under two names. */
 static bool is_mlx(const cJSON *q)
 {
     return cJSON_IsObject(q) && !moe_json_get(q, "quant_method") && moe_json_get(q, "bits") &&
            moe_json_get(q, "group_size");
 }
 
-/* [128, 128] and nothing else; older versions of compressed-tensors spell it "128x128". */
+/* Whether a block structure is [128, 128], which older versions of compressed-tensors write as "128x128". */
 static bool is_block_128(const cJSON *block)
 {
     int n = 0;
@@ -50,7 +50,7 @@ static enum moe_code fp8(const cJSON *q, const char *file, enum moe_scheme *sche
     return MOE_OK;
 }
 
-/* FP8_BLOCK of compressed-tensors: the bytes are those of DeepSeek's FP8, under other names. */
+/* FP8_BLOCK of compressed-tensors stores the same bytes as DeepSeek's FP8, under other names. */
 static enum moe_code fp8_group(const cJSON *group, const char *file, struct moe_err *err)
 {
     const cJSON *w = moe_json_get(group, "weights");
@@ -71,8 +71,8 @@ static enum moe_code fp8_group(const cJSON *group, const char *file, struct moe_
              : unsupported(file, "float-quantized with another", "block_structure", err);
 }
 
-/* In which order GPTQ took the columns: "weight", also spelled "static", leaves them where they are; "group",
- * also spelled "dynamic" or true, permutes them. */
+/* The order in which GPTQ took the columns: "weight" (also "static") leaves them in place; "group" (also
+ * "dynamic" or true) permutes them, which is not supported. */
 static enum moe_code int4_order(const cJSON *order, const char *file, struct moe_err *err)
 {
     static const char *const fine[] = { "weight", "static" };
@@ -108,7 +108,8 @@ static enum moe_code int4_group(const cJSON *group, const char *file, struct moe
     return strcmp(type, "int") ? unsupported(file, "pack-quantized of type", type, err) : MOE_OK;
 }
 
-/* A format that is not read is no fault of a mixed model: its tensors are refused where they are needed. */
+/* In a mixed model a group of a format that is not supported is no error here: its tensors are refused where
+ * they are needed. */
 static enum moe_code mixed_groups(const cJSON *q, const char *file, struct moe_err *err)
 {
     const cJSON *groups = moe_json_get(q, "config_groups");
@@ -147,7 +148,7 @@ static enum moe_code nvfp4_group(const cJSON *q, const char *file, struct moe_er
     return group == 16 ? MOE_OK : unsupported(file, "nvfp4 with another", "group_size", err);
 }
 
-/* As mixed_groups: {"NAME": {"quant_algo", "group_size"}} */
+/* The same for modelopt's {"NAME": {"quant_algo", "group_size"}}. */
 static enum moe_code mixed_layers(const cJSON *q, const char *file, struct moe_err *err)
 {
     const cJSON *layers = moe_json_get(q, "quantized_layers");
@@ -176,10 +177,10 @@ static enum moe_code one_algo(const cJSON *q, const char *file, enum moe_scheme 
     return nvfp4_group(q, file, err);
 }
 
-/* ---- what a configuration asks of an engine beside reading the weights ---- */
+/* ---- what a configuration demands of an engine besides reading the weights ---- */
 
-/* compressed-tensors lists where it rotates: "weight_input" and "weight_output" are in the stored weights
- * already; every other place is one that an engine rotates while it runs. */
+/* compressed-tensors lists the places of rotations.  Those at "weight_input" and "weight_output" are already
+ * contained in the stored weights; at all other places the engine has to rotate at run time. */
 static enum moe_code apply(const cJSON *list, const char *file, struct moe_err *err)
 {
     for (const cJSON *a = list ? list->child : NULL; a; a = a->next) {
@@ -203,7 +204,7 @@ static enum moe_code transforms(const cJSON *q, const char *file, struct moe_err
         return moe_fail_at(err, MOE_CORRUPT, file, NULL,
                            "'transform_config' is not an object with 'config_groups'");
     for (const cJSON *g = groups ? groups->child : NULL; g; g = g->next) {
-        const cJSON *list = moe_json_get(g, "apply"); /* compressed-tensors' default is an empty one */
+        const cJSON *list = moe_json_get(g, "apply"); /* by default an empty list */
         if (list && !cJSON_IsArray(list))
             return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'apply' of transform_config is not a list");
         MOE_TRY(apply(list, file, err));
@@ -211,7 +212,7 @@ static enum moe_code transforms(const cJSON *q, const char *file, struct moe_err
     return MOE_OK;
 }
 
-/* Weights of which only those that are not 0 are stored. */
+/* Refuse sparse weights, of which only the values other than 0 are stored. */
 static enum moe_code sparsity(const cJSON *q, const char *file, struct moe_err *err)
 {
     const cJSON *s = moe_json_get(q, "sparsity_config");
@@ -221,8 +222,8 @@ static enum moe_code sparsity(const cJSON *q, const char *file, struct moe_err *
     return !strcmp(format, "dense") ? MOE_OK : unsupported(file, "sparsity_config with format", format, err);
 }
 
-/* ModelOpt's AWQ scales weights by what an engine scales activations back with: the stored weights alone are
- * those of another model.  One layer of a mixed model may say so, too. */
+/* ModelOpt's AWQ scales the weights by factors with which the engine must scale the activations back, so the
+ * stored weights alone are not the model's.  In a mixed model a single layer may declare this, too. */
 static enum moe_code modelopt_flags(const cJSON *q, const char *file, struct moe_err *err)
 {
     static const char *const flags[] = { "pre_quant_scale", "has_zero_point" };
@@ -250,7 +251,7 @@ static enum moe_code beside_weights(const cJSON *q, const char *file, struct moe
     return MOE_OK;
 }
 
-/* ModelOpt's fields stand in `q` itself, in its object "quantization", or in both. */
+/* ModelOpt's fields may be in `q` itself, in its object "quantization", or in both. */
 static enum moe_code nested(const cJSON *q, const char *file, const cJSON **inner, struct moe_err *err)
 {
     *inner = moe_json_get(q, "quantization");
@@ -278,7 +279,7 @@ static enum moe_code modelopt(const cJSON *q, const char *file, enum moe_scheme 
     return other == *scheme ? MOE_OK : disagree(file, "'quant_algo'", "the one in 'quantization'", err);
 }
 
-/* Under the name of now, or under the one that compressed-tensors once had. */
+/* The declaration under its present name, or under the one that compressed-tensors used earlier. */
 static const cJSON *declared(const cJSON *o)
 {
     const cJSON *q = moe_json_get(o, "quantization_config");
@@ -309,7 +310,8 @@ enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char 
         if (!q[i]) continue;
         MOE_TRY(beside_all(q[i], file, err));
         MOE_TRY(one_config(q[i], file, &one, err));
-        /* A model that was quantized again may keep what it was in its text part: its tensors decide. */
+        /* A model that was quantized again may still declare its former quantization in its text part; then
+         * its tensors decide. */
         *scheme = *scheme == MOE_SCHEME_NONE || *scheme == one ? one : MOE_SCHEME_MIXED;
     }
     if (q[0] || q[1] || !is_mlx(moe_json_get(root, "quantization"))) return MOE_OK;
@@ -318,14 +320,16 @@ enum moe_code moe_quant_scheme(const cJSON *root, const cJSON *text, const char 
 
 /* ---- hf_quant_config.json beside config.json ---- */
 
-/* What the tensors of a mixed model are is seen in them; NVFP4 has two spellings of the same numbers. */
+/* Whether two declarations may be of the same model.  In a mixed model the tensors show what they are; NVFP4
+ * has two spellings of the same numbers. */
 static bool agree(enum moe_scheme config, enum moe_scheme beside)
 {
     if (config == beside || config == MOE_SCHEME_MIXED || beside == MOE_SCHEME_MIXED) return true;
     return config == MOE_SCHEME_NVFP4_CT && beside == MOE_SCHEME_NVFP4_MODELOPT;
 }
 
-/* DeepSeek's FP8 under the names of ModelOpt and TensorRT-LLM, said of what config.json calls fp8. */
+/* Whether this is DeepSeek's FP8 under the names that ModelOpt and TensorRT-LLM give it, where config.json
+ * says fp8. */
 static bool is_fp8_blocks(const cJSON *q)
 {
     const cJSON *algo = moe_json_get(q, "quant_algo");
@@ -344,7 +348,7 @@ enum moe_code moe_quant_scheme_modelopt(const cJSON *root, const char *file, enu
     bool flat = q == root && moe_json_get(root, "quant_algo");
     if (!inner && !flat && *scheme == MOE_SCHEME_NONE)
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "the key 'quantization' is missing");
-    if (q == root && !flat) return MOE_OK; /* it says nothing of weights */
+    if (q == root && !flat) return MOE_OK; /* the file declares no quantization */
     if (*scheme == MOE_SCHEME_FP8 && is_fp8_blocks(q)) return MOE_OK;
     MOE_TRY(modelopt(root, file, &beside, err));
     if (*scheme == MOE_SCHEME_NONE) *scheme = beside;

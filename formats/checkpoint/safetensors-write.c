@@ -82,7 +82,7 @@ enum moe_code moe_st_header_text(struct moe_st_entry *t, int64_t n, const char *
     return give(&h, file, out, bytes, err);
 }
 
-/* The length word before the JSON text, which is all that h holds until now. */
+/* Put the length before the JSON text, which is all that h holds so far. */
 static void put_length(struct moe_buffer *h, uint64_t n)
 {
     for (int i = 0; i < 8; i++) moe_buffer_put(h, (const char[]){ (char)(n >> 8 * i) }, 1);
@@ -176,7 +176,7 @@ enum moe_code moe_st_write(struct moe_st_writer *w, const void *data, size_t byt
 static void release(struct moe_st_writer **w)
 {
     moe_writeback_close(&(*w)->behind);
-    moe_newfile_abort(&(*w)->file); /* not one that was published */
+    moe_newfile_abort(&(*w)->file); /* does nothing to a file that was published */
     free(*w);
     *w = NULL;
 }
@@ -186,8 +186,8 @@ void moe_st_abort(struct moe_st_writer **w)
     if (*w) release(w);
 }
 
-/* Published before the writer lets go of the descriptor: the page cache is emptied after
- * the data is on the disk. */
+/* The file is published before the writer closes its descriptor, because the page cache can only be dropped
+ * after the data is on the disk. */
 enum moe_code moe_st_finish(struct moe_st_writer **out, struct moe_err *err)
 {
     struct moe_st_writer *w = *out;

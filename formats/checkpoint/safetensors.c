@@ -191,7 +191,7 @@ static int by_offset(const void *x, const void *y)
     return strcmp(a->name, b->name);
 }
 
-/* Every byte of the data belongs to exactly one tensor. */
+/* Check that every byte of the data belongs to exactly one tensor. */
 static enum moe_code check_cover(const struct parser *p, struct moe_err *err)
 {
     uint64_t at = 0;
@@ -211,7 +211,7 @@ static enum moe_code check_cover(const struct parser *p, struct moe_err *err)
     return MOE_OK;
 }
 
-/* Names move from the text to the arena: one allocation a file. */
+/* Copy the names from the text to the arena, with one allocation for the whole file. */
 static enum moe_code keep(struct parser *p, struct moe_err *err)
 {
     struct moe_st_header *h = p->h;
@@ -247,7 +247,7 @@ enum moe_code moe_st_parse(char *text, size_t bytes, const char *file, struct mo
     return code;
 }
 
-/* The file begins with another number than the length of a header: `n`. */
+/* The error for a file whose first 8 bytes, `n`, cannot be the length of its header. */
 static enum moe_code no_header(int fd, const char *file, uint64_t size, uint64_t n, struct moe_err *err)
 {
     char head[64];
@@ -296,7 +296,7 @@ enum moe_code moe_st_check_size(const struct moe_st_header *h, const char *file,
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "%llu byte%s after the last tensor belong%s to none",
                            (unsigned long long)(size - h->end), moe_plural((int64_t)(size - h->end)),
                            size - h->end == 1 ? "s" : "");
-    int64_t first = 0; /* entries lie in the order of their offsets */
+    int64_t first = 0; /* entries are sorted by offset */
     while (first < h->n && h->entries[first].offset + h->entries[first].bytes <= size) first++;
     if (first == h->n) return MOE_OK;
     char more[64] = "";

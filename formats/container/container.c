@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A container as a source: everything is checked here once, so that nothing has to be checked later. */
+/* A container as a source: everything is checked here when it is opened, so that nothing has to be checked
+ * later. */
 #include "formats/container/container-internal.h"
 
 #include "base/io.h"
@@ -20,7 +21,7 @@ static enum moe_code no_memory(const struct moe_source *src, struct moe_err *err
     return moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory to open it");
 }
 
-/* A problem with this tensor was told: its absence need not be. */
+/* A problem with this tensor was reported, so it is not reported missing, too. */
 static enum moe_code excuse(struct reader *r, enum moe_role role, int layer, int expert, struct moe_err *err)
 {
     struct moe_source *src = r->src;
@@ -33,11 +34,11 @@ static enum moe_code excuse(struct reader *r, enum moe_role role, int layer, int
     return MOE_OK;
 }
 
-/* A file that cannot be used: everything in it is excused.  layer -1: dense.moe. */
+/* Excuse everything in a file that cannot be used; layer -1: dense.moe. */
 static enum moe_code excuse_file(struct reader *r, int layer, struct moe_err *err)
 {
     const struct moe_config *c = &r->src->config;
-    if (layer >= c->num_hidden_layers) return MOE_OK; /* nothing of the model */
+    if (layer >= c->num_hidden_layers) return MOE_OK; /* the model has no such layer */
     for (int role = 0; role < MOE_ROLE_COUNT; role++) {
         enum moe_class class = moe_role_class((enum moe_role)role);
         if ((class == MOE_CLASS_EXPERT) != (layer >= 0)) continue;
@@ -87,7 +88,7 @@ static enum moe_code take_table(struct reader *r, int32_t file, const struct moe
     return code;
 }
 
-/* The layer that a shard's name stands for; -2 for a name that no shard has. */
+/* The layer in a shard's name, -1 for dense.moe; -2 for a name that no shard has. */
 static int layer_of_name(const char *name)
 {
     char again[32];
@@ -226,7 +227,8 @@ static enum moe_code read_manifest(struct moe_source *src, bool **there, struct 
     const char *sum = src->staged ? src->staged->from
                                   : cJSON_GetObjectItemCaseSensitive(c->manifest, "checksum")->valuestring;
     src->index->form = moe_hash64(sum, strlen(sum));
-    /* it was compared, or checked: a staged part has the identity of the whole */
+    /* For a staged part this is the checksum of the whole container, because the part has the identity of the
+     * whole. */
     MOE_CHECK(moe_parse_hex128(sum, &src->index->checksum));
     return MOE_OK;
 }

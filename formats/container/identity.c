@@ -13,17 +13,17 @@
 
 enum {
     SAMPLE = 4096,  /* bytes of a sample: a page */
-    BUDGET = 2048,  /* samples of a file, when it has fewer tensors */
-    AHEAD = 64,     /* samples that the kernel was asked for before they are read: a disk that has many to do
-                       at once is not waited for one by one */
+    BUDGET = 2048,  /* samples of a file with fewer tensors than this */
+    AHEAD = 64,     /* samples that the kernel is asked for before they are read, so that a disk that serves
+                       many requests at once is used well */
     CONFIG_BYTES = 1 << 30
 };
 
-/* ---- which bytes ---- */
+/* ---- which bytes are samples ---- */
 
-/* The raw tensors of one file, ascending by offset, and how many samples each may have. */
+/* The raw tensors of one file, sorted by offset; most: the number of samples that each may have at most. */
 struct range { const struct moe_raw *raw; int64_t n; uint64_t most; };
-/* The next sample of a range. */
+/* The position in a range: the next sample to read. */
 struct cursor { int64_t raw; uint64_t sample; };
 struct piece { const struct moe_raw *raw; uint64_t offset; size_t bytes; };
 
@@ -40,8 +40,8 @@ static uint64_t samples_of_all(const struct range *f, uint64_t most)
     return n;
 }
 
-/* The largest power of two that keeps to the budget; at least one sample of each tensor, and no more than
- * all that there are. */
+/* Set f->most to the largest power of two with which the file's samples stay within the budget; at least to
+ * 1, and not higher once all bytes are covered. */
 static void choose(struct range *f)
 {
     uint64_t now = samples_of_all(f, 1), more;
@@ -49,10 +49,10 @@ static void choose(struct range *f)
     for (; (more = samples_of_all(f, 2 * f->most)) > now && more <= BUDGET; now = more) f->most *= 2;
 }
 
-/* range * k / n, k <= n, where the product may be too large. */
+/* range * k / n for k <= n, without overflow of the product. */
 static uint64_t spread(uint64_t range, uint64_t k, uint64_t n) { return range / n * k + range % n * k / n; }
 
-/* The piece under the cursor; the cursor moves on.  False at the end. */
+/* Fill in the piece at the cursor and move the cursor on; false at the end. */
 static bool next(const struct range *f, struct cursor *c, struct piece *p)
 {
     for (; c->raw < f->n; c->raw++, c->sample = 0) {
@@ -91,7 +91,7 @@ static enum moe_code read_samples(const struct moe_source *src, const struct ran
     return moe_cancel_check(cancel, err);
 }
 
-/* Without the advice each read of a page would pull in a whole window of read-ahead. */
+/* POSIX_FADV_RANDOM, because otherwise each read of a page would read ahead a whole window. */
 static enum moe_code read_file(const struct moe_source *src, struct range *f, struct moe_hash *h,
                                const struct moe_cancel *cancel, struct moe_err *err)
 {
@@ -103,8 +103,8 @@ static enum moe_code read_file(const struct moe_source *src, struct range *f, st
     return code;
 }
 
-/* What the model's shape and its end-of-sequence tokens were read from; a file that is not there adds
- * nothing. */
+/* Hash the files from which the model's shape and its end-of-sequence tokens were read; a file that does not
+ * exist adds nothing. */
 static enum moe_code read_configs(const struct moe_source *src, struct moe_hash *h, struct moe_err *err)
 {
     static const char *const names[] = { "config.json", "generation_config.json", "hf_quant_config.json" };
@@ -150,7 +150,7 @@ enum moe_code moe_source_identity(const struct moe_source *src, const struct moe
     moe_hash_add128(h, &id->samples, sizeof id->samples);
     if (code == MOE_OK) code = read_configs(src, h, err);
     id->weights = moe_hash_get128(h);
-    id->has_weights = src->n_raws > 0; /* a config alone has none */
+    id->has_weights = src->n_raws > 0; /* a source with only a config has no tensors */
     moe_hash_free(h);
     return code;
 }
@@ -218,9 +218,9 @@ bool moe_identity_get(const cJSON *o, const char *form, const char *weights, str
     return cJSON_IsString(w) && moe_parse_hex128(w->valuestring, &id->weights);
 }
 
-/* ---- is it still there ---- */
+/* ---- whether a source has changed ---- */
 
-/* The first file that was written to or cut since it was opened; NULL: none. */
+/* The first file that was written to or truncated since it was opened; NULL when there is none. */
 static enum moe_code written_to(const struct moe_source *src, const struct moe_file **file,
                                 struct moe_err *err)
 {
@@ -245,7 +245,7 @@ static enum moe_code gone(const struct moe_source *src, const char *what, struct
 static enum moe_code still_small(const struct moe_source *src, struct moe_err *err)
 {
     struct moe_smalls now;
-    /* none: opened for its config alone */
+    /* without small files, the source was opened for its config alone */
     if (src->kind != MOE_CHECKPOINT || !src->index->small.n) return MOE_OK;
     enum moe_code code = moe_smalls_read(&now, src->path, err);
     if (code == MOE_NOT_FOUND) return gone(src, "the checkpoint was moved or removed", err);
@@ -307,7 +307,8 @@ enum moe_code moe_source_unchanged(const struct moe_source *src, const struct mo
     *spoiled = false;
     if (src->kind == MOE_CONTAINER) return still_manifest(src, err);
     enum moe_code code = moe_source_identity(src, cancel, &now, err);
-    /* Whoever reads a source once leaves none of it in the page cache; the samples brought pages back. */
+    /* A source that is read once should leave nothing in the page cache, but sampling has brought pages
+     * back. */
     for (int32_t i = 0; i < src->n_files; i++) moe_source_drop_file(src, i);
     MOE_TRY(moe_source_blame(src, code, err));
     MOE_TRY(written_to(src, &f, err));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The container's JSON files: sealed with a checksum, and the manifest's list of files. */
+/* The container's JSON files, which are sealed with a checksum, and the manifest's list of files. */
 #include "formats/container/container-internal.h"
 
 #include "base/io.h"
@@ -99,7 +99,7 @@ bool moe_is_shard_name(const char *name)
     return n > 4 && !strcmp(name + n - 4, ".moe") && !strchr(name, '/');
 }
 
-/* Plain, or plain in one of the two folders; never one of the names that mean something else. */
+/* A plain name, or a plain name in hf/ or tokenizer/, but none of the names with a fixed meaning. */
 bool moe_container_name_allowed(const char *name)
 {
     if (!strncmp(name, "tokenizer/", 10)) name += 10;
@@ -221,9 +221,9 @@ enum moe_code moe_manifest_check_files(const char *dir, const cJSON *manifest, s
 
 /* ---- options ---- */
 
-enum { SHOWN = 76, BEFORE = 16 }; /* bytes of a value; of them before the first that differs, in a long one */
+enum { SHOWN = 76, BEFORE = 16 }; /* bytes shown of a long value, and how many before the first difference */
 
-/* Where two long texts begin to differ; their beginnings would be shown as the same. */
+/* From which byte two long texts are shown, so that their first difference is visible. */
 static size_t shown_from(const char *a, const char *b)
 {
     size_t same = 0;
@@ -233,7 +233,7 @@ static size_t shown_from(const char *a, const char *b)
 
 static bool objects_differ(const cJSON *was, const cJSON *is, const char *path, char out[256]);
 
-/* path: of the value, as "calibration.seed". */
+/* path: the name of the value, "calibration.seed". */
 static bool value_differs(const cJSON *was, const cJSON *is, const char *path, char out[256])
 {
     if (was && is && cJSON_Compare(was, is, true)) return false;
@@ -251,7 +251,7 @@ static bool value_differs(const cJSON *was, const cJSON *is, const char *path, c
 
 static bool objects_differ(const cJSON *was, const cJSON *is, const char *path, char out[256])
 {
-    for (int back = 0; back < 2; back++) /* what both have or this one; what only the other one had */
+    for (int back = 0; back < 2; back++) /* 0: the keys of `is`; 1: those of `was`, for keys that are gone */
         for (const cJSON *i = back ? was->child : is->child; i; i = i->next) {
             const cJSON *other = cJSON_GetObjectItemCaseSensitive(back ? is : was, i->string);
             char at[128];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Parts of one model, written by several machines, as the whole again. */
+/* Merges the parts of a model that several machines wrote into the whole. */
 #include "formats/container/container-internal.h"
 
 #include "base/io.h"
@@ -55,13 +55,13 @@ static bool same_json(const cJSON *a, const cJSON *b)
     return same;
 }
 
-/* Each part's own, joined in the end. */
+/* Files that each part has for itself, and which are joined in the whole. */
 static bool is_joined(const char *name)
 {
     return moe_is_shard_name(name) || !strcmp(name, MOE_SOURCE_NAME) || !strcmp(name, MOE_ROUTING_NAME);
 }
 
-/* The small files of both are the same. */
+/* Whether all other files of both parts are the same. */
 static bool same_files(const cJSON *a, const cJSON *b)
 {
     const cJSON *x = moe_json_get(a, "files")->child, *y = moe_json_get(b, "files")->child;
@@ -82,7 +82,7 @@ static bool same_origin(const struct moe_source *a, const struct moe_source *b)
                               moe_source_provenance(b, "made_from"), y.has_weights);
 }
 
-/* Calibrated by the same kernels, or, of older parts, by kernels that nobody recorded. */
+/* Whether both were calibrated by the same kernels; older parts do not record theirs. */
 static bool same_kernels(const struct moe_source *a, const struct moe_source *b)
 {
     const char *x = moe_source_kernels(a), *y = moe_source_kernels(b);
@@ -118,10 +118,10 @@ static enum moe_code check_same(const struct moe_source *a, const struct moe_sou
     return code;
 }
 
-/* ---- the whole ---- */
+/* ---- the merged source ---- */
 
-/* The whole has what all parts have: a digest of the weights when each says it, their kernels when each says
- * the same. */
+/* The whole records what all parts record: a digest of the weights when each part has one, and their kernels
+ * when all are the same. */
 static bool join_provenance(const struct moe_container *c, cJSON *provenance)
 {
     const char *kernels = moe_source_kernels(c->parts[0]);
@@ -137,7 +137,7 @@ static bool join_provenance(const struct moe_container *c, cJSON *provenance)
     return !mixed || moe_json_add_str(provenance, "kernels", "mixed");
 }
 
-/* Of all parts' manifests. */
+/* The identity of the whole is a digest of all parts' manifests. */
 static enum moe_code take_identity(struct moe_source *src, struct moe_err *err)
 {
     struct moe_container *c = src->container;
@@ -189,7 +189,7 @@ static enum moe_code take_tensors(struct moe_source *src, struct moe_err *err)
         }
         memcpy(src->files + src->n_files, p->files, (size_t)p->n_files * sizeof *p->files);
         src->n_files += p->n_files;
-        p->n_files = 0; /* the whole owns them now */
+        p->n_files = 0; /* the merged source owns the files now */
     }
     return MOE_OK;
 }
@@ -233,7 +233,7 @@ enum moe_code moe_source_merge(struct moe_source **src, char *const *paths, int 
 
 /* ---- source.jsonl ---- */
 
-/* bytes: up to the ordinal's comma, or all */
+/* A line of source.jsonl; bytes: its length up to the comma before the ordinal, or all of it. */
 struct line { int64_t ordinal; const char *text; size_t bytes; };
 
 static int by_ordinal(const void *a, const void *b)
@@ -242,7 +242,7 @@ static int by_ordinal(const void *a, const void *b)
     return (x->ordinal > y->ordinal) - (x->ordinal < y->ordinal);
 }
 
-/* [..., ORDINAL] without its newline; false when there is no ordinal. */
+/* Take the ordinal off a line [..., ORDINAL] without its newline; false when it has none. */
 static bool split(const char *s, size_t n, struct line *l)
 {
     size_t k = n ? n - 1 : 0;
@@ -299,8 +299,8 @@ static enum moe_code print_lines(struct joined *j, const struct moe_source *src,
     return MOE_OK;
 }
 
-/* Parts of a container all keep its lines as they are; parts of a checkpoint have each
- * their own, with ordinals. */
+/* Parts that were made from a container all have that container's source.jsonl unchanged; parts that were
+ * made from a checkpoint have their own lines, with ordinals. */
 static enum moe_code join(struct joined *j, const struct moe_source *src, char **text, size_t *bytes,
                           struct moe_err *err)
 {
@@ -354,7 +354,7 @@ static enum moe_code read_routing(const struct moe_source *part, struct moe_rout
     return code == MOE_OK ? code : moe_wrap(err, "%s", part->path);
 }
 
-/* Rows of all parts in their order, which is that of the layers. */
+/* Join the rows of all parts; the parts are in the order of their layers. */
 static enum moe_code join_routing(struct moe_routing *const *part, int n, struct moe_routing **all,
                                   struct moe_err *err)
 {

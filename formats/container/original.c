@@ -56,7 +56,8 @@ static bool put(struct moe_original_writer *w, const char *s, size_t n)
     return true;
 }
 
-/* ["kind", "name", head, bytes, tail, spaces], without memory NULL; free() it. */
+/* The first line of a record, ["kind", "name", head, bytes, tail, spaces]; free() it, NULL when out of
+ * memory. */
 static char *line_of(enum moe_original_kind kind, const char *name, size_t head, size_t n, size_t tail,
                      size_t spaces)
 {
@@ -123,7 +124,7 @@ static bool parse_line(const cJSON *a, struct moe_original *o)
     return true;
 }
 
-/* The record at *at; *at gets the place behind it. */
+/* Parse the record at byte *at; *at moves to the next one. */
 static enum moe_code parse_record(const char *data, size_t size, size_t *at, const char *path,
                                   struct moe_original *o, struct moe_err *err)
 {

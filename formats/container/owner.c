@@ -14,9 +14,10 @@
 
 /* ---- a manifest ---- */
 
-enum { PARSE_MOST = 1 << 24 }; /* a manifest in another order of words, which no writer of ours makes */
+enum { PARSE_MOST = 1 << 24 }; /* bytes parsed of a manifest with keys in another order than ours */
 
-/* Our writer's first words; of a manifest that no longer parses they are all that can be told. */
+/* Whether a text begins as our writer's manifest does; for a manifest that cannot be parsed this must
+ * suffice. */
 static bool begins_as_ours(const char *text)
 {
     text += strspn(text, " \t\r\n{");
@@ -37,7 +38,7 @@ enum moe_code moe_manifest_is_ours(const char *dir, bool *ours, struct moe_err *
     MOE_TRY(moe_look(path, &there, err));
     if (there != MOE_FILE) return MOE_OK;
     enum moe_code code = moe_read_file(path, MOE_JSON_LIMIT, &text, &n, &why);
-    if (code == MOE_CORRUPT) return MOE_OK; /* too large */
+    if (code == MOE_CORRUPT) return MOE_OK; /* too large to be ours */
     if (code != MOE_OK) return *err = why, code;
     *ours = begins_as_ours(text);
     bool parse = !*ours && n <= PARSE_MOST;
@@ -77,7 +78,7 @@ enum moe_code moe_state_is_ours(const char *dir, bool *ours, struct moe_err *err
     MOE_TRY(moe_look(path, &there, err));
     if (there != MOE_FILE) return MOE_OK;
     enum moe_code code = moe_read_file(path, MOE_JSON_LIMIT, &text, &n, err);
-    if (code == MOE_CORRUPT) return MOE_OK; /* too large */
+    if (code == MOE_CORRUPT) return MOE_OK; /* too large to be ours */
     MOE_TRY(code);
     *ours = strstr(text, "\"moe-partial\"") != NULL;
     free(text);
@@ -92,8 +93,8 @@ static enum moe_code not_of_it(const char *dir, const char *name, struct moe_err
                        "(move that away, or choose another name with -o)", name);
 }
 
-/* Placement plans, in any form that moe-plan reads, are the only files that a manifest does not list
- * (docs/reference/format.md, section 1); what a killed writer of one left is ours as well. */
+/* Whether a file may be in a container though the manifest does not list it: a placement plan, in any form
+ * that moe-plan reads (docs/reference/format.md, section 1), or what a killed writer of a plan left. */
 static enum moe_code is_beside(const char *path, const char *name, bool *is, struct moe_err *err)
 {
     static const struct moe_file_kind plan = {
@@ -108,7 +109,7 @@ static enum moe_code is_beside(const char *path, const char *name, bool *is, str
     return code == MOE_EXISTS ? MOE_OK : code;
 }
 
-/* under: "" for the container itself, else "hf/". */
+/* under: "" for the container's directory itself, else "hf/" or "tokenizer/". */
 static enum moe_code look_in(const char *dir, const char *under, const cJSON *manifest, struct moe_err *err);
 
 static enum moe_code look_at(const char *dir, const char *under, const char *n, const cJSON *manifest,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a partial directory with all units to NAME.moe. */
+/* Publishing: makes a partial directory with all units the container NAME.moe. */
 #include "formats/container/writer-internal.h"
 
 #include "base/io.h"
@@ -148,7 +148,7 @@ static enum moe_code write_manifest(struct moe_writer *w, cJSON *manifest, uint6
     return code;
 }
 
-/* The work may take the place of what stands under the final name. */
+/* Check that the work may replace what exists under the final name. */
 static enum moe_code may_take(const struct moe_writer *w, struct moe_err *err)
 {
     enum moe_final final;
@@ -163,8 +163,8 @@ static enum moe_code may_take(const struct moe_writer *w, struct moe_err *err)
 enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, struct moe_err *err)
 {
     MOE_TRY(moe_dir_clear(w->dir, MOE_STATE_NAME, manifest, err));
-    MOE_TRY(may_take(w, err)); /* while the state still says whether it may */
-    moe_newdir_mark(&w->out);  /* without state.json it has to say in another way that it is unfinished */
+    MOE_TRY(may_take(w, err)); /* before state.json, which says so, is removed */
+    moe_newdir_mark(&w->out);  /* without state.json the mark says that the directory is unfinished */
     MOE_TRY(moe_dir_clear(w->dir, NULL, manifest, err));
     const struct moe_newdir_kind old = { .look = moe_container_is, .with = w->replaces };
     return moe_newdir_publish(&w->out, w->replace ? &old : NULL, err);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The head of a shard file: read and checked as far as one file tells by itself;
- * and its planes against it. */
+/* Reading the head of a shard file, with all checks that are possible with one file alone, and comparing its
+ * planes with the hashes in the head. */
 #include "formats/container/container-internal.h"
 
 #include "base/cancel.h"
@@ -99,7 +99,7 @@ static const char *record_name(const struct moe_shard_record *r, char out[128])
 
 #define BAD(code, ...) return moe_fail_at(err, code, path, record_name(r, name), __VA_ARGS__)
 
-/* What it is: known, and in the file where it belongs. */
+/* Check that a record's tensor is known and belongs into this file. */
 static enum moe_code check_identity(const struct moe_shard_header *h, const struct moe_shard_record *r,
                                     const char *path, struct moe_err *err)
 {
@@ -122,7 +122,8 @@ static enum moe_code check_identity(const struct moe_shard_header *h, const stru
     return MOE_OK;
 }
 
-/* Where it lies: the size its type demands, inside the file (and its expert's extent), aligned. */
+/* Check that its plane has the size that the type demands, lies inside the file (and its expert's extent),
+ * and is aligned. */
 static enum moe_code check_place(const struct moe_shard_header *h, const struct moe_shard_record *r,
                                  const char *path, struct moe_err *err)
 {

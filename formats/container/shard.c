@@ -34,7 +34,7 @@ uint64_t moe_dense_alignment(uint64_t plane_bytes)
     return a;
 }
 
-/* Set type-given fields of one tensor: layout, each plane's size.  Offsets are set later. */
+/* Set what follows from a tensor's type: its layout and the size of each plane.  Offsets are set later. */
 static enum moe_code size_planes(struct moe_tensor *t, uint64_t *records, struct moe_err *err)
 {
     char name[128];
@@ -65,7 +65,8 @@ static uint64_t place_dense(struct moe_tensor *t, int64_t n, uint64_t at)
     return at;
 }
 
-/* One expert's planes from byte `base` on, kind by kind; returns where they end. */
+/* Place one expert's planes from byte `base` on: all data planes, then all scales, and so on.  Returns where
+ * they end. */
 static uint64_t place_expert(struct moe_tensor *t, int64_t n, uint64_t base)
 {
     uint64_t at = base;
@@ -144,7 +145,7 @@ struct moe_shard_writer {
     struct moe_tensor *t;
     int64_t n;
     bool (*hashed)[MOE_PLANE_COUNT];
-    struct moe_shard_divert elsewhere;  /* write NULL: all goes into the file */
+    struct moe_shard_divert elsewhere;  /* write NULL: all planes go into the file */
 };
 
 static void writer_free(struct moe_shard_writer *w)
@@ -158,7 +159,7 @@ static void writer_free(struct moe_shard_writer *w)
     free(w);
 }
 
-/* The whole file. */
+/* Give the file its full size, with disk space reserved unless it is to have holes. */
 static enum moe_code reserve(struct moe_shard_writer *w, bool holes, struct moe_err *err)
 {
     char size[16];
@@ -182,8 +183,8 @@ static enum moe_code create(struct moe_shard_writer **out, const char *path, con
     w->path = strdup(path);
     w->t = malloc((size_t)n * sizeof *t);
     w->hashed = calloc((size_t)n, sizeof *w->hashed);
-    /* The directory is this writer's: what has the temporary name is left from a run that was killed, and
-     * goes, links unfollowed. */
+    /* The directory belongs to this writer, so a file of this temporary name is left from a run that was
+     * killed.  It is removed; no link is followed. */
     w->fd = unlink(path) && errno != ENOENT ? -1 : moe_open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
     enum moe_code code;
     if (w->fd < 0) code = moe_fail_errno(err, errno, path, "cannot create");
@@ -239,7 +240,7 @@ void moe_shard_set_hash(struct moe_shard_writer *w, int64_t tensor, int plane, u
     w->hashed[tensor][plane] = true;
 }
 
-/* Header and table as they lie in the file; malloc'd. */
+/* Header and table as the file has them; malloc'd. */
 static unsigned char *build_head(struct moe_shard_writer *w, size_t *bytes)
 {
     size_t at = HEAD;

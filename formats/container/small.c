@@ -29,7 +29,8 @@ const char *moe_small_folder(const char *name)
     return NULL;
 }
 
-/* A file that no container could keep is not read: its size, and when it was written. */
+/* A file that is too large to be kept in a container is not read; its digest is that of its size and the time
+ * of its last write. */
 static enum moe_code digest_of(const char *path, struct moe_hash128 *digest, struct moe_err *err)
 {
     uint64_t bytes;
@@ -53,7 +54,7 @@ static enum moe_code add(struct moe_smalls *s, const char *dir, const char *name
     MOE_TRY(moe_path_join(path, sizeof path, dir, name, err));
     MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_DIR) return MOE_OK;
-    /* not a link to nothing: whoever needs it says so */
+    /* a link to nothing has no digest; whoever needs the file reports it */
     if (there == MOE_FILE) MOE_TRY(digest_of(path, &one.digest, err));
     if (s->n == s->cap) {
         size_t cap = 2 * s->cap + 32;

@@ -16,7 +16,7 @@ static enum moe_code no_memory(const char *path, struct moe_err *err)
     return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for the list of its experts");
 }
 
-/* ---- reading: "staged" of a manifest ---- */
+/* ---- reading "staged" of a manifest ---- */
 
 static bool whole_number(const cJSON *v, int64_t least, int64_t most)
 {
@@ -24,7 +24,7 @@ static bool whole_number(const cJSON *v, int64_t least, int64_t most)
            v->valuedouble == floor(v->valuedouble);
 }
 
-/* [a, b] with least <= a <= b <= most. */
+/* Read [a, b] with least <= a <= b <= most. */
 static bool range(const cJSON *v, int64_t least, int64_t most, int64_t *a, int64_t *b)
 {
     const cJSON *x = cJSON_IsArray(v) ? v->child : NULL, *y = x ? x->next : NULL;
@@ -35,8 +35,8 @@ static bool range(const cJSON *v, int64_t least, int64_t most, int64_t *a, int64
     return true;
 }
 
-/* {"layer": L, "experts": [[first, last], ...]}: ranges ascend, and between two of
- * them experts are missing. */
+/* Read {"layer": L, "experts": [[first, last], ...]}: the ranges ascend, and at least one expert is absent
+ * between two of them. */
 static bool take_layer(const cJSON *v, const struct moe_config *c, int64_t *next_layer, bool *there)
 {
     const cJSON *layer = moe_json_get(v, "layer"), *experts = moe_json_get(v, "experts");
@@ -53,7 +53,7 @@ static bool take_layer(const cJSON *v, const struct moe_config *c, int64_t *next
     return true;
 }
 
-/* 32 digits. */
+/* Read a digest of 32 hex digits. */
 static bool take_digest(const cJSON *staged, const char *key, char out[33])
 {
     const cJSON *v = moe_json_get(staged, key);
@@ -114,8 +114,8 @@ void moe_staged_take(struct moe_source *src, const bool *there)
     }
 }
 
-/* A hole is zeros: it is the plane itself when that is what the plane's hash says (a whole container that was
- * copied with holes). */
+/* Whether a hole, which reads as zeros, is the plane itself, because the plane's hash is that of zeros (a
+ * whole container may have been copied with holes). */
 static enum moe_code hole_is_plane(const struct moe_source *src, const struct moe_tensor *t, bool *is,
                                    struct moe_err *err)
 {
@@ -166,7 +166,7 @@ enum moe_code moe_staged_whole(const struct moe_source *src, struct moe_err *err
     const struct moe_tensor *t = src->tensors;
     char more[64] = "", ranks[64];
     if (!s || !s->absent) return MOE_OK;
-    /* the first of those that `absent` counts */
+    /* the first of the absent experts */
     while (t->expert < 0 || t->plane[MOE_PLANE_DATA].file >= 0) t++;
     if (s->absent > 1) snprintf(more, sizeof more, ", nor %s %lld other%s", s->absent == 2 ? "was" : "were",
                                 (long long)s->absent - 1, moe_plural(s->absent - 1));
@@ -213,7 +213,7 @@ static enum moe_code set_digest(const struct moe_source *whole, const struct moe
     size_t bytes;
     char hex[33];
     cJSON *e = files->child;
-    /* the reader found the shard by this list */
+    /* the reader found the shard in this list, so the name is in it */
     while (strcmp(moe_json_get(e, "name")->valuestring, f->name)) e = e->next;
     MOE_TRY(moe_staged_head(whole, f, &head, &bytes, err));
     moe_hex128(moe_hash128(head, bytes), hex);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is under NAME.moe and NAME.moe.partial, and whether it belongs to the work at hand. */
+/* What exists under NAME.moe and NAME.moe.partial, and whether it belongs to the present work. */
 #include "formats/container/container-internal.h"
 
 #include "base/io.h"
@@ -30,16 +30,18 @@ static bool name_is_ours(const char *n)
         !strcmp(base, MOE_SOURCE_NAME) || !strcmp(base, MOE_ORIGINAL_NAME) || moe_aside_is_file(base) ||
         !strcmp(base, "tokenizer") || !strcmp(base, "hf") || !strcmp(base, MOE_ROUTING_NAME))
         return true;
-    if (moe_ends_with(base, ".work")) return true; /* what a calibration keeps for itself until the end */
+    if (moe_ends_with(base, ".work")) return true; /* a calibration's temporary file */
     bool unit = !strncmp(base, "dense.", 6) || !strncmp(base, "layer-", 6);
     return (unit && (moe_ends_with(base, ".moe") || moe_ends_with(base, ".json"))) ||
            moe_is_plan_name(base);
 }
 
-/* What a directory holds: others (no container's), a state file, a manifest, anything else of a container. */
+/* What a directory holds: foreign files (no container's), state.json, a manifest, other files of a
+ * container. */
 struct holds { bool foreign, state, manifest, more; };
 
-/* Directories are hf/ and tokenizer/, in which there is none. */
+/* Set *foreign when `name` is a directory other than hf/ and tokenizer/, or one of these two and contains a
+ * directory. */
 static enum moe_code has_folders(const char *dir, const char *name, bool *foreign, struct moe_err *err)
 {
     char path[PATH_MAX], inside[PATH_MAX];
@@ -140,8 +142,8 @@ enum moe_code moe_work_digest(const struct moe_work *w, char hex[33], struct moe
     return MOE_OK;
 }
 
-/* Calibrated bytes depend on the kernels; a record without them is an older version's, or of bytes that do
- * not. */
+/* The bytes of a calibrated model depend on the kernels.  A record without kernels is from an older version,
+ * or its bytes do not depend on them. */
 static enum moe_code compare_kernels(const char *dir, const cJSON *was, const struct moe_work *k,
                                      struct moe_err *err)
 {
@@ -154,7 +156,7 @@ static enum moe_code compare_kernels(const char *dir, const cJSON *was, const st
                        was->valuestring, k->kernels, remedy);
 }
 
-/* from: the object that has the identity and "kernels". */
+/* from: the object with the identity and "kernels". */
 static enum moe_code compare(const char *dir, const char *version, const cJSON *options, bool same_input,
                              const cJSON *from, const struct moe_work *k, struct moe_err *err)
 {
@@ -172,7 +174,7 @@ static enum moe_code compare(const char *dir, const char *version, const cJSON *
     return compare_kernels(dir, moe_json_get(from, "kernels"), k, err);
 }
 
-/* Journals are bound to the state by the hash of its text. */
+/* The hash of the state's text, by which journals belong to it. */
 static enum moe_code key_of(const char *path, char key[17], struct moe_err *err)
 {
     char *text;
@@ -210,8 +212,8 @@ enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struc
     return code;
 }
 
-/* A container keeps the lines of the one that it was made from: in them is the hash of every tensor of the
- * checkpoint. */
+/* A container keeps the source.jsonl of the container from which it was made; this has the hash of every
+ * tensor of the checkpoint. */
 static bool same_lines(const cJSON *manifest, const struct moe_source *from)
 {
     struct moe_listed a, b;
@@ -241,7 +243,7 @@ enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const
     return compare(dir, version, moe_json_get(p, "options"), same, p, k, err);
 }
 
-/* Work that has ended but for its name says in its manifest what it is. */
+/* Work that has ended, apart from getting its name, is described by its manifest. */
 static enum moe_code compare_manifest(const char *dir, const struct moe_work *w, struct moe_err *err)
 {
     bool unweighed;
@@ -291,7 +293,7 @@ static bool is_listed(const cJSON *listed, const char *name)
         struct moe_listed f;
         moe_manifest_entry(e, &f);
         if (!strcmp(f.name, name)) return true;
-        if (!strchr(name, '/') && !strncmp(f.name, name, n) && f.name[n] == '/') return true; /* its folder */
+        if (!strchr(name, '/') && !strncmp(f.name, name, n) && f.name[n] == '/') return true; /* a folder */
     }
     return false;
 }

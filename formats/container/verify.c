@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every byte of a model: a container's against what its manifest and tables say of it, a
- * checkpoint's for sane values. */
+/* Verifies every byte of a model: a container's bytes against its manifest and tables, a checkpoint's for NaN
+ * and Inf. */
 #include "formats/container/container-internal.h"
 
 #include "base/cancel.h"
@@ -24,7 +24,7 @@
 
 enum { PIECE = 4 << 20, PROBLEMS_MAX = 1000 };
 
-/* One stretch of bytes: a plane, padding (plane -1), or a small file (file -1). */
+/* A range of bytes to check: a plane, padding (plane -1), or a small file (file -1). */
 struct item { int64_t tensor; int32_t file; int32_t plane; uint64_t offset, bytes; };
 struct found { int64_t item; char *file, *tensor, *what; };
 
@@ -38,7 +38,7 @@ struct job {
     int workers;
     pthread_mutex_t lock;
     struct found *found;     int64_t n_found, cap_found;
-    struct moe_err fatal;    /* reading stopped: interrupted or no memory */
+    struct moe_err fatal;    /* why reading stopped: cancelled, or out of memory */
     atomic_bool stop;
 };
 
@@ -71,7 +71,7 @@ static bool keep(struct job *j, struct found f)
     return true;
 }
 
-/* tensor: its index, or -1. */
+/* Add a problem; tensor: its index, or -1. */
 __attribute__((format(printf, 5, 6)))
 static void tell(struct job *j, int64_t item, const char *file, int64_t tensor, const char *fmt, ...)
 {
@@ -125,14 +125,14 @@ static uint64_t table_end(const struct moe_source *src, int32_t file)
     return sizeof h + h.record_count * sizeof(struct moe_shard_record);
 }
 
-/* What no plane covers. */
+/* Add the padding, which is every byte that no plane covers. */
 static bool add_gaps(struct job *j)
 {
     int64_t n = j->n, i = 0;
     for (int32_t f = 0; f < j->src->n_files; f++) {
         uint64_t at = table_end(j->src, f);
         bool none = i == n || j->items[i].file != f;
-        /* an unusable shard: told at open; of a staged part, one without experts */
+        /* no planes: an unusable shard, reported at open, or in a staged part a shard without experts */
         if (none && !j->src->staged) continue;
         for (; i < n && j->items[i].file == f; i++) {
             struct item *x = &j->items[i];
@@ -173,7 +173,7 @@ static bool collect(struct job *j)
     if (j->n) qsort(j->items, (size_t)j->n, sizeof *j->items, by_place);
     if (src->kind == MOE_CHECKPOINT) return true;
     if (!add_gaps(j) || !add_small(j)) return false;
-    /* small files first, then each shard from its front */
+    /* small files come first, then each shard from its beginning */
     qsort(j->items, (size_t)j->n, sizeof *j->items, by_place);
     return true;
 }
@@ -208,7 +208,7 @@ static void check_plane(struct job *j, int64_t i, int worker)
              bad.what, (unsigned long long)bad.offset);
 }
 
-/* Whose padding it is: " in the extent of expert 3", or "" outside of extents. */
+/* Where padding lies: " in the extent of expert 3", or "" outside of extents. */
 static const char *owner_of(const struct moe_file *f, uint64_t at, char out[64])
 {
     struct moe_shard_header h;
@@ -292,7 +292,7 @@ static void check_item(void *ctx, int64_t i, int worker)
     moe_source_drop(j->src, &s);
 }
 
-/* ---- what is there and not listed ---- */
+/* ---- files that are not listed ---- */
 
 static void check_folder(struct job *j, const struct moe_strmap *names, const char *folder)
 {
@@ -339,8 +339,8 @@ static void check_listing(struct job *j)
     moe_strmap_release(&names);
 }
 
-/* The manifest itself: it may have changed since it was opened, and its reader may have been
- * asked for a survey only. */
+/* Check the manifest itself: it may have changed since the container was opened, or the container may have
+ * been opened as a survey, in spite of problems. */
 static void check_manifest(struct job *j)
 {
     cJSON *m;
@@ -351,7 +351,7 @@ static void check_manifest(struct job *j)
     else cJSON_Delete(m);
 }
 
-/* ---- all of it ---- */
+/* ---- the whole check ---- */
 
 static bool open_workers(struct job *j, struct moe_pool *pool)
 {
@@ -401,7 +401,7 @@ static enum moe_code report(struct job *j, cJSON *problems, struct moe_err *err)
     return moe_fail_at(err, MOE_VERIFY, f->file, *f->tensor ? f->tensor : NULL, "%s%s", f->what, more);
 }
 
-/* Gate and up of one MLP are read by one matrix product: their global scales must be the same. */
+/* Gate and up of one MLP are read by one matrix product, so their global scales must be equal. */
 static void check_pairs(struct job *j)
 {
     for (int64_t i = 1; i < j->src->n_tensors; i++) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* NAME.moe.partial/: units and their journals, and how it becomes NAME.moe. */
+/* The writer's directory NAME.moe.partial/: opening it, its units and their journals. */
 #include "formats/container/writer-internal.h"
 
 #include "base/io.h"
@@ -49,7 +49,7 @@ enum moe_code moe_writer_unit_file(const struct moe_writer *w, const char *unit,
     return moe_path_join(out, PATH_MAX, w->dir, name, err);
 }
 
-/* dense, then layers by number. */
+/* Order units: dense, then layers by number. */
 static int by_unit(const void *a, const void *b)
 {
     const struct moe_unit_done *x = a, *y = b;
@@ -66,7 +66,7 @@ static enum moe_code add_unit(struct moe_writer *w, const struct moe_unit_done *
     return MOE_OK;
 }
 
-/* What says nothing of a file's content. */
+/* Errors that say nothing about a file's content. */
 static bool is_fatal(enum moe_code code) { return code == MOE_NOMEM || code == MOE_IO; }
 
 static enum moe_code shard_is(const char *path, uint64_t bytes, struct moe_hash128 digest, bool *same,
@@ -85,8 +85,9 @@ static enum moe_code shard_is(const char *path, uint64_t bytes, struct moe_hash1
     return code;
 }
 
-/* A unit counts when its journal is whole, belongs to this work, and its shard is the one the journal speaks
- * of; else it is done again.  Fails without memory, and when it cannot be read. */
+/* Load a unit if its journal is intact and belongs to this work, and its shard is the one that the journal
+ * describes; otherwise the unit is written again.  Fails only when out of memory or when a file cannot be
+ * read. */
 static enum moe_code load_unit(struct moe_writer *w, const char *name, struct moe_err *err)
 {
     char path[PATH_MAX];
@@ -145,8 +146,8 @@ static enum moe_code load_units(struct moe_writer *w, struct moe_err *err)
 static enum moe_code begin_with(const struct moe_writer *w, const char *path, const char *state,
                                 struct moe_err *err)
 {
-    /* First the new state, then the old files go: whatever is left of them is not bound to it by its
-     * journal.  Those that have none go before. */
+    /* The new state is written before old files are removed, because the journals of old units do not belong
+     * to it, so whatever is left of them does not count.  Files without a journal are removed before. */
     MOE_TRY(moe_dir_drop_work(w->dir, err));
     MOE_TRY(moe_write_file(path, state, strlen(state), err));
     return moe_dir_clear(w->dir, MOE_STATE_NAME, NULL, err);
@@ -165,7 +166,7 @@ static enum moe_code start(struct moe_writer *w, struct moe_err *err)
     return code;
 }
 
-/* An earlier run that ended between its manifest and its new name. */
+/* Finish the work of an earlier run that ended between writing the manifest and taking the final name. */
 static enum moe_code settle_pending(struct moe_writer *w, struct moe_found *found, struct moe_err *err)
 {
     char path[PATH_MAX];
@@ -189,22 +190,23 @@ static enum moe_code settle_pending(struct moe_writer *w, struct moe_found *foun
     return code;
 }
 
-/* The state goes just before the new name is taken, when it has said that this may be: what stood under
- * that name then may still be replaced.  What came later changed later than the directory that lost its
- * state. */
+/* For a directory without state.json: whether what exists under the final name existed when this work was
+ * about to replace it.  state.json is removed just before the final name is taken, after it has allowed this,
+ * so a container that may be replaced is marked already, or it last changed before the directory did, which
+ * is when state.json was removed. */
 static bool was_there(const struct moe_writer *w)
 {
     struct stat final, dir;
     struct moe_err ignored;
-    bool marked = false; /* just before it was to be replaced (base/newdir.h) */
+    bool marked = false; /* set just before it was to be replaced (base/newdir.h) */
     if (moe_newdir_is_marked(w->final, &marked, &ignored) == MOE_OK && marked) return true;
     if (stat(w->final, &final) || stat(w->dir, &dir)) return false;
     return final.st_ctim.tv_sec != dir.st_mtim.tv_sec ? final.st_ctim.tv_sec < dir.st_mtim.tv_sec
         : final.st_ctim.tv_nsec < dir.st_mtim.tv_nsec;
 }
 
-/* w->replaces is the checksum of the container under the final name; from here on it is that of the one
- * which the work may replace. */
+/* Resume the work.  On entry w->replaces is the checksum of the container under the final name; this function
+ * changes it to the checksum of the container that the work may replace. */
 static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct moe_found *found,
                            struct moe_err *err)
 {
@@ -233,7 +235,7 @@ static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct mo
     return load_units(w, err);
 }
 
-/* Under --resume, a container under the final name: is it what this run would write? */
+/* Whether the container that exists under the final name is what this run would write; for --resume. */
 static enum moe_code final_compare(const struct moe_writer *w, bool *unweighed, struct moe_err *err)
 {
     cJSON *m;
@@ -245,7 +247,7 @@ static enum moe_code final_compare(const struct moe_writer *w, bool *unweighed, 
     return code;
 }
 
-/* The container is done: what an earlier run left beside it goes, when it is no other work. */
+/* The container is complete: remove what an earlier run of the same work left beside it. */
 static enum moe_code drop_leftover(struct moe_writer *w, struct moe_err *err)
 {
     struct moe_err e;
@@ -256,7 +258,7 @@ static enum moe_code drop_leftover(struct moe_writer *w, struct moe_err *err)
         return errno == ENOENT ? MOE_OK : moe_fail_errno(err, errno, w->dir, "cannot stat");
     if (!S_ISDIR(st.st_mode)) return MOE_OK;
     MOE_TRY(moe_lock_dir(w->dir, &w->out.lock, err));
-    if (!moe_held_is(w->out.lock, w->dir)) return MOE_OK; /* it has its name by now: no leftover */
+    if (!moe_held_is(w->out.lock, w->dir)) return MOE_OK; /* it was renamed meanwhile */
     MOE_TRY(moe_partial_look(w->dir, &p, err));
     if (p == MOE_PARTIAL_FOREIGN || p == MOE_PARTIAL_UNMARKED) return MOE_OK;
     if (p == MOE_PARTIAL_STATE && moe_state_compare(w->dir, &w->work, &state, &e) != MOE_OK) return MOE_OK;
@@ -346,7 +348,7 @@ void moe_writer_close(struct moe_writer **out, bool keep_work)
     struct moe_err e;
     if (!w) return;
     bool nothing = !w->n_units && !(keep_work && moe_dir_has_work(w->dir));
-    if (nothing && w->fresh && moe_held_is(w->out.lock, w->dir)) { /* nothing to go on from */
+    if (nothing && w->fresh && moe_held_is(w->out.lock, w->dir)) { /* there is nothing to resume */
         moe_newdir_mark(&w->out);
         moe_remove_tree(w->dir, &e);
     }
