@@ -107,7 +107,7 @@ static bool eat(const char **s, const char *head)
     return true;
 }
 
-/* Digits without leading zeros, below `limit`, and the dot after them. */
+/* Read digits without leading zeros, a number below `limit`, and the dot after them. */
 static bool eat_number(const char **s, int limit, int *v)
 {
     const char *p = *s;
@@ -121,7 +121,8 @@ static bool eat_number(const char **s, int limit, int *v)
     return true;
 }
 
-/* The role of class `want` (MODEL, EXPERT, or any other for -1) called `name`, and the part. */
+/* Find the role with this name in class `want` (MODEL or EXPERT; -1: any other class), and the name's last
+ * component. */
 static bool find_role(const char *name, int want, struct moe_name *n)
 {
     static const char bias[] = "mlp.gate.e_score_correction_bias";
@@ -144,8 +145,8 @@ static bool find_role(const char *name, int want, struct moe_name *n)
     return role < MOE_ROLE_COUNT;
 }
 
-/* Step over what stands in front; *root is set when "model." (or, as some exports have it,
- * "language_model." alone) did. */
+/* Step over the prefix; *root is set when it has "model." or, as in some exports, is "language_model."
+ * alone. */
 static void eat_prefix(const char **s, bool *root)
 {
     bool wrapped = eat(s, "language_model.");
@@ -201,7 +202,7 @@ const char *moe_name_skipped(const struct moe_config *c, const char *name)
     if (layer >= c->num_hidden_layers && layer < c->num_hidden_layers + c->num_nextn_predict_layers)
         return "multi-token prediction";
     if (moe_ends_with(name, ".k_scale") || moe_ends_with(name, ".v_scale")) return "kv scale";
-    /* of any linear layer: kv_a_proj_with_mqa, lm_head */
+    /* of any linear layer, such as kv_a_proj_with_mqa or lm_head */
     if (moe_ends_with(name, ".weight_shape")) return "weight_shape";
     return NULL;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Statistics read from JSON: ours and SGLang's. */
+/* Reads routing statistics from JSON: our own files and SGLang's. */
 #include "formats/routing.h"
 
 #include "base/json.h"
@@ -15,16 +15,16 @@
 enum { TEXT_MAX = INT_MAX };
 static const int64_t SUM_MAX = (int64_t)1 << 53;
 
-/* ---- parsing: counts are appended as they come, lengths are compared as soon as they are known ---- */
+/* ---- parsing: counts are appended as they come; lengths are compared as soon as they are known ---- */
 
 struct parser {
     struct moe_scan s;
     struct moe_routing *r;
     const struct moe_cancel *cancel;
-    int64_t n, cap;                /* counts so far */
+    int64_t n, cap;                /* counts read so far; room for counts */
     int32_t cap_layers, cap_windows;
-    bool memory;                   /* it ran out */
-    bool others;                   /* not our own file: counts may have been averaged, or added as floats */
+    bool memory;                   /* memory ran out */
+    bool others;                   /* another program's file: its counts may be averages, or floats */
 };
 
 static const char *grow(struct parser *p)
@@ -37,7 +37,7 @@ static const char *grow(struct parser *p)
     return NULL;
 }
 
-/* A count; another program's may be 162554.0, or a fraction. */
+/* Read a count; another program's may be written as 162554.0, or be a fraction. */
 static const char *count(struct parser *p, uint64_t *v)
 {
     bool exact = true;
@@ -47,7 +47,7 @@ static const char *count(struct parser *p, uint64_t *v)
     return why;
 }
 
-/* [numbers]: the counts of one layer. */
+/* Read [numbers], the counts of one layer. */
 static const char *row(struct parser *p)
 {
     int32_t n = 0;
@@ -64,7 +64,7 @@ static const char *row(struct parser *p)
     if (p->r->experts && n != p->r->experts)
         return "a list of counts that is not as long as there are experts";
     p->r->experts = n;
-    if (moe_is_cancelled(p->cancel)) return "stopped"; /* moe_routing_parse says by what */
+    if (moe_is_cancelled(p->cancel)) return "stopped"; /* moe_routing_parse gives the reason */
     return moe_scan_take(&p->s, ']') ? NULL : "bad syntax";
 }
 
@@ -84,7 +84,7 @@ static const char *key(struct parser *p, char **text)
     return why ? why : moe_scan_take(&p->s, ':') ? NULL : "bad syntax";
 }
 
-/* The number of a row: appended in the first window, compared in the others. */
+/* The layer number of a row is appended in the first window and compared in the others. */
 static const char *layer_number(struct parser *p, int32_t at, int64_t v)
 {
     struct moe_routing *r = p->r;
@@ -101,7 +101,7 @@ static const char *layer_number(struct parser *p, int32_t at, int64_t v)
     return NULL;
 }
 
-/* {"layer": L, "counts": [...]} */
+/* Read {"layer": L, "counts": [...]}. */
 static const char *layer(struct parser *p, int32_t at)
 {
     int64_t number_of = -1, before = p->n;
@@ -151,7 +151,7 @@ static const char *add_window(struct parser *p, int64_t tokens)
     return NULL;
 }
 
-/* {"tokens": T, "layers": [...]} */
+/* Read {"tokens": T, "layers": [...]}. */
 static const char *window(struct parser *p)
 {
     int64_t tokens = -1;
@@ -181,7 +181,7 @@ static const char *windows(struct parser *p)
     return moe_scan_take(&p->s, ']') ? NULL : "bad syntax";
 }
 
-/* SGLang: [[ints]...], or a list of these. */
+/* Read a list of rows; SGLang has one of these or a list of them. */
 static const char *matrix(struct parser *p, bool opened)
 {
     int32_t n = 0;
@@ -198,7 +198,7 @@ static const char *matrix(struct parser *p, bool opened)
     return add_window(p, 0);
 }
 
-/* True when three brackets come next: a list of matrices. */
+/* Whether three brackets come next, which begin a list of matrices. */
 static bool is_deep(const struct moe_scan *s)
 {
     struct moe_scan look = *s;
@@ -270,7 +270,7 @@ static const char *object(struct parser *p, struct head *h)
     return why;
 }
 
-/* What the members say together. */
+/* Check what the members of the file say together, and fill in the rest. */
 static enum moe_code settle(struct parser *p, const struct head *h, const char *file, struct moe_err *err)
 {
     struct moe_routing *r = p->r;
@@ -299,7 +299,7 @@ static enum moe_code settle(struct parser *p, const struct head *h, const char *
     return moe_routing_check(r, file, err);
 }
 
-/* Whether a text begins as what moe-plan writes, in any of its forms. */
+/* Whether a text begins as one that moe-plan writes, in any of its formats. */
 static bool is_plan(const char *text, size_t bytes)
 {
     static const char *const keys[] = { "\"ranks\":", "\"physical_to_logical_map\":",

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Statistics that TensorRT-LLM's expert statistics recorder writes: meta_info.json and rank*.safetensors,
- * tensors "<iteration>_<layer>" of counts, to be added up over ranks. */
+/* Reads the files of TensorRT-LLM's expert statistics recorder: meta_info.json and rank*.safetensors, whose
+ * tensors "<iteration>_<layer>" hold counts that are added up over all ranks. */
 #include "formats/routing.h"
 
 #include "base/io.h"
@@ -18,12 +18,12 @@ static const int64_t SUM_MAX = (int64_t)1 << 53;
 struct sums {
     const char *file;
     int32_t experts, n_layers;
-    int64_t **of_layer;                            /* [cap][experts], NULL: not met */
+    int64_t **of_layer;                            /* [cap][experts]; NULL: no counts of this layer yet */
     int32_t cap;
     unsigned char *raw;                            /* room for one tensor */
 };
 
-/* "12_3": iteration 12, layer 3. */
+/* Parse "12_3": iteration 12, layer 3. */
 static bool key(const char *name, int32_t *layer)
 {
     int end = 0;
@@ -100,7 +100,8 @@ static enum moe_code add_file(struct sums *s, const char *path, struct moe_err *
     return code;
 }
 
-/* rank0.safetensors, but not rank0_raw.safetensors: chosen experts, token by token. */
+/* Whether a file has counts: rank0.safetensors has, but rank0_raw.safetensors lists the chosen experts token
+ * by token. */
 static bool is_counts(const char *name)
 {
     size_t n = strlen(name);

@@ -112,7 +112,7 @@ static size_t put(char *at, const char *fmt, long long a, long long b)
     return n;
 }
 
-/* The text's length; the text too unless `out` is NULL. */
+/* Print the layers of a window and return the length of their text; with `out` NULL nothing is printed. */
 static size_t print_layers(const struct moe_routing *r, int32_t w, char *out)
 {
     size_t n = put(out, "\"tokens\":%lld,\n\"layers\":[\n", r->tokens[w], 0);
@@ -193,7 +193,7 @@ enum moe_code moe_routing_write(const char *path, const struct moe_routing *r, b
     return code;
 }
 
-/* ---- for one model ---- */
+/* ---- matching statistics with a model ---- */
 
 static enum moe_code other_model(const char *file, const char *what, long long has, long long wants,
                                  struct moe_err *err)
@@ -202,13 +202,13 @@ static enum moe_code other_model(const char *file, const char *what, long long h
                        "statistics of another model: %lld %s, the model has %lld", has, what, wants);
 }
 
-/* Which rows of statistics are which layers. */
+/* Which layers the rows of statistics stand for. */
 struct rows {
-    bool bare;      /* rows without numbers: of the MoE layers alone */
-    int32_t beyond; /* rows of layers for multi-token prediction */
+    bool bare;      /* rows have no numbers and are the MoE layers alone */
+    int32_t beyond; /* rows at the end that are layers for multi-token prediction */
 };
 
-/* True when no layer without experts has a count. */
+/* Whether no layer without experts has a count. */
 static bool dense_rows_empty(const struct moe_routing *r, const struct moe_config *c)
 {
     for (int32_t w = 0; w < r->n_windows; w++)
@@ -229,9 +229,9 @@ static enum moe_code other_layers(const struct moe_routing *r, const struct moe_
                        (long long)c->num_nextn_predict_layers);
 }
 
-/* Rows without numbers are told by their count.  Where as many layers are dense as are for multi-token
- * prediction, all layers are as many as the MoE layers and those: a dense layer's row is empty, a row of
- * experts is not. */
+/* Rows without numbers are identified by their count.  When a model has as many dense layers as layers for
+ * multi-token prediction, the same count may mean all layers, or the MoE layers and those for prediction.
+ * Then the rows are all layers if the rows of the dense layers are zero; otherwise they are refused. */
 static enum moe_code read_rows(const struct moe_routing *r, const struct moe_config *c, int32_t n_moe,
                                const char *file, struct rows *rows, struct moe_err *err)
 {
@@ -255,8 +255,8 @@ static enum moe_code read_rows(const struct moe_routing *r, const struct moe_con
     return fits ? MOE_OK : other_layers(r, c, n_moe, file, err);
 }
 
-/* Which row of r holds the counts of MoE layer number i of the model, which is its
- * layer `layer`; -1: none. */
+/* The row of r with the counts of the model's MoE layer number i, which is its layer `layer`; -1 when there
+ * is none. */
 static int32_t row_of(const struct moe_routing *r, const struct rows *rows, int32_t i, int32_t layer,
                       int32_t *hint)
 {

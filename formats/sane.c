@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* Each loop first asks whether there is any (it vectorizes), then where. */
+/* Each loop first finds out whether there is any such value, which vectorizes, and then where it is. */
 
 static size_t find_e4m3(const uint8_t *p, size_t n)
 {
@@ -47,7 +47,8 @@ static size_t find_f32(const uint8_t *p, size_t n)
     return n;
 }
 
-/* moe_tile_offset backwards: a byte whose row or block is past the end must be zero. */
+/* The reverse of moe_tile_offset: a byte whose row or block lies beyond the end is padding and must be
+ * zero. */
 static size_t find_padding(const struct moe_tensor *t, uint64_t offset, const uint8_t *p, size_t n)
 {
     uint64_t blocks = (uint64_t)t->cols / 16, kt = (blocks + 3) / 4, rows = (uint64_t)t->rows;
@@ -61,7 +62,7 @@ static size_t find_padding(const struct moe_tensor *t, uint64_t offset, const ui
     return n;
 }
 
-/* Reads what a plane is made of as the type that a scale of it would have; NONE: any bits are a value. */
+/* The type of a plane's elements, as a type of scales; NONE when every bit pattern is a value. */
 static enum moe_scale_type kind_of(const struct moe_tensor *t, int plane)
 {
     if (plane >= MOE_PLANE_GLOBAL) return MOE_SCALE_F32;

@@ -53,7 +53,8 @@ static char *put_utf8(char *out, unsigned c)
     return out;
 }
 
-/* \uXXXX after the 'u', surrogate pairs joined; the result is never longer than its spelling. */
+/* Decode \uXXXX after its 'u', a surrogate pair as one character; the result is never longer than the
+ * escape. */
 static const char *escape_unicode(struct moe_scan *s, char **out)
 {
     int c = hex4(s->at, s->end);
@@ -82,7 +83,7 @@ static const char *escape(struct moe_scan *s, char **out)
     return NULL;
 }
 
-/* Length of the UTF-8 sequence at p; 0 when it is none. */
+/* The length of the UTF-8 sequence at p; 0 when it is not valid. */
 static int utf8(const unsigned char *p, const unsigned char *end)
 {
     unsigned char c = p[0];

@@ -19,7 +19,7 @@ void moe_problem_err(struct moe_problems *p, const struct moe_err *err)
     if (!p->count++) p->first = *err;
     if (!p->list || p->count > MOE_PROBLEMS_MAX) return;
     char line[sizeof err->msg + sizeof err->file + sizeof err->tensor + 8];
-    const char *what = err->msg; /* "'file': tensor 'tensor': what" without what is said already */
+    const char *what = err->msg; /* the message without "'file': tensor 'tensor': ", which is shown already */
     if (*err->file) {
         const char *end = err->msg[0] == '\'' ? strstr(err->msg, "': ") : NULL;
         if (end) what = end + 3;
@@ -52,7 +52,7 @@ enum moe_code moe_problems_end(struct moe_problems *p, struct moe_err *err)
     if (!p->count) return MOE_OK;
     if (p->list) {
         char line[64];
-        *err = p->first; /* moe_source_survey hands it on */
+        *err = p->first; /* moe_source_survey returns it */
         if (p->count > MOE_PROBLEMS_MAX) {
             snprintf(line, sizeof line, "and %lld more", (long long)(p->count - MOE_PROBLEMS_MAX));
             moe_json_append(p->list, cJSON_CreateString(line));
@@ -67,7 +67,7 @@ enum moe_code moe_problems_end(struct moe_problems *p, struct moe_err *err)
     return err->code;
 }
 
-/* ---- slots: three for the model; then for each layer one a role, and three an expert ---- */
+/* ---- slots: three for the model; then for each layer one for each role, and three for each expert ---- */
 
 enum { MODEL_SLOTS = MOE_ROLE_HEAD + 1 };
 
@@ -152,7 +152,7 @@ static void check_tensor(const struct moe_source *src, int64_t i, struct moe_pro
     for (int k = 0; k < MOE_PLANE_COUNT; k++) {
         if (!plane_ok(src, t, k)) moe_problem(p, MOE_CORRUPT, file, name, "plane %d has the wrong size", k);
         else if (!src->n_raws &&
-                 !inside(src, &t->plane[k])) /* a checkpoint's reader has said it once a file */
+                 !inside(src, &t->plane[k])) /* a checkpoint's reader reports this once for each file */
             moe_problem(p, MOE_CORRUPT, src->files[t->plane[k].file].path, name,
                         "lies beyond the end of its file (fetch the file again)");
     }
@@ -199,7 +199,7 @@ static void find_missing(const struct moe_source *src, enum moe_role role, int l
     if (role == MOE_ROLE_HEAD && src->config.tie_word_embeddings) return;
     if (src->is_part && !moe_range_has(&src->part, &src->config, role, layer)) return;
     if (src->index->excused && src->index->excused[slot / 8] >> slot % 8 & 1) return;
-    /* there may be millions: no names then */
+    /* there may be millions of them: then they are counted without making their names */
     if (p->count && (!p->list || p->count >= MOE_PROBLEMS_MAX)) p->count++;
     else moe_problem(p, MOE_CORRUPT, p->list ? file : src->path, moe_tensor_name(role, layer, expert, name),
                      "missing: %s calls for it, and no file holds it", file);
@@ -218,7 +218,7 @@ static void find_all_missing(const struct moe_source *src, struct moe_problems *
     }
 }
 
-/* The type that most weights have: of the routed experts, of all matrices in a model without experts. */
+/* The type of most weights: of the routed experts, or of all matrices in a model without experts. */
 static const char *layout_of(const struct moe_source *src)
 {
     int64_t count[MOE_DTYPE_COUNT] = { 0 };

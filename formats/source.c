@@ -21,7 +21,7 @@
 
 enum { FOLIO = 2 << 20 };
 
-/* ---- life ---- */
+/* ---- opening and closing ---- */
 
 enum moe_code moe_source_new(struct moe_source **out, enum moe_kind kind, const char *path,
                              struct moe_err *err)
@@ -137,7 +137,7 @@ enum moe_code moe_source_apart(const struct moe_source *src, const char *out, st
     return parts ? MOE_OK : moe_newdir_apart(out, src->path, "is read", err);
 }
 
-/* Layers of a model, or, unless that is what the caller wants, a staged part. */
+/* Refuse a part of a model: one with some layers only, and a staged part unless the caller accepts it. */
 static enum moe_code refuse_part(const struct moe_source *src, bool staged, struct moe_err *err)
 {
     if (src->is_part)
@@ -204,7 +204,7 @@ enum moe_code moe_source_open_config(struct moe_source **src, const char *path, 
     return code;
 }
 
-/* ---- use ---- */
+/* ---- using a source ---- */
 
 const struct moe_tensor *moe_source_find(const struct moe_source *src, enum moe_role role, int layer,
                                          int expert)
@@ -267,7 +267,7 @@ static enum moe_code read_span(const struct moe_source *src, const struct moe_sp
     return moe_pread(f->fd, f->path, buf, bytes, s->offset + offset, err);
 }
 
-/* Say again what went wrong, with the tensor. */
+/* Repeat the message in *err with the tensor's name in it. */
 static enum moe_code in_tensor(const struct moe_source *src, const struct moe_span *s, const char *name,
                                struct moe_err *err)
 {
@@ -296,8 +296,8 @@ enum moe_code moe_source_read_raw(const struct moe_source *src, const struct moe
              : in_tensor(src, &r->span, r->name, err);
 }
 
-/* The kernel drops whole folios only, which may be 2 MiB and reach into the span before:
- * that one's end goes along. */
+/* The kernel drops only whole folios, which may be 2 MiB and reach into the span before this one, so the end
+ * of that span is dropped as well. */
 void moe_source_drop(const struct moe_source *src, const struct moe_span *s)
 {
     if (s->file < 0 || src->files[s->file].fd < 0) return;
@@ -341,7 +341,8 @@ static void read_scalar(struct moe_source *src, int64_t i, int plane, float *out
     *out = v;
 }
 
-/* Four bytes here and there: without the advice each read would pull in a whole window of read-ahead. */
+/* These are four bytes here and there: without POSIX_FADV_RANDOM each read would read ahead a whole
+ * window. */
 enum moe_code moe_source_read_scalars(struct moe_source *src, struct moe_problems *p, struct moe_err *err)
 {
     (void)err;

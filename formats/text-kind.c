@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/text-kind.c - what a file is, by its first bytes, and whether it is text at all. */
+/* formats/text-kind.c - what kind of text a file is, by its first bytes, and whether it is text at all. */
 #include "base/io.h"
 #include "base/json.h"
 #include "formats/text-internal.h"
@@ -24,7 +24,7 @@ static const struct { const char *magic; size_t at, n; const char *what, *remedy
     { "PK\x03\x04", 0, 4, "a ZIP archive", "unpack it" },
     { "ustar", 257, 5, "a tar archive", "unpack it" },
     { "%PDF-", 0, 5, "PDF", "extract its text" },
-    /* before UTF-16, whose mark it begins with */
+    /* before UTF-16, whose byte order mark is the beginning of this one */
     { "\xff\xfe\0\0", 0, 4, "UTF-32", "convert it: iconv -f UTF-32 -t UTF-8" },
     { "\xff\xfe", 0, 2, "UTF-16", "convert it: iconv -f UTF-16 -t UTF-8" },
     { "\xfe\xff", 0, 2, "UTF-16", "convert it: iconv -f UTF-16 -t UTF-8" },
@@ -44,7 +44,8 @@ static bool named_json(const char *path)
     return ends_in(path, n, ".jsonl") || ends_in(path, n, ".ndjson") || ends_in(path, n, ".json");
 }
 
-/* A string, then the end of the array or a comma and what begins a value. */
+/* Whether a string at s[i] is an element of an array: after it come the array's end, or a comma and the
+ * beginning of a value. */
 static bool string_in_array(const char *s, size_t n, size_t i)
 {
     for (i++; i < n && s[i] != '"' && s[i] != '\n'; i++) i += s[i] == '\\';

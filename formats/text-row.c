@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/text-row.c - a row of JSON as a document: text, or a conversation in one of the shapes that people
- * have. */
+/* formats/text-row.c - converts a row of JSON to a document: text, or a conversation in one of the formats in
+ * use. */
 #include "base/json.h"
 #include "formats/text-internal.h"
 
@@ -36,7 +36,7 @@ static enum moe_code nomem(const struct moe_text *t, struct moe_err *err)
     return moe_fail_at(err, MOE_NOMEM, t->path, NULL, "no memory for a row");
 }
 
-/* Count the keys that are not read, and keep the first. */
+/* Count the keys that are not read, and note the first one. */
 static void count_keys(struct moe_text *t, const char *const known[])
 {
     for (const cJSON *c = t->row->child; c; c = c->next) {
@@ -47,8 +47,8 @@ static void count_keys(struct moe_text *t, const char *const known[])
     }
 }
 
-/* What a turn of ShareGPT's shape has besides "from" and "value" goes along: the template reads it or counts
- * it, as it does of messages. */
+/* Keys of a ShareGPT turn other than "from" and "value" are copied to the message: the template reads or
+ * counts them, as it does for "messages". */
 static bool add_others(cJSON *message, const cJSON *turn)
 {
     for (cJSON *c = turn ? turn->child : NULL; c; c = c->next)
@@ -57,7 +57,7 @@ static bool add_others(cJSON *message, const cJSON *turn)
     return true;
 }
 
-/* A turn behind those made before; `turn`, of which it was made, may be NULL. */
+/* Append a message to those made so far; `turn` is the turn of which it is made, or NULL. */
 static bool add_turn(struct moe_text *t, const char *role, const char *content, const cJSON *turn)
 {
     cJSON *m = cJSON_CreateObject();
@@ -114,7 +114,7 @@ static enum moe_code sharegpt(struct moe_text *t, const cJSON *list, struct moe_
 
 /* ---- Alpaca ---- */
 
-/* The instruction, and the input on a line of its own. */
+/* Append the instruction as a user's message, with the input on a line of its own. */
 static enum moe_code alpaca_question(struct moe_text *t, struct moe_err *err)
 {
     const cJSON *instruction = moe_json_get(t->row, "instruction"), *input = moe_json_get(t->row, "input");
@@ -146,7 +146,7 @@ static enum moe_code alpaca(struct moe_text *t, struct moe_err *err)
     return add_turn(t, "assistant", output->valuestring, NULL) ? MOE_OK : nomem(t, err);
 }
 
-/* ---- any ---- */
+/* ---- all formats ---- */
 
 static enum moe_code parse(const struct moe_text *t, const char *s, size_t n, const char *why, cJSON **out,
                            struct moe_err *err)
@@ -156,7 +156,7 @@ static enum moe_code parse(const struct moe_text *t, const char *s, size_t n, co
     return moe_json_parse_row(s, n, &at, out, err);
 }
 
-/* Tools as they are, or as JSON in a string. */
+/* Read tools, which may be a list or JSON in a string. */
 static enum moe_code read_tools(struct moe_text *t, struct moe_text_piece *p, struct moe_err *err)
 {
     const cJSON *tools = moe_json_get(t->row, "tools");
@@ -177,7 +177,7 @@ static enum moe_code read_tools(struct moe_text *t, struct moe_text_piece *p, st
 static enum moe_code conversation(struct moe_text *t, const cJSON *messages, struct moe_text_piece *p,
                                   struct moe_err *err)
 {
-    if (!messages || !messages->child) { /* it is stepped over, as a text without a byte is */
+    if (!messages || !messages->child) { /* skipped, like an empty text */
         t->empty++;
         return MOE_OK;
     }
@@ -185,7 +185,7 @@ static enum moe_code conversation(struct moe_text *t, const cJSON *messages, str
     return read_tools(t, p, err);
 }
 
-/* Turns that are made of others are held beside them: at most as much again. */
+/* Messages that are made of other turns are held beside them and take at most as much memory again. */
 static enum moe_code room_for_turns(struct moe_text *t, struct moe_err *err)
 {
     uint64_t need = t->cap + 2 * t->row_need;
@@ -217,7 +217,7 @@ static enum moe_code shape(struct moe_text *t, struct moe_text_piece *p, struct 
         return conversation(t, messages, p, err);
     }
     if (!list && !moe_json_get(t->row, "instruction") && cJSON_GetObjectItemCaseSensitive(t->row, "text")) {
-        t->empty++; /* null */
+        t->empty++; /* the text is null */
         return MOE_OK;
     }
     if (!list && !moe_json_get(t->row, "instruction"))

@@ -8,11 +8,11 @@
 
 enum { PIECE = 1 << 20, ROW_MOST = 64 << 20, PIECE_LEAST = 64, HEAD = 512 };
 
-/* ---- life ---- */
+/* ---- opening and closing ---- */
 
 static enum moe_code fill(struct moe_text *t, size_t want, struct moe_err *err);
 
-/* What the file is, a byte order mark skipped. */
+/* Find out what the file is; a byte order mark is skipped. */
 static enum moe_code begin(struct moe_text *t, struct moe_err *err)
 {
     MOE_TRY(fill(t, t->piece > HEAD ? t->piece : HEAD, err));
@@ -65,7 +65,7 @@ int64_t moe_text_left(const struct moe_text *t, const char **first)
     return t->left;
 }
 
-/* Have at least `want` bytes from `from` on, or all there are. */
+/* Read on until there are at least `want` bytes in the buffer, or all that are left. */
 static enum moe_code fill(struct moe_text *t, size_t want, struct moe_err *err)
 {
     if (t->to - t->from >= want || t->ended) return MOE_OK;
@@ -100,14 +100,15 @@ static enum moe_code bad(const struct moe_text *t, struct moe_err *err, int64_t 
 /* ---- pieces of text ---- */
 
 static bool letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-/* Certainly not white space: printable ASCII, or the first byte of a character of which none is. */
+/* Whether c is certainly not white space: printable ASCII, or the first byte of characters none of which is
+ * white space. */
 static bool visible(char c)
 {
     unsigned char u = (unsigned char)c;
     return (u > 0x20 && u < 0x7f) || (u >= 0xc3 && u != 0xe1 && u != 0xe2 && u != 0xe3);
 }
 
-/* The last place in p[0..n) where no token can cross; 0: none.  p[n] is not read. */
+/* The last place in p[0..n) that no token can cross; 0 when there is none.  p[n] is not read. */
 static size_t safe_cut(const char *p, size_t n)
 {
     for (size_t i = n - 1; i > 1; i--)
@@ -117,7 +118,7 @@ static size_t safe_cut(const char *p, size_t n)
     return 0;
 }
 
-/* n, less the bytes of a character that does not end before n. */
+/* n, less the bytes of a character that is incomplete at n. */
 static size_t last_character(const char *p, size_t n)
 {
     size_t i = n - 1;
@@ -125,7 +126,7 @@ static size_t last_character(const char *p, size_t n)
     return (unsigned char)p[i] >= 0xc0 && !moe_utf8_char((const unsigned char *)p + i, n - i) ? i : n;
 }
 
-/* How much of n > PIECE_LEAST bytes with more behind them is a piece. */
+/* The length of the next piece, when there are n > PIECE_LEAST bytes and more after them. */
 static size_t cut_of(const char *text, size_t n, bool *torn)
 {
     size_t cut = safe_cut(text, n);
@@ -151,7 +152,7 @@ static enum moe_code next_plain(struct moe_text *t, struct moe_text_piece *p, bo
     return MOE_OK;
 }
 
-/* The rest of a row's text, or a piece of it. */
+/* The rest of a row's text, or the next piece of it. */
 static void next_of_row(struct moe_text *t, struct moe_text_piece *p)
 {
     bool torn = false;
@@ -166,11 +167,12 @@ static void next_of_row(struct moe_text *t, struct moe_text_piece *p)
 
 /* ---- rows of JSON ---- */
 
-/* The end of what begins at `from`, told by `end_of` (more bytes are asked for while it says 0); the whole of
- * it is in the buffer then. */
+/* A function that finds the end of an element that begins at p: it returns its length, or 0 when n bytes are
+ * too few; *seen keeps how far it has looked. */
 typedef size_t end_fn(const char *p, size_t n, size_t *seen, void *state);
 
-/* What is in the buffer is looked at first: a file is read once, whatever the size of its rows. */
+/* Find the end of the next element, so that all of it is in the buffer.  The buffer is searched before more
+ * is read, so that a file is read only once, however long its rows are. */
 static enum moe_code find_end(struct moe_text *t, end_fn *end_of, void *state, size_t *n, struct moe_err *err)
 {
     for (size_t seen = 0; ; ) {
@@ -190,7 +192,7 @@ static enum moe_code find_end(struct moe_text *t, end_fn *end_of, void *state, s
     }
 }
 
-/* A line with its newline. */
+/* An element that is a line, with its newline. */
 static size_t end_of_line(const char *p, size_t n, size_t *seen, void *state)
 {
     (void)state;
@@ -201,7 +203,7 @@ static size_t end_of_line(const char *p, size_t n, size_t *seen, void *state)
 
 struct nesting { int depth; bool in_string, escaped; };
 
-/* An object or list with all that is in it; what it holds is looked at when it is parsed. */
+/* An element that is an object or list; its contents are checked when it is parsed. */
 static size_t end_of_value(const char *p, size_t n, size_t *seen, void *state)
 {
     struct nesting *s = state;
@@ -216,7 +218,7 @@ static size_t end_of_value(const char *p, size_t n, size_t *seen, void *state)
     return 0;
 }
 
-/* Step over white space; the next byte, or 0 at the end. */
+/* Skip white space; *c is the next byte, 0 at the end. */
 static enum moe_code next_byte(struct moe_text *t, char *c, struct moe_err *err)
 {
     for (;;) {
@@ -227,7 +229,7 @@ static enum moe_code next_byte(struct moe_text *t, char *c, struct moe_err *err)
     }
 }
 
-/* The next object of an array, of *n bytes; 0 at its end. */
+/* Find the next object of the array; *n is its length, 0 at the end. */
 static enum moe_code find_element(struct moe_text *t, size_t *n, struct moe_err *err)
 {
     struct nesting s = { 0 };
@@ -260,7 +262,7 @@ static bool blank(const char *p, size_t n)
     return true;
 }
 
-/* The next line that is not blank, of *n bytes; 0 at the end. */
+/* Find the next line that is not blank; *n is its length, 0 at the end. */
 static enum moe_code find_line(struct moe_text *t, size_t *n, struct moe_err *err)
 {
     for (;;) {

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What is kept costs several times what a head's shortest entries take, so there are
- * limits far above any model's. */
+/* Limits far above any model's, because what is kept for an entry can take several times the bytes that the
+ * shortest entry takes in the file. */
 enum {
     BUFFER = 64 << 10,
     KEY_MAX = 65535,
@@ -20,7 +20,7 @@ enum {
     TENSORS_MAX = 1 << 20
 };
 
-/* ggml's types: values and bytes of a block.  Source: ggml.h and ggml-common.h. */
+/* ggml's types: values in a block, and its bytes.  Source: ggml.h and ggml-common.h. */
 static const struct { const char *name; uint16_t values, bytes;
 } kinds[] = {
     [0] = { "F32", 1, 4 },         [1] = { "F16", 1, 2 },         [2] = { "Q4_0", 32, 18 },
@@ -56,13 +56,13 @@ static const struct { const char *name; uint8_t bytes;
 
 const char *moe_gguf_value_name(enum moe_gguf_value type) { return values[type].name; }
 
-/* ---- a cursor over the file, front to end ---- */
+/* ---- a cursor over the file, from front to end ---- */
 
 struct cursor {
     int fd;
     const char *path;
-    uint64_t size, at;     /* of the file; of the next byte */
-    uint64_t base, filled; /* what the buffer holds */
+    uint64_t size, at;     /* bytes of the file; offset of the next byte */
+    uint64_t base, filled; /* the buffer holds `filled` bytes of the file from offset `base` on */
     struct moe_gguf_head *h;
     struct moe_err *err;
     unsigned char buffer[BUFFER];
@@ -133,7 +133,7 @@ static void *keep(struct cursor *c, size_t n)
     return p;
 }
 
-/* A name: whole, without NUL, of 1 to `most` bytes. */
+/* Read a name: 1 to `most` bytes without NUL, of which all are kept. */
 static enum moe_code take_name(struct cursor *c, const char *what, uint64_t most, const char **out)
 {
     uint64_t n;
@@ -151,7 +151,7 @@ static enum moe_code take_name(struct cursor *c, const char *what, uint64_t most
 
 /* ---- metadata ---- */
 
-/* NULL v: skipped. */
+/* Read a string into *v, or skip it when v is NULL. */
 static enum moe_code take_string(struct cursor *c, struct moe_gguf_scalar *v)
 {
     uint64_t n;
@@ -204,8 +204,8 @@ static enum moe_code take_type(struct cursor *c, const char *key, enum moe_gguf_
     return MOE_OK;
 }
 
-/* The elements of an array; the first of them go into `p` unless it is NULL.  An array in an
- * array is walked and not kept. */
+/* Read an array; its first elements are kept in `p` unless that is NULL.  An array inside an array is read
+ * and not kept. */
 static enum moe_code take_array(struct cursor *c, const char *key, struct moe_gguf_pair *p, int depth)
 {
     enum moe_gguf_value item;
@@ -221,7 +221,7 @@ static enum moe_code take_array(struct cursor *c, const char *key, struct moe_gg
         if (__builtin_mul_overflow(n - (uint64_t)shown, values[item].bytes, &bytes)) return ends_early(c);
         return skip(c, bytes);
     }
-    if (n > (c->size - c->at) / 8) return ends_early(c); /* each has a length, or a type and a count */
+    if (n > (c->size - c->at) / 8) return ends_early(c); /* an element has at least 8 bytes: its length */
     for (uint64_t i = 0; i < n; i++)
         MOE_TRY(item == MOE_GGUF_ARRAY ? take_array(c, key, NULL, depth + 1)
                                        : take_string(c, i < (uint64_t)shown ? &p->value[i] : NULL));
@@ -241,7 +241,7 @@ static enum moe_code take_pair(struct cursor *c, struct moe_gguf_pair *p)
 
 /* ---- tensors ---- */
 
-/* Bytes of its values; false when rows are no whole blocks or the size overflows. */
+/* Bytes of a tensor's values; false when its rows are not whole blocks or the size overflows. */
 static bool size_of(const struct moe_gguf_entry *t, uint64_t *bytes)
 {
     uint64_t n = t->ne[0] / kinds[t->type].values;
@@ -258,7 +258,7 @@ static enum moe_code take_tensor(struct cursor *c, struct moe_gguf_entry *t)
     MOE_TRY(take_name(c, "tensor name", NAME_MAX_BYTES, &t->name));
     MOE_TRY(take_u32(c, &t->ndim));
     if (t->ndim > 4) return WRONG(c, t->name, "has %u dimensions, more than 4", t->ndim);
-    /* none: one value, as ggml has it */
+    /* without dimensions it is a single value, as in ggml */
     for (uint32_t d = 0; d < t->ndim; d++) MOE_TRY(take_u64(c, &t->ne[d]));
     MOE_TRY(take_u32(c, &t->type));
     MOE_TRY(take_u64(c, &t->offset));
@@ -267,7 +267,7 @@ static enum moe_code take_tensor(struct cursor *c, struct moe_gguf_entry *t)
     return MOE_OK;
 }
 
-/* Bytes that are surely its own: of a type that is not known here at least one, unless it has no values. */
+/* Bytes that certainly belong to the tensor: for an unknown type at least one, unless it has no values. */
 static uint64_t own_bytes(const struct moe_gguf_entry *t)
 {
     bool some = t->ne[0] && t->ne[1] && t->ne[2] && t->ne[3];
@@ -281,7 +281,7 @@ static int by_offset(const void *x, const void *y)
     return a->offset != b->offset ? (a->offset > b->offset) - (a->offset < b->offset) : (a > b) - (a < b);
 }
 
-/* No byte belongs to two tensors, as far as their types say how many they have. */
+/* Check that no byte belongs to two tensors, as far as their sizes are known. */
 static enum moe_code apart(struct cursor *c)
 {
     const struct moe_gguf_head *h = c->h;
@@ -300,7 +300,7 @@ static enum moe_code apart(struct cursor *c)
     return code;
 }
 
-/* Where data begin is known once all descriptions are read. */
+/* Compute where tensors lie; where the data begins is only known after all descriptions were read. */
 static enum moe_code place(struct cursor *c)
 {
     struct moe_gguf_head *h = c->h;
@@ -320,7 +320,7 @@ static enum moe_code place(struct cursor *c)
 
 /* ---- the head ---- */
 
-/* An array that grows as entries are read: what a count says is believed no farther than the file goes. */
+/* Grow an array while its entries are read: a count in the file is not trusted beyond what the file holds. */
 static enum moe_code grow(struct cursor *c, void **array, int64_t used, int64_t *cap, size_t size)
 {
     if (used < *cap) return MOE_OK;
@@ -377,7 +377,7 @@ static enum moe_code take_tensors(struct cursor *c, uint64_t n, struct moe_strma
     return place(c);
 }
 
-/* A file that is too short for it has none. */
+/* Read the magic; a file that is too short to have one is no GGUF file either. */
 static enum moe_code take_magic(struct cursor *c)
 {
     char magic[4] = "";

@@ -16,7 +16,7 @@
 
 enum { ALIGN = 32, VERSION = 3 };
 #define MAGIC "GGUF"
-#define PRODUCER_KEY "moe.producer" /* the first pair of every file: by it a file is known to be ours */
+#define PRODUCER_KEY "moe.producer" /* the first pair of every file; it marks the file as ours */
 #define PRODUCER "moe-convert"
 #define FILE_MAX_BYTES ((uint64_t)1 << 60)
 
@@ -148,12 +148,12 @@ enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct 
 
 struct moe_gguf_writer {
     struct moe_newfile file;
-    uint64_t data, end;           /* where tensors begin; bytes of the file */
-    unsigned char first[MOE_RECORD_BYTES]; /* of the file, written last */
+    uint64_t data, end;           /* offset of the data; size of the file */
+    unsigned char first[MOE_RECORD_BYTES]; /* the file's first bytes, written last */
     struct moe_writeback *behind;
 };
 
-/* An open file begins with the head of a GGUF file that this tool wrote. */
+/* Whether an open file begins with the head of a GGUF file that this tool wrote. */
 static bool is_ours(int fd)
 {
     struct moe_gguf_meta h = { 0 };
@@ -161,7 +161,7 @@ static bool is_ours(int fd)
     struct moe_err e;
     put(&h, MAGIC, 4);
     put_int(&h, VERSION, 4);
-    put_int(&h, 0, 8); /* numbers of tensors and of pairs: any */
+    put_int(&h, 0, 8); /* the numbers of tensors and of pairs, which are not compared */
     put_int(&h, 0, 8);
     moe_gguf_str(&h, PRODUCER_KEY, PRODUCER, strlen(PRODUCER));
     bool is = !h.failed && h.n <= sizeof head && moe_pread(fd, "", head, h.n, 0, &e) == MOE_OK &&
@@ -181,7 +181,8 @@ static bool is_our_file(const char *path)
     return is;
 }
 
-/* The size and time of a file and its work; it is lost when the file is copied or changed. */
+/* The line that records a file's size, time and work; it no longer fits once the file is copied or
+ * changed. */
 static void made_line(int fd, const char *work, char line[MOE_WORK_BYTES])
 {
     struct stat st;
@@ -212,7 +213,8 @@ enum moe_code moe_gguf_may_write(const char *path, enum moe_left left, struct mo
     if (!n || path[n - 1] == '/')
         return moe_fail_at(err, MOE_USAGE, path, NULL, "is no name for a file (-o FILE.gguf)");
     enum moe_exists there;
-    /* A model is large: it goes to the disk that the link's maker chose, or nowhere. */
+    /* A model is large, and the maker of a link chose the disk for it: a file must not take the link's
+     * place. */
     MOE_TRY(moe_no_link(path, "file", err));
     MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_ABSENT) return MOE_OK;
@@ -299,7 +301,7 @@ enum moe_code moe_gguf_write(struct moe_gguf_writer *w, const struct moe_gguf_te
 static void release(struct moe_gguf_writer **w)
 {
     moe_writeback_close(&(*w)->behind);
-    moe_newfile_abort(&(*w)->file); /* not one that was published */
+    moe_newfile_abort(&(*w)->file); /* does nothing to a file that was published */
     free(*w);
     *w = NULL;
 }
@@ -309,7 +311,7 @@ void moe_gguf_abort(struct moe_gguf_writer **w)
     if (*w) release(w);
 }
 
-/* What stands there now is what may be replaced, when it is a GGUF file of ours. */
+/* What exists at the path now may be replaced if it is a GGUF file of ours. */
 enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
 {
     struct moe_gguf_writer *w = *out;

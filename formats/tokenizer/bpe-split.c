@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/bpe-split.c - the merge that makes a token, for tokenizers that are stored as merges. */
+/* formats/tokenizer/bpe-split.c - finds the merge that makes a token, for tokenizer formats that store
+ * merges. */
 #include "formats/tokenizer/bpe.h"
 
 #include <string.h>
 
-/* No token of K2 is longer than 128 bytes; the work below is quadratic. */
+/* The work below is quadratic in a token's length; K2 has no token above 128 bytes. */
 enum { LONGEST = 1024 };
 
 static int32_t rank_of(const struct moe_bpe *b, const unsigned char *s, const uint16_t *start, size_t i)

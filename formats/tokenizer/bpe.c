@@ -42,8 +42,8 @@ static void fill_small(struct moe_bpe *b)
         b->pair[c] = moe_bpe_find(b, (unsigned char[]){ (unsigned char)(c >> 8), (unsigned char)c }, 2);
 }
 
-/* Build the look-ups over bytes/start/count.  1; 0 when *twice has the bytes of an earlier
- * token; -1 out of memory. */
+/* Build the hash map and the small tables from bytes, start and count.  Returns 1; 0 when token *twice has
+ * the same bytes as an earlier one; -1 when out of memory. */
 int moe_bpe_index(struct moe_bpe *b, int32_t *twice);
 int moe_bpe_index(struct moe_bpe *b, int32_t *twice)
 {
@@ -100,7 +100,7 @@ enum moe_code moe_ids_refuse(const struct moe_ids *ids, size_t more, struct moe_
                     need, (unsigned long long)ids->most * sizeof *ids->v);
 }
 
-/* ---- short pieces: parts in an array, the lowest rank found by looking ------------ */
+/* ---- short pre-tokens: parts in an array, which is searched for the lowest rank ---- */
 
 static int32_t pair_rank(const struct moe_bpe *b, const unsigned char *s, size_t from, size_t to)
 {
@@ -110,14 +110,14 @@ static int32_t pair_rank(const struct moe_bpe *b, const unsigned char *s, size_t
 static void encode_short(const struct moe_bpe *b, const unsigned char *s, size_t len, struct moe_ids *ids)
 {
     uint8_t start[MOE_BPE_SHORT + 2];
-    uint32_t rank[MOE_BPE_SHORT + 2]; /* of part i joined with part i+1; -1 as unsigned is never the lowest */
+    uint32_t rank[MOE_BPE_SHORT + 2]; /* of part i joined with part i+1; -1, no token, becomes the largest */
     size_t n = len;
     for (size_t i = 0; i <= n; i++) start[i] = (uint8_t)i;
     for (size_t i = 0; i + 1 < n; i++) rank[i] = (uint32_t)b->pair[s[i] << 8 | s[i + 1]];
     while (n > 1) {
         size_t best = 0;
         for (size_t i = 1; i + 1 < n; i++)
-            if (rank[i] < rank[best]) best = i; /* the leftmost of equals */
+            if (rank[i] < rank[best]) best = i; /* of equal ranks the leftmost */
         if (rank[best] == UINT32_MAX) break;
         memmove(start + best + 1, start + best + 2, n - best - 1);
         memmove(rank + best, rank + best + 1, (n - best - 1) * sizeof *rank);
@@ -131,10 +131,11 @@ static void encode_short(const struct moe_bpe *b, const unsigned char *s, size_t
     }
 }
 
-/* ---- long pieces: a linked list of parts and a heap of pairs ---------------------- */
+/* ---- long pre-tokens: a linked list of parts and a heap of pairs ---- */
 
-/* A heap entry is rank << 32 | start, so that the least is the lowest rank, leftmost among equals.  An entry
- * is stale when rank[start] differs: equal rank at an equal start means equal bytes, hence the same pair. */
+/* A heap entry is rank << 32 | start, so the smallest entry has the lowest rank and, of equal ranks, is the
+ * leftmost.  An entry is stale when rank[start] has changed.  When it has not, the bytes are the same, so it
+ * is the same pair. */
 static void sift_down(uint64_t *h, size_t n, size_t i)
 {
     uint64_t v = h[i];
@@ -199,7 +200,7 @@ void moe_bpe_work_release(struct moe_bpe_work *w)
     *w = (struct moe_bpe_work){ 0 };
 }
 
-/* Give the pair that begins at `at` its rank, and the heap an entry if it has one. */
+/* Set the rank of the pair that begins at `at`, and push an entry on the heap when the pair is a token. */
 static int rate(const struct moe_bpe *b, struct moe_bpe_work *w, const unsigned char *s, uint32_t at,
                 uint32_t len)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat-deepseek.c - DeepSeek-V3's template: BOS, all system text, then turns; results of
- * tools in one block until an answer. */
+/* formats/tokenizer/chat-deepseek.c - DeepSeek-V3's template: BOS, all system text, then the turns;
+ * consecutive tool results form one block. */
 #include "formats/tokenizer/chat-internal.h"
 
 #include "base/json.h"
@@ -28,7 +28,8 @@ static void system_text(struct moe_chat_out *o, const struct moe_chat_request *r
     if (!any && r->system) moe_chat_puts(o, r->system);
 }
 
-/* As the template has it: once there was a call, later ones go on in that list, and results in theirs. */
+/* The template's own state: after the first tool call of a conversation all later calls continue that list,
+ * and all later results that block. */
 struct state { bool called, results, had_results; };
 
 static void call(struct moe_chat_out *o, const cJSON *c, int64_t i)
@@ -65,7 +66,8 @@ static void calls(struct moe_chat_out *o, const cJSON *m, const cJSON *list, int
     moe_chat_mark(o, MOE_MARK_DS_END);
 }
 
-/* As the template of December 2024 has it: only calls behind the first end the turn. */
+/* Write the calls of a message without text as the template of December 2024 does: after the first call of a
+ * conversation neither the list nor the turn is ended, only after each further call. */
 static void calls_alone(struct moe_chat_out *o, const cJSON *list, int64_t i, struct state *s)
 {
     const cJSON *c;

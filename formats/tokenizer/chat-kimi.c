@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- what all templates read of a message ---- */
+/* ---- reading a message: shared by all templates ---- */
 
 const char *moe_chat_role(const cJSON *message)
 {
@@ -68,8 +68,8 @@ void moe_chat_arguments(struct moe_chat_out *o, const cJSON *call, int64_t i, bo
     else moe_chat_json(o, v, false);
 }
 
-/* Does a key have services go on from what the message says, where the templates end it?  As false it is no
- * more than its absence. */
+/* Whether a key makes services continue the text of a message, which all templates end.  With the value false
+ * it counts as absent. */
 static bool steers(const char *key) { return !strcmp(key, "partial") || !strcmp(key, "prefix"); }
 
 static const char *steering(const cJSON *message)
@@ -79,7 +79,7 @@ static const char *steering(const cJSON *message)
     return NULL;
 }
 
-/* The keys of an object that are none of those known, counted; null is no more than absence. */
+/* Count the keys of an object that are not in `known`; a key whose value is null counts as absent. */
 static void count_others(struct moe_chat_out *o, const cJSON *object, const char *const known[])
 {
     for (const cJSON *c = object ? object->child : NULL; c; c = c->next) {
@@ -89,7 +89,7 @@ static void count_others(struct moe_chat_out *o, const cJSON *object, const char
     }
 }
 
-/* What a message has that no template reads, counted: its own keys, and those of what it is made of. */
+/* Count the keys that no template reads, in a message and in its parts and calls. */
 static void count_keys(struct moe_chat_out *o, const cJSON *message)
 {
     const struct moe_chat_style *style = &o->chat->style;
@@ -177,7 +177,8 @@ static void head(struct moe_chat_out *o, const cJSON *m, int64_t i)
     moe_chat_mark(o, MOE_MARK_IM_MIDDLE);
 }
 
-/* The id of a call: its own, or what the model would have written, numbered by the calls before it. */
+/* Write the id of a call: its own, or the one that the model would have written, which contains the call's
+ * number. */
 static void call_id(struct moe_chat_out *o, const cJSON *call, int64_t i, int64_t number)
 {
     const cJSON *id = moe_json_get(call, "id");
@@ -225,7 +226,8 @@ static void reasoning(struct moe_chat_out *o, const cJSON *m, int64_t i, bool ke
     moe_chat_mark(o, MOE_MARK_THINK_END);
 }
 
-/* "## Return of ID"; where there is no id the text may have that line itself. */
+/* Write "## Return of ID" before a tool's result; a result without an id may begin with such a line
+ * itself. */
 static void result(struct moe_chat_out *o, const cJSON *m, int64_t i)
 {
     static const char line[] = "## Return of ";
@@ -236,7 +238,7 @@ static void result(struct moe_chat_out *o, const cJSON *m, int64_t i)
     o->left.nameless += !id;
     moe_chat_puts(o, line);
     if (cJSON_IsString(id)) moe_chat_puts(o, id->valuestring);
-    moe_chat_puts(o, o->chat->style.made_ids ? "\\n" : "\n"); /* the first template has the two characters */
+    moe_chat_puts(o, o->chat->style.made_ids ? "\\n" : "\n"); /* the first template writes \ and n */
 }
 
 static void turn(struct moe_chat_out *o, const cJSON *m, int64_t i, bool keep, int64_t *count)
@@ -251,7 +253,8 @@ static void turn(struct moe_chat_out *o, const cJSON *m, int64_t i, bool keep, i
     moe_chat_mark(o, MOE_MARK_IM_END);
 }
 
-/* The first message of which reasoning stays: that after the last answer without tool calls. */
+/* The index of the first message whose reasoning is kept: the one after the last answer without tool
+ * calls. */
 static int64_t kept_from(struct moe_chat_out *o, const struct moe_chat_request *r)
 {
     int64_t i = 0, from = 0, n = cJSON_GetArraySize(r->messages);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat-left.c - what conversations hold and their template has no
- * place for, told to people. */
+/* formats/tokenizer/chat-left.c - notices on what conversations contain but their template cannot express. */
 #include "base/notes.h"
 #include "base/show.h"
 #include "formats/tokenizer/chat.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat-tools.c - tools as a model is told of them: sorted JSON, or TypeScript. */
+/* formats/tokenizer/chat-tools.c - declares tools to a model, as sorted JSON or as TypeScript. */
 #include "formats/tokenizer/chat-internal.h"
 
 #include <stdlib.h>
@@ -12,7 +12,7 @@ static int by_key(const void *a, const void *b)
     return strcmp((*(cJSON *const *)a)->string, (*(cJSON *const *)b)->string);
 }
 
-/* Every object's keys in the order of their bytes, lists as they are; false without memory. */
+/* Sort the keys of all objects by their bytes; lists keep their order.  False when out of memory. */
 static bool sort(cJSON *v)
 {
     size_t n = 0, i = 0;
@@ -25,7 +25,7 @@ static bool sort(cJSON *v)
     qsort(list, n, sizeof *list, by_key);
     for (i = 0; i < n; i++) {
         list[i]->next = i + 1 < n ? list[i + 1] : NULL;
-        list[i]->prev = list[i ? i - 1 : n - 1]; /* cJSON: the first one's is the last */
+        list[i]->prev = list[i ? i - 1 : n - 1]; /* in cJSON the first element's prev is the last element */
     }
     v->child = list[0];
     free(list);

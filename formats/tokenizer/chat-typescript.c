@@ -10,15 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A member, null ones too. */
+/* A member, also one whose value is null. */
 static const cJSON *get(const cJSON *o, const char *key) { return cJSON_GetObjectItemCaseSensitive(o, key); }
 
-/* ---- what the encoder takes ---- */
+/* ---- which schemas the encoder accepts ---- */
 
-/* A function's schemas by name, and whether one refers to the whole. */
+/* The named schemas of a function ("$defs"); self: a schema refers to the whole parameters. */
 struct defs { const cJSON **v; int n, room; bool self, nomem; };
 
-/* `documented`: its description and constraints are written. */
+/* Check a schema; `documented`: its description and constraints will be written, too. */
 static bool check(struct defs *d, const cJSON *schema, bool documented);
 
 static bool truthy(const cJSON *v)
@@ -28,7 +28,7 @@ static bool truthy(const cJSON *v)
     return cJSON_IsNumber(v) ? v->valuedouble != 0 : cJSON_IsTrue(v) || v->child;
 }
 
-/* A schema of that name takes the place of one that was there. */
+/* Add named schemas; one of the same name replaces an earlier one. */
 static void add_defs(struct defs *d, const cJSON *list)
 {
     for (const cJSON *c = list ? list->child : NULL; c && !d->nomem; c = c->next) {
@@ -46,7 +46,8 @@ static void add_defs(struct defs *d, const cJSON *list)
     }
 }
 
-/* What Python's set() takes: a list of what it can hash, the keys of an object, the characters of a text. */
+/* Whether Python's set() accepts `required`: a list of values that can be hashed, the keys of an object, the
+ * characters of a string. */
 static bool check_required(const cJSON *required)
 {
     for (const cJSON *c = cJSON_IsArray(required) ? required->child : NULL; c; c = c->next)
@@ -84,7 +85,7 @@ static bool whole(const cJSON *v)
     return v->valuestring ? !strpbrk(v->valuestring, ".eE") : v->valuedouble == floor(v->valuedouble);
 }
 
-/* The one type of an enum's values; false for a list of several. */
+/* The type that all values of an enum must have; false when `type` lists several. */
 static bool enum_type(const cJSON *type, const char **name)
 {
     *name = "";
@@ -100,8 +101,8 @@ static bool enum_type(const cJSON *type, const char **name)
     return true;
 }
 
-/* Values are of the type beside them, if there is one; null is of any.  Of an object its keys are the values,
- * of a text its characters. */
+/* Check that an enum's values are of its type, if it has one; null fits any type.  In place of a list an
+ * object stands for its keys, and a string for its characters. */
 static bool check_enum(const cJSON *schema)
 {
     const cJSON *list = get(schema, "enum");
@@ -111,7 +112,7 @@ static bool check_enum(const cJSON *schema)
         return !truthy(list) || (strcmp(t, "number") && strcmp(t, "integer") && strcmp(t, "boolean"));
     if (!cJSON_IsArray(list)) return false;
     for (const cJSON *c = list->child; c; c = c->next) {
-        bool number = cJSON_IsNumber(c) || cJSON_IsBool(c); /* Python's bool is a number */
+        bool number = cJSON_IsNumber(c) || cJSON_IsBool(c); /* in Python a bool is a number */
         if (cJSON_IsNull(c)) continue;
         if ((!strcmp(t, "string") && !cJSON_IsString(c)) || (!strcmp(t, "number") && !number) ||
             (!strcmp(t, "boolean") && !cJSON_IsBool(c)) ||
@@ -131,7 +132,8 @@ static const char *union_name(const cJSON *type)
     return NULL;
 }
 
-/* Of a type that is no text, null for one: it is written as Python's str has it, where it may stand alone. */
+/* Whether the type is not a string, for example null; where such a type may stand alone, it is written as
+ * Python's str does. */
 static bool odd(const cJSON *schema)
 {
     const cJSON *type = get(schema, "type");
@@ -148,7 +150,7 @@ static bool check_list(struct defs *d, const cJSON *list)
     return true;
 }
 
-/* Constraints of one type, sorted. */
+/* The constraints that a schema of this type may have, sorted. */
 static const char *const *constraints(const cJSON *schema)
 {
     static const char *const none[] = { NULL }, *const text[] = { "maxLength", "minLength", "pattern", NULL },
@@ -205,7 +207,7 @@ static void put_indent(struct moe_chat_out *o, int indent)
     while (indent-- > 0) moe_chat_puts(o, "  ");
 }
 
-/* "// line" for every line of a description; an empty line stays empty. */
+/* Write "// line" for every line of a description; an empty line stays empty. */
 static void put_description(struct moe_chat_out *o, const char *s, int indent)
 {
     for (;;) {
@@ -219,7 +221,7 @@ static void put_description(struct moe_chat_out *o, const char *s, int indent)
     }
 }
 
-/* A text as Python's repr has it, of characters that can be printed. */
+/* Write a string as Python's repr does; all its characters are taken to be printable. */
 static void put_repr(struct moe_chat_out *o, const char *s)
 {
     char quote = strchr(s, '\'') && !strchr(s, '"') ? '"' : '\'';
@@ -235,7 +237,7 @@ static void put_repr(struct moe_chat_out *o, const char *s)
     moe_chat_put(o, &quote, 1);
 }
 
-/* A value as Python's str has it; what a list or an object holds as repr does. */
+/* Write a value as Python's str does, and the elements of a list or object as repr does. */
 static void put_python(struct moe_chat_out *o, const cJSON *v)
 {
     bool object = cJSON_IsObject(v);
@@ -274,7 +276,7 @@ static void put_docs(struct moe_chat_out *o, const cJSON *schema, int indent)
     if (any) moe_chat_puts(o, "\n");
 }
 
-/* Bytes of the UTF-8 character that a text, not empty, begins with. */
+/* Bytes of the first UTF-8 character of a text that is not empty. */
 static size_t char_bytes(const char *s)
 {
     size_t n = 1;
@@ -282,7 +284,7 @@ static size_t char_bytes(const char *s)
     return n;
 }
 
-/* Is a name in what check_required takes? */
+/* Whether `list`, which check_required has accepted, contains a name. */
 static bool listed(const cJSON *list, const char *name)
 {
     if (cJSON_IsString(list)) return *name && !name[char_bytes(name)] && strstr(list->valuestring, name);
@@ -309,7 +311,8 @@ static void put_field(struct moe_chat_out *o, const cJSON *schema, bool optional
     put_type(o, schema, indent);
 }
 
-/* The fields of an object: required ones, then the others; with `as_they_are` in one row. */
+/* Write the fields of an object: the required ones, then the others, or with `as_they_are` in their own
+ * order.  Returns their number. */
 static int put_fields(struct moe_chat_out *o, const cJSON *schema, int indent, bool as_they_are)
 {
     const cJSON *properties = moe_json_get(schema, "properties"), *required = get(schema, "required");
@@ -360,7 +363,7 @@ static void put_array(struct moe_chat_out *o, const cJSON *schema, int indent)
     }
 }
 
-/* Alternatives: of anyOf, of a list of types. */
+/* Write alternatives, the schemas of an anyOf or the names of a list of types. */
 static void put_alternatives(struct moe_chat_out *o, const cJSON *list, bool any, int indent)
 {
     for (const cJSON *c = list->child; c; c = c->next) {
@@ -410,7 +413,7 @@ static void put_type(struct moe_chat_out *o, const cJSON *schema, int indent)
     else put_python(o, type);
 }
 
-/* The whole as "parameters", to which something refers. */
+/* Write the whole parameters as an interface, because a schema refers to them. */
 static void put_whole(struct moe_chat_out *o, const cJSON *parameters)
 {
     moe_chat_puts(o, "interface parameters {");
@@ -418,8 +421,8 @@ static void put_whole(struct moe_chat_out *o, const cJSON *parameters)
     moe_chat_puts(o, "}\n");
 }
 
-/* Interfaces that others refer to: those known once the parameters are read, as they are then.  What an entry
- * defines itself may be referred to from there on, and is not written. */
+/* Write the named schemas as interfaces: those that are known when the parameters have been read.  A schema
+ * that one of them defines itself can be referred to from then on, but is not written. */
 static bool put_interfaces(struct moe_chat_out *o, struct defs *d)
 {
     int n = d->n;
@@ -442,12 +445,12 @@ static bool put_interfaces(struct moe_chat_out *o, struct defs *d)
     return good;
 }
 
-/* False when it is refused; what was written by then is the caller's to take back. */
+/* Write one function; false when a schema is refused: the caller then takes back what was written. */
 static bool put_declaration(struct moe_chat_out *o, const cJSON *f, const cJSON *parameters, struct defs *d)
 {
     const cJSON *name = get(f, "name"), *description = get(f, "description");
     if (!check_object(d, parameters) || !check_description(f)) return false;
-    bool self = d->self; /* an entry that refers to the whole does not make it one */
+    bool self = d->self; /* read now: a named schema that refers to the whole does not count */
     if (self) put_whole(o, parameters);
     if (!put_interfaces(o, d)) return false;
     if (truthy(description)) put_description(o, description->valuestring, 0);
@@ -486,6 +489,6 @@ bool moe_chat_typescript(struct moe_chat_out *o, const cJSON *tools)
     }
     good = good && o->text.n > none;
     if (good) moe_chat_puts(o, "}\n");
-    else if (o->code == MOE_OK) o->text.n = before; /* no mark was put since: it is still there */
+    else if (o->code == MOE_OK) o->text.n = before; /* no special token came since, so it is still there */
     return good || o->code != MOE_OK;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat-write.c - special tokens and literal text as ids or as text, and
- * JSON as Python writes it. */
+/* formats/tokenizer/chat-write.c - writes special tokens and literal text as ids or as text, and JSON as
+ * Python does. */
 #include "formats/tokenizer/chat-internal.h"
 
 #include "base/json.h"
@@ -23,8 +23,8 @@ void moe_chat_fail(struct moe_chat_out *o, enum moe_code code, int64_t i, const 
     if (i >= 0) moe_wrap(o->err, "message %lld", (long long)i);
 }
 
-/* The text is held beside its tokens, and both by the tokenizer's limit: n bytes
- * more, at best *cap in all. */
+/* Whether the text may grow by n bytes: text and tokens together count towards the tokenizer's limit.  *cap,
+ * the wished size of the buffer, is reduced to what is needed when it exceeds the limit. */
 static bool within_limit(struct moe_chat_out *o, size_t n, size_t *cap)
 {
     uint64_t limit = o->chat->t->limit, ids = o->ids ? o->ids->ids.cap * sizeof *o->ids->ids.v : 0;
@@ -108,7 +108,8 @@ static void put_string(struct moe_chat_out *o, const char *s)
     moe_chat_puts(o, "\"");
 }
 
-/* repr of a float: the fewest digits that read back, an exponent below 1e-4 and from 1e16 on. */
+/* Write a float as Python's repr does: the fewest digits that read back as the same value, with an exponent
+ * below 1e-4 and from 1e16 on. */
 static void put_float(struct moe_chat_out *o, double v)
 {
     char s[40], digits[24], out[48];
@@ -135,7 +136,7 @@ static void put_float(struct moe_chat_out *o, double v)
 
 void moe_chat_number(struct moe_chat_out *o, const cJSON *v)
 {
-    const char *text = v->valuestring; /* moe_json_keep_numbers put it there */
+    const char *text = v->valuestring; /* set by moe_json_keep_numbers */
     char s[32];
     if (text && !strpbrk(text, ".eE")) moe_chat_puts(o, strcmp(text, "-0") ? text : "0");
     else if (text || v->valuedouble != floor(v->valuedouble) || fabs(v->valuedouble) >= 0x1p53)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/chat.c - which template a model's conversations are written by. */
+/* formats/tokenizer/chat.c - finds out which template a model uses. */
 #include "formats/tokenizer/chat-internal.h"
 
 #include "base/hash.h"
@@ -39,11 +39,11 @@ bool moe_chat_is_name(const char *name)
     return false;
 }
 
-/* ---- a template told by its text ---- */
+/* ---- recognising a template by its text ---- */
 
-/* The published templates that are rendered to the letter, by the XXH3-128 of their text as digest_of takes
- * it; tests/data/chat-templates has them.  A text that differs in anything else is another template: what an
- * edit does to a prompt cannot be seen by looking for parts. */
+/* The published templates that are rendered exactly, by the XXH3-128 of their text as computed by digest_of;
+ * tests/data/chat-templates has them.  Any other text is another template, because what an edit does to a
+ * prompt cannot be found out by looking for parts of the text. */
 static const struct { struct moe_hash128 digest; int style; } published[] = {
     { { 0x2e926ddc2e24e4de, 0x0feece189429194c }, FIRST },
     { { 0x0b47f66f9f20ee27, 0x623254e5bd9180d8 }, INSTRUCT },
@@ -54,8 +54,8 @@ static const struct { struct moe_hash128 digest; int style; } published[] = {
     { { 0x0315dd77e91fcd2a, 0xaeef296221187973 }, DEEPSEEK_FIRST }, /* with \n for the newlines in quotes */
 };
 
-/* Line ends are LF, and white space behind the last character is dropped: that is what copying changes, and
- * none of these templates writes it. */
+/* The digest of a template with LF as its line ends and without white space at its end: copying may change
+ * these, and none of the templates writes them. */
 static struct moe_hash128 digest_of(char *text, size_t bytes)
 {
     size_t n = 0;
@@ -65,7 +65,7 @@ static struct moe_hash128 digest_of(char *text, size_t bytes)
     return moe_hash128(text, n);
 }
 
-/* STYLES for a template that is none of them.  The text, NUL behind it, is changed. */
+/* The style of a template; STYLES for an unknown one.  The text, which a NUL follows, is changed. */
 static int tell(char *text, size_t bytes)
 {
     struct moe_hash128 digest = digest_of(text, bytes);
@@ -76,11 +76,12 @@ static int tell(char *text, size_t bytes)
     return STYLES;
 }
 
-/* ---- where it comes from ---- */
+/* ---- where a template is found ---- */
 
-/* The value of "chat_template": a text, or several by name, as a list of {"name", "template"} or as an
- * object.  Of those the one named "default"; an empty text, which is known as none, where there is no such or
- * where another has conversations with tools to itself.  NULL for null. */
+/* The template in the value of "chat_template": a string, or several named ones in a list of {"name",
+ * "template"} or in an object.  Of several the one named "default" is taken; an empty text, which is no known
+ * template, when there is none of that name, or when another one is for conversations with tools.  NULL for
+ * null. */
 static const char *template_in(const cJSON *v)
 {
     const char *found = "";
@@ -104,7 +105,7 @@ static enum moe_code keep(struct found *f, const char *text, struct moe_err *err
     return f->text ? MOE_OK : moe_fail_at(err, MOE_NOMEM, f->file, NULL, "no memory for its chat template");
 }
 
-/* A folder of further templates, by name.  They count as "chat_template" with these names does. */
+/* Look into the folder of further templates; these count like named ones in "chat_template". */
 static enum moe_code find_others(const char *dir, bool jinja, struct found *f, struct moe_err *err)
 {
     enum moe_exists there;
@@ -135,8 +136,8 @@ static enum moe_code find_json(const char *dir, const char *name, bool needed, s
     return code;
 }
 
-/* In the order of transformers: files of templates, then the tokenizer's configuration, then the processor's
- * file of before there were files of templates. */
+/* Look in the order of transformers: template files, then the tokenizer's configuration, then the processor's
+ * file from the time before there were template files. */
 static enum moe_code find_template(const char *dir, struct found *f, struct moe_err *err)
 {
     enum moe_exists there;
@@ -151,7 +152,7 @@ static enum moe_code find_template(const char *dir, struct found *f, struct moe_
     return f->text ? MOE_OK : find_json(dir, "chat_template.json", false, f, err);
 }
 
-/* Without a template: the vocabulary tells the family, and whether it thinks. */
+/* The style of a model without a template: the vocabulary shows the family, and whether the model thinks. */
 static int guess(const struct moe_tokenizer *t, const struct moe_chat_hint *h)
 {
     bool thinks = moe_token_find_special(t, "<think>") >= 0;
@@ -195,7 +196,7 @@ static enum moe_code choose(struct moe_chat_style *s, const struct moe_tokenizer
                        "name one with --chat-template (%s), or go without turns", moe_chat_names());
 }
 
-/* ---- life ---- */
+/* ---- opening and closing ---- */
 
 static enum moe_code find_marks(struct moe_chat *c, struct moe_err *err)
 {

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/detoken.c - tokens back to text, as they come. */
+/* formats/tokenizer/detoken.c - decodes tokens to text, one at a time. */
 #include "formats/tokenizer/tokenizer-internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Could s[0..n), n in 1..3, still become a character? */
+/* Whether s[0..n), n in 1..3, is the beginning of a UTF-8 character. */
 static bool unfinished(const unsigned char *s, int n)
 {
     unsigned char try[4] = { s[0], 0x80, 0x80, 0x80 };
     int want = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
     if (n >= want) return false;
     memcpy(try, s, (size_t)n);
-    /* the second byte has a range of its own */
+    /* after some first bytes the second byte has a smaller range */
     if (n == 1) try[1] = s[0] == 0xe0 || s[0] == 0xf0 ? 0xa0 : 0x80;
     return moe_utf8_char(try, (size_t)want) == want;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* K2's pattern (class intersections as in Rust's regex crate, tried in this order,
+/* K2's pattern (class intersections as in Rust's regex crate; the alternatives are tried in this order,
  * leftmost, greedy, backtracking):
  *
  *   1  [\p{Han}]+
@@ -13,32 +13,36 @@
  *   7  \s+(?!\S)
  *   8  \s+
  *
- * Written below so that it never backtracks into a run, which keeps time linear and the stack
- * flat.  Why each rewriting finds the same piece (tests/unit/test-tokenizer.c compares it with the
- * plain form on hostile text):
+ * Below it is written so that it never backtracks into a run of characters, which keeps time linear and the
+ * stack flat.  Why each rewritten alternative finds the same piece (tests/unit/test-tokenizer.c compares them
+ * with the plain form on hostile text), where U is the first bracket of 2 and 3 and L the second:
  *
- * 1, 4, 5, 8: nothing that can fail follows the repeats, so giving characters back never
- * helps; in 5 the optional space
- *    is not in the class after it.  Possessive.
- * 3: after `U+` comes `L*`, which cannot fail.  Possessive but for the optional first character.
- * 2: write A for \p{Lu}\p{Lt}, B for \p{Ll}, C for what both brackets hold.  U* takes the longest run of A
- *    and C.  If a B follows, L+ goes on from there: `U*+L++`.  If not, U* gives back until a C stands next,
- *    and L+ takes that C alone (what follows it is an A or the end of the run): the piece ends after the last
- *    C of the run, `(?:A*+C++)++`, whose last, failing turn is undone.  No C: no match.  The optional first
- *    character is tried with both, then left out, as backtracking would.
- * 6: \s* gives back until a newline stands next, so the piece ends after the last newline of the white space:
- *    `(?:[^\S\r\n]*+[\r\n]++)++`.
- * 7: one step back at most: with two or more characters, the one given back is white
- * space and satisfies (?!\S).
+ * 1, 4, 5, 8: nothing that can fail follows the repeats, so giving characters back never helps (in 5 the
+ * optional space is not in the class after it), and the repeats are possessive.
  *
- * Linear over the whole text: a run is scanned a bounded number of times and then consumed, except by
- * 2's second form, which leaves behind a tail of A's only, and 7, which leaves one character; neither
- * tail meets that form again.
+ * 3: `L*` after `U+` cannot fail, so all is possessive but the optional first character.
  *
- * PCRE2 differs from the engine K2 uses in three places, hence: \s would include U+180E, so White_Space is
- * spelled out; \p{Han} means script extensions since 10.40, so \p{sc:Han}; there is no &&, so a negative
- * look-ahead before each character, skipped for ASCII.  Its Unicode version is that of the library (see
- * docs/reference/tokenizer.md). */
+ * 2: write A for \p{Lu}\p{Lt}, B for \p{Ll}, C for what both brackets contain.  `U*` takes the longest run of
+ * A and C.  If a B follows, `L+` continues from there: `U*+L++`.  If not, `U*` gives characters back until a
+ * C comes next, and `L+` takes that C alone, because an A or the end of the run follows it.  So the piece
+ * ends after the last C of the run: `(?:A*+C++)++`, whose last, failing iteration is undone.  Without a C
+ * there is no match.  The optional first character is tried with both forms, then left out, as backtracking
+ * would do.
+ *
+ * 6: `\s*` gives characters back until a newline comes next, so the piece ends after the last newline of the
+ * white space: `(?:[^\S\r\n]*+[\r\n]++)++`.
+ *
+ * 7: it gives back at most one character; of two or more, the one given back is white space and satisfies
+ * (?!\S).
+ *
+ * Time is linear over the whole text: a run is scanned a bounded number of times and then consumed.  The
+ * exceptions are the second form of 2, which leaves a tail of A's only, and 7, which leaves one character;
+ * neither tail meets that form again.
+ *
+ * PCRE2 differs from the engine that K2 uses in three points.  Its \s includes U+180E, so White_Space is
+ * spelled out.  Its \p{Han} means script extensions since 10.40, so \p{sc:Han} is used.  It has no &&, so a
+ * negative look-ahead stands before each character; ASCII characters skip it.  The Unicode version is that of
+ * the library (docs/reference/tokenizer.md). */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "formats/tokenizer/pretoken.h"
 
@@ -104,12 +108,12 @@ enum moe_code moe_pretoken_open(struct moe_pretoken **out, struct moe_err *err)
             "this PCRE2 does not take the pre-tokenizer pattern: at %zu: %s (needs 10.40 or newer)", offset,
             (char *)why);
     }
-    /* The limits are there to stop exponential patterns; this one is linear, and a
-     * long run must not meet them. */
+    /* These limits are meant to stop exponential patterns; this one is linear, and a long run must not reach
+     * them. */
     pcre2_set_match_limit(p->limits, UINT32_MAX);
     pcre2_set_depth_limit(p->limits, UINT32_MAX);
     pcre2_set_heap_limit(p->limits, UINT32_MAX);
-    /* may be forbidden by the system: works without */
+    /* the system may forbid JIT compilation; matching works without it */
     p->jit = pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0;
     *out = p;
     return MOE_OK;

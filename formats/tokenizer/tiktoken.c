@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/tiktoken.c - reading a tiktoken.model into struct moe_bpe. */
+/* formats/tokenizer/tiktoken.c - reads a tiktoken.model into a struct moe_bpe. */
 #include "formats/tokenizer/bpe.h"
 
 #include "base/io.h"
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct line { uint32_t offset, len; }; /* of a decoded token; len 0: this rank was not seen */
+struct line { uint32_t offset, len; }; /* a decoded token in parser.out; len 0: no line had this rank yet */
 
 struct parser {
     const char *at, *end, *file;
@@ -33,7 +33,8 @@ static int digit64(unsigned char c)
                                 : -1;
 }
 
-/* Canonical base64 only: whole groups of four, padding only at the end, unused bits zero. */
+/* Decode base64 in its canonical form only: whole groups of four, padding only at the end, unused bits
+ * zero. */
 static bool decode64(const char *s, size_t n, unsigned char *out, size_t *len)
 {
     size_t used = 0;
@@ -54,7 +55,7 @@ static bool decode64(const char *s, size_t n, unsigned char *out, size_t *len)
     return true;
 }
 
-/* Decimal without sign or leading zero, below 2^24. */
+/* Parse a decimal number below 2^24 without sign and leading zeros. */
 static bool decimal(const char *s, const char *end, uint32_t *out)
 {
     uint32_t v = 0;
@@ -103,7 +104,7 @@ static enum moe_code parse_line(struct parser *p)
     return MOE_OK;
 }
 
-/* Lay the tokens out in the order of their ranks. */
+/* Copy the tokens into the order of their ranks. */
 static enum moe_code arrange(struct moe_bpe *b, const struct parser *p)
 {
     b->bytes = malloc(p->out_len + 1);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/tokenizer-open.c - a tokenizer from its files: ranks, and the
- * names of the ids after them. */
+/* formats/tokenizer/tokenizer-open.c - opens a tokenizer's files: the ranks, and the names of the ids after
+ * them. */
 #include "formats/tokenizer/tokenizer-internal.h"
 
 #include "base/io.h"
@@ -15,7 +15,7 @@
 
 struct paths { char dir[4096], model[4096], config[4096]; };
 
-/* The two names in p->dir; is tiktoken.model there? */
+/* Make the paths of the two files in p->dir; *found: tiktoken.model exists. */
 static enum moe_code look_in(struct paths *p, bool *found, struct moe_err *err)
 {
     enum moe_exists there;
@@ -64,7 +64,7 @@ static enum moe_code read_added(const cJSON *item, const char *file, struct moe_
 {
     const char *key = item->string, *name;
     size_t n = strlen(key);
-    bool special = true; /* unless the entry says that it is not */
+    bool special = true; /* the default */
     if (n == 0 || n > 9 || strspn(key, "0123456789") != n || (n > 1 && *key == '0') || !cJSON_IsObject(item))
         return moe_fail_at(err, MOE_CORRUPT, file, NULL,
                            "added_tokens_decoder: '%.64s' is not an id with an object", key);
@@ -73,18 +73,18 @@ static enum moe_code read_added(const cJSON *item, const char *file, struct moe_
     if (!*name)
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "added_tokens_decoder: token %s has an empty name",
                            key);
-    /* nine digits at most */
+    /* the key has at most nine digits */
     *a = (struct moe_added){
         .id = strtol(key, NULL, 10), .name = name, .len = strlen(name), .text = !special
     };
     return MOE_OK;
 }
 
-/* K2's first tokenization code made 256 + 2 reserved tokens, two more than the model has rows; a file that
- * lists such placeholders is no larger vocabulary, and they are never produced. */
+/* K2's first tokenization code made 256 + 2 reserved tokens, two more than the model has rows.  Such
+ * placeholders in a file do not make the vocabulary larger, and they are never produced. */
 static bool placeholder(const struct moe_added *a) { return moe_reserved_id(a->name, a->len) == a->id; }
 
-/* Decide the size: the model's, or what the files name. */
+/* Decide the number of ids: the model's, or as many as the files name. */
 static enum moe_code decide_size(struct moe_tokenizer *t, const cJSON *added, int64_t vocab,
                                  const struct paths *p, struct moe_err *err)
 {
@@ -121,7 +121,7 @@ static int lower_id(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* The entries below t->size, by id, their names copied. */
+/* Store the entries whose ids are below t->size, sorted by id, with copies of their names. */
 static enum moe_code store_added(struct moe_tokenizer *t, const cJSON *added, const char *file,
                                  struct moe_err *err)
 {
@@ -145,7 +145,8 @@ static enum moe_code store_added(struct moe_tokenizer *t, const cJSON *added, co
     return MOE_OK;
 }
 
-/* No two ids of one name: neither given twice, nor given to one id and made for another. */
+/* Index the names; two ids with one name are refused, also where the second is a placeholder's generated
+ * name. */
 static enum moe_code index_names(struct moe_tokenizer *t, const char *file, struct moe_err *err)
 {
     for (size_t i = 0; i < t->n_added; i++) {

@@ -107,7 +107,7 @@ void moe_encoding_release(struct moe_encoding *e)
     *e = (struct moe_encoding){ 0 };
 }
 
-/* A long pre-token is merged with so much memory beside the ids. */
+/* Check the limit for merging a long pre-token, which needs memory beside the ids. */
 static enum moe_code check_limit(const struct moe_encoding *e, size_t piece, struct moe_err *err)
 {
     uint64_t need = (uint64_t)piece * MOE_BPE_BYTES + e->ids.cap * sizeof *e->ids.v;
@@ -144,7 +144,7 @@ enum moe_code moe_encode_text(struct moe_encoding *e, const char *text, size_t b
     return MOE_OK;
 }
 
-/* The bytes of a placeholder's name at the front of s; 0 when there is none. */
+/* The length of a placeholder's name at the beginning of s; 0 when there is none. */
 static size_t reserved_at(const char *s, size_t left)
 {
     size_t n = left < MOE_TOKEN_ROOM ? left : MOE_TOKEN_ROOM;
@@ -152,7 +152,7 @@ static size_t reserved_at(const char *s, size_t left)
     return end && moe_reserved_id(s, (size_t)(end - s) + 1) >= 0 ? (size_t)(end - s) + 1 : 0;
 }
 
-/* The special token whose name stands at `s`, the longest one, and its bytes; -1 for none. */
+/* The special token with the longest name at the beginning of s, and that name's length; -1 for none. */
 static int32_t special_at(const struct moe_tokenizer *t, const char *s, size_t left, size_t *len)
 {
     size_t made = reserved_at(s, left);
