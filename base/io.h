@@ -79,7 +79,7 @@ int moe_rename_new(const char *from, const char *to);
 enum moe_code moe_exchange(const char *a, const char *b, int fd, struct moe_err *err);
 
 /* Lock a directory for writing (flock on its descriptor): MOE_EXISTS when another process holds it, or
- * when it is a link or a file. The lock dies with the process; moe_unlock closes the descriptor. */
+ * when it is a link or a file.  The lock dies with the process; moe_unlock closes the descriptor. */
 enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err);
 void moe_unlock(int fd);
 
@@ -131,6 +131,7 @@ bool moe_plain_name(const char *name);
  * hard limit is below `least`. */
 enum moe_code moe_want_files(uint64_t least, uint64_t want, struct moe_err *err);
 
+/* Whether s ends with `tail`. */
 bool moe_ends_with(const char *s, const char *tail);
 
 /* MOE_CORRUPT when a file begins as a Git LFS pointer does, a small text in place of a file that was not

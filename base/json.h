@@ -43,6 +43,7 @@ size_t moe_json_space(const char *s, size_t n, size_t i);
  * closing brace, or the end of the text within these. */
 enum moe_json_start { MOE_JSON_NONE, MOE_JSON_OBJECT, MOE_JSON_ARRAY };
 enum moe_json_start moe_json_begins(const char *text, size_t n);
+/* Read and parse a file of at most `limit` bytes, as moe_json_parse; the caller deletes *out. */
 enum moe_code moe_json_read(const char *path, size_t limit, cJSON **out, struct moe_err *err);
 
 /* Members of an object by name, with a check of their type.  With `need` false a member that is absent or

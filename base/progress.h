@@ -23,6 +23,7 @@ enum moe_unit {
 struct moe_progress;
 /* clock NULL: moe_now */
 struct moe_progress *moe_progress_open(FILE *out, bool tty, bool color, double (*clock)(void));
+/* Begin work of `total` units, which moe_progress_add counts. */
 void moe_progress_begin(struct moe_progress *p, const char *label, uint64_t total, enum moe_unit unit);
 void moe_progress_add(struct moe_progress *p, uint64_t amount);
 /* Counts an amount that an earlier run has done: it adds to the percentage, but not to the rate and the

@@ -44,6 +44,7 @@ enum moe_code moe_routing_new(struct moe_routing **r, int32_t experts, int32_t e
                               struct moe_err *err);
 void moe_routing_free(struct moe_routing **r); /* NULL-safe; nulls */
 
+/* The counts of a row in a window: [experts]. */
 static inline int64_t *moe_routing_row(const struct moe_routing *r, int32_t window, int32_t row)
 {
     return r->counts + ((int64_t)window * r->n_layers + row) * r->experts;

@@ -89,6 +89,7 @@ enum moe_kind { MOE_CHECKPOINT, MOE_CONTAINER };
 /* The layers that a part of a model holds (moe-quantize --layers), first to last.  The embedding belongs to
  * layer 0, the final norm and the head to the model's last layer. */
 struct moe_layer_range { int32_t first, last; };
+/* Whether the part with these layers has this tensor. */
 bool moe_range_has(const struct moe_layer_range *p, const struct moe_config *c, enum moe_role role,
                    int layer);
 

@@ -16,6 +16,7 @@ enum { MOE_HEAD_LIMIT = 1 << 30, MOE_JSON_LIMIT = 1 << 28 };
 #define MOE_SOURCE_NAME "source.jsonl"
 #define MOE_STATE_NAME "state.json" /* of a partial directory */
 
+/* The smallest multiple of `a` that is not below v. */
 static inline uint64_t moe_round_up(uint64_t v, uint64_t a) { return (v + a - 1) / a * a; }
 
 /* The alignment of experts' extents, and that of a plane in dense.moe, in bytes: docs/reference/format.md. */
@@ -54,6 +55,7 @@ bool moe_manifest_find(const cJSON *manifest, const char *name, struct moe_liste
 /* Size and digest of a whole file, read in pieces. */
 enum moe_code moe_file_digest(const char *path, uint64_t *bytes, struct moe_hash128 *digest,
                               struct moe_err *err);
+/* Whether a name is that of a shard file; whether any file of a container may have it. */
 bool moe_is_shard_name(const char *name);
 bool moe_container_name_allowed(const char *name);
 /* Check for every file that the manifest lists that it exists in DIR and has the listed size; of a shard also
@@ -66,6 +68,7 @@ enum moe_code moe_manifest_check_files(const char *dir, const cJSON *manifest, s
 enum moe_code moe_staged_read(struct moe_source *src, const char *path, bool **there, struct moe_err *err);
 void moe_staged_take(struct moe_source *src, const bool *there);
 
+/* Parse a digest as moe_hex64 and moe_hex128 write it; false for any other text. */
 bool moe_parse_hex64(const char *s, uint64_t *v);
 bool moe_parse_hex128(const char *s, struct moe_hash128 *v);
 static inline bool moe_same128(struct moe_hash128 a, struct moe_hash128 b)

@@ -237,6 +237,7 @@ enum moe_code moe_container_read_file(const struct moe_source *src, const char *
  * and MOE_CORRUPT as above. */
 enum moe_code moe_container_check_file(const struct moe_source *src, const char *name,
                                        char path[MOE_PATH_BYTES], struct moe_err *err);
+/* Whether the manifest lists a file of this name. */
 bool moe_container_lists(const struct moe_source *src, const char *name);
 
 /* Read every byte of a model, in pieces.  Of a container: each plane is compared with its hash, padding must

@@ -34,6 +34,7 @@ extern const char *const moe_aside_files[MOE_ASIDE_COUNT];
 enum moe_aside moe_aside_of(const char *skipped);
 /* Its name in that file: allocated in the arena, or `name` itself; NULL when out of memory. */
 const char *moe_aside_name(struct moe_arena *a, enum moe_aside kind, const char *file, const char *name);
+/* Whether a container's file of this name is one of moe_aside_files. */
 bool moe_aside_is_file(const char *name);
 
 /* ---- headers, index, files ---- */

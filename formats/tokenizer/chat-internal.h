@@ -84,6 +84,7 @@ struct moe_chat_out {
     struct moe_err *err;
 };
 
+/* _put and _puts append literal text, _mark a special token; _flush encodes the text that is pending. */
 void moe_chat_put(struct moe_chat_out *o, const char *s, size_t n);
 void moe_chat_puts(struct moe_chat_out *o, const char *s);
 void moe_chat_mark(struct moe_chat_out *o, enum moe_mark m);
@@ -116,6 +117,7 @@ const char *moe_chat_role(const cJSON *message);
 const char *moe_chat_call_name(struct moe_chat_out *o, const cJSON *call, int64_t i);
 void moe_chat_arguments(struct moe_chat_out *o, const cJSON *call, int64_t i, bool quote);
 
+/* Render a conversation by a template of this family. */
 void moe_chat_kimi(struct moe_chat_out *o, const struct moe_chat_request *r);
 void moe_chat_deepseek(struct moe_chat_out *o, const struct moe_chat_request *r);
 

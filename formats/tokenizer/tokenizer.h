@@ -34,6 +34,7 @@ int64_t moe_tokenizer_size(const struct moe_tokenizer *t);  /* the number of ids
 #define MOE_TOKEN_ROOM 32
 const char *moe_token_bytes(const struct moe_tokenizer *t, int32_t id, char room[MOE_TOKEN_ROOM],
                             size_t *len);
+/* Whether the id comes after the ranks: an added token or a placeholder. */
 bool moe_token_is_special(const struct moe_tokenizer *t, int32_t id);
 /* Whether the token belongs to the text that people read: a rank, or an added token whose entry says
  * "special": false (</think>, tool markers). */
