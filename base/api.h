@@ -7,7 +7,7 @@
 #include "base/err.h"
 #include "base/pool.h"
 
-/* Copies a caller's struct of options, whose first member is its size.  `to` (to_bytes bytes) is the struct
+/* Copy a caller's struct of options, whose first member is its size.  `to` (to_bytes bytes) is the struct
  * as this version of the library declares it; members that the caller's older version lacks become zero, and
  * with `from` NULL all of them are zero.  MOE_USAGE for a size that no version had; MOE_UNSUPPORTED when the
  * caller's version is newer and sets a member that this one does not have.  `name` is the name of the struct,
@@ -15,16 +15,16 @@
 enum moe_code moe_api_options(void *to, size_t to_bytes, const void *from, const char *name,
                               struct moe_err *err);
 
-/* Checks that a caller's struct of results is not NULL and begins with a plausible size. */
+/* Check that a caller's struct of results is not NULL and begins with a plausible size. */
 enum moe_code moe_api_result_check(const void *to, const char *name, struct moe_err *err);
-/* Copies `bytes` bytes of `from` into that struct, as far as the caller's version has room; its size member
+/* Copy `bytes` bytes of `from` into that struct, as far as the caller's version has room; its size member
  * stays as it is. */
 void moe_api_result(void *to, const void *from, size_t bytes);
 
 /* MOE_USAGE when the argument p, called `name` in the message, is NULL. */
 enum moe_code moe_api_given(const void *p, const char *name, struct moe_err *err);
 
-/* Opens a thread pool for one call of a public function; the caller closes it.  threads 0 means as many as
+/* Open a thread pool for one call of a public function; the caller closes it.  threads 0 means as many as
  * there are processors.  MOE_USAGE for a number out of range; *pool is NULL after any failure. */
 enum moe_code moe_api_pool(struct moe_pool **pool, int64_t threads, struct moe_err *err);
 

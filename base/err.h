@@ -30,7 +30,7 @@ enum moe_code moe_fail_at(struct moe_err *err, enum moe_code code, const char *f
 __attribute__((format(printf, 2, 3)))
 enum moe_code moe_wrap(struct moe_err *err, const char *fmt, ...);
 
-/* Makes `remedy` the text in brackets at the end of the message, replacing the one that is there.  For a
+/* Make `remedy` the text in brackets at the end of the message, replacing the one that is there.  For a
  * caller who knows better what the user should do.  Returns the code. */
 enum moe_code moe_err_remedy(struct moe_err *err, const char *remedy);
 

@@ -23,7 +23,7 @@ enum moe_code moe_open_input(const char *path, int *fd, uint64_t *size, bool *pi
  * size.  Compare both: two writes within one tick of that clock have the same time. */
 enum moe_code moe_written_at(int fd, const char *path, int64_t *when, uint64_t *size, struct moe_err *err);
 
-/* Reads exactly `bytes` bytes at `offset`; a file that ends earlier is MOE_CORRUPT ("N bytes short").
+/* Read exactly `bytes` bytes at `offset`; a file that ends earlier is MOE_CORRUPT ("N bytes short").
  * Interrupted and short reads are continued. */
 enum moe_code moe_pread(int fd, const char *path, void *buf, size_t bytes, uint64_t offset,
                         struct moe_err *err);
@@ -31,11 +31,11 @@ enum moe_code moe_pread(int fd, const char *path, void *buf, size_t bytes, uint6
 enum moe_code moe_pwrite(int fd, const char *path, const void *buf, size_t bytes, uint64_t offset,
                          struct moe_err *err);
 
-/* Reads a whole file into malloc'd memory with a NUL after it (free() it); a file larger than `limit` bytes
+/* Read a whole file into malloc'd memory with a NUL after it (free() it); a file larger than `limit` bytes
  * is refused. */
 enum moe_code moe_read_file(const char *path, size_t limit, char **data, size_t *size, struct moe_err *err);
 
-/* Writes a file with these bytes, whole or not at all, replacing one that exists (base/newfile.h). */
+/* Write a file with these bytes, whole or not at all, replacing one that exists (base/newfile.h). */
 enum moe_code moe_write_file(const char *path, const void *data, size_t size, struct moe_err *err);
 
 /* open, fsync and ftruncate, restarted when a signal interrupts them; they return and set errno as the system
@@ -44,11 +44,11 @@ int moe_open(const char *path, int flags);
 int moe_fsync(int fd);
 int moe_ftruncate(int fd, uint64_t bytes);
 
-/* Opens a file in `dir` that has no name (O_TMPFILE), for reading and writing; returns -1 with errno
+/* Open a file in `dir` that has no name (O_TMPFILE), for reading and writing; return -1 with errno
  * EOPNOTSUPP where the file system has no such files. */
 int moe_open_nameless(const char *dir, unsigned mode);
 
-/* Sets the size of a file and reserves disk space for it; where the file system cannot reserve, only the size
+/* Set the size of a file and reserve disk space for it; where the file system cannot reserve, only the size
  * is set.  Returns 0, or -1 with errno. */
 int moe_reserve(int fd, uint64_t bytes);
 /* How many bytes from `offset` on, at most `bytes`, lie in a hole of the file: they are zeros and need not be
@@ -57,25 +57,25 @@ int moe_reserve(int fd, uint64_t bytes);
 uint64_t moe_hole(int fd, uint64_t offset, uint64_t bytes);
 
 enum moe_code moe_fsync_path(const char *path, struct moe_err *err); /* file or directory */
-/* Makes the name `path` durable by syncing its directory.  fd: a descriptor of the file or directory at
+/* Make the name `path` durable by syncing its directory.  fd: a descriptor of the file or directory at
  * `path`, or -1.  Where the directory cannot be opened (no permission to read it, too many open files), the
  * whole file system is synced through fd. */
 enum moe_code moe_fsync_parent(const char *path, int fd, struct moe_err *err);
 
-/* Makes one directory.  A directory that exists already is fine, a symbolic link to one is not. */
+/* Make one directory.  A directory that exists already is fine, a symbolic link to one is not. */
 enum moe_code moe_mkdir(const char *path, struct moe_err *err);
 /* The same with the permissions `mode` less the umask; *created is false when something exists at `path`. */
 enum moe_code moe_mkdir_new(const char *path, unsigned mode, bool *created, struct moe_err *err);
-/* Removes a file, or a directory with everything in it.  It need not exist; symbolic links are not
+/* Remove a file, or a directory with everything in it.  It need not exist; symbolic links are not
  * followed. */
 enum moe_code moe_remove_tree(const char *path, struct moe_err *err);
 
 /* Rename, then fsync the parent of `to`. */
 enum moe_code moe_rename(const char *from, const char *to, struct moe_err *err);
-/* Renames without replacing anything: 0, or -1 with errno, which is EEXIST when something exists at `to`.
+/* Rename without replacing anything: 0, or -1 with errno, which is EEXIST when something exists at `to`.
  * Syncs nothing. */
 int moe_rename_new(const char *from, const char *to);
-/* Exchanges two names atomically, then syncs the directory; fd is as for moe_fsync_parent, of either name. */
+/* Exchange two names atomically, then sync the directory; fd is as for moe_fsync_parent, of either name. */
 enum moe_code moe_exchange(const char *a, const char *b, int fd, struct moe_err *err);
 
 /* Lock a directory for writing (flock on its descriptor): MOE_EXISTS when another process holds it, or
@@ -127,7 +127,7 @@ enum moe_code moe_path_join(char *out, size_t cap, const char *dir, const char *
 void moe_path_parent(const char *path, char out[MOE_PATH_BYTES]);
 /* True for a plain file name: not empty, no '/', not "." or "..". */
 bool moe_plain_name(const char *name);
-/* Raises this process's limit of open files to `want`, or to the hard limit if that is lower; MOE_IO when the
+/* Raise this process's limit of open files to `want`, or to the hard limit if that is lower; MOE_IO when the
  * hard limit is below `least`. */
 enum moe_code moe_want_files(uint64_t least, uint64_t want, struct moe_err *err);
 
@@ -138,13 +138,13 @@ bool moe_ends_with(const char *s, const char *tail);
  * fetched. */
 enum moe_code moe_not_lfs(const void *head, size_t n, const char *path, struct moe_err *err);
 
-/* Maps a whole file read-only.  An empty file maps to NULL.  When a page cannot be read later, because the
+/* Map a whole file read-only.  An empty file maps to NULL.  When a page cannot be read later, because the
  * file was truncated or the disk failed, the process gets SIGBUS; after moe_map_guard such a page reads as
  * zeros instead, and moe_map_check fails from then on. */
 enum moe_code moe_map(int fd, const char *path, uint64_t size, const unsigned char **map,
                       struct moe_err *err);
 void moe_unmap(const unsigned char *map, uint64_t size);
-/* Installs a SIGBUS handler for the mappings of moe_map; a SIGBUS from elsewhere ends the program as
+/* Install a SIGBUS handler for the mappings of moe_map; a SIGBUS from elsewhere ends the program as
  * before. */
 void moe_map_guard(void);
 /* MOE_IO, naming the first file of which a page could not be read; what was computed since then may be

@@ -18,14 +18,14 @@
  * duplicate key in one object. */
 enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJSON **out,
                              struct moe_err *err);
-/* Stores the original spelling of every number of a tree in its valuestring, for callers who print numbers as
+/* Store the original spelling of every number of a tree in its valuestring, for callers who print numbers as
  * they were written (1.0, 1e3, 2^53 + 1).  The text must be the one from which moe_json_parse made the tree.
  * Fails only with MOE_NOMEM. */
 enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, struct moe_err *err);
 /* An upper bound, in bytes, of the memory that the tree of a text takes with its numbers' spellings: up to 80
  * for each byte of the text. */
 uint64_t moe_json_need(const char *text, size_t size);
-/* Parses one row of a file of JSON rows, like moe_json_parse followed by moe_json_keep_numbers; messages name
+/* Parse one row of a file of JSON rows, like moe_json_parse followed by moe_json_keep_numbers; messages name
  * file and line.  MOE_NOMEM, before anything is parsed, when the tree may take more than row->memory bytes
  * (0: no limit). */
 struct moe_json_row {
@@ -84,7 +84,7 @@ cJSON *moe_json_add_text(cJSON *o, const char *key, const char *s, size_t n);
 /* A node that refers to the children or the string of v without copying them; v must outlive it.  NULL when
  * out of memory. */
 cJSON *moe_json_ref(const cJSON *v);
-/* Replaces o's member `key` by v; where o has no such member, o is marked as incomplete. */
+/* Replace o's member `key` by v; where o has no such member, o is marked as incomplete. */
 cJSON *moe_json_replace(cJSON *o, const char *key, cJSON *v);
 
 /* Whether everything that was added to the tree is in it; false for NULL. */

@@ -29,9 +29,9 @@ enum { MOE_WORK_BYTES = 256, MOE_WHICH_BYTES = 96, MOE_RECORD_BYTES = 384 };
  * nothing. */
 struct moe_record { char work[MOE_WORK_BYTES], replaces[MOE_WHICH_BYTES]; };
 
-/* Prints the record into `text`, which has MOE_RECORD_BYTES bytes; returns the length without the NUL. */
+/* Print the record into `text`, which has MOE_RECORD_BYTES bytes; returns the length without the NUL. */
 size_t moe_record_text(const struct moe_record *r, char *text);
-/* Parses a record at the beginning of n bytes; false when there is none.  Its first line is one that no other
+/* Parse a record at the beginning of n bytes; false when there is none.  Its first line is one that no other
  * program writes. */
 bool moe_record_parse(const char *text, size_t n, struct moe_record *r);
 

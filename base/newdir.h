@@ -42,13 +42,13 @@ struct moe_newdir_kind {
     enum moe_code (*unfinished)(const char *path, const void *with, struct moe_err *err);
 };
 
-/* Fills in the two names.  MOE_USAGE when the last component of `out` is no name ("", ".", ".."). */
+/* Fill in the two names.  MOE_USAGE when the last component of `out` is no name ("", ".", ".."). */
 enum moe_code moe_newdir_name(struct moe_newdir *d, const char *out, struct moe_err *err);
 /* MOE_USAGE when `out` or out.partial is the same as `input`, lies in it or contains it; `which` is as in
  * base/apart.h. */
 enum moe_code moe_newdir_apart(const char *out, const char *input, const char *which, struct moe_err *err);
 
-/* Creates path, or takes the directory that exists there, and locks it.  MOE_EXISTS when another process
+/* Create path, or take the directory that exists there, and lock it.  MOE_EXISTS when another process
  * has locked it, when it is no directory, or when `final` is a symbolic link, which a directory must not
  * replace. */
 enum moe_code moe_newdir_lock(struct moe_newdir *d, struct moe_err *err);
@@ -58,7 +58,7 @@ void moe_newdir_unlock(struct moe_newdir *d);
 void moe_newdir_mark(const struct moe_newdir *d);
 enum moe_code moe_newdir_is_marked(const char *dir, bool *marked, struct moe_err *err);
 
-/* Calls _name and _lock.  After success path is empty but for the mark file MOE_NEWDIR_MARK; or, with
+/* Call _name and _lock.  After success path is empty but for the mark file MOE_NEWDIR_MARK; or, with
  * MOE_LEFT_UNFINISHED_KEPT, it still holds what the same work left there; or d->whole is set and path is to
  * be published as it is.  `left` decides about what an earlier run left there; what must stay gives
  * MOE_EXISTS, or MOE_MISMATCH when it is other, unfinished work.  An earlier run's directory is unfinished
@@ -79,10 +79,10 @@ enum moe_code moe_newdir_drop(struct moe_newdir *d, const struct moe_newdir_kind
  * name was taken (_publish returned MOE_EXISTS). */
 void moe_newdir_end(struct moe_newdir *d);
 
-/* Records durably that path is complete: a later run of the same work only has to publish it.  (_publish does
+/* Record durably that path is complete: a later run of the same work only has to publish it.  (_publish does
  * this itself.) */
 enum moe_code moe_newdir_whole(struct moe_newdir *d, struct moe_err *err);
-/* Syncs path and renames it to `final`.  When something exists there and `kind` is NULL or does not accept
+/* Sync path and rename it to `final`.  When something exists there and `kind` is NULL or does not accept
  * it, the result is MOE_EXISTS, path stays, and the message says where it is.  When `kind` accepts it, the
  * two are exchanged and the old one is removed. */
 enum moe_code moe_newdir_publish(struct moe_newdir *d, const struct moe_newdir_kind *kind,

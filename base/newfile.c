@@ -284,7 +284,7 @@ enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, 
     return code;
 }
 
-/* ---- the end ---- */
+/* ---- publishing and closing ---- */
 
 static void release(struct moe_newfile *f)
 {

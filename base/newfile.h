@@ -38,7 +38,7 @@ struct moe_newfile {
  * link is replaced itself, not what it points to.  Tools that write their file last call this first. */
 enum moe_code moe_newfile_check(const char *path, bool replace, struct moe_err *err);
 
-/* Begins the file; `path` itself is not touched before moe_newfile_publish.  On failure nothing is open and
+/* Begin the file; `path` itself is not touched before moe_newfile_publish.  On failure nothing is open and
  * moe_newfile_abort does nothing. */
 enum moe_code moe_newfile_open(struct moe_newfile *f, const char *path, struct moe_err *err);
 
@@ -55,10 +55,10 @@ enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, 
  * cannot succeed where something exists there. */
 bool moe_newfile_resumes(const char *path);
 
-/* Syncs the file before it is published, for a writer that has to know that this succeeded.  Nothing may be
+/* Sync the file before it is published, for a writer that has to know that this succeeded.  Nothing may be
  * written afterwards. */
 enum moe_code moe_newfile_sync(struct moe_newfile *f, struct moe_err *err);
-/* Syncs the file, gives it its name and syncs the directory.  Without `replace`, a file that has appeared
+/* Sync the file, give it its name and sync the directory.  Without `replace`, a file that has appeared
  * under that name is kept and the result is MOE_EXISTS; a path.partial is then left, complete.  With
  * `replace`, a partial file replaces only what existed at `path` when it was begun.  The file is closed in
  * any case; after any other failure it is removed. */
@@ -66,7 +66,7 @@ enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct mo
 /* Throw the file away; does nothing to a closed one. */
 void moe_newfile_abort(struct moe_newfile *f);
 
-/* Opens, writes and publishes a file.  (moe_write_file of base/io.h is this with `replace`.) */
+/* Open, writes and publishes a file.  (moe_write_file of base/io.h is this with `replace`.) */
 enum moe_code moe_newfile_write(const char *path, const void *data, size_t size, bool replace,
                                 struct moe_err *err);
 

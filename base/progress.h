@@ -26,7 +26,7 @@ struct moe_progress *moe_progress_open(FILE *out, bool tty, bool color, double (
 /* Begin work of `total` units, which moe_progress_add counts. */
 void moe_progress_begin(struct moe_progress *p, const char *label, uint64_t total, enum moe_unit unit);
 void moe_progress_add(struct moe_progress *p, uint64_t amount);
-/* Counts an amount that an earlier run has done: it adds to the percentage, but not to the rate and the
+/* Count an amount that an earlier run has done: it adds to the percentage, but not to the rate and the
  * ETA. */
 void moe_progress_skip(struct moe_progress *p, uint64_t amount);
 void moe_progress_label(struct moe_progress *p, const char *label); /* another phase of the same work */

@@ -25,16 +25,16 @@ int moe_utf8_decode(const unsigned char *s, size_t len, uint32_t *code);
 /* Whether this code point must be escaped in text that a person reads. */
 bool moe_is_hidden(uint32_t code);
 
-/* Escapes a text in place; `cap` is the size of its buffer with the NUL.  What does not fit is cut off after
+/* Escape a text in place; `cap` is the size of its buffer with the NUL.  What does not fit is cut off after
  * a whole character. */
 void moe_show(char *text, size_t cap);
 
-/* Formats one line for a person, escapes it and fits it into `cap` bytes.  Where it is too long, its longest
+/* Format one line for a person, escape it and fit it into `cap` bytes.  Where it is too long, its longest
  * words, which are paths and names, lose their middles ('/data/.../config.json'), so that the rest of the
  * sentence is kept. */
 void moe_show_line(char *out, size_t cap, const char *fmt, va_list ap);
 
-/* Prints n bytes of text, escaped; with `layout` newlines and tabs are printed as they are. */
+/* Print n bytes of text, escaped; with `layout` newlines and tabs are printed as they are. */
 void moe_show_print(FILE *out, const char *text, size_t n, bool layout);
 
 /* "12.3 GiB", "4 min 05 s": for people.  Returns out. */

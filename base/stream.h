@@ -26,14 +26,14 @@ void moe_stream_close(struct moe_stream **s);
 /* What messages call the file at `path`: "standard input" for "-", else the path itself. */
 const char *moe_stream_name(const char *path);
 
-/* Reads up to `room` > 0 bytes; *n is less than `room` only at the end, and 0 from then on. */
+/* Read up to `room` > 0 bytes; *n is less than `room` only at the end, and 0 from then on. */
 enum moe_code moe_stream_read(struct moe_stream *s, char *to, size_t room, size_t *n, struct moe_err *err);
 
 /* Bytes of the file (compressed, if it is): in all (for a pipe 0 until its end was read), and read so far. */
 uint64_t moe_stream_size(const struct moe_stream *s);
 uint64_t moe_stream_at(const struct moe_stream *s);
 
-/* Reads a whole text into malloc'd memory of just its size with a NUL after it (free() it).  A text above
+/* Read a whole text into malloc'd memory of just its size with a NUL after it (free() it).  A text above
  * `limit` bytes is MOE_UNSUPPORTED before memory is allocated for it: the size of a plain file is known, and
  * a gzipped one is first decompressed to count its bytes.  For a pipe the memory grows while it is read, up
  * to the limit. */

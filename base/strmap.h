@@ -9,7 +9,7 @@
 
 struct moe_strmap { struct moe_strmap_slot *slots; size_t cap, count; }; /* zero-initialised is empty */
 
-/* Adds key -> value; the key is not copied and must outlive the map.  Returns 1 when it was added, 0 when the
+/* Add key -> value; the key is not copied and must outlive the map.  Returns 1 when it was added, 0 when the
  * key exists already (its value is kept and stored in *old unless NULL), -1 when out of memory. */
 int moe_strmap_add(struct moe_strmap *m, const void *key, size_t len, int64_t value, int64_t *old);
 /* The value, or -1 when absent. */

@@ -21,7 +21,7 @@ enum { MOE_WRITEBACK_WINDOW = 64 << 20 };
 struct moe_writeback *moe_writeback_open(int fd, uint64_t window);
 void moe_writeback_close(struct moe_writeback **b); /* NULL-safe; nulls; waits for nothing */
 
-/* Says that these bytes were written to the file.  Starts writing them to the disk, and waits for the oldest
+/* Say that these bytes were written to the file.  Starts to write them to the disk, and waits for the oldest
  * ones when more than the window is being written.  Safe from any thread.  Pieces below 32 KiB are left to
  * fsync: several share a page, which would be written once for each. */
 void moe_writeback_add(struct moe_writeback *b, uint64_t offset, uint64_t bytes);

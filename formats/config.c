@@ -375,7 +375,7 @@ static enum moe_code read_tokens(const cJSON *root, const cJSON *text, const cha
     return add_eos(root, file, c, err);
 }
 
-/* ---- the whole ---- */
+/* ---- the whole config ---- */
 
 static enum moe_code check(const char *file, const struct moe_config *c, struct moe_err *err)
 {

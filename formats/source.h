@@ -77,10 +77,10 @@ struct moe_raw {
 struct moe_file {
     char *name;      /* within the directory */
     char *path;
-    int fd;
-    uint64_t size;
-    const unsigned char *map;
-    uint64_t header_hash;
+    int fd;          /* -1: not open */
+    uint64_t size;   /* bytes */
+    const unsigned char *map; /* NULL: not mapped */
+    uint64_t header_hash;     /* XXH3-64 of its header, of a shard with its table */
     int64_t written; /* moe_written_at (base/io.h) when the file was opened */
 };
 
@@ -166,11 +166,13 @@ enum moe_code moe_source_merge_routing(const struct moe_source *src, char **text
  * in it or contains it. */
 enum moe_code moe_source_apart(const struct moe_source *src, const char *out, struct moe_err *err);
 
-/* Open a directory of which only the config.json is used, for plans and estimates: only src->config is filled
- * in. */
+/* Open a directory that need only have a config.json, for plans and estimates: then only src->config and
+ * src->scheme are filled in.  A container is opened as by moe_source_open, without the check that it is
+ * whole. */
 enum moe_code moe_source_open_config(struct moe_source **src, const char *path, struct moe_err *err);
 
-/* Look up a tensor in constant time; NULL when the model has no such tensor. */
+/* Look up a tensor in constant time; NULL when the model has no such tensor.  Where the config ties the head
+ * to the embedding and the head is not stored, it is the embedding. */
 const struct moe_tensor *moe_source_find(const struct moe_source *src, enum moe_role role, int layer,
                                          int expert);
 /* The tensor that engines fuse with t (moe_role_fused); NULL when there is none. */

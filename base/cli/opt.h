@@ -111,7 +111,7 @@ const struct moe_tool *moe_opt_verb(const struct moe_tool *t, int argc, char **a
 /* The subcommand that a misspelt word probably means; NULL when none is similar. */
 const char *moe_opt_near_verb(const struct moe_tool *t, const char *word);
 
-/* Parses argv.  Options and operands may be mixed; where an option is given twice the last value counts; "--"
+/* Parse argv.  Options and operands may be mixed; where an option is given twice the last value counts; "--"
  * ends the options.  Forms: -x VALUE, --name VALUE, --name=VALUE, --no-name for a flag.  Sizes take the
  * suffixes K, M, G, T (powers of 1024) and may be fractional.  Operands are moved to the front of argv (from
  * argv[0]) and *n_operands counts them.  --help, --help-man, --help-complete SHELL, --help-env and --version

@@ -57,7 +57,7 @@ struct moe_run {
     MOE_SIZE(0, "memory", &(o)->memory, "SIZE", \
              "hold at most this, mapped files and all (peak_rss in JSON); half of the free memory by default")
 
-/* Calls fn and returns its result; where the shell's limit gives the main thread a small stack, fn runs in a
+/* Call fn and return its result; where the shell's limit gives the main thread a small stack, fn runs in a
  * thread with a larger one (base/thread.h). */
 int moe_main(int (*fn)(int argc, char **argv), int argc, char **argv);
 
@@ -65,7 +65,7 @@ int moe_main(int (*fn)(int argc, char **argv), int argc, char **argv);
  * r->cancel, ignores SIGPIPE and SIGXFSZ, and opens /dev/null for each standard stream that is closed, so
  * that no other file gets its descriptor. */
 bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, char **argv);
-/* Prints the result and cleans up; returns the exit code.  `json` (may be NULL) is printed under --json when
+/* Print the result and clean up; return the exit code.  `json` (may be NULL) is printed under --json when
  * `code` is MOE_OK; it is freed either way.  On failure one line goes to standard error and, under --json,
  * {"error": {...}} to standard output. */
 int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json);
@@ -77,13 +77,13 @@ enum moe_code moe_want_model(const struct moe_run *r, struct moe_err *err);
 void moe_notice(const struct moe_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void moe_warn(const struct moe_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Prints one line for people on standard output; control characters in names are escaped (base/show.h). */
+/* Print one line for people on standard output; control characters in names are escaped (base/show.h). */
 void moe_print_line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* Prints text that a model generated on standard output and flushes it.  A file or a pipe gets its bytes as
+/* Print text that a model generated on standard output and flush it.  A file or a pipe gets its bytes as
  * they are; on a terminal all control characters but newlines and tabs are escaped. */
 void moe_print_text(const char *text, size_t n);
 
-/* Writes n bytes as they are to standard output and flushes it; with n 0 it only flushes.  A failure is kept,
+/* Write n bytes as they are to standard output and flush it; with n 0 it is only flushed.  A failure is kept,
  * and moe_run_end reports it. */
 void moe_print_bytes(const char *text, size_t n);
 
@@ -91,7 +91,7 @@ void moe_print_bytes(const char *text, size_t n);
  * (moe_report_done): into `json` and as a notice.  `in`, `out`, `memory`: bytes. */
 void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory,
                      double seconds);
-/* Warns that resumed work was begun by an older version, which did not record samples of its input's
+/* Warn that resumed work was begun by an older version, which did not record samples of its input's
  * weights. */
 void moe_warn_unweighed(const struct moe_run *r, const char *path);
 void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors,

@@ -44,7 +44,7 @@ static_assert(sizeof(struct moe_shard_header) == 128, "moe_shard_header is a fil
 struct moe_shard_record {
     int16_t role, layer;
     int32_t expert;
-    uint8_t type, layout, plane, flags; /* flags bit 0: NVFP4 globals divide */
+    uint8_t type, layout, plane, flags; /* flags bit 0: divide by NVFP4 global scales */
     uint32_t reserved;
     uint64_t rows, cols, offset, bytes, hash;
     uint64_t reserved2;
@@ -84,7 +84,7 @@ enum moe_code moe_shard_create_diverted(struct moe_shard_writer **w, const char 
 /* Write part of a plane; in any order, from any thread. */
 enum moe_code moe_shard_write(struct moe_shard_writer *w, int64_t tensor, int plane, uint64_t offset,
                               const void *data, size_t bytes, struct moe_err *err);
-/* To be called for each plane before finish. */
+/* Set the XXH3-64 of a plane, which must be done for every plane before finish. */
 void moe_shard_set_hash(struct moe_shard_writer *w, int64_t tensor, int plane, uint64_t hash);
 /* Write table and header, fsync and close; *bytes and *digest are the file's size and digest.  On failure,
  * and by abort, the file is removed. */

@@ -2,13 +2,14 @@
 /* formats/container/identity.h - which model a source is.
  *
  * Two checkpoints with the same config, tensor names, sizes and headers may still be different models:
- * fine-tunes of one base.  So the identity of a checkpoint has two halves: its form, which is known once it
- * is open, and a digest of samples of its weights, which are read when the identity is asked for.
+ * fine-tunes of one base.  So the identity of a checkpoint has two halves: its form (a digest of all these),
+ * which is known once it is open, and a digest of samples of its weights, which are read when the identity
+ * is asked for.
  *
- * Samples are pieces of 4 KiB, evenly spread over each tensor.  Of a file at most 2,048 are read, or one of
- * each tensor where it holds more tensors than that; a file of up to 8 MiB is read whole.  For the full Kimi
- * K2 (139,644 to 277,335 tensors) that is at most 1.1 GB, in the memory of one page.  A change between two
- * samples is not noticed: docs/reference/sources.md.
+ * Samples are pieces of 4 KiB, the first at the beginning of a tensor, the others evenly spread over it.  Of
+ * a file at most 2,048 are read, or one of each tensor where it holds more tensors than that; a file of up to
+ * 8 MiB is read whole.  For the full Kimi K2 (139,644 to 277,335 tensors) that is at most 1.1 GB, in the
+ * memory of one page.  A change between two samples is not noticed: docs/reference/sources.md.
  *
  * The identity of a container is its manifest, whose checksum covers every byte, so nothing is read.  A
  * program that works long with a checkpoint takes the identity before and compares it after

@@ -24,7 +24,7 @@ void moe_chat_fail(struct moe_chat_out *o, enum moe_code code, int64_t i, const 
 }
 
 /* Whether the text may grow by n bytes: text and tokens together count towards the tokenizer's limit.  *cap,
- * the wished size of the buffer, is reduced to what is needed when it exceeds the limit. */
+ * the size wanted for the buffer, is reduced to what is needed when it exceeds the limit. */
 static bool within_limit(struct moe_chat_out *o, size_t n, size_t *cap)
 {
     uint64_t limit = o->chat->t->limit, ids = o->ids ? o->ids->ids.cap * sizeof *o->ids->ids.v : 0;
