@@ -66,7 +66,7 @@ enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct mo
 /* Throw the file away; does nothing to a closed one. */
 void moe_newfile_abort(struct moe_newfile *f);
 
-/* Open, writes and publishes a file.  (moe_write_file of base/io.h is this with `replace`.) */
+/* Open, write and publish a file.  (moe_write_file of base/io.h is this with `replace`.) */
 enum moe_code moe_newfile_write(const char *path, const void *data, size_t size, bool replace,
                                 struct moe_err *err);
 

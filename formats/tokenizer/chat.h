@@ -64,7 +64,7 @@ struct moe_chat_request {
     bool answered;
 };
 
-/* Count of what conversations contain but their template cannot express, for notices. */
+/* Counts of what conversations contain but their template cannot express, for notices. */
 struct moe_chat_left {
     int64_t reasoning, tools; /* texts of reasoning; conversations whose tools were not declared */
     int64_t keys;             /* keys of messages, their parts and calls that are not OpenAI's, */
