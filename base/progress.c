@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+/* seconds */
 static const double redraw = 0.1, line_every = 30, quiet_first = 1;
 
 struct moe_progress {

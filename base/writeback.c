@@ -38,7 +38,8 @@ void moe_writeback_close(struct moe_writeback **b)
     *b = NULL;
 }
 
-/* Take the oldest piece out of the ring when it and `more` further bytes exceed the window. */
+/* Take the oldest piece out of the ring when the ring with `more` further bytes would exceed
+ * the window, or has no free place. */
 static bool take_oldest(struct moe_writeback *b, uint64_t more, struct piece *p)
 {
     if (!b->n || (b->n < PIECES && b->held + more <= b->window)) return false;

@@ -18,7 +18,8 @@
  *
  *     {"text": TEXT}                                      given in pieces, as above
  *     {"messages": [{"role", "content", ...}], "tools"}   a conversation (formats/tokenizer/chat.h)
- *     {"conversations": [{"from", "value"}], "system"}    ShareGPT: from human, user, gpt, assistant, system;
+ *     {"conversations": [{"from", "value"}], "system"}    ShareGPT: from human, user; gpt, chatgpt, model,
+ *                                                         assistant; system;
  *                                                         other keys of a turn are as in messages
  *     {"instruction", "input", "output", "system", "history": [[Q, A]]}
  *                                                         Alpaca: "input" goes on a line of its own

@@ -30,6 +30,7 @@ static void twice(struct moe_checkpoint *k, const struct moe_raw *r, const struc
 
 /* ---- by name: which raw tensor is which component of which slot's tensor ---- */
 
+/* Put a raw tensor into its slot, or note why it is skipped, or report what is wrong with it. */
 static void place(struct moe_checkpoint *k, int64_t raw)
 {
     struct moe_source *src = k->src;
@@ -72,6 +73,7 @@ static void place(struct moe_checkpoint *k, int64_t raw)
 
 /* ---- one canonical tensor from its components ---- */
 
+/* The tensor t of a slot while it is made from `parts`; data: the raw tensor with its values or codes. */
 struct maker {
     struct moe_checkpoint *k;
     const int32_t *parts;
@@ -317,6 +319,7 @@ static void make_slot(struct moe_checkpoint *k, enum moe_role role, int layer, i
     link_raws(k, &m, i);
 }
 
+/* The number of slots for which the checkpoint has anything. */
 static int64_t count_slots(const struct moe_checkpoint *k, int64_t slots)
 {
     int64_t n = 0;

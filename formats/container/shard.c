@@ -16,6 +16,8 @@ enum { HEAD = sizeof(struct moe_shard_header), RECORD = sizeof(struct moe_shard_
 
 /* ---- layout ---- */
 
+/* The largest power of two, of at most 2 MiB (a huge page) and at least 256 bytes, with which padding adds no
+ * more than 1/32 to an expert and, before the first extent, to the file. */
 uint64_t moe_extent_alignment(uint64_t expert_bytes, uint64_t head_bytes, uint64_t experts)
 {
     uint64_t a = (uint64_t)2 << 20;
@@ -27,6 +29,7 @@ uint64_t moe_extent_alignment(uint64_t expert_bytes, uint64_t head_bytes, uint64
     return a;
 }
 
+/* The largest power of two, of at most 64 KiB and at least 64 bytes, that is at most 1/32 of the plane. */
 uint64_t moe_dense_alignment(uint64_t plane_bytes)
 {
     uint64_t a = 64;
@@ -80,6 +83,7 @@ static uint64_t place_expert(struct moe_tensor *t, int64_t n, uint64_t base)
     return at;
 }
 
+/* How many of the n tensors belong to the first one's expert. */
 static int64_t group_length(const struct moe_tensor *t, int64_t n)
 {
     int64_t k = 1;

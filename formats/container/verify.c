@@ -24,8 +24,10 @@
 
 enum { PIECE = 4 << 20, PROBLEMS_MAX = 1000 };
 
-/* A range of bytes to check: a plane, padding (plane -1), or a small file (file -1). */
+/* A range of bytes to check: a plane, padding (plane -1), or a small file (file -1; then `tensor` is its
+ * index in job.small). */
 struct item { int64_t tensor; int32_t file; int32_t plane; uint64_t offset, bytes; };
+/* A problem, and the item in which it was found, for sorting. */
 struct found { int64_t item; char *file, *tensor, *what; };
 
 struct job {
