@@ -51,5 +51,5 @@ enum moe_code moe_cancel_left(enum moe_code code, struct moe_err *err, const cha
     /* moe_show_line shortens a long path in its middle, so the remedy at the end is kept */
     moe_show_line(err->msg, sizeof err->msg, fmt, args);
     va_end(args);
-    return moe_wrap(err, word(code));
+    return moe_wrap(err, "%s", word(code));
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quantize/calibrate/dense.h"
 
+#include "base/minmax.h"
 #include "kernels/kernels.h"
 #include "quantize/passes/work.h"
 
