@@ -94,7 +94,7 @@ ok cmp "$T/api.gguf" "$T/tool.gguf"
 count
 for method in search gptq; do
     text= calib=
-    [ $method = search ] || { text=tests/data/tiny-k2/calib.txt; calib="--calib $text --calib-tokens 2048"; }
+    [ $method = search ] || { text=tests/data/tiny-k2/calib.txt; calib="--calib $text --calib-tokens 512"; }
     ok "$A" quantize $method $M "$T/api-$method.moe" $text
     ok "$BIN/moe-quantize" -q --method $method $calib $M -o "$T/tool-$method.moe"
     ok diff -r "$T/api-$method.moe" "$T/tool-$method.moe"

@@ -369,7 +369,7 @@ static int convert(const char *to, const char *in, const char *out)
 
 static int quantize(const char *method, const char *in, const char *out, const char *text)
 {
-    struct moe_quantize_options o = { .size = sizeof o, .method = method, .calib_tokens = 2048 };
+    struct moe_quantize_options o = { .size = sizeof o, .method = method, .calib_tokens = 512 };
 
     o.calib = text ? &text : NULL;
     o.n_calib = text ? 1 : 0;
