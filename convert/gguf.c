@@ -250,13 +250,6 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
     return MOE_OK;
 }
 
-static uint64_t tensor_bytes(const struct moe_tensor *t)
-{
-    uint64_t n = 0;
-    for (int p = 0; p < MOE_PLANE_COUNT; p++) n += t->plane[p].file >= 0 ? t->plane[p].bytes : 0;
-    return n;
-}
-
 static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err)
 {
     struct work *x = ctx;
@@ -269,7 +262,7 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
         x->r->worst_error = sqrt(k->num / k->den);
         x->r->worst = i;
     }
-    moe_progress_add(x->progress, tensor_bytes(&x->src->tensors[i]));
+    moe_progress_add(x->progress, moe_tensor_bytes(&x->src->tensors[i]));
     return moe_cancel_check(x->cancel, err);
 }
 
@@ -410,7 +403,7 @@ enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, con
         r->nvfp4 += plan.t[i].type == MOE_GGUF_NVFP4;
         r->q6_k += plan.t[i].type == MOE_GGUF_Q6_K;
     }
-    for (int64_t i = 0; i < src->n_tensors; i++) r->input_bytes += tensor_bytes(&src->tensors[i]);
+    for (int64_t i = 0; i < src->n_tensors; i++) r->input_bytes += moe_tensor_bytes(&src->tensors[i]);
     if (code == MOE_OK) code = moe_gguf_metadata(&meta, src, &plan, &r->no_tokenizer, err);
     if (code == MOE_OK) code = moe_gguf_place(plan.t, plan.n, &meta, &r->output_bytes, err);
     if (code == MOE_OK) code = plan_workers(&x, o, pool, err);

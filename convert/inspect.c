@@ -9,14 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint64_t tensor_bytes(const struct moe_tensor *t)
-{
-    uint64_t n = 0;
-    for (int p = 0; p < MOE_PLANE_COUNT; p++)
-        if (t->plane[p].file >= 0) n += t->plane[p].bytes;
-    return n;
-}
-
 /* False for an expert that was not staged into this part. */
 static bool is_there(const struct moe_tensor *t) { return t->plane[MOE_PLANE_DATA].file >= 0; }
 
@@ -28,7 +20,7 @@ bool moe_inspect_add_types(cJSON *into, const struct moe_tensor *t, int64_t n)
     uint64_t bytes[MOE_DTYPE_COUNT] = { 0 };
     cJSON *types = moe_json_add_object(into, "types");
     for (int64_t i = 0; i < n; i++)
-        if (is_there(&t[i])) tensors[t[i].type]++, bytes[t[i].type] += tensor_bytes(&t[i]);
+        if (is_there(&t[i])) tensors[t[i].type]++, bytes[t[i].type] += moe_tensor_bytes(&t[i]);
     bool ok = types != NULL;
     for (int k = 0; ok && k < MOE_DTYPE_COUNT; k++) {
         if (!tensors[k]) continue;
@@ -56,7 +48,7 @@ enum moe_code moe_inspect_summary(const struct moe_source *src, cJSON **out, str
     uint64_t bytes = 0;
     int64_t there = 0;
     for (int64_t i = 0; container && i < src->n_tensors; i++)
-        bytes += tensor_bytes(&src->tensors[i]), there += is_there(&src->tensors[i]);
+        bytes += moe_tensor_bytes(&src->tensors[i]), there += is_there(&src->tensors[i]);
     for (int64_t i = 0; !container && i < src->n_raws; i++) bytes += src->raws[i].span.bytes;
     cJSON *j = cJSON_CreateObject();
     bool ok = j && moe_json_add_str(j, "kind", container ? "container" : "checkpoint") &&
@@ -110,7 +102,7 @@ static bool add_tensor(cJSON *list, const struct moe_source *src, const struct m
     int64_t shape[2] = { t->rows, t->cols };
     const struct moe_span *s = &t->plane[MOE_PLANE_DATA];
     cJSON *row = tensor_row(name, moe_dtype_name(t->type), t->rows == 1 ? shape + 1 : shape,
-                            t->rows == 1 ? 1 : 2, tensor_bytes(t),
+                            t->rows == 1 ? 1 : 2, moe_tensor_bytes(t),
                             s->file >= 0 ? src->files[s->file].name : "", s->offset);
     return moe_json_append(list, row);
 }
@@ -176,7 +168,7 @@ static bool add_layer(cJSON *list, const struct moe_source *src, const struct mo
     for (int64_t i = 0; i < n; i++) {
         if (!is_there(&t[i])) continue;
         one = &t[i];
-        sum += tensor_bytes(&t[i]);
+        sum += moe_tensor_bytes(&t[i]);
         if (i + 1 < n && t[i + 1].expert == t[i].expert) continue;
         if (sum < least) least = sum;
         if (sum > most) most = sum;

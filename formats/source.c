@@ -245,6 +245,13 @@ static const uint8_t *in_place(const struct moe_source *src, const struct moe_sp
     return s->file < 0 ? NULL : src->files[s->file].map + s->offset;
 }
 
+uint64_t moe_tensor_bytes(const struct moe_tensor *t)
+{
+    uint64_t n = 0;
+    for (int p = 0; p < MOE_PLANE_COUNT; p++) n += t->plane[p].file >= 0 ? t->plane[p].bytes : 0;
+    return n;
+}
+
 void moe_source_weight(const struct moe_source *src, const struct moe_tensor *t, struct moe_weight *w)
 {
     *w = (struct moe_weight){ .type = t->type,

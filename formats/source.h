@@ -54,6 +54,9 @@ struct moe_tensor {
     float global, input_scale;      /* NVFP4, read when the source is opened; input_scale 0: absent */
 };
 
+/* Bytes of all planes that are there, as the source stores them. */
+uint64_t moe_tensor_bytes(const struct moe_tensor *t);
+
 /* A tensor under the name that it has in a checkpoint; they are in the order of the files.  Experts that are
  * fused into one tensor (formats/checkpoint/fused.h) appear as one raw for each slice, under the name that
  * the slice has elsewhere.  Containers have no raws. */

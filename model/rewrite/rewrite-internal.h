@@ -51,8 +51,6 @@ struct moe_rewrite_work {
     int n_idle;
 };
 
-uint64_t moe_tensor_bytes(const struct moe_tensor *t); /* all planes, as the source stores it */
-
 /* Sets the counts in *r that follow from the types alone. */
 void moe_rewrite_count(const struct moe_source *src, const uint8_t *type, struct moe_rewrite_result *r);
 /* Describes a run for --resume, which goes on with the same work alone.  After success

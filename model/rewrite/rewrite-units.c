@@ -17,13 +17,6 @@
  * not wait for another one that has a larger item. */
 enum { SLOTS_PER_WORKER = 8 };
 
-uint64_t moe_tensor_bytes(const struct moe_tensor *t)
-{
-    uint64_t n = 0;
-    for (int p = 0; p < MOE_PLANE_COUNT; p++) n += t->plane[p].file >= 0 ? t->plane[p].bytes : 0;
-    return n;
-}
-
 /* ---- opening and finishing units ---- */
 
 static struct moe_live *live(const struct moe_rewrite_work *k, int t) { return &k->live[t % k->slots]; }

@@ -100,13 +100,6 @@ static double *part_of(struct moe_weight_bytes *w, enum moe_role role)
     }
 }
 
-static double stored_bytes(const struct moe_tensor *t)
-{
-    double n = 0;
-    for (int p = 0; p < MOE_PLANE_COUNT; p++) n += t->plane[p].file >= 0 ? (double)t->plane[p].bytes : 0;
-    return n;
-}
-
 static bool is_matrix_of_layer(enum moe_role role, int64_t rows)
 {
     enum moe_class c = moe_role_class(role);
@@ -125,7 +118,7 @@ static double tensor_bytes(const struct moe_source *src, enum moe_role role, int
     if (expert && type_bytes > 0) return (double)rows * (double)cols * type_bytes;
     if (dense_bytes > 0 && is_matrix_of_layer(role, rows)) return (double)rows * (double)cols * dense_bytes;
     const struct moe_tensor *t = src->n_tensors ? moe_source_find(src, role, layer, expert ? 0 : -1) : NULL;
-    if (t) return stored_bytes(t);
+    if (t) return (double)moe_tensor_bytes(t);
     bool quantized = expert || is_matrix_of_layer(role, rows);
     return (double)rows * (double)cols * (quantized ? bytes_of_scheme(src->scheme, expert) : 2);
 }
