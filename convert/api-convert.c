@@ -28,9 +28,7 @@ static enum moe_code to_container(struct job *j, const struct moe_source *src, s
 
     MOE_TRY(moe_check_vocabulary(src, err));
     MOE_TRY(moe_rewrite(src, j->output, j->mode, &r, j->pool, NULL, &got, err));
-    cJSON_Delete(got.relative_error);
-    cJSON_Delete(got.profile);
-    cJSON_Delete(got.notes);
+    moe_rewrite_result_release(&got);
     j->done = (struct moe_written){ .input_bytes = got.input_bytes, .output_bytes = got.output_bytes,
                                     .tensors = got.tensors, .was_done = got.was_done };
     return MOE_OK;

@@ -82,9 +82,7 @@ static enum moe_code quantize(struct job *j, struct moe_written *w, struct moe_e
                                       .tensors = got.rewrite.tensors,
                                       .weights_quantized = got.rewrite.weights_quantized,
                                       .was_done = got.rewrite.was_done };
-    cJSON_Delete(got.rewrite.relative_error);
-    cJSON_Delete(got.rewrite.notes);
-    cJSON_Delete(got.rewrite.profile);
+    moe_rewrite_result_release(&got.rewrite);
     if (w) moe_api_result(w, &done, sizeof done);
     return MOE_OK;
 }

@@ -175,14 +175,6 @@ static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *
     return finish(p, err);
 }
 
-static void forget(struct moe_rewrite_result *got)
-{
-    cJSON_Delete(got->relative_error);
-    cJSON_Delete(got->notes);
-    cJSON_Delete(got->profile);
-    got->relative_error = got->notes = got->profile = NULL;
-}
-
 /* Tells how an interrupted run goes on when the container is complete, so that all weights are quantized. */
 static void tell_kept(const struct pass *p, enum moe_code code, struct moe_err *err)
 {
@@ -232,7 +224,7 @@ enum moe_code moe_rewrite_hf(const struct moe_source *src, const char *out,
     free(type);
     if (code == MOE_OK) code = check_memory(o, p->place, &need, err);
     if (code == MOE_OK) code = run(p, out, err);
-    if (code != MOE_OK) forget(got);
+    if (code != MOE_OK) moe_rewrite_result_release(got);
     got->output_bytes = r->output_bytes;
     moe_hf_place_close(&p->place);
     free(p);

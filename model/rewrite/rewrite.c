@@ -347,10 +347,14 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     if (spoiled) moe_writer_discard(&k.writer);
     else moe_writer_close(&k.writer, moe_cancel_check(o->cancel, &ignored) != MOE_OK);
     free(k.type);
-    if (code != MOE_OK) {
-        cJSON_Delete(r->relative_error);
-        cJSON_Delete(r->notes);
-        r->relative_error = r->notes = NULL;
-    }
+    if (code != MOE_OK) moe_rewrite_result_release(r);
     return code;
+}
+
+void moe_rewrite_result_release(struct moe_rewrite_result *r)
+{
+    cJSON_Delete(r->relative_error);
+    cJSON_Delete(r->notes);
+    cJSON_Delete(r->profile);
+    r->relative_error = r->notes = r->profile = NULL;
 }

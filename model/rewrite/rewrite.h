@@ -133,5 +133,7 @@ struct moe_rewrite_result {
 enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum moe_write_mode mode,
                           const struct moe_rewrite_options *o, struct moe_pool *pool,
                           struct moe_progress *progress, struct moe_rewrite_result *r, struct moe_err *err);
+/* Deletes the JSON values that *r owns and sets them to NULL. */
+void moe_rewrite_result_release(struct moe_rewrite_result *r);
 
 #endif
