@@ -44,6 +44,17 @@ enum moe_code moe_api_given(const void *p, const char *name, struct moe_err *err
     return p ? MOE_OK : moe_fail(err, MOE_USAGE, "%s is NULL", name);
 }
 
+enum moe_code moe_api_files(const char *const *paths, size_t n, const char *name, struct moe_err *err)
+{
+    if (n) MOE_TRY(moe_api_given(paths, name, err));
+    for (size_t i = 0; i < n; i++) {
+        if (!paths[i]) return moe_fail(err, MOE_USAGE, "a path in %s is NULL", name);
+        if (!strcmp(paths[i], "-"))
+            return moe_fail(err, MOE_USAGE, "%s are files, and no stream ('-')", name);
+    }
+    return MOE_OK;
+}
+
 enum moe_code moe_api_result_check(const void *to, const char *name, struct moe_err *err)
 {
     MOE_TRY(moe_api_given(to, name, err));

@@ -7,6 +7,8 @@
 #include "base/err.h"
 #include "base/pool.h"
 
+#include <stdint.h>
+
 /* Copy a caller's struct of options, whose first member is its size.  `to` (to_bytes bytes) is the struct
  * as this version of the library declares it; members that the caller's older version lacks become zero, and
  * with `from` NULL all of them are zero.  MOE_USAGE for a size that no version had; MOE_UNSUPPORTED when the
@@ -23,6 +25,13 @@ void moe_api_result(void *to, const void *from, size_t bytes);
 
 /* MOE_USAGE when the argument p, called `name` in the message, is NULL. */
 enum moe_code moe_api_given(const void *p, const char *name, struct moe_err *err);
+
+/* MOE_USAGE when `paths`, the option called `name`, has NULL or "-" (standard input) among its n paths.  With
+ * n 0 it may itself be NULL. */
+enum moe_code moe_api_files(const char *const *paths, size_t n, const char *name, struct moe_err *err);
+
+/* A size of the caller's, which the library counts in int64_t: INT64_MAX for what is larger. */
+static inline int64_t moe_api_i64(uint64_t n) { return n > INT64_MAX ? INT64_MAX : (int64_t)n; }
 
 /* Open a thread pool for one call of a public function; the caller closes it.  threads 0 means as many as
  * there are processors.  MOE_USAGE for a number out of range; *pool is NULL after any failure. */

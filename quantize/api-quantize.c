@@ -5,8 +5,6 @@
 
 #include <moe/quantize.h>
 
-#include <string.h>
-
 /* One call of the API: the caller's options and what was made of them. */
 struct job {
     struct moe_quantize_options o;
@@ -14,19 +12,6 @@ struct job {
     struct moe_quantizing z;
     struct moe_pool *pool;
 };
-
-static enum moe_code check_calib(const struct moe_quantize_options *o, struct moe_err *err)
-{
-    if (o->n_calib) MOE_TRY(moe_api_given(o->calib, "calib", err));
-    for (size_t i = 0; i < o->n_calib; i++) {
-        MOE_TRY(moe_api_given(o->calib[i], "a path in calib", err));
-        if (!strcmp(o->calib[i], "-"))
-            return moe_fail(err, MOE_USAGE, "calib are files, and no stream ('-')");
-    }
-    return MOE_OK;
-}
-
-static int64_t at_most(uint64_t n) { return n > INT64_MAX ? INT64_MAX : (int64_t)n; }
 
 static struct moe_quantize_request request(const struct moe_quantize_options *o, const char *output)
 {
@@ -36,7 +21,7 @@ static struct moe_quantize_request request(const struct moe_quantize_options *o,
     q.estimate = !output;
     q.resume = o->resume;
     q.force = o->force;
-    q.memory = at_most(o->memory);
+    q.memory = moe_api_i64(o->memory);
     if (o->method) q.method = o->method;
     if (o->what) q.scope = o->what;
     if (o->effort) q.effort = o->effort;
@@ -44,7 +29,7 @@ static struct moe_quantize_request request(const struct moe_quantize_options *o,
     q.n_calib = o->n_calib;
     if (o->calib_tokens) q.calib_tokens = o->calib_tokens;
     if (o->sequence_length) q.sequence = o->sequence_length;
-    q.seed = at_most(o->seed);
+    q.seed = moe_api_i64(o->seed);
     q.scratch = o->scratch;
     q.cancel = o->cancel;
     return q;
@@ -57,7 +42,7 @@ static enum moe_code open_job(struct job *j, const char *source, const char *out
     *j = (struct job){ .pool = NULL };
     MOE_TRY(moe_api_given(source, "source", err));
     MOE_TRY(moe_api_options(&j->o, sizeof j->o, options, "moe_quantize_options", err));
-    MOE_TRY(check_calib(&j->o, err));
+    MOE_TRY(moe_api_files(j->o.calib, j->o.n_calib, "calib", err));
     j->ask = request(&j->o, output);
     MOE_TRY(moe_quantizing_begin(&j->z, &j->ask, err));
     MOE_TRY(moe_api_pool(&j->pool, j->o.threads, err));

@@ -15,24 +15,13 @@ enum { BATCH = 128 };
 /* Translates a number of the public options, where 0 means that it is not given and -1 means 0. */
 static int64_t said(int64_t n) { return n == 0 ? MOE_PLAN_UNSAID : n == -1 ? 0 : n; }
 
-static enum moe_code check_stats(const char *const *stats, size_t n, struct moe_err *err)
-{
-    if (n) MOE_TRY(moe_api_given(stats, "stats", err));
-    for (size_t i = 0; i < n; i++) {
-        MOE_TRY(moe_api_given(stats[i], "a path in stats", err));
-        if (!strcmp(stats[i], "-")) return moe_fail(err, MOE_USAGE, "stats are files, and no stream ('-')");
-    }
-    return MOE_OK;
-}
-
 static struct moe_plan_request request(const struct moe_placement_options *o)
 {
     struct moe_plan_request q = MOE_PLAN_REQUEST;
 
     if (o->ranks) q.ranks = o->ranks;
     if (o->slots) q.slots = o->slots;
-    if (o->memory_per_rank)
-        q.memory = o->memory_per_rank > INT64_MAX ? INT64_MAX : (int64_t)o->memory_per_rank;
+    if (o->memory_per_rank) q.memory = moe_api_i64(o->memory_per_rank);
     q.survive = said(o->survive);
     q.ranks_per_node = said(o->ranks_per_node);
     q.stats = o->stats;
@@ -67,7 +56,7 @@ enum moe_code moe_placement_make(const char *model, const struct moe_placement_o
     *json = NULL;
     MOE_TRY(moe_api_given(model, "model", err));
     MOE_TRY(moe_api_options(&o, sizeof o, options, "moe_placement_options", err));
-    MOE_TRY(check_stats(o.stats, o.n_stats, err));
+    MOE_TRY(moe_api_files(o.stats, o.n_stats, "stats", err));
     if (!o.ranks && !o.from) return moe_fail(err, MOE_USAGE, "for how many ranks?");
     const struct moe_plan_request q = request(&o);
     MOE_TRY(moe_plan_request_check(&q, err));
@@ -107,7 +96,7 @@ enum moe_code moe_placement_verify(const char *plan, const struct moe_placement_
     if (problems) *problems = NULL;
     MOE_TRY(moe_api_given(plan, "plan", err));
     MOE_TRY(moe_api_options(&o, sizeof o, options, "moe_placement_check", err));
-    MOE_TRY(check_stats(o.stats, o.n_stats, err));
+    MOE_TRY(moe_api_files(o.stats, o.n_stats, "stats", err));
     if (!strcmp(plan, "-")) return moe_fail(err, MOE_USAGE, "plan is a file, and no stream ('-')");
     const struct moe_plan_check q = { .plan = plan,
                                       .stats = o.stats,
