@@ -197,7 +197,7 @@ static enum moe_code take_all(struct moe_calibrate *c, struct moe_err *err)
                                    .method = moe_calibrate_dense_method(&c->o),
                                    .dir = c->dir,
                                    .upstream_source = c->o.upstream_source,
-                                   .here = { .layer = -1 } };
+                                   .tensors = { .layer = -1 } };
     MOE_TRY(moe_clip_monitor_open(&c->monitor, &c->walk, &c->dense, err));
     if (!moe_dense_wanted(c->src, c->o.type)) return MOE_OK;
     c->walk.ctx = c;

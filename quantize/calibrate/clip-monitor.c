@@ -47,7 +47,7 @@ static const struct { enum moe_role role, projection[3]; const char *name;
 static const struct moe_spill_tensor *written(const struct moe_clip_monitor *w, int input)
 {
     const struct moe_spill_tensor *t = NULL;
-    for (int i = 0; !t && i < 3; i++) t = moe_spill_find(&w->dense->here, seen[input].projection[i]);
+    for (int i = 0; !t && i < 3; i++) t = moe_spill_find(&w->dense->tensors, seen[input].projection[i]);
     return t;
 }
 
@@ -92,9 +92,9 @@ void moe_clip_monitor_common(struct moe_clip_monitor *w)
 {
     enum moe_role gate = moe_layer_is_moe(&w->walk->src->config, w->walk->layer) ? MOE_ROLE_SHARED_GATE
                                                                                  : MOE_ROLE_GATE;
-    const struct moe_spill_tensor *x = moe_spill_find(&w->dense->here, (int)gate);
-    const struct moe_spill_tensor *y = moe_spill_find(&w->dense->here, (int)gate + 2);
-    if (!x) x = moe_spill_find(&w->dense->here, (int)gate + 1);
+    const struct moe_spill_tensor *x = moe_spill_find(&w->dense->tensors, (int)gate);
+    const struct moe_spill_tensor *y = moe_spill_find(&w->dense->tensors, (int)gate + 2);
+    if (!x) x = moe_spill_find(&w->dense->tensors, (int)gate + 1);
     w->common_layer = w->walk->layer;
     w->common[0] = under(x);
     w->common[1] = under(y);

@@ -19,8 +19,8 @@ static const struct { enum moe_role role, input;
 enum { PROJECTIONS = sizeof projection / sizeof *projection, INPUTS = 4 };
 static const enum moe_role input_role[INPUTS] = { MOE_ROLE_KV_A, MOE_ROLE_Q_B, MOE_ROLE_KV_B, MOE_ROLE_O };
 
-/* Where the model's layer has the weight of a role. */
-static struct moe_weight *place(struct moe_layer *y, enum moe_role role)
+/* The weight of a role in the model's layer. */
+static struct moe_weight *weight_of_role(struct moe_layer *y, enum moe_role role)
 {
     struct moe_expert *m = y->moe ? &y->shared : &y->dense;
     switch (role) {
@@ -37,7 +37,7 @@ static struct moe_weight *place(struct moe_layer *y, enum moe_role role)
 }
 
 /* Whether a tensor that becomes `type` is calibrated here. */
-static bool is_mine(const struct moe_tensor *t, uint8_t type)
+static bool is_calibrated(const struct moe_tensor *t, uint8_t type)
 {
     enum moe_class c = moe_role_class((enum moe_role)t->role);
     return type == MOE_NVFP4 && t->type != MOE_NVFP4 && t->layer >= 0 && t->rows > 1 &&
@@ -47,7 +47,7 @@ static bool is_mine(const struct moe_tensor *t, uint8_t type)
 bool moe_dense_wanted(const struct moe_source *src, const uint8_t *type)
 {
     for (int64_t i = 0; i < src->n_tensors; i++)
-        if (is_mine(&src->tensors[i], type[i])) return true;
+        if (is_calibrated(&src->tensors[i], type[i])) return true;
     return false;
 }
 
@@ -55,14 +55,14 @@ bool moe_dense_wanted(const struct moe_source *src, const uint8_t *type)
 static bool wanted(const struct moe_dense *d, enum moe_role role)
 {
     const struct moe_tensor *t = moe_source_find(d->walk->src, role, d->walk->layer, -1);
-    return t && is_mine(t, d->type[t - d->walk->src->tensors]);
+    return t && is_calibrated(t, d->type[t - d->walk->src->tensors]);
 }
 
 /* Replaces a weight of the model by its quantized tensor, unless the source's weights are to be kept. */
-static void put(struct moe_dense *d, const struct moe_spill_tensor *t)
+static void replace_weight(struct moe_dense *d, const struct moe_spill_tensor *t)
 {
     if (!d->upstream_source)
-        *place(&d->walk->m->layers[d->walk->layer], (enum moe_role)t->role) = moe_spill_weight(t);
+        *weight_of_role(&d->walk->m->layers[d->walk->layer], (enum moe_role)t->role) = moe_spill_weight(t);
 }
 
 /* ---- attention ---- */
@@ -76,7 +76,8 @@ struct attention {
 };
 
 /* The forward pass's hook: adds n rows of an input to its statistics. */
-static void see(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx, int64_t n)
+static void add_input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx,
+                      int64_t n)
 {
     struct attention *a = ctx;
     (void)layer, (void)expert;
@@ -87,13 +88,15 @@ static void see(void *ctx, int layer, enum moe_role role, int expert, const floa
     }
 }
 
-static enum moe_code see_batch(struct moe_walk *w, int64_t first, int64_t n, struct moe_err *err)
+/* Passes a batch through the attention, whose hook adds its inputs up.  The states stay as they are. */
+static enum moe_code attend_batch(struct moe_walk *w, int64_t first, int64_t n, struct moe_err *err)
 {
     moe_meter_add(w->meter, moe_work_attention(&w->src->config, (double)n, (double)w->sequence));
     return moe_walk_attend(w, first, n, err);
 }
 
-static struct moe_work_dense work_here(const struct moe_dense *d)
+/* The operations of the layer at hand. */
+static struct moe_work_dense layer_work(const struct moe_dense *d)
 {
     return moe_work_dense(d->walk->src, d->type, &d->method, d->walk->layer, (double)d->walk->n,
                           (double)d->walk->sequence);
@@ -121,20 +124,20 @@ static enum moe_code fused_amax(const struct moe_dense *d, float *amax, struct m
     struct moe_layer *y = &d->walk->m->layers[d->walk->layer];
     float *row = malloc((size_t)y->kv_a.cols * sizeof *row);
     if (!row) return moe_fail(err, MOE_NOMEM, "no memory for a projection");
-    for (int i = 0; i < 2; i++) *amax = fmaxf(*amax, amax_of(place(y, fused[i]), row));
+    for (int i = 0; i < 2; i++) *amax = fmaxf(*amax, amax_of(weight_of_role(y, fused[i]), row));
     free(row);
     return MOE_OK;
 }
 
-/* Rounds one projection and appends it to d->here. */
+/* Rounds one projection and appends it to d->tensors. */
 static enum moe_code round_projection(struct attention *a, enum moe_role role, int input, struct moe_err *err)
 {
     struct moe_dense *d = a->d;
-    const struct moe_weight *w = place(&d->walk->m->layers[d->walk->layer], role);
+    const struct moe_weight *w = weight_of_role(&d->walk->m->layers[d->walk->layer], role);
     const struct moe_weight *one[1] = { w };
     const struct moe_output_hessian *rows =
         role == MOE_ROLE_O && d->method.matrix.two_sided && !d->method.matrix.diagonal ? d->f : NULL;
-    struct moe_spill_tensor *t = &d->here.t[d->here.n];
+    struct moe_spill_tensor *t = &d->tensors.t[d->tensors.n];
     struct moe_matrix m;
     uint8_t *codes = malloc((size_t)(w->rows * w->cols / 2));
     uint8_t *scales = malloc((size_t)(w->rows * w->cols / 16));
@@ -159,7 +162,7 @@ static enum moe_code round_projection(struct attention *a, enum moe_role role, i
                                         .scales = scales };
         moe_matrix_release(&m);
     }
-    if (code == MOE_OK) d->here.n++;
+    if (code == MOE_OK) d->tensors.n++;
     else free(codes), free(scales);
     return code;
 }
@@ -170,7 +173,8 @@ static enum moe_code open_inputs(struct attention *a, struct moe_err *err)
         if (!wanted(a->d, projection[i].role)) continue;
         for (int k = 0; k < INPUTS; k++)
             if (projection[i].input == input_role[k])
-                a->cols[k] = place(&a->d->walk->m->layers[a->d->walk->layer], projection[i].role)->cols;
+                a->cols[k] =
+                    weight_of_role(&a->d->walk->m->layers[a->d->walk->layer], projection[i].role)->cols;
     }
     for (int k = 0; k < INPUTS; k++) {
         if (!a->cols[k]) continue;
@@ -182,14 +186,14 @@ static enum moe_code open_inputs(struct attention *a, struct moe_err *err)
 
 static enum moe_code calibrate_attention(struct attention *a, struct moe_err *err)
 {
-    struct moe_hooks hooks = { .ctx = a, .input = see };
+    struct moe_hooks hooks = { .ctx = a, .input = add_input };
 
     MOE_TRY(open_inputs(a, err));
     MOE_TRY(fused_amax(a->d, &a->fused, err));
     moe_forward_hooks(a->d->walk->f, &hooks);
-    enum moe_code code = moe_walk_batches(a->d->walk, see_batch, err);
+    enum moe_code code = moe_walk_batches(a->d->walk, attend_batch, err);
     moe_forward_hooks(a->d->walk->f, NULL);
-    if (code == MOE_OK) moe_meter_add(a->d->walk->meter, work_here(a->d).projections);
+    if (code == MOE_OK) moe_meter_add(a->d->walk->meter, layer_work(a->d).projections);
     for (int k = 0; code == MOE_OK && k < INPUTS; k++)
         if (a->cols[k]) code = moe_inputs_end(&a->in[k], &a->d->method.matrix, a->d->walk->pool, err);
     for (int i = 0; code == MOE_OK && i < PROJECTIONS; i++)
@@ -199,15 +203,15 @@ static enum moe_code calibrate_attention(struct attention *a, struct moe_err *er
     return code == MOE_OK ? code : moe_wrap(err, "layer %d, attention", a->d->walk->layer);
 }
 
-/* Empties d->here.  Where its tensors were computed, and not read from a file, each owns its codes and
+/* Empties d->tensors.  Where its tensors were computed, and not read from a file, each owns its codes and
  * scales. */
 static void free_codes(struct moe_dense *d)
 {
-    for (int i = 0; !d->here.data && i < d->here.n; i++) {
-        free((void *)(uintptr_t)d->here.t[i].codes);
-        free((void *)(uintptr_t)d->here.t[i].scales);
+    for (int i = 0; !d->tensors.data && i < d->tensors.n; i++) {
+        free((void *)(uintptr_t)d->tensors.t[i].codes);
+        free((void *)(uintptr_t)d->tensors.t[i].scales);
     }
-    moe_spill_release(&d->here);
+    moe_spill_release(&d->tensors);
     d->known = false;
 }
 
@@ -217,30 +221,33 @@ enum moe_code moe_dense_attention(void *ctx, struct moe_err *err)
     struct attention a = { .d = d };
     bool any = false;
     free_codes(d);
-    MOE_TRY(moe_spill_read(d->dir, d->walk->layer, &d->here, &d->known, err));
+    MOE_TRY(moe_spill_read(d->dir, d->walk->layer, &d->tensors, &d->known, err));
     enum moe_code code = MOE_OK;
     for (int i = 0; i < PROJECTIONS; i++) any |= wanted(d, projection[i].role);
     if (!d->known && any) code = calibrate_attention(&a, err);
     for (int k = 0; k < INPUTS; k++) moe_inputs_release(&a.in[k]);
-    for (int i = 0; code == MOE_OK && i < d->here.n; i++)
-        if (moe_role_class((enum moe_role)d->here.t[i].role) == MOE_CLASS_ATTN) put(d, &d->here.t[i]);
+    for (int i = 0; code == MOE_OK && i < d->tensors.n; i++)
+        if (moe_role_class((enum moe_role)d->tensors.t[i].role) == MOE_CLASS_ATTN)
+            replace_weight(d, &d->tensors.t[i]);
     return code;
 }
 
 void moe_dense_seen(struct moe_dense *d, enum moe_role role, float amax)
 {
-    for (int i = 0; !d->known && i < d->here.n; i++) /* a file has the scales already */
-        if (d->here.t[i].role == (int)role) d->here.t[i].input_scale = moe_nvfp4_global(amax, MOE_NVFP4_MAX);
+    for (int i = 0; !d->known && i < d->tensors.n; i++) /* a file has the scales already */
+        if (d->tensors.t[i].role == (int)role)
+            d->tensors.t[i].input_scale = moe_nvfp4_global(amax, MOE_NVFP4_MAX);
 }
 
 /* ---- the MLP that all tokens pass ---- */
 
-/* Appends a copy of one rounded weight of the MLP to d->here; amax: the largest input that it multiplies. */
-static enum moe_code keep(struct moe_dense *d, enum moe_role role, const struct moe_weight *w,
-                          const struct moe_rounded *r, float global, float amax, struct moe_err *err)
+/* Appends a copy of one rounded weight of the MLP to d->tensors; amax: the largest input that it
+ * multiplies. */
+static enum moe_code append_copy(struct moe_dense *d, enum moe_role role, const struct moe_weight *w,
+                                 const struct moe_rounded *r, float global, float amax, struct moe_err *err)
 {
     size_t codes = (size_t)(w->rows * w->cols / 2), scales = (size_t)(w->rows * w->cols / 16);
-    struct moe_spill_tensor *t = &d->here.t[d->here.n];
+    struct moe_spill_tensor *t = &d->tensors.t[d->tensors.n];
     uint8_t *c = malloc(codes), *s = malloc(scales);
 
     if (!c || !s) {
@@ -259,7 +266,7 @@ static enum moe_code keep(struct moe_dense *d, enum moe_role role, const struct 
                                     .den = r->den,
                                     .codes = c,
                                     .scales = s };
-    d->here.n++;
+    d->tensors.n++;
     return MOE_OK;
 }
 
@@ -270,12 +277,12 @@ static enum moe_code calibrate_mlp(struct moe_dense *d, enum moe_role gate, stru
     struct moe_mlp_tokens t = moe_walk_all(d->walk);
     struct moe_mlp_result r;
     struct moe_mlp *m;
-    const struct moe_weight *g = place(y, gate);
+    const struct moe_weight *g = weight_of_role(y, gate);
     float *row = malloc((size_t)(g->cols + g->rows) * sizeof *row);
 
     if (!row) return moe_fail(err, MOE_NOMEM, "no memory for an MLP");
     for (int i = 0; i < 3; i++) {
-        w.w[i] = *place(y, (enum moe_role)(gate + i));
+        w.w[i] = *weight_of_role(y, (enum moe_role)(gate + i));
         w.quantize[i] = wanted(d, (enum moe_role)(gate + i));
         w.amax[i] = amax_of(&w.w[i], row);
     }
@@ -284,10 +291,10 @@ static enum moe_code calibrate_mlp(struct moe_dense *d, enum moe_role gate, stru
     if (code == MOE_OK) code = moe_mlp_quantize(m, &w, &t, d->f, &r, err);
     for (int i = 0; code == MOE_OK && i < 3; i++)
         if (w.quantize[i])
-            code = keep(d, (enum moe_role)(gate + i), &w.w[i], &r.rounded[i], r.global[i],
-                        i == 2 ? r.amax_y : r.amax_x, err);
+            code = append_copy(d, (enum moe_role)(gate + i), &w.w[i], &r.rounded[i], r.global[i],
+                               i == 2 ? r.amax_y : r.amax_x, err);
     moe_mlp_close(&m);
-    moe_meter_add(d->walk->meter, work_here(d).mlp);
+    moe_meter_add(d->walk->meter, layer_work(d).mlp);
     return code == MOE_OK ? code
                           : moe_wrap(err, "layer %d, %s MLP", d->walk->layer, y->moe ? "shared" : "dense");
 }
@@ -299,8 +306,9 @@ enum moe_code moe_dense_mlp(void *ctx, struct moe_err *err)
     bool any = wanted(d, gate) || wanted(d, (enum moe_role)(gate + 1)) ||
                wanted(d, (enum moe_role)(gate + 2));
     if (!d->known && any) MOE_TRY(calibrate_mlp(d, gate, err));
-    if (!d->known && d->here.n) MOE_TRY(moe_spill_write(d->dir, d->walk->layer, d->here.t, d->here.n, err));
-    for (int i = 0; i < d->here.n; i++) put(d, &d->here.t[i]);
+    if (!d->known && d->tensors.n)
+        MOE_TRY(moe_spill_write(d->dir, d->walk->layer, d->tensors.t, d->tensors.n, err));
+    for (int i = 0; i < d->tensors.n; i++) replace_weight(d, &d->tensors.t[i]);
     return MOE_OK;
 }
 
@@ -312,7 +320,7 @@ uint64_t moe_dense_spill_bytes(const struct moe_source *src, const uint8_t *type
 {
     uint64_t bytes = 0;
     for (int64_t i = 0; i < src->n_tensors; i++)
-        if (is_mine(&src->tensors[i], type[i]))
+        if (is_calibrated(&src->tensors[i], type[i]))
             bytes += (uint64_t)(src->tensors[i].rows * src->tensors[i].cols) * 9 / 16 +
                      sizeof(struct moe_spill_tensor);
     return bytes;
@@ -330,7 +338,7 @@ uint64_t moe_dense_estimate(const struct moe_source *src, const uint8_t *type,
     if (!moe_dense_wanted(src, type)) return 0;
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
-        if (!is_mine(t, type[i])) continue;
+        if (!is_calibrated(t, type[i])) continue;
         uint64_t m = moe_matrix_estimate(t->rows, t->cols);
         if (moe_role_class((enum moe_role)t->role) == MOE_CLASS_ATTN && m > largest) largest = m;
         if ((uint64_t)(t->rows * t->cols) > codes) codes = (uint64_t)(t->rows * t->cols);

@@ -22,7 +22,7 @@ struct moe_dense {
     bool upstream_source;               /* the model keeps the source's weights */
     /* The layer's Fisher matrix; NULL: none.  The caller sets it before each layer. */
     const struct moe_output_hessian *f;
-    struct moe_spill here;              /* the quantized tensors of the layer at hand */
+    struct moe_spill tensors;           /* the quantized tensors of the layer at hand */
     bool known;                         /* they were read from the layer's file and need not be computed */
 };
 
