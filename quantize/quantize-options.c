@@ -6,7 +6,7 @@
 #include "quantize/quantize-man.h"
 
 struct moe_quantize_options moe_quantize_asked = { .ask = MOE_QUANTIZE_REQUEST };
-static_assert(MOE_QUANTIZE_UNSAID == MOE_UNSET, "an option that is not given is not said in the request");
+static_assert(MOE_QUANTIZE_UNSET == MOE_UNSET, "an option that is not given is unset in the request");
 
 static const struct moe_opt opts[] = {
     MOE_GROUP("output"),

@@ -18,7 +18,7 @@
 static enum moe_code check_sequence(const struct moe_quantizing *z, struct moe_err *err)
 {
     int64_t most = z->src->config.max_position_embeddings;
-    if (z->ask->sequence == MOE_QUANTIZE_UNSAID || most <= 0 || z->ask->sequence <= most) return MOE_OK;
+    if (z->ask->sequence == MOE_QUANTIZE_UNSET || most <= 0 || z->ask->sequence <= most) return MOE_OK;
     return moe_fail(err, MOE_USAGE, "--sequence-length %lld is more than the model's context of %lld",
                     (long long)z->ask->sequence, (long long)most);
 }
@@ -156,7 +156,7 @@ static struct moe_calibration calibration_of(const struct moe_quantizing *z, con
         .cancel = z->ask->cancel,
         .tokens = text->tokens,
         .n = text->n,
-        .sequence = z->ask->sequence == MOE_QUANTIZE_UNSAID ? most : z->ask->sequence,
+        .sequence = z->ask->sequence == MOE_QUANTIZE_UNSET ? most : z->ask->sequence,
         .method = { .matrix = { .diagonal = z->choice.calibrated == MOE_WEIGHTED,
                                 .fit = !plain,
                                 .two_sided = z->choice.calibrated == MOE_FISHER,
@@ -219,7 +219,7 @@ static enum moe_code plan_calibration(const struct moe_source *src, const struct
                                .method = &c->method,
                                .sensitivity = c->fisher > 0,
                                .sequence = c->sequence,
-                               .each = moe_calibrate_each(src, c),
+                               .tokens_per_expert = moe_calibrate_tokens_per_expert(src, c),
                                .workers = e->plan.workers };
     MOE_TRY(moe_speed_measure(&s, &of, pool, err));
     e->speed = s.product;

@@ -79,7 +79,7 @@ static enum moe_code check_calibration(const struct moe_quantize_choice *c,
 {
     if (q->calib_tokens < 1 || q->calib_tokens > INT32_MAX)
         return moe_fail(err, MOE_USAGE, "--calib-tokens wants 1 to %d", INT32_MAX);
-    if (q->sequence != MOE_QUANTIZE_UNSAID && q->sequence < 1)
+    if (q->sequence != MOE_QUANTIZE_UNSET && q->sequence < 1)
         return moe_fail(err, MOE_USAGE, "--sequence-length wants a positive number");
     if (q->chat_template && !moe_chat_is_name(q->chat_template))
         return moe_fail(err, MOE_USAGE, "unknown chat template '%s' (%s)", q->chat_template,
@@ -101,7 +101,7 @@ static enum moe_code check_to(struct moe_quantize_choice *c, const struct moe_qu
         return moe_fail(err, MOE_USAGE,
                         "unknown --to '%s' (container or hf-nvfp4; for GGUF moe-convert NAME.moe --to gguf)",
                         q->to);
-    if (!c->hf && (q->flavor || q->shard_size != MOE_QUANTIZE_UNSAID))
+    if (!c->hf && (q->flavor || q->shard_size != MOE_QUANTIZE_UNSET))
         return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
     MOE_TRY(
         moe_hf_options_of(q->flavor, q->shard_size, moe_write_mode_of(q->force, q->resume), &c->export, err));

@@ -6,14 +6,14 @@
 
 #include "model/rewrite/rewrite-hf.h"
 
-#define MOE_QUANTIZE_UNSAID INT64_MIN /* a number that the request leaves to the default */
+#define MOE_QUANTIZE_UNSET INT64_MIN /* a number that the request leaves to the default */
 
 struct moe_quantize_request {
     const char *out;                /* the container or directory to write */
     bool estimate;                  /* only an estimate is wanted: `out` may be NULL */
     const char *to;                 /* "container" or "hf-nvfp4" */
     const char *flavor;             /* of hf-nvfp4; NULL: the default */
-    int64_t shard_size;             /* of hf-nvfp4, in bytes; MOE_QUANTIZE_UNSAID: the default */
+    int64_t shard_size;             /* of hf-nvfp4, in bytes; MOE_QUANTIZE_UNSET: the default */
     bool resume, force;
     /* bytes that the process's resident memory must not exceed; 0: half of what is free */
     int64_t memory;
@@ -28,7 +28,7 @@ struct moe_quantize_request {
     size_t n_calib;
     const char *chat_template;      /* for conversations; NULL: the model's */
     int64_t calib_tokens;           /* the number of tokens of the text that are used, from its beginning */
-    /* tokens of a sequence; MOE_QUANTIZE_UNSAID: 2048, or the model's context if that is less */
+    /* tokens of a sequence; MOE_QUANTIZE_UNSET: 2048, or the model's context if that is less */
     int64_t sequence;
     const char *effort;             /* "fast", "balanced" or "best" */
     const char *activations;        /* "float", "nvfp4", "nvfp4-four-over-six" or "nvfp4-search" */
@@ -38,8 +38,8 @@ struct moe_quantize_request {
     const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
 };
 #define MOE_QUANTIZE_REQUEST                                                                         \
-    { .to = "container", .shard_size = MOE_QUANTIZE_UNSAID, .method = "auto", .scope = "experts", \
-      .calib_tokens = 1 << 20, .sequence = MOE_QUANTIZE_UNSAID, .effort = "best", .activations = "float", \
+    { .to = "container", .shard_size = MOE_QUANTIZE_UNSET, .method = "auto", .scope = "experts", \
+      .calib_tokens = 1 << 20, .sequence = MOE_QUANTIZE_UNSET, .effort = "best", .activations = "float", \
       .sensitivity = 16384 }
 
 /* The methods that need text, from the cheapest to the best. */

@@ -57,6 +57,6 @@ int64_t moe_calibrate_layers(const struct moe_source *src, const uint8_t *type);
 /* Progress counts operations; these are what the writing of dense.moe counts as: of one tensor that becomes
  * `type` (0 for MOE_TYPE_LEFT_OUT); of all its tensors. */
 double moe_calibrate_copy_work(const struct moe_tensor *t, uint8_t type);
-double moe_calibrate_copies(const struct moe_source *src, const uint8_t *type);
+double moe_calibrate_copy_work_total(const struct moe_source *src, const uint8_t *type);
 
 #endif

@@ -93,7 +93,7 @@ double moe_calibrate_copy_work(const struct moe_tensor *t, uint8_t type)
     return type == MOE_TYPE_LEFT_OUT ? 0 : COPY * (double)stored_bytes(t);
 }
 
-double moe_calibrate_copies(const struct moe_source *src, const uint8_t *type)
+double moe_calibrate_copy_work_total(const struct moe_source *src, const uint8_t *type)
 {
     double work = 0;
     for (int64_t i = 0; i < src->n_tensors; i++)

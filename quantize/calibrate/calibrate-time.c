@@ -7,7 +7,7 @@
 #include "quantize/calibrate/speed.h"
 #include "quantize/passes/work.h"
 
-int64_t moe_calibrate_each(const struct moe_source *src, const struct moe_calibration *o)
+int64_t moe_calibrate_tokens_per_expert(const struct moe_source *src, const struct moe_calibration *o)
 {
     int64_t each = o->n * src->config.num_experts_per_tok / moe_max_i64(src->config.n_routed_experts, 1);
     return each < MOE_FEW_TOKENS ? each + moe_min_i64(MOE_BORROWED_TOKENS, o->n) : each;
@@ -41,7 +41,7 @@ static double experts(const struct moe_source *src, const struct moe_calibration
     int64_t n = moe_layer_is_moe(c, layer) ? moe_calibrate_coded_experts(src, o->type, layer) : 0;
     int64_t at_once = moe_min_i64(moe_max_i64(p->workers, 1), moe_max_i64(n, 1));
     double one = quantizing(&o->method, c->hidden_size, c->moe_intermediate_size, o->fisher > 0,
-                            (double)moe_calibrate_each(src, o), s);
+                            (double)moe_calibrate_tokens_per_expert(src, o), s);
     return one * (double)((n + at_once - 1) / at_once);
 }
 

@@ -36,22 +36,25 @@ struct moe_calibrate {
 };
 
 /* *work: the operations that earlier runs have done and this one need not repeat, for the sensitivity pass,
- * whole units and the layers whose quantized tensors were spilled.  *there: F of every layer is there and
- * undamaged (all its files are read).  *reached: if not, the layer that the pass came to; -1: none. */
-static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo, bool *there, int *reached,
-                                 double *work, struct moe_err *err)
+ * whole units and the layers whose quantized tensors were spilled.  *complete: F of every layer is
+ * there and undamaged (all its files are read).  *resume_layer: if not, the layer from which the pass goes
+ * on; -1: it starts anew. */
+static enum moe_code done_before(const struct moe_calibrate *c, const bool *todo, bool *complete,
+                                 int *resume_layer, double *work, struct moe_err *err)
 {
     struct moe_fisher f = moe_calibrate_sensitivity(&c->o);
 
-    *there = false;
-    *reached = -1;
-    if (c->o.fisher) MOE_TRY(moe_fisher_there(c->src, c->dir, c->o.cancel, there, err));
-    if (c->o.fisher && !*there) MOE_TRY(moe_fisher_reached(c->src, &f, c->dir, reached, err));
-    *work = *there ? moe_work_sensitivity(&c->src->config, (double)f.n, (double)f.sequence)
-        : *reached >= 0 ? moe_fisher_known(c->src, &f, *reached) : 0;
+    *complete = false;
+    *resume_layer = -1;
+    if (c->o.fisher) MOE_TRY(moe_fisher_complete(c->src, c->dir, c->o.cancel, complete, err));
+    if (c->o.fisher && !*complete)
+        MOE_TRY(moe_fisher_resume_layer(c->src, &f, c->dir, resume_layer, err));
+    *work = *complete            ? moe_work_sensitivity(&c->src->config, (double)f.n, (double)f.sequence)
+            : *resume_layer >= 0 ? moe_fisher_done_work(c->src, &f, *resume_layer)
+                                 : 0;
     for (int l = 0, unit = 0, n = (int)moe_calibrate_layers(c->src, c->o.type); l < n; l++) {
         bool spilled;
-        MOE_TRY(moe_spill_there(c->dir, l, &spilled, err));
+        MOE_TRY(moe_spill_exists(c->dir, l, &spilled, err));
         if (spilled) *work += moe_calibrate_dense_work(c->src, &c->o, l);
         if (moe_layer_is_moe(&c->src->config, l) && !todo[++unit])
             *work += moe_calibrate_experts_work(c->src, &c->o, l) +
@@ -210,16 +213,16 @@ static enum moe_code start(void *ctx, const char *dir, const bool *todo, struct 
 {
     struct moe_calibrate *c = ctx;
     struct moe_fisher f = moe_calibrate_sensitivity(&c->o);
-    bool there;
-    int reached;
+    bool complete;
+    int resume_layer;
 
     c->dir = dir;
-    MOE_TRY(done_before(c, todo, &there, &reached, &c->done_before, err));
+    MOE_TRY(done_before(c, todo, &complete, &resume_layer, &c->done_before, err));
     moe_meter_begin(&c->meter, c->o.fisher ? "sensitivity" : "calibrate",
-                    c->plan.work + moe_calibrate_copies(c->src, c->o.type));
+                    c->plan.work + moe_calibrate_copy_work_total(c->src, c->o.type));
     moe_meter_skip(&c->meter, c->done_before);
-    if (c->o.fisher && !there)
-        MOE_TRY(moe_fisher_run(c->src, &f, dir, reached, c->plan.in_files ? c->o.scratch : NULL, c->pool,
+    if (c->o.fisher && !complete)
+        MOE_TRY(moe_fisher_run(c->src, &f, dir, resume_layer, c->plan.in_files ? c->o.scratch : NULL, c->pool,
                                &c->meter, err));
     return take_all(c, err);
 }
@@ -230,16 +233,16 @@ static enum moe_code finish_layers(struct moe_calibrate *c, struct moe_err *err)
 {
     while (c->walk.before[0] && c->walk.layer < c->src->config.num_hidden_layers &&
            !moe_layer_is_moe(&c->src->config, c->walk.layer))
-        MOE_TRY(moe_walk_through(&c->walk, err));
+        MOE_TRY(moe_walk_pass_dense_layer(&c->walk, err));
     return MOE_OK;
 }
 
 /* Takes the tokens to the experts of `layer`.  Layers with experts that are still before it have no unit in
  * this run (--layers): their experts are passed by the source's weights. */
-static enum moe_code reach(struct moe_calibrate *c, int layer, struct moe_err *err)
+static enum moe_code to_experts(struct moe_calibrate *c, int layer, struct moe_err *err)
 {
-    while (c->walk.layer < layer) MOE_TRY(moe_walk_pass(&c->walk, err));
-    return moe_walk_reach(&c->walk, layer, err);
+    while (c->walk.layer < layer) MOE_TRY(moe_walk_pass_layer_by_source(&c->walk, err));
+    return moe_walk_to_experts(&c->walk, layer, err);
 }
 
 static void name_phase(struct moe_calibrate *c, int layer)
@@ -257,7 +260,7 @@ static enum moe_code begin(void *ctx, const struct moe_shard_unit *u, struct moe
     if (u->layer < 0) return finish_layers(c, err);
     memset(c->stats, 0, (size_t)c->src->config.n_routed_experts * sizeof *c->stats);
     MOE_TRY(load_fisher(c, u->layer, err));
-    MOE_TRY(reach(c, u->layer, err));
+    MOE_TRY(to_experts(c, u->layer, err));
     moe_clip_monitor_common_passed(&c->monitor);
     return c->correction.open ? moe_correction_measure(&c->correction, &c->walk, u, err) : MOE_OK;
 }
@@ -377,7 +380,7 @@ static enum moe_code end(void *ctx, const struct moe_shard_unit *u, const struct
         if (k) input_scale[i] = k->input_scale;
     }
     if (u->layer < 0) {
-        c->copied = moe_calibrate_copies(c->src, c->o.type);
+        c->copied = moe_calibrate_copy_work_total(c->src, c->o.type);
         return MOE_OK;
     }
     float x = moe_nvfp4_global(peer_amax(c, false), MOE_NVFP4_MAX);
@@ -397,7 +400,7 @@ static enum moe_code replay(void *ctx, const struct moe_shard_unit *u, const str
     struct moe_calibrate *c = ctx;
     if (u->layer < 0) return MOE_OK;
     name_phase(c, u->layer);
-    MOE_TRY(reach(c, u->layer, err));
+    MOE_TRY(to_experts(c, u->layer, err));
     moe_clip_monitor_common_passed(&c->monitor);
     c->monitor.n = 0; /* the layer's note has these counts already */
     if (c->correction.open) MOE_TRY(moe_correction_pass(&c->correction, u->layer, err));

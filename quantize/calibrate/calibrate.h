@@ -63,7 +63,7 @@ struct moe_speed;
 double moe_calibrate_seconds(const struct moe_source *src, const struct moe_calibration *o,
                              const struct moe_calibration_plan *p, const struct moe_speed *s, int threads);
 /* The mean number of tokens over which an expert is quantized, borrowed ones included. */
-int64_t moe_calibrate_each(const struct moe_source *src, const struct moe_calibration *o);
+int64_t moe_calibrate_tokens_per_expert(const struct moe_source *src, const struct moe_calibration *o);
 
 struct moe_calibrate;
 /* o and p are copied.  What o points to, the source (which is mapped) and the pool must outlive *c.  progress

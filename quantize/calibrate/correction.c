@@ -34,7 +34,7 @@ void moe_correction_close(struct moe_correction *d)
 
 enum moe_code moe_correction_pass(struct moe_correction *d, int layer, struct moe_err *err)
 {
-    while (d->walk.layer <= layer) MOE_TRY(moe_walk_pass(&d->walk, err));
+    while (d->walk.layer <= layer) MOE_TRY(moe_walk_pass_layer_by_source(&d->walk, err));
     return MOE_OK;
 }
 

@@ -330,7 +330,7 @@ static void quantize_item(void *ctx, int64_t i, int worker)
 static bool by_rows(const struct moe_speed_of *of) { return of->sensitivity && !of->method->matrix.diagonal; }
 static int64_t expert_tokens(const struct bench *b, const struct moe_speed_of *of)
 {
-    return moe_min_i64(moe_max_i64(of->each, 1), b->n);
+    return moe_min_i64(moe_max_i64(of->tokens_per_expert, 1), b->n);
 }
 
 static enum moe_code make_output_hessian(struct bench *b, struct moe_output_hessian *f, int64_t hidden,
@@ -461,7 +461,7 @@ static enum moe_code measure(struct bench *b, struct moe_speed *s, const struct 
     s->product = product_speed(b);
     s->row = row_seconds(b, of->config->hidden_size);
     s->attention = moe_work_attention(c, n, sequence) / seconds_of(b, run_attention);
-    s->mlp = mlp_speed(b, of->each);
+    s->mlp = mlp_speed(b, of->tokens_per_expert);
     if (of->sensitivity) {
         s->head_back = moe_work_head_back(c, n) / seconds_of(b, run_head_back);
         s->mlp_back =

@@ -41,9 +41,10 @@ struct moe_speed {
 struct moe_speed_of {
     const struct moe_config *config;
     const struct moe_mlp_method *method;
-    bool sensitivity;       /* measure head_back, mlp_back and attention_back too, else not set */
-    int64_t sequence, each; /* tokens of a sequence; tokens over which an expert is quantized */
-    int workers;            /* experts that are quantized at once */
+    bool sensitivity;          /* measure head_back, mlp_back and attention_back too, else not set */
+    int64_t sequence;          /* tokens of a sequence */
+    int64_t tokens_per_expert; /* over which an expert is quantized */
+    int workers;               /* experts that are quantized at once */
 };
 
 /* pool: that of the calibration.  MOE_NOMEM. */

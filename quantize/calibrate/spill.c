@@ -74,7 +74,7 @@ static bool bind(struct moe_spill *a, size_t size, int layer)
     return at == size;
 }
 
-enum moe_code moe_spill_there(const char *dir, int layer, bool *there, struct moe_err *err)
+enum moe_code moe_spill_exists(const char *dir, int layer, bool *there, struct moe_err *err)
 {
     char path[PATH_MAX];
     enum moe_exists what;
@@ -90,7 +90,7 @@ enum moe_code moe_spill_read(const char *dir, int layer, struct moe_spill *a, bo
     char path[PATH_MAX];
     size_t size;
     moe_spill_release(a);
-    MOE_TRY(moe_spill_there(dir, layer, there, err));
+    MOE_TRY(moe_spill_exists(dir, layer, there, err));
     if (!*there) return MOE_OK;
     MOE_TRY(file_of(dir, layer, path, err));
     MOE_TRY(moe_read_file(path, (size_t)1 << 34, &a->data, &size, err));

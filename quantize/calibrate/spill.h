@@ -38,7 +38,7 @@ enum moe_code moe_spill_write(const char *dir, int layer, const struct moe_spill
  * is empty.  MOE_CORRUPT: the file is damaged. */
 enum moe_code moe_spill_read(const char *dir, int layer, struct moe_spill *a, bool *there,
                              struct moe_err *err);
-enum moe_code moe_spill_there(const char *dir, int layer, bool *there, struct moe_err *err);
+enum moe_code moe_spill_exists(const char *dir, int layer, bool *there, struct moe_err *err);
 void moe_spill_release(struct moe_spill *a); /* frees data and empties `a` */
 
 /* The tensor of a role, or NULL. */

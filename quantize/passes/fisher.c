@@ -146,7 +146,7 @@ static enum moe_code keep_states(struct work *w, struct moe_err *err)
     while (w->walk.layer < w->layers) {
         if (w->walk.layer >= w->first) MOE_TRY(save_states(w, err));
         if (resumed(w) && w->walk.layer == w->from) break;
-        MOE_TRY(moe_walk_pass(&w->walk, err));
+        MOE_TRY(moe_walk_pass_layer_by_source(&w->walk, err));
     }
     return MOE_OK;
 }
@@ -287,7 +287,7 @@ static enum moe_code go_back(struct work *w, int layer, struct moe_err *err)
     }
     w->walk.layer = layer;
     w->walk.routed = false;
-    return moe_walk_reach(&w->walk, layer, err);
+    return moe_walk_to_experts(&w->walk, layer, err);
 }
 
 static enum moe_code backward(struct work *w, struct moe_err *err)
@@ -307,7 +307,7 @@ static enum moe_code backward(struct work *w, struct moe_err *err)
 
 /* ---- the whole ---- */
 
-static enum moe_code open_work(struct work *w, struct moe_source *src, int reached, const char *states,
+static enum moe_code open_work(struct work *w, struct moe_source *src, int resume_layer, const char *states,
                                struct moe_pool *pool, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
@@ -335,7 +335,7 @@ static enum moe_code open_work(struct work *w, struct moe_source *src, int reach
     for (int l = w->first; l < w->layers; l++) MOE_TRY(moe_states_open(&w->before[l], n, h, states, err));
     MOE_TRY(moe_states_open(&w->dh, n, h, states, err));
     MOE_TRY(moe_states_open(&w->dx, n, h, states, err));
-    w->from = reached >= 0 ? reached : w->layers - 1;
+    w->from = resume_layer >= 0 ? resume_layer : w->layers - 1;
     return resumed(w) ? moe_gradient_read(w->dir, &w->dh, err) : MOE_OK;
 }
 
@@ -356,18 +356,18 @@ static void close_work(struct work *w)
     free(w->lengths);
 }
 
-enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir,
-                               const struct moe_cancel *cancel, bool *all, struct moe_err *err)
+enum moe_code moe_fisher_complete(const struct moe_source *src, const char *dir,
+                                  const struct moe_cancel *cancel, bool *complete, struct moe_err *err)
 {
-    *all = true;
-    for (int l = 0; l < src->config.num_hidden_layers && *all; l++)
+    *complete = true;
+    for (int l = 0; l < src->config.num_hidden_layers && *complete; l++)
         if (moe_layer_is_moe(&src->config, l))
-            MOE_TRY(is_whole(dir, l, src->config.hidden_size, cancel, all, err));
+            MOE_TRY(is_whole(dir, l, src->config.hidden_size, cancel, complete, err));
     return MOE_OK;
 }
 
-enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_fisher *o, const char *dir,
-                                 int *layer, struct moe_err *err)
+enum moe_code moe_fisher_resume_layer(const struct moe_source *src, const struct moe_fisher *o,
+                                      const char *dir, int *layer, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
     MOE_TRY(moe_gradient_layer(dir, o->n, c->hidden_size, layer, err));
@@ -381,18 +381,18 @@ enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_
     return MOE_OK;
 }
 
-double moe_fisher_known(const struct moe_source *src, const struct moe_fisher *o, int layer)
+double moe_fisher_done_work(const struct moe_source *src, const struct moe_fisher *o, int layer)
 {
     double n = (double)o->n, s = (double)o->sequence;
     return moe_work_sensitivity(&src->config, n, s) - moe_work_sensitivity_from(&src->config, n, s, layer);
 }
 
-enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, int reached,
-                             const char *states, struct moe_pool *pool, struct moe_meter *meter,
-                             struct moe_err *err)
+enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir,
+                             int resume_layer, const char *states, struct moe_pool *pool,
+                             struct moe_meter *meter, struct moe_err *err)
 {
     struct work w = { .o = o, .dir = dir, .meter = meter, .dh = { .fd = -1 }, .dx = { .fd = -1 } };
-    enum moe_code code = open_work(&w, src, reached, states, pool, err);
+    enum moe_code code = open_work(&w, src, resume_layer, states, pool, err);
     if (code == MOE_OK) code = keep_states(&w, err);
     if (code == MOE_OK) code = backward(&w, err);
     close_work(&w);

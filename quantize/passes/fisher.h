@@ -31,25 +31,25 @@ void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *
                          uint64_t *memory, uint64_t *files);
 
 /* Writes F of every layer with experts into `dir`, one file each, which is whole and durable once it is
- * there. reached: the layer that moe_fisher_reached has given.  If it is not -1, the files of later layers
+ * there.  resume_layer: what moe_fisher_resume_layer has given.  If it is not -1, the files of later layers
  * stay, and the pass goes on from the gradients of the earlier run (quantize/passes/gradient.h): it goes
  * forward through the layers before them, then backward.  states: a directory for the hidden states; NULL:
  * memory.  meter counts the operations of moe_work_sensitivity. */
-enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir, int reached,
-                             const char *states, struct moe_pool *pool, struct moe_meter *meter,
-                             struct moe_err *err);
+enum moe_code moe_fisher_run(struct moe_source *src, const struct moe_fisher *o, const char *dir,
+                             int resume_layer, const char *states, struct moe_pool *pool,
+                             struct moe_meter *meter, struct moe_err *err);
 
-/* Whether the files of all layers are in `dir` and undamaged: each is read and its checksum compared. */
-enum moe_code moe_fisher_there(const struct moe_source *src, const char *dir,
-                               const struct moe_cancel *cancel, bool *there, struct moe_err *err);
+/* *complete: the files of all layers are in `dir` and undamaged: each is read and its checksum compared. */
+enum moe_code moe_fisher_complete(const struct moe_source *src, const char *dir,
+                                  const struct moe_cancel *cancel, bool *complete, struct moe_err *err);
 
 /* *layer: the layer after which an earlier run left its gradients, if F of all later layers is there;
  * else -1. */
-enum moe_code moe_fisher_reached(const struct moe_source *src, const struct moe_fisher *o, const char *dir,
-                                 int *layer, struct moe_err *err);
+enum moe_code moe_fisher_resume_layer(const struct moe_source *src, const struct moe_fisher *o,
+                                      const char *dir, int *layer, struct moe_err *err);
 
-/* The operations of the pass that need not be done again if moe_fisher_reached has given `layer`. */
-double moe_fisher_known(const struct moe_source *src, const struct moe_fisher *o, int layer);
+/* The operations of the pass that need not be done again if moe_fisher_resume_layer has given `layer`. */
+double moe_fisher_done_work(const struct moe_source *src, const struct moe_fisher *o, int layer);
 
 /* Reads F of a layer into m->hessian.h [k, k], where k is the hidden size. */
 enum moe_code moe_fisher_read(const char *dir, int layer, struct moe_output_hessian *m, struct moe_err *err);

@@ -219,16 +219,16 @@ enum moe_code moe_walk_next(struct moe_walk *c, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_walk_through(struct moe_walk *c, struct moe_err *err)
+enum moe_code moe_walk_pass_dense_layer(struct moe_walk *c, struct moe_err *err)
 {
     MOE_CHECK(!c->m->layers[c->layer].moe);
     MOE_TRY(begin_layer(c, err));
     return moe_walk_next(c, err);
 }
 
-enum moe_code moe_walk_reach(struct moe_walk *c, int layer, struct moe_err *err)
+enum moe_code moe_walk_to_experts(struct moe_walk *c, int layer, struct moe_err *err)
 {
-    while (c->layer < layer) MOE_TRY(moe_walk_through(c, err));
+    while (c->layer < layer) MOE_TRY(moe_walk_pass_dense_layer(c, err));
     return c->routed ? MOE_OK : begin_layer(c, err);
 }
 
@@ -355,11 +355,11 @@ enum moe_code moe_walk_unit(const struct moe_walk *c, int layer, struct moe_shar
     return moe_unit_open(u, c->src, c->stored, number, err);
 }
 
-enum moe_code moe_walk_pass(struct moe_walk *c, struct moe_err *err)
+enum moe_code moe_walk_pass_layer_by_source(struct moe_walk *c, struct moe_err *err)
 {
     struct moe_shard_unit u;
-    if (!c->m->layers[c->layer].moe) return moe_walk_through(c, err);
-    MOE_TRY(moe_walk_reach(c, c->layer, err));
+    if (!c->m->layers[c->layer].moe) return moe_walk_pass_dense_layer(c, err);
+    MOE_TRY(moe_walk_to_experts(c, c->layer, err));
     MOE_TRY(moe_walk_unit(c, c->layer, &u, err));
     enum moe_code code = moe_walk_experts(c, &u, NULL, NULL, err);
     moe_unit_release(&u);

@@ -92,14 +92,14 @@ enum moe_code moe_walk_twin(struct moe_walk *twin, const struct moe_walk *w, con
 void moe_walk_close(struct moe_walk *w);
 
 /* Takes the tokens through the layer at hand, which has no experts. */
-enum moe_code moe_walk_through(struct moe_walk *w, struct moe_err *err);
+enum moe_code moe_walk_pass_dense_layer(struct moe_walk *w, struct moe_err *err);
 
 /* Takes them through layers without experts up to `layer`, then through that one's attention, router and
  * shared or dense MLP: w->routed is true then. */
-enum moe_code moe_walk_reach(struct moe_walk *w, int layer, struct moe_err *err);
+enum moe_code moe_walk_to_experts(struct moe_walk *w, int layer, struct moe_err *err);
 
 /* Takes them through the layer at hand, of either kind, by the source's weights. */
-enum moe_code moe_walk_pass(struct moe_walk *w, struct moe_err *err);
+enum moe_code moe_walk_pass_layer_by_source(struct moe_walk *w, struct moe_err *err);
 
 /* The experts of a layer as a unit, in the types of the source.  The caller releases it. */
 enum moe_code moe_walk_unit(const struct moe_walk *w, int layer, struct moe_shard_unit *u,

@@ -18,10 +18,10 @@ struct moe_mlp {
     struct moe_matrix matrix;
     struct moe_pool *pool;
     const struct moe_kernels *k;
-    struct moe_inputs x;            /* statistics of the inputs of gate and up */
-    struct moe_inputs y;            /* statistics of the inputs of down */
-    struct moe_output_hessian both; /* over the rows of gate and up together */
-    float *a;                       /* [inter, inter]: down^T F down */
+    struct moe_inputs x; /* statistics of the inputs of gate and up */
+    struct moe_inputs y; /* statistics of the inputs of down */
+    struct moe_output_hessian gate_up_hessian; /* over the rows of gate and up together */
+    float *a; /* [inter, inter]: down^T F down */
 
     /* Of the piece at hand, [PIECE, hidden]: the MLP's inputs; the same in NVFP4; its outputs. */
     float *h, *hq, *out;
@@ -148,7 +148,8 @@ enum moe_code moe_mlp_open(struct moe_mlp **out, int64_t hidden, int64_t inter,
     if (code == MOE_OK)
         code = moe_inputs_open(&m->y, slice_columns(inter), crosses(how),
                                corrected_outputs(how, hidden, inter), err);
-    if (code == MOE_OK && is_two_sided(how, inter)) code = moe_output_hessian_open(&m->both, 2 * inter, err);
+    if (code == MOE_OK && is_two_sided(how, inter))
+        code = moe_output_hessian_open(&m->gate_up_hessian, 2 * inter, err);
     if (code != MOE_OK) moe_mlp_close(&m);
     *out = m;
     return code;
@@ -160,7 +161,7 @@ void moe_mlp_close(struct moe_mlp **m)
     moe_matrix_release(&(*m)->matrix);
     moe_inputs_release(&(*m)->x);
     moe_inputs_release(&(*m)->y);
-    moe_output_hessian_release(&(*m)->both);
+    moe_output_hessian_release(&(*m)->gate_up_hessian);
     for (int i = 0; i < (*m)->n_owned; i++) free((*m)->owned[i]);
     free(*m);
     *m = NULL;
@@ -273,7 +274,7 @@ static enum moe_code each_piece(struct pass *p,
 /* ---- gate and up ---- */
 
 /* Raises r->amax_x to the largest magnitude of x among the piece's tokens, unless they are borrowed. */
-static enum moe_code look_x(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
+static enum moe_code update_amax_x(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     float amax = p->m->k->amax(p->m->h, n * p->t->h->width);
     if (first >= p->t->own) return check_finite(amax, err);
@@ -295,7 +296,7 @@ static void output_hessian(struct moe_mlp *m, const struct moe_weight *down,
     moe_gemm(m->pool, n, n, h, 1, w, 1, n, fw, n, m->a, n);
 }
 
-struct slopes {
+struct derivatives {
     const struct moe_mlp *m;
     int64_t n;     /* inter */
     float *factor; /* [tokens] */
@@ -303,9 +304,9 @@ struct slopes {
 
 /* The derivatives d of token t (mlp.h), from gate x and up x; and factor[t], the square root of what the
  * token weighs in the Hessian of the columns: d^T diag([A A; A A]) d. */
-static void slope_row(void *ctx, int64_t t, int worker)
+static void derivative_row(void *ctx, int64_t t, int worker)
 {
-    struct slopes *s = ctx;
+    struct derivatives *s = ctx;
     int64_t n = s->n;
     const float *g = s->m->gate + t * n, *u = s->m->up + t * n, *a = s->m->a;
     float *d = s->m->d + t * 2 * n;
@@ -321,17 +322,17 @@ static void slope_row(void *ctx, int64_t t, int worker)
     s->factor[t] = (float)sqrt(moved);
 }
 
-/* Adds the d d^T of the piece's tokens to m->both, and fills factor[]. */
-static void add_slopes(struct pass *p, int64_t first, int64_t n, float factor[PIECE])
+/* Adds the d d^T of the piece's tokens to m->gate_up_hessian, and fills factor[]. */
+static void add_derivatives(struct pass *p, int64_t first, int64_t n, float factor[PIECE])
 {
     struct moe_mlp *m = p->m;
     int64_t inter = p->w[0].rows;
-    struct slopes s = { m, inter, factor };
+    struct derivatives s = { m, inter, factor };
     moe_matrix_multiply(m->pool, &p->w[0], m->h, n, m->gate);
     moe_matrix_multiply(m->pool, &p->w[1], m->h, n, m->up);
-    moe_pool_run(n * inter > 1 << 14 ? m->pool : NULL, n, slope_row, &s);
+    moe_pool_run(n * inter > 1 << 14 ? m->pool : NULL, n, derivative_row, &s);
     weigh(p->t, first, n, m->d, 2 * inter);
-    moe_hessian_add(&m->both.hessian, m->d, 2 * inter, n, m->pool);
+    moe_hessian_add(&m->gate_up_hessian.hessian, m->d, 2 * inter, n, m->pool);
 }
 
 /* Adds the piece to the statistics of the inputs of gate and up. */
@@ -340,8 +341,8 @@ static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_
     struct moe_mlp *m = p->m;
     int64_t width = p->t->h->width;
     float *x = m->h, factor[PIECE];
-    if (!m->how.activations && !m->x.c0) MOE_TRY(look_x(p, first, n, err));
-    if (p->two_sided) add_slopes(p, first, n, factor);
+    if (!m->how.activations && !m->x.c0) MOE_TRY(update_amax_x(p, first, n, err));
+    if (p->two_sided) add_derivatives(p, first, n, factor);
     if (m->how.activations) activations(m, m->h, width, n, p->r->amax_x, x = m->hq);
     weigh(p->t, first, n, x, width);
     for (int64_t t = 0; p->two_sided && t < n; t++)
@@ -350,21 +351,21 @@ static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_
     return MOE_OK;
 }
 
-/* m->both holds C = sum of d d^T.  Makes it G = C o [A A; A A] and factors it. */
-static enum moe_code finish_both(struct moe_mlp *m, int64_t inter, struct moe_err *err)
+/* m->gate_up_hessian holds C = sum of d d^T.  Makes it G = C o [A A; A A] and factors it. */
+static enum moe_code finish_gate_up_hessian(struct moe_mlp *m, int64_t inter, struct moe_err *err)
 {
-    float *h = m->both.hessian.h;
+    float *h = m->gate_up_hessian.hessian.h;
     int64_t k = 2 * inter;
     for (int64_t i = 0; i < k; i++)
         for (int64_t j = 0; j <= i; j++) h[i * k + j] *= m->a[i % inter * inter + j % inter];
-    return moe_output_hessian_finish(&m->both, m->how.matrix.damp_rows, m->pool, err);
+    return moe_output_hessian_finish(&m->gate_up_hessian, m->how.matrix.damp_rows, m->pool, err);
 }
 
 /* ---- down ---- */
 
 /* Computes the inputs of down for the piece at hand: those of the unquantized MLP into m->gate, those of the
  * quantized one into m->gq. */
-static void middle(struct pass *p, int64_t n)
+static void inputs_of_down(struct pass *p, int64_t n)
 {
     struct moe_mlp *m = p->m;
     const float *x = m->h;
@@ -376,10 +377,10 @@ static void middle(struct pass *p, int64_t n)
 
 /* Computes down's inputs for the piece, and raises r->amax_y to the largest magnitude of the quantized MLP's,
  * unless the tokens are borrowed. */
-static enum moe_code look_y(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
+static enum moe_code update_amax_y(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
-    middle(p, n);
+    inputs_of_down(p, n);
     float amax = m->k->amax(m->gq, n * p->w[2].cols);
     if (first >= p->t->own) return check_finite(amax, err);
     p->r->amax_y = fmaxf(p->r->amax_y, amax);
@@ -411,8 +412,8 @@ static enum moe_code add_y(struct pass *p, int64_t first, int64_t n, struct moe_
 {
     struct moe_mlp *m = p->m;
     int64_t k = p->w[2].cols;
-    if (m->how.activations || m->y.c0) middle(p, n);
-    else MOE_TRY(look_y(p, first, n, err));
+    if (m->how.activations || m->y.c0) inputs_of_down(p, n);
+    else MOE_TRY(update_amax_y(p, first, n, err));
     /* m->gate becomes what the rounding of gate and up has changed.  What quantized activations change is
      * not in it: fitting down to that noise loses more than it gains. */
     subtract(m->gate, m->gq, n * k);
@@ -434,7 +435,7 @@ struct weights {
 };
 
 /* Collects those of weights i0 to i1 that are to be quantized. */
-static struct weights choose(struct pass *p, const struct moe_mlp_weights *w, int i0, int i1)
+static struct weights select_weights(struct pass *p, const struct moe_mlp_weights *w, int i0, int i1)
 {
     struct weights c = { .n = 0 };
     for (int i = i0; i <= i1; i++) {
@@ -475,7 +476,7 @@ static enum moe_code round_side(struct pass *p, struct moe_inputs *s, const stru
         MOE_TRY(each_piece(p, add, err));
         seconds[0] += (then = moe_now()) - from;
         MOE_TRY(moe_inputs_end(s, &m->how.matrix, m->pool, err));
-        if (p->two_sided) MOE_TRY(finish_both(m, p->w[0].rows, err));
+        if (p->two_sided) MOE_TRY(finish_gate_up_hessian(m, p->w[0].rows, err));
         seconds[1] += (from = moe_now()) - then;
         MOE_TRY(round_slice(p, s, c, rows, global, err));
         seconds[2] += moe_now() - from;
@@ -498,7 +499,7 @@ static struct moe_weight as_quantized(const struct moe_weight *w, const struct m
 }
 
 /* Computes the error of the MLP's output over the first piece of tokens, with activations as computed. */
-static enum moe_code compare(struct pass *p, struct moe_err *err)
+static enum moe_code measure_error(struct pass *p, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
     int64_t n = moe_min_i64(PIECE, p->t->own), h = p->t->h->width;
@@ -526,24 +527,26 @@ enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *
                           w->w[0].cols <= MOE_SLICE_COLUMNS };
 
     *r = (struct moe_mlp_result){ 0 };
-    struct weights both = choose(&p, w, 0, 1), down = choose(&p, w, 2, 2);
+    struct weights gate_and_up = select_weights(&p, w, 0, 1), down = select_weights(&p, w, 2, 2);
     bool rows = p.two_sided;
-    m->both.hessian.k = 2 * w->w[0].rows;
+    m->gate_up_hessian.hessian.k = 2 * w->w[0].rows;
     if (rows) {
-        moe_hessian_clear(&m->both.hessian);
+        moe_hessian_clear(&m->gate_up_hessian.hessian);
         output_hessian(m, &w->w[2], f);
     }
-    if (m->how.activations) MOE_TRY(each_piece(&p, look_x, err));
-    if (both.n) MOE_TRY(round_side(&p, &m->x, &both, rows ? &m->both : NULL, &r->global[0], add_x, err));
+    if (m->how.activations) MOE_TRY(each_piece(&p, update_amax_x, err));
+    if (gate_and_up.n)
+        MOE_TRY(round_side(&p, &m->x, &gate_and_up, rows ? &m->gate_up_hessian : NULL, &r->global[0], add_x,
+                           err));
     r->global[1] = r->global[0];
     for (int i = 0; i < 2; i++)
         if (w->quantize[i]) q[i] = as_quantized(&w->w[i], &r->rounded[i], r->global[i]);
-    if (m->how.activations) MOE_TRY(each_piece(&p, look_y, err));
+    if (m->how.activations) MOE_TRY(each_piece(&p, update_amax_y, err));
     p.two_sided = false;
     if (down.n)
         MOE_TRY(round_side(&p, &m->y, &down, m->how.matrix.diagonal ? NULL : f, &r->global[2], add_y, err));
     if (down.n) q[2] = as_quantized(&w->w[2], &r->rounded[2], r->global[2]);
-    return compare(&p, err);
+    return measure_error(&p, err);
 }
 
 enum moe_code moe_mlp_forward(struct moe_mlp *m, const struct moe_weight w[3], const struct moe_mlp_tokens *t,

@@ -13,7 +13,7 @@
 enum { BATCH = 128 };
 
 /* Translates a number of the public options, where 0 means that it is not given and -1 means 0. */
-static int64_t said(int64_t n) { return n == 0 ? MOE_PLAN_UNSAID : n == -1 ? 0 : n; }
+static int64_t said(int64_t n) { return n == 0 ? MOE_PLAN_UNSET : n == -1 ? 0 : n; }
 
 static struct moe_plan_request request(const struct moe_placement_options *o)
 {
@@ -101,7 +101,7 @@ enum moe_code moe_placement_verify(const char *plan, const struct moe_placement_
     const struct moe_plan_check q = { .plan = plan,
                                       .stats = o.stats,
                                       .n_stats = o.n_stats,
-                                      .windows = moe_plan_windows(MOE_PLAN_UNSAID),
+                                      .windows = moe_plan_windows(MOE_PLAN_UNSET),
                                       .from = o.from,
                                       .cancel = o.cancel };
     cJSON *list = cJSON_CreateArray();

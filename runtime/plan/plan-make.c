@@ -12,12 +12,12 @@
 
 int32_t moe_plan_windows(int64_t asked)
 {
-    return asked == MOE_PLAN_UNSAID ? MOE_PLAN_WINDOWS : (int32_t)asked;
+    return asked == MOE_PLAN_UNSET ? MOE_PLAN_WINDOWS : (int32_t)asked;
 }
 
 static enum moe_code in_range(const char *name, int64_t v, int64_t min, int64_t max, struct moe_err *err)
 {
-    if (v == MOE_PLAN_UNSAID || (v >= min && v <= max)) return MOE_OK;
+    if (v == MOE_PLAN_UNSET || (v >= min && v <= max)) return MOE_OK;
     return moe_fail(err, MOE_USAGE, "--%s %lld: want %lld to %lld", name, (long long)v, (long long)min,
                     (long long)max);
 }
@@ -30,7 +30,7 @@ enum moe_code moe_plan_request_check(const struct moe_plan_request *q, struct mo
     MOE_TRY(in_range("ranks-per-node", q->ranks_per_node, 0, MOE_PLAN_RANKS_MAX, err));
     MOE_TRY(in_range("survive", q->survive, 0, MOE_PLAN_RANKS_MAX - 1, err));
     MOE_TRY(in_range("windows", q->windows, 1, MOE_ROUTING_WINDOWS_MAX, err));
-    if (q->slots != MOE_PLAN_UNSAID && q->memory != MOE_PLAN_UNSAID)
+    if (q->slots != MOE_PLAN_UNSET && q->memory != MOE_PLAN_UNSET)
         return moe_fail(err, MOE_USAGE, "--slots and --memory-per-rank exclude each other");
     if (!(q->target >= 0 && q->target < 100))
         return moe_fail(err, MOE_USAGE, "--target %g: want a share of 0 or more, 0.02 is 2 %%", q->target);
@@ -67,9 +67,9 @@ static enum moe_code choose_slots(struct moe_planning *p, struct moe_err *err)
     const struct moe_plan_request *q = p->ask;
     int64_t need = (int64_t)p->stats->experts * (p->task.survive + 1), ranks = p->task.ranks;
     int64_t slots = q->slots;
-    if (q->memory != MOE_PLAN_UNSAID) MOE_TRY(slots_in_memory(p, need, &slots, err));
-    else if (slots == MOE_PLAN_UNSAID) slots = p->from ? p->from->layers[0].slots : 0;
-    if (slots < 1 || (q->slots == MOE_PLAN_UNSAID && slots < need))
+    if (q->memory != MOE_PLAN_UNSET) MOE_TRY(slots_in_memory(p, need, &slots, err));
+    else if (slots == MOE_PLAN_UNSET) slots = p->from ? p->from->layers[0].slots : 0;
+    if (slots < 1 || (q->slots == MOE_PLAN_UNSET && slots < need))
         slots = (need + ranks - 1) / ranks * ranks;
     if (slots > INT32_MAX) return moe_fail(err, MOE_USAGE, "%lld slots are too many", (long long)slots);
     p->task.slots = (int32_t)slots;
@@ -102,17 +102,17 @@ static enum moe_code check_inherited(const struct moe_planning *p, struct moe_er
     const struct moe_plan_request *q = p->ask;
     const struct moe_plan_task *t = &p->task;
     int32_t node = t->ranks_per_node;
-    if (q->ranks_per_node != MOE_PLAN_UNSAID && q->ranks_per_node > t->ranks)
+    if (q->ranks_per_node != MOE_PLAN_UNSET && q->ranks_per_node > t->ranks)
         return moe_fail(err, MOE_USAGE, "%d rank%s no whole number of nodes of %lld", (int)t->ranks,
                         t->ranks == 1 ? " is" : "s are", (long long)q->ranks_per_node);
     if (!p->from) return MOE_OK;
     const char *old = moe_stream_name(q->from);
-    if (q->ranks_per_node == MOE_PLAN_UNSAID && node > 0 && node < t->ranks && t->ranks % node)
+    if (q->ranks_per_node == MOE_PLAN_UNSET && node > 0 && node < t->ranks && t->ranks % node)
         return moe_fail(err, MOE_USAGE,
                         "%d ranks are no whole number of nodes of %d, which '%s' has (--ranks-per-node N "
                         "says how many ranks a node has now, 0: all are one)",
                         (int)t->ranks, (int)node, old);
-    return q->survive == MOE_PLAN_UNSAID && t->survive > 0 ? check_inherited_copies(p, old, err) : MOE_OK;
+    return q->survive == MOE_PLAN_UNSET && t->survive > 0 ? check_inherited_copies(p, old, err) : MOE_OK;
 }
 
 /* Sets the task from the request, and from the old plan what the request does not say. */
@@ -128,9 +128,9 @@ static void set_task(struct moe_planning *p)
                                       .target = q->target,
                                       .progress = q->progress,
                                       .cancel = q->cancel };
-    if (q->ranks == MOE_PLAN_UNSAID) p->task.ranks = from->ranks;
-    if (q->survive == MOE_PLAN_UNSAID) p->task.survive = from ? from->survive : 0;
-    if (q->ranks_per_node == MOE_PLAN_UNSAID) p->task.ranks_per_node = from ? from->ranks_per_node : 0;
+    if (q->ranks == MOE_PLAN_UNSET) p->task.ranks = from->ranks;
+    if (q->survive == MOE_PLAN_UNSET) p->task.survive = from ? from->survive : 0;
+    if (q->ranks_per_node == MOE_PLAN_UNSET) p->task.ranks_per_node = from ? from->ranks_per_node : 0;
     if (p->task.ranks_per_node == 1) p->task.ranks_per_node = 0; /* copies are on different ranks anyway */
 }
 
@@ -145,7 +145,7 @@ static enum moe_code read_inputs(struct moe_planning *p, struct moe_err *err)
     MOE_TRY(moe_plan_gather_stats(&p->stats, &p->origin, p->src, q->stats, q->n_stats,
                                   moe_plan_windows(q->windows), q->cancel, err));
     if (q->from) {
-        int32_t ranks = q->ranks == MOE_PLAN_UNSAID ? 0 : (int32_t)q->ranks;
+        int32_t ranks = q->ranks == MOE_PLAN_UNSET ? 0 : (int32_t)q->ranks;
         MOE_TRY(moe_plan_read(&p->from, q->from, ranks, q->cancel, err));
         MOE_TRY(moe_plan_check_model(p->from, p->src, q->from, q->cancel, err));
     }
@@ -161,13 +161,13 @@ enum moe_code moe_planning_open(struct moe_planning *p, const struct moe_source 
     *p = (struct moe_planning){ .ask = ask, .src = src };
     MOE_TRY(moe_plan_request_check(ask, err));
     MOE_TRY(read_inputs(p, err));
-    if (ask->ranks == MOE_PLAN_UNSAID && !p->from)
+    if (ask->ranks == MOE_PLAN_UNSET && !p->from)
         return moe_fail(err, MOE_USAGE, "for how many ranks? (--ranks N)");
     set_task(p);
     MOE_TRY(choose_slots(p, err));
     MOE_TRY(check_inherited(p, err));
     MOE_TRY(moe_plan_task_check(&p->task, err));
-    if (p->origin == MOE_STATS_NONE && ask->windows != MOE_PLAN_UNSAID)
+    if (p->origin == MOE_STATS_NONE && ask->windows != MOE_PLAN_UNSET)
         return moe_fail(err, MOE_USAGE, "--windows is for statistics, and there are none (--stats FILE)");
     return MOE_OK;
 }

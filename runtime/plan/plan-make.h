@@ -18,16 +18,16 @@
 #include "runtime/plan/plan-model.h"
 #include "runtime/plan/plan-proof.h"
 
-#define MOE_PLAN_UNSAID  INT64_MIN /* a number of the request that the caller does not give */
+#define MOE_PLAN_UNSET   INT64_MIN /* a number of the request that the caller does not give */
 #define MOE_PLAN_WINDOWS 8         /* the default of request.windows */
 #define MOE_PLAN_TARGET  0.0195    /* the default of request.target */
 
 struct moe_plan_request {
-    int64_t ranks;              /* unsaid: as many as the plan `from` is for */
-    int64_t slots;              /* of a layer; unsaid: by `memory`, else as `from` has, else just enough */
+    int64_t ranks;              /* unset: as many as the plan `from` is for */
+    int64_t slots;              /* of a layer; unset: by `memory`, else as `from` has, else just enough */
     int64_t memory;             /* bytes that the weights of a rank may take; excludes `slots` */
-    int64_t ranks_per_node;     /* 0: all ranks are one node; unsaid: as `from` has, else 0 */
-    int64_t survive;            /* ranks that may die without losing an expert; unsaid: as `from`, else 0 */
+    int64_t ranks_per_node;     /* 0: all ranks are one node; unset: as `from` has, else 0 */
+    int64_t survive;            /* ranks that may die without losing an expert; unset: as `from`, else 0 */
     int64_t windows;            /* how many windows of a file of statistics are kept apart */
     double target;              /* with `from`, as in struct moe_plan_task */
     const char *const *stats;   /* n_stats paths; none: the container's own, else all experts are equal */
@@ -39,13 +39,13 @@ struct moe_plan_request {
     const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
 };
 #define MOE_PLAN_REQUEST                                                    \
-    { .ranks = MOE_PLAN_UNSAID, .slots = MOE_PLAN_UNSAID, .memory = MOE_PLAN_UNSAID, \
-      .ranks_per_node = MOE_PLAN_UNSAID, .survive = MOE_PLAN_UNSAID, .windows = MOE_PLAN_UNSAID, \
+    { .ranks = MOE_PLAN_UNSET, .slots = MOE_PLAN_UNSET, .memory = MOE_PLAN_UNSET, \
+      .ranks_per_node = MOE_PLAN_UNSET, .survive = MOE_PLAN_UNSET, .windows = MOE_PLAN_UNSET, \
       .target = MOE_PLAN_TARGET, .expert_type = "source", .dense_type = "source" }
 
 /* MOE_USAGE, naming the option, for a number that is out of range whatever the model. */
 enum moe_code moe_plan_request_check(const struct moe_plan_request *q, struct moe_err *err);
-int32_t moe_plan_windows(int64_t asked); /* `asked`, or the default for MOE_PLAN_UNSAID */
+int32_t moe_plan_windows(int64_t asked); /* `asked`, or the default for MOE_PLAN_UNSET */
 
 struct moe_planning {
     const struct moe_plan_request *ask; /* the caller owns this and src, which must outlive the planning */

@@ -27,7 +27,7 @@ static const char windows[] =
     "of them: keep at most N of a file apart and add up neighbours beyond that; more are slower to plan for; "
     "8 by default";
 static_assert(MOE_PLAN_WINDOWS == 8, "the help above says so");
-static_assert(MOE_PLAN_UNSAID == MOE_UNSET, "an option that is not given is not said in the request");
+static_assert(MOE_PLAN_UNSET == MOE_UNSET, "an option that is not given is unset in the request");
 static const char force[] = "replace the file at -o, if it is one that moe-plan wrote";
 
 static const struct moe_opt opts[] = {
@@ -280,7 +280,7 @@ enum moe_code moe_plan_options_one(const struct moe_plan_options *o, const char 
 
 int32_t moe_plan_options_ranks(const struct moe_plan_options *o)
 {
-    return o->ask.ranks == MOE_PLAN_UNSAID ? 0 : (int32_t)o->ask.ranks;
+    return o->ask.ranks == MOE_PLAN_UNSET ? 0 : (int32_t)o->ask.ranks;
 }
 
 enum moe_code moe_plan_options_stage(const struct moe_plan_options *o, struct moe_err *err)
