@@ -30,7 +30,7 @@ enum {
 };
 
 /* A model of one layer with made-up weights, and the tokens that pass through it. */
-struct bench {
+struct probe {
     struct moe_config c;
     struct moe_model m;
     struct moe_layer layer;
@@ -50,45 +50,45 @@ struct bench {
 
 /* ---- made-up values ---- */
 
-static void *room(struct bench *b, int64_t n, size_t size)
+static void *room(struct probe *p, int64_t n, size_t size)
 {
-    void *p = moe_arena_array(&b->m.arena, n, size);
-    if (!p) b->failed = true;
-    return p;
+    void *array = moe_arena_array(&p->m.arena, n, size);
+    if (!array) p->failed = true;
+    return array;
 }
 
-static uint32_t draw(struct bench *b) { return b->random = b->random * 1664525u + 1013904223u; }
+static uint32_t draw(struct probe *p) { return p->random = p->random * 1664525u + 1013904223u; }
 
-static float *values(struct bench *b, int64_t n, float size)
+static float *values(struct probe *p, int64_t n, float size)
 {
-    float *x = room(b, n, sizeof *x);
-    for (int64_t i = 0; x && i < n; i++) x[i] = size * ((float)(draw(b) >> 8) / 8388608.0f - 1.0f);
+    float *x = room(p, n, sizeof *x);
+    for (int64_t i = 0; x && i < n; i++) x[i] = size * ((float)(draw(p) >> 8) / 8388608.0f - 1.0f);
     return x;
 }
 
-static float *ones(struct bench *b, int64_t n)
+static float *ones(struct probe *p, int64_t n)
 {
-    float *x = room(b, n, sizeof *x);
+    float *x = room(p, n, sizeof *x);
     for (int64_t i = 0; x && i < n; i++) x[i] = 1;
     return x;
 }
 
 /* A weight in BF16 with magnitudes from 1/32 to 1/16, so that sums stay finite and no product is a
  * denormal. */
-static struct moe_weight weight(struct bench *b, int64_t rows, int64_t cols)
+static struct moe_weight weight(struct probe *p, int64_t rows, int64_t cols)
 {
-    uint16_t *w = room(b, rows * cols, sizeof *w);
+    uint16_t *w = room(p, rows * cols, sizeof *w);
     for (int64_t i = 0; w && i < rows * cols; i++) {
-        uint32_t r = draw(b);
+        uint32_t r = draw(p);
         w[i] = (uint16_t)((r >> 31) << 15 | 0x3d00 | ((r >> 16) & 0x7f));
     }
     return (struct moe_weight){ .type = MOE_BF16, .rows = rows, .cols = cols, .data = (const uint8_t *)w };
 }
 
-static struct moe_expert mlp_of(struct bench *b, int64_t hidden, int64_t inter)
+static struct moe_expert mlp_of(struct probe *p, int64_t hidden, int64_t inter)
 {
-    return (struct moe_expert){ weight(b, inter, hidden), weight(b, inter, hidden),
-                                weight(b, hidden, inter) };
+    return (struct moe_expert){ weight(p, inter, hidden), weight(p, inter, hidden),
+                                weight(p, hidden, inter) };
 }
 
 /* ---- the layer ---- */
@@ -110,151 +110,151 @@ static struct moe_config smaller(const struct moe_config *c)
     return s;
 }
 
-static void make_layer(struct bench *b)
+static void make_layer(struct probe *p)
 {
-    const struct moe_config *c = &b->c;
+    const struct moe_config *c = &p->c;
     int64_t h = c->hidden_size;
     int64_t heads = c->num_attention_heads;
     int64_t qd = c->qk_nope_head_dim + c->qk_rope_head_dim;
-    struct moe_layer *y = &b->layer;
-    float *frequencies = room(b, c->qk_rope_head_dim / 2 + 1, sizeof *frequencies);
+    struct moe_layer *y = &p->layer;
+    float *frequencies = room(p, c->qk_rope_head_dim / 2 + 1, sizeof *frequencies);
 
-    b->m.config = *c;
-    b->m.layers = y;
-    b->m.rope = (struct moe_rope_config){ .dim = c->qk_rope_head_dim, .theta = 50000 };
-    if (frequencies) moe_rope_frequencies(&b->m.rope, frequencies);
-    b->m.inv_freq = frequencies;
-    b->m.softmax_scale = moe_softmax_scale(&b->m.rope, qd);
-    b->m.eps = b->m.lora_eps = 1e-6f;
-    y->input_norm = y->post_norm = b->m.norm = ones(b, h);
-    y->q_a_norm = ones(b, c->q_lora_rank + 1);
-    y->kv_a_norm = ones(b, c->kv_lora_rank);
+    p->m.config = *c;
+    p->m.layers = y;
+    p->m.rope = (struct moe_rope_config){ .dim = c->qk_rope_head_dim, .theta = 50000 };
+    if (frequencies) moe_rope_frequencies(&p->m.rope, frequencies);
+    p->m.inv_freq = frequencies;
+    p->m.softmax_scale = moe_softmax_scale(&p->m.rope, qd);
+    p->m.eps = p->m.lora_eps = 1e-6f;
+    y->input_norm = y->post_norm = p->m.norm = ones(p, h);
+    y->q_a_norm = ones(p, c->q_lora_rank + 1);
+    y->kv_a_norm = ones(p, c->kv_lora_rank);
     if (c->q_lora_rank)
-        y->q_a = weight(b, c->q_lora_rank, h), y->q_b = weight(b, heads * qd, c->q_lora_rank);
+        y->q_a = weight(p, c->q_lora_rank, h), y->q_b = weight(p, heads * qd, c->q_lora_rank);
     else
-        y->q = weight(b, heads * qd, h);
-    y->kv_a = weight(b, c->kv_lora_rank + c->qk_rope_head_dim, h);
-    y->kv_b = weight(b, heads * (c->qk_nope_head_dim + c->v_head_dim), c->kv_lora_rank);
-    y->o = weight(b, h, heads * c->v_head_dim);
-    y->dense = mlp_of(b, h, c->moe_intermediate_size);
-    b->m.head = weight(b, c->vocab_size, h);
+        y->q = weight(p, heads * qd, h);
+    y->kv_a = weight(p, c->kv_lora_rank + c->qk_rope_head_dim, h);
+    y->kv_b = weight(p, heads * (c->qk_nope_head_dim + c->v_head_dim), c->kv_lora_rank);
+    y->o = weight(p, h, heads * c->v_head_dim);
+    y->dense = mlp_of(p, h, c->moe_intermediate_size);
+    p->m.head = weight(p, c->vocab_size, h);
 }
 
-static enum moe_code open_bench(struct bench *b, int64_t sequence, bool backward)
+static enum moe_code open_probe(struct probe *p, int64_t sequence, bool backward)
 {
-    const struct moe_config *c = &b->c;
+    const struct moe_config *c = &p->c;
     int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
     int64_t tokens = c->hidden_size > FEW ? FEW : TOKENS,
             s = moe_min_i64(sequence, tokens); /* where a layer is wide, few are enough */
 
-    make_layer(b);
-    b->n = tokens / s * s;
-    b->h = values(b, b->n * c->hidden_size, 1);
-    b->g = values(b, b->n * c->hidden_size, 1);
-    b->work = values(b, b->n * c->hidden_size, 1);
-    float *cache = room(b, b->n * width, sizeof *cache), **at = room(b, b->n / s, sizeof *at);
-    if (b->failed) return moe_fail(b->err, MOE_NOMEM, "no memory to measure this machine's speed");
-    for (int64_t i = 0; i < b->n / s; i++, b->count++) {
+    make_layer(p);
+    p->n = tokens / s * s;
+    p->h = values(p, p->n * c->hidden_size, 1);
+    p->g = values(p, p->n * c->hidden_size, 1);
+    p->work = values(p, p->n * c->hidden_size, 1);
+    float *cache = room(p, p->n * width, sizeof *cache), **at = room(p, p->n / s, sizeof *at);
+    if (p->failed) return moe_fail(p->err, MOE_NOMEM, "no memory to measure this machine's speed");
+    for (int64_t i = 0; i < p->n / s; i++, p->count++) {
         at[i] = cache + i * s * width;
-        b->kv[i] =
+        p->kv[i] =
             (struct moe_kv){ .layer = &at[i], .layers = 1, .width = width, .cap = s, .max_positions = s };
-        b->seg[i] = (struct moe_segment){ &b->kv[i], 0, s };
-        b->lengths[i] = s;
+        p->seg[i] = (struct moe_segment){ &p->kv[i], 0, s };
+        p->lengths[i] = s;
     }
-    MOE_TRY(moe_forward_open(&b->f, &b->m, b->n, s, MOE_MLA_EXPANDED, b->pool, b->err));
-    moe_forward_many(b->f);
-    return backward ? moe_backward_open(&b->back, &b->m, b->n, s, b->pool, b->err) : MOE_OK;
+    MOE_TRY(moe_forward_open(&p->f, &p->m, p->n, s, MOE_MLA_EXPANDED, p->pool, p->err));
+    moe_forward_many(p->f);
+    return backward ? moe_backward_open(&p->back, &p->m, p->n, s, p->pool, p->err) : MOE_OK;
 }
 
-static void close_bench(struct bench *b)
+static void close_probe(struct probe *p)
 {
-    moe_forward_close(&b->f);
-    moe_backward_close(&b->back);
-    moe_arena_clear(&b->m.arena);
+    moe_forward_close(&p->f);
+    moe_backward_close(&p->back);
+    moe_arena_clear(&p->m.arena);
 }
 
 /* ---- measuring ---- */
 
 /* Seconds of a call of fn: of the first one if that is long, else the mean over as many as take 60 ms. */
-static double seconds_of(struct bench *b, void (*fn)(struct bench *))
+static double seconds_of(struct probe *p, void (*fn)(struct probe *))
 {
     const double tells = 0.06;
     double from = moe_now(), first, all = 0;
     int64_t calls = 0;
-    fn(b);
+    fn(p);
     first = moe_now() - from;
     if (first > 2 * tells) return first;
-    for (from = moe_now(); all < tells; all = moe_now() - from, calls++) fn(b);
+    for (from = moe_now(); all < tells; all = moe_now() - from, calls++) fn(p);
     return all / (double)calls;
 }
 
-/* Resets b->work before a call that adds to it: else its sums would grow beyond float32. */
-static void refresh(struct bench *b, const float *from)
+/* Resets p->work before a call that adds to it: else its sums would grow beyond float32. */
+static void refresh(struct probe *p, const float *from)
 {
-    memcpy(b->work, from, (size_t)(b->n * b->c.hidden_size) * sizeof *from);
+    memcpy(p->work, from, (size_t)(p->n * p->c.hidden_size) * sizeof *from);
 }
 
-static void run_attention(struct bench *b)
+static void run_attention(struct probe *p)
 {
-    refresh(b, b->h);
-    moe_forward_attention(b->f, 0, b->seg, b->count, b->n, b->work);
+    refresh(p, p->h);
+    moe_forward_attention(p->f, 0, p->seg, p->count, p->n, p->work);
 }
 
-static void run_attention_back(struct bench *b)
+static void run_attention_back(struct probe *p)
 {
-    refresh(b, b->g);
-    moe_backward_attention(b->back, 0, b->h, b->lengths, b->count, b->work);
+    refresh(p, p->g);
+    moe_backward_attention(p->back, 0, p->h, p->lengths, p->count, p->work);
 }
 
-static void run_mlp_back(struct bench *b)
+static void run_mlp_back(struct probe *p)
 {
-    const struct moe_weight w[3] = { b->layer.dense.gate, b->layer.dense.up, b->layer.dense.down };
-    refresh(b, b->g);
-    moe_backward_mlp(b->back, w, b->h, b->n, b->g, NULL, b->work, NULL);
+    const struct moe_weight w[3] = { p->layer.dense.gate, p->layer.dense.up, p->layer.dense.down };
+    refresh(p, p->g);
+    moe_backward_mlp(p->back, w, p->h, p->n, p->g, NULL, p->work, NULL);
 }
 
-static void run_head_back(struct bench *b)
+static void run_head_back(struct probe *p)
 {
-    if (b->code == MOE_OK) b->code = moe_backward_head(b->back, b->h, b->n, 0, 0, b->work, NULL, b->err);
+    if (p->code == MOE_OK) p->code = moe_backward_head(p->back, p->h, p->n, 0, 0, p->work, NULL, p->err);
 }
 
 /* Operations per second of the sum that a layer's Fisher matrix is. */
-static double hessian_speed(struct bench *b)
+static double hessian_speed(struct probe *p)
 {
     struct moe_hessian f;
-    if (b->code != MOE_OK || (b->code = moe_hessian_open(&f, b->c.hidden_size, b->err)) != MOE_OK) return 0;
+    if (p->code != MOE_OK || (p->code = moe_hessian_open(&f, p->c.hidden_size, p->err)) != MOE_OK) return 0;
     double from = moe_now(), all = 0;
     int64_t calls = 0;
     for (; all < 0.05; all = moe_now() - from, calls++)
-        moe_hessian_add(&f, b->g, b->c.hidden_size, b->n, b->pool);
+        moe_hessian_add(&f, p->g, p->c.hidden_size, p->n, p->pool);
     moe_hessian_release(&f);
-    return moe_work_fisher(&b->c, (double)b->n) * (double)calls / all;
+    return moe_work_fisher(&p->c, (double)p->n) * (double)calls / all;
 }
 
 /* Operations per second of an expert's forward pass over `each` tokens, done as a walk does it: the tokens'
  * states are gathered, and the outputs are added to states. */
-static double mlp_speed(struct bench *b, int64_t each)
+static double mlp_speed(struct probe *p, int64_t each)
 {
     struct moe_states h = { .fd = -1 }, sum = { .fd = -1 };
     struct moe_mlp *m = NULL;
-    int64_t width = b->c.hidden_size, n = moe_min_i64(each, b->n), calls = 0;
-    int32_t *row = room(b, n, sizeof *row);
-    const struct moe_weight w[3] = { b->layer.dense.gate, b->layer.dense.up, b->layer.dense.down };
+    int64_t width = p->c.hidden_size, n = moe_min_i64(each, p->n), calls = 0;
+    int32_t *row = room(p, n, sizeof *row);
+    const struct moe_weight w[3] = { p->layer.dense.gate, p->layer.dense.up, p->layer.dense.down };
     const struct moe_mlp_method forward = { .matrix = { .diagonal = true } };
     struct moe_mlp_tokens t = {
-        .h = &h, .norm = b->layer.post_norm, .eps = b->m.eps, .row = row, .n = n, .own = n
+        .h = &h, .norm = p->layer.post_norm, .eps = p->m.eps, .row = row, .n = n, .own = n
     };
     double from, all = 0;
 
-    if (b->code == MOE_OK && !row)
-        b->code = moe_fail(b->err, MOE_NOMEM, "no memory to measure this machine's speed");
-    if (b->code == MOE_OK) b->code = moe_states_open(&h, b->n, width, NULL, b->err);
-    if (b->code == MOE_OK) b->code = moe_states_open(&sum, b->n, width, NULL, b->err);
-    if (b->code == MOE_OK) b->code = moe_states_write(&h, 0, b->n, b->h, b->err);
-    if (b->code == MOE_OK) b->code = moe_mlp_open(&m, width, w[0].rows, &forward, true, b->pool, b->err);
-    for (int64_t i = 0; b->code == MOE_OK && i < n; i++) row[i] = (int32_t)(i * (b->n / n));
-    for (from = moe_now(); b->code == MOE_OK && all < 0.08; all = moe_now() - from, calls++)
-        b->code = moe_mlp_forward(m, w, &t, &sum, b->err);
+    if (p->code == MOE_OK && !row)
+        p->code = moe_fail(p->err, MOE_NOMEM, "no memory to measure this machine's speed");
+    if (p->code == MOE_OK) p->code = moe_states_open(&h, p->n, width, NULL, p->err);
+    if (p->code == MOE_OK) p->code = moe_states_open(&sum, p->n, width, NULL, p->err);
+    if (p->code == MOE_OK) p->code = moe_states_write(&h, 0, p->n, p->h, p->err);
+    if (p->code == MOE_OK) p->code = moe_mlp_open(&m, width, w[0].rows, &forward, true, p->pool, p->err);
+    for (int64_t i = 0; p->code == MOE_OK && i < n; i++) row[i] = (int32_t)(i * (p->n / n));
+    for (from = moe_now(); p->code == MOE_OK && all < 0.08; all = moe_now() - from, calls++)
+        p->code = moe_mlp_forward(m, w, &t, &sum, p->err);
     moe_mlp_close(&m);
     moe_states_close(&h);
     moe_states_close(&sum);
@@ -276,18 +276,18 @@ static void sample_item(void *ctx, int64_t i, int worker)
     moe_kernels()->gemm(s->n, s->n, s->n, 1, s->a, s->n, 1, s->b, s->n, s->c + i * s->n * s->n, s->n);
 }
 
-static double product_speed(struct bench *b)
+static double product_speed(struct probe *p)
 {
     enum { N = 384 };
-    int threads = moe_pool_threads(b->pool);
-    float *m = room(b, (int64_t)(2 + threads) * N * N, sizeof *m);
+    int threads = moe_pool_threads(p->pool);
+    float *m = room(p, (int64_t)(2 + threads) * N * N, sizeof *m);
     struct sample s = { m, m, m ? m + 2 * N * N : NULL, N };
     double best = 1e9;
     if (!m) return 0;
     memset(m, 0, (size_t)(2 + threads) * N * N * sizeof *m);
     for (int i = 0; i < 4; i++) {
         double from = moe_now(), t;
-        moe_pool_run(b->pool, threads, sample_item, &s);
+        moe_pool_run(p->pool, threads, sample_item, &s);
         t = moe_now() - from;
         if (t < best) best = t;
     }
@@ -328,62 +328,62 @@ static void quantize_item(void *ctx, int64_t i, int worker)
 }
 
 static bool by_rows(const struct moe_speed_of *of) { return of->sensitivity && !of->method->matrix.diagonal; }
-static int64_t expert_tokens(const struct bench *b, const struct moe_speed_of *of)
+static int64_t expert_tokens(const struct probe *p, const struct moe_speed_of *of)
 {
-    return moe_min_i64(moe_max_i64(of->tokens_per_expert, 1), b->n);
+    return moe_min_i64(moe_max_i64(of->tokens_per_expert, 1), p->n);
 }
 
-static enum moe_code make_output_hessian(struct bench *b, struct moe_output_hessian *f, int64_t hidden,
+static enum moe_code make_output_hessian(struct probe *p, struct moe_output_hessian *f, int64_t hidden,
                                          double damp)
 {
-    MOE_TRY(moe_output_hessian_open(f, hidden, b->err));
+    MOE_TRY(moe_output_hessian_open(f, hidden, p->err));
     moe_hessian_clear(&f->hessian);
-    moe_hessian_add(&f->hessian, b->g, b->c.hidden_size, b->n, b->pool);
-    return moe_output_hessian_finish(f, damp, b->pool, b->err);
+    moe_hessian_add(&f->hessian, p->g, p->c.hidden_size, p->n, p->pool);
+    return moe_output_hessian_finish(f, damp, p->pool, p->err);
 }
 
 /* Seconds of each phase (statistics, factoring, rounding) of quantizing an expert of these widths: the mean
  * over as many experts as are at work at once. */
-static enum moe_code expert_seconds(struct bench *b, const struct moe_speed_of *of, int64_t hidden,
+static enum moe_code expert_seconds(struct probe *p, const struct moe_speed_of *of, int64_t hidden,
                                     int64_t inter, double seconds[3])
 {
     struct moe_states h = { .fd = -1 }, residual = { .fd = -1 };
     struct moe_output_hessian f = { .order = NULL };
     struct expert e = { .how = of->method, .hidden = hidden, .inter = inter };
-    int64_t n = expert_tokens(b, of);
+    int64_t n = expert_tokens(p, of);
     int at_once = (int)moe_min_i64(moe_max_i64(of->workers, 1), AT_ONCE);
-    struct moe_expert mlp = mlp_of(b, hidden, inter);
-    int32_t *row = room(b, n, sizeof *row);
-    float *share = ones(b, n);
+    struct moe_expert mlp = mlp_of(p, hidden, inter);
+    int32_t *row = room(p, n, sizeof *row);
+    float *share = ones(p, n);
 
-    if (b->failed) return moe_fail(b->err, MOE_NOMEM, "no memory to measure this machine's speed");
+    if (p->failed) return moe_fail(p->err, MOE_NOMEM, "no memory to measure this machine's speed");
     e.w = (struct moe_mlp_weights){ .w = { mlp.gate, mlp.up, mlp.down },
                                     .quantize = { true, true, true },
                                     .amax = { 1, 1, 1 } };
     e.t = (struct moe_mlp_tokens){ .h = &h,
-                                   .norm = b->layer.post_norm,
-                                   .eps = b->m.eps,
+                                   .norm = p->layer.post_norm,
+                                   .eps = p->m.eps,
                                    .row = row,
                                    .importance = share,
                                    .n = n,
                                    .own = n };
-    for (int64_t i = 0; i < n; i++) row[i] = (int32_t)(i * (b->n / n));
-    enum moe_code code = moe_states_open(&h, b->n, hidden, NULL, b->err);
-    if (code == MOE_OK) code = moe_states_write(&h, 0, b->n, b->h, b->err);
+    for (int64_t i = 0; i < n; i++) row[i] = (int32_t)(i * (p->n / n));
+    enum moe_code code = moe_states_open(&h, p->n, hidden, NULL, p->err);
+    if (code == MOE_OK) code = moe_states_write(&h, 0, p->n, p->h, p->err);
     if (code == MOE_OK && of->method->corrects) {
-        code = moe_states_open(&residual, b->n, hidden, NULL, b->err);
-        if (code == MOE_OK) code = moe_states_write(&residual, 0, b->n, b->g, b->err);
+        code = moe_states_open(&residual, p->n, hidden, NULL, p->err);
+        if (code == MOE_OK) code = moe_states_write(&residual, 0, p->n, p->g, p->err);
         e.t.residual = &residual;
         e.t.share = share;
     }
     if (code == MOE_OK && by_rows(of)) {
-        code = make_output_hessian(b, &f, hidden, of->method->matrix.damp_rows);
+        code = make_output_hessian(p, &f, hidden, of->method->matrix.damp_rows);
         e.f = &f;
     }
-    if (code == MOE_OK) moe_pool_run(b->pool, at_once, quantize_item, &e);
+    if (code == MOE_OK) moe_pool_run(p->pool, at_once, quantize_item, &e);
     for (int k = 0; k < 3; k++) seconds[k] = 0;
     for (int i = 0; code == MOE_OK && i < at_once; i++) {
-        if (e.code[i] != MOE_OK) *b->err = e.err[i], code = e.code[i];
+        if (e.code[i] != MOE_OK) *p->err = e.err[i], code = e.code[i];
         for (int k = 0; k < 3; k++) seconds[k] += e.seconds[i][k] / at_once;
     }
     moe_output_hessian_release(&f);
@@ -407,19 +407,19 @@ static struct moe_cost solve(const double seconds[2], const double operations[2]
     return (struct moe_cost){ a, (seconds[1] - a * operations[1]) / minor[1] };
 }
 
-static enum moe_code expert_speed(struct bench *b, const struct moe_speed_of *of, struct moe_speed *s)
+static enum moe_code expert_speed(struct probe *p, const struct moe_speed_of *of, struct moe_speed *s)
 {
-    double fastest = s->product / moe_pool_threads(b->pool);
+    double fastest = s->product / moe_pool_threads(p->pool);
     double seconds[2][3], rounding[3][2], factoring[3][2];
     struct moe_work_quantize w[2];
 
     for (int i = 0; i < 2; i++) { /* half the widths, then all */
-        int64_t hidden = moe_min_i64(b->c.hidden_size, EXPERT_HIDDEN) / (2 - i) / 16 * 16;
-        int64_t inter = moe_min_i64(b->c.moe_intermediate_size, EXPERT_INTER) / (2 - i) / 16 * 16;
+        int64_t hidden = moe_min_i64(p->c.hidden_size, EXPERT_HIDDEN) / (2 - i) / 16 * 16;
+        int64_t inter = moe_min_i64(p->c.moe_intermediate_size, EXPERT_INTER) / (2 - i) / 16 * 16;
         hidden = moe_max_i64(hidden, 16);
         inter = moe_max_i64(inter, 16);
-        MOE_TRY(expert_seconds(b, of, hidden, inter, seconds[i]));
-        w[i] = moe_work_quantize(of->method, hidden, inter, by_rows(of), (double)expert_tokens(b, of));
+        MOE_TRY(expert_seconds(p, of, hidden, inter, seconds[i]));
+        w[i] = moe_work_quantize(of->method, hidden, inter, by_rows(of), (double)expert_tokens(p, of));
         rounding[0][i] = seconds[i][2], rounding[1][i] = w[i].rounding,
         rounding[2][i] = moe_speed_weights(hidden, inter);
         factoring[0][i] = seconds[i][1], factoring[1][i] = w[i].factoring,
@@ -433,11 +433,11 @@ static enum moe_code expert_speed(struct bench *b, const struct moe_speed_of *of
 
 /* ---- a row of a scratch file ---- */
 
-static double row_seconds(struct bench *b, int64_t width)
+static double row_seconds(struct probe *p, int64_t width)
 {
     enum { ROWS = 512 };
     size_t bytes = (size_t)width * sizeof(float);
-    float *row = room(b, width, sizeof *row);
+    float *row = room(p, width, sizeof *row);
     int fd = memfd_create("moe", MFD_CLOEXEC);
     double from = moe_now(), seconds = 3e-6; /* taken if the file cannot be made */
     bool whole = fd >= 0 && row && !ftruncate(fd, (off_t)(ROWS * bytes));
@@ -453,36 +453,36 @@ static double row_seconds(struct bench *b, int64_t width)
 
 /* ---- all of it ---- */
 
-static enum moe_code measure(struct bench *b, struct moe_speed *s, const struct moe_speed_of *of)
+static enum moe_code measure(struct probe *p, struct moe_speed *s, const struct moe_speed_of *of)
 {
-    const struct moe_config *c = &b->c;
-    double n = (double)b->n, sequence = (double)(b->n / b->count);
+    const struct moe_config *c = &p->c;
+    double n = (double)p->n, sequence = (double)(p->n / p->count);
 
-    s->product = product_speed(b);
-    s->row = row_seconds(b, of->config->hidden_size);
-    s->attention = moe_work_attention(c, n, sequence) / seconds_of(b, run_attention);
-    s->mlp = mlp_speed(b, of->tokens_per_expert);
+    s->product = product_speed(p);
+    s->row = row_seconds(p, of->config->hidden_size);
+    s->attention = moe_work_attention(c, n, sequence) / seconds_of(p, run_attention);
+    s->mlp = mlp_speed(p, of->tokens_per_expert);
     if (of->sensitivity) {
-        s->head_back = moe_work_head_back(c, n) / seconds_of(b, run_head_back);
+        s->head_back = moe_work_head_back(c, n) / seconds_of(p, run_head_back);
         s->mlp_back =
-            moe_work_mlp_back(c->hidden_size, c->moe_intermediate_size, n) / seconds_of(b, run_mlp_back);
-        s->attention_back = moe_work_attention_back(c, n, sequence) / seconds_of(b, run_attention_back);
+            moe_work_mlp_back(c->hidden_size, c->moe_intermediate_size, n) / seconds_of(p, run_mlp_back);
+        s->attention_back = moe_work_attention_back(c, n, sequence) / seconds_of(p, run_attention_back);
     }
-    s->hessian = hessian_speed(b);
-    MOE_TRY(b->code);
-    return expert_speed(b, of, s);
+    s->hessian = hessian_speed(p);
+    MOE_TRY(p->code);
+    return expert_speed(p, of, s);
 }
 
 enum moe_code moe_speed_measure(struct moe_speed *s, const struct moe_speed_of *of, struct moe_pool *pool,
                                 struct moe_err *err)
 {
-    struct bench *b = calloc(1, sizeof *b);
-    if (!b) return moe_fail(err, MOE_NOMEM, "no memory to measure this machine's speed");
-    *b = (struct bench){ .c = smaller(of->config), .pool = pool, .random = 1, .err = err };
-    b->m.arena = (struct moe_arena)MOE_ARENA_INIT;
-    enum moe_code code = open_bench(b, moe_max_i64(of->sequence, 1), of->sensitivity);
-    if (code == MOE_OK) code = measure(b, s, of);
-    close_bench(b);
-    free(b);
+    struct probe *p = calloc(1, sizeof *p);
+    if (!p) return moe_fail(err, MOE_NOMEM, "no memory to measure this machine's speed");
+    *p = (struct probe){ .c = smaller(of->config), .pool = pool, .random = 1, .err = err };
+    p->m.arena = (struct moe_arena)MOE_ARENA_INIT;
+    enum moe_code code = open_probe(p, moe_max_i64(of->sequence, 1), of->sensitivity);
+    if (code == MOE_OK) code = measure(p, s, of);
+    close_probe(p);
+    free(p);
     return code;
 }
