@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/io.h"
 
+#include "base/grow.h"
 #include "base/show.h"
 
 #include <dirent.h>
@@ -333,12 +334,7 @@ static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const 
 
 static bool add_name(struct moe_names *l, const char *name)
 {
-    if (!(l->n & (l->n - 1))) { /* the array doubles */
-        char **v = realloc(l->v, (l->n ? 2 * l->n : 1) * sizeof *v);
-        if (!v) return false;
-        l->v = v;
-    }
-    if (!(l->v[l->n] = strdup(name))) return false;
+    if (!MOE_GROW(l->v, l->cap, l->n + 1) || !(l->v[l->n] = strdup(name))) return false;
     l->n++;
     return true;
 }

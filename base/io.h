@@ -104,7 +104,7 @@ enum moe_code moe_no_link(const char *path, const char *what, struct moe_err *er
 
 /* The names in a directory, without "." and "..", in the order of their bytes.  The caller calls
  * moe_names_release; after a failure there is nothing to release. */
-struct moe_names { char **v; size_t n; };
+struct moe_names { char **v; size_t n, cap; };
 enum moe_code moe_list_dir(const char *path, struct moe_names *names, struct moe_err *err);
 void moe_names_release(struct moe_names *names);
 

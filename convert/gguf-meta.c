@@ -173,7 +173,7 @@ enum moe_code moe_gguf_metadata(struct moe_gguf_meta *m, const struct moe_source
         moe_gguf_u32(m, "general.quantization_version", QUANTIZATION_VERSION);
         code = moe_gguf_tokenizer(m, src, no_tokenizer, err);
     }
-    if (code == MOE_OK && m->failed) code = moe_fail(err, MOE_NOMEM, "no memory for the metadata");
+    if (code == MOE_OK && m->bytes.failed) code = moe_fail(err, MOE_NOMEM, "no memory for the metadata");
     if (code != MOE_OK) moe_gguf_meta_release(m);
     return code;
 }

@@ -199,7 +199,7 @@ enum moe_code moe_gguf_tokenizer(struct moe_gguf_meta *m, const struct moe_sourc
     moe_gguf_str(m, "tokenizer.ggml.pre", "kimi-k2", 7);
     tokens(m, t, &a, ranks, &s);
     enum moe_code code = merges(m, t, &a, ranks, &s, err);
-    if (s.failed) m->failed = true;
+    if (s.failed) m->bytes.failed = true;
     free(s.p);
     moe_tokenizer_close(&t);
     MOE_TRY(code);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reads routing statistics from JSON: our own files and SGLang's. */
+#include "base/grow.h"
 #include "formats/routing.h"
 
 #include "base/json.h"
@@ -21,20 +22,16 @@ struct parser {
     struct moe_scan s;
     struct moe_routing *r;
     const struct moe_cancel *cancel;
-    int64_t n, cap;                /* counts read so far; room for counts */
-    int32_t cap_layers, cap_windows;
+    int64_t n;                     /* counts read so far */
+    size_t cap, cap_layers, cap_windows;
     bool memory;                   /* memory ran out */
     bool others;                   /* another program's file: its counts may be averages, or floats */
 };
 
-static const char *grow(struct parser *p)
+static const char *no_memory(struct parser *p)
 {
-    int64_t cap = p->cap ? 2 * p->cap : 4096;
-    int64_t *c = realloc(p->r->counts, (size_t)cap * sizeof *c);
-    if (!c) return p->memory = true, "no memory";
-    p->r->counts = c;
-    p->cap = cap;
-    return NULL;
+    p->memory = true;
+    return "no memory";
 }
 
 /* Read a count; another program's may be written as 162554.0, or be a fraction. */
@@ -56,7 +53,7 @@ static const char *row(struct parser *p)
         uint64_t v;
         const char *why = count(p, &v);
         if (!why && n == MOE_ROUTING_EXPERTS_MAX) why = "a list too long";
-        if (!why && p->n == p->cap) why = grow(p);
+        if (!why && !MOE_GROW(p->r->counts, p->cap, (size_t)p->n + 1)) why = no_memory(p);
         if (why) return why;
         p->r->counts[p->n++] = (int64_t)v;
         n++;
@@ -90,13 +87,7 @@ static const char *layer_number(struct parser *p, int32_t at, int64_t v)
     struct moe_routing *r = p->r;
     if (r->n_windows)
         return at < r->n_layers && r->layers[at] == v ? NULL : "a window with other layers than the first";
-    if (at == p->cap_layers) {
-        int32_t cap = at ? 2 * at : 64;
-        int32_t *l = realloc(r->layers, (size_t)cap * sizeof *l);
-        if (!l) return p->memory = true, "no memory";
-        r->layers = l;
-        p->cap_layers = cap;
-    }
+    if (!MOE_GROW(r->layers, p->cap_layers, (size_t)at + 1)) return no_memory(p);
     r->layers[at] = (int32_t)v;
     return NULL;
 }
@@ -140,13 +131,7 @@ static const char *add_window(struct parser *p, int64_t tokens)
 {
     struct moe_routing *r = p->r;
     if (r->n_windows == MOE_ROUTING_WINDOWS_MAX) return "too many windows";
-    if (r->n_windows == p->cap_windows) {
-        int32_t cap = p->cap_windows ? 2 * p->cap_windows : 16;
-        int64_t *t = realloc(r->tokens, (size_t)cap * sizeof *t);
-        if (!t) return p->memory = true, "no memory";
-        r->tokens = t;
-        p->cap_windows = cap;
-    }
+    if (!MOE_GROW(r->tokens, p->cap_windows, (size_t)r->n_windows + 1)) return no_memory(p);
     r->tokens[r->n_windows++] = tokens;
     return NULL;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reads the files of TensorRT-LLM's expert statistics recorder: meta_info.json and rank*.safetensors, whose
  * tensors "<iteration>_<layer>" hold counts that are added up over all ranks. */
+#include "base/grow.h"
 #include "formats/routing.h"
 
 #include "base/io.h"
@@ -19,7 +20,7 @@ struct sums {
     const char *file;
     int32_t experts, n_layers;
     int64_t **of_layer;                            /* [cap][experts]; NULL: no counts of this layer yet */
-    int32_t cap;
+    size_t cap;
     unsigned char *raw;                            /* room for one tensor */
 };
 
@@ -44,12 +45,10 @@ static int64_t load(const unsigned char *p, int bytes)
 
 static enum moe_code make_room(struct sums *s, int32_t layer, struct moe_err *err)
 {
-    int32_t cap = s->cap > layer ? s->cap : 2 * layer + 64;
-    int64_t **p = cap > s->cap ? realloc(s->of_layer, (size_t)cap * sizeof *p) : s->of_layer;
-    if (!p) return moe_fail_at(err, MOE_NOMEM, s->file, NULL, "no memory for its counts");
-    for (int32_t l = s->cap; l < cap; l++) p[l] = NULL;
-    s->of_layer = p;
-    s->cap = cap;
+    size_t before = s->cap;
+    if (!MOE_GROW(s->of_layer, s->cap, (size_t)layer + 1))
+        return moe_fail_at(err, MOE_NOMEM, s->file, NULL, "no memory for its counts");
+    for (size_t l = before; l < s->cap; l++) s->of_layer[l] = NULL;
     return MOE_OK;
 }
 
@@ -134,7 +133,7 @@ static enum moe_code collect(const struct sums *s, int32_t top, struct moe_routi
 {
     int32_t n = 0, *layers = malloc((size_t)s->n_layers * sizeof *layers);
     if (!layers) return moe_fail(err, MOE_NOMEM, "no memory for routing statistics");
-    for (int32_t l = 0; l < s->cap; l++)
+    for (int32_t l = 0; l < (int32_t)s->cap; l++)
         if (s->of_layer[l]) layers[n++] = l;
     enum moe_code code = moe_routing_new(r, s->experts, top, n, layers, 1, err);
     for (int32_t i = 0; code == MOE_OK && i < n; i++)
@@ -169,7 +168,7 @@ enum moe_code moe_routing_read_trtllm(const char *dir, struct moe_routing **r, s
     if (code == MOE_OK) code = collect(&s, (int32_t)top, r, err);
     if (code == MOE_OK) code = moe_routing_check(*r, dir, err);
     if (code != MOE_OK) moe_routing_free(r);
-    for (int32_t l = 0; l < s.cap; l++) free(s.of_layer[l]);
+    for (size_t l = 0; l < s.cap; l++) free(s.of_layer[l]);
     free(s.of_layer);
     free(s.raw);
     return code;

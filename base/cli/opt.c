@@ -2,6 +2,7 @@
 #include "base/cli/opt.h"
 
 #include "base/env.h"
+#include "base/grow.h"
 
 #include <errno.h>
 #include <math.h>
@@ -49,7 +50,6 @@ static bool parse_float(const char *s, double *out)
 static enum moe_code set_value(const struct moe_opt *o, const char *arg, bool negated, struct moe_err *err)
 {
     struct moe_strlist *l = o->value;
-    const char **more;
     switch (o->kind) {
     case MOE_OPT_BOOL:
         *(bool *)o->value = !negated;
@@ -59,10 +59,9 @@ static enum moe_code set_value(const struct moe_opt *o, const char *arg, bool ne
         *(const char **)o->value = arg ? arg : "";
         return MOE_OK;
     case MOE_OPT_LIST:
-        more = realloc(l->v, (l->n + 1) * sizeof *more);
-        if (!more) return moe_fail(err, MOE_NOMEM, "no memory for option '--%s'", o->name);
-        more[l->n++] = arg;
-        l->v = more;
+        if (!MOE_GROW(l->v, l->cap, l->n + 1))
+            return moe_fail(err, MOE_NOMEM, "no memory for option '--%s'", o->name);
+        l->v[l->n++] = arg;
         return MOE_OK;
     case MOE_OPT_INT:
         return parse_int(arg, o->value)

@@ -25,7 +25,7 @@ enum moe_opt_kind {
 
 /* The values of an option that may be given several times, in their order.  They live as long as the
  * process. */
-struct moe_strlist { const char **v; size_t n; };
+struct moe_strlist { const char **v; size_t n, cap; };
 
 /* The default of an integer option without one; help does not show it. */
 #define MOE_UNSET INT64_MIN

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/grow.h"
 #include "base/hash.h"
 #include "base/io.h"
 #include "formats/checkpoint/checkpoint.h"
@@ -27,11 +28,7 @@ static enum moe_code add_file(struct moe_checkpoint *k, const char *name, struct
     char path[PATH_MAX];
     MOE_TRY(moe_path_join(path, sizeof path, src->path, name, err));
     if (src->n_files == 1 << 20) return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "too many files");
-    if (!(src->n_files & (src->n_files - 1))) { /* the array doubles */
-        struct moe_file *f = realloc(src->files, (src->n_files ? 2 * (size_t)src->n_files : 1) * sizeof *f);
-        if (!f) return no_memory(k, err);
-        src->files = f;
-    }
+    if (!MOE_GROW(src->files, k->file_cap, (size_t)src->n_files + 1)) return no_memory(k, err);
     struct moe_file *f = &src->files[src->n_files++];
     *f = (struct moe_file){ .name = strdup(name), .path = strdup(path), .fd = -1 };
     return f->name && f->path ? MOE_OK : no_memory(k, err);
@@ -81,16 +78,9 @@ static enum moe_code bad_index(const struct moe_checkpoint *k, const struct moe_
 static enum moe_code add_index(struct moe_checkpoint *k, const char *name, size_t len, int32_t file,
                                struct moe_err *err)
 {
-    if (k->n_index == k->index_cap) {
-        size_t cap = k->index_cap ? 2 * (size_t)k->index_cap : 1024;
-        const char **names = realloc(k->names, cap * sizeof *names);
-        if (names) k->names = names;
-        int32_t *file_of = realloc(k->file_of, cap * sizeof *file_of);
-        if (file_of) k->file_of = file_of;
-        if (!names || !file_of) return no_memory(k, err);
-        k->index_cap = (int64_t)cap;
-    }
-    int added = moe_strmap_add(&k->map, name, len, k->n_index, NULL);
+    size_t need = (size_t)k->n_index + 1;
+    bool room = MOE_GROW(k->names, k->names_cap, need) && MOE_GROW(k->file_of, k->file_of_cap, need);
+    int added = room ? moe_strmap_add(&k->map, name, len, k->n_index, NULL) : -1;
     if (added < 0) return no_memory(k, err);
     if (!added) return moe_fail_at(err, MOE_CORRUPT, k->index_path, name, "is named twice");
     k->names[k->n_index] = name;

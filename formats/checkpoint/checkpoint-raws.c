@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/grow.h"
 #include "formats/checkpoint/checkpoint.h"
 #include "formats/checkpoint/fused.h"
 #include "formats/checkpoint/safetensors.h"
 
 #include <limits.h>
-#include <stdlib.h>
 #include <string.h>
 
 static enum moe_code no_memory(const struct moe_checkpoint *k, struct moe_err *err)
@@ -17,13 +17,7 @@ static enum moe_code grow_raws(struct moe_checkpoint *k, int64_t more, struct mo
     struct moe_source *src = k->src;
     if (src->n_raws + more > INT32_MAX - 1)
         return moe_fail_at(err, MOE_UNSUPPORTED, src->path, NULL, "too many tensors");
-    if (src->n_raws + more <= k->raw_cap) return MOE_OK;
-    int64_t cap = src->n_raws + more + k->raw_cap / 2;
-    struct moe_raw *r = realloc(src->raws, (size_t)cap * sizeof *r);
-    if (!r) return no_memory(k, err);
-    src->raws = r;
-    k->raw_cap = cap;
-    return MOE_OK;
+    return MOE_GROW(src->raws, k->raw_cap, (size_t)(src->n_raws + more)) ? MOE_OK : no_memory(k, err);
 }
 
 /* Compare a tensor of this file with the index: returns MOE_SUPERSEDED when the index names another file for

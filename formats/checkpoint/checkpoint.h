@@ -18,14 +18,15 @@ enum { MOE_SEEN = 1, MOE_SEEN_ELSEWHERE = 2 };
 struct moe_checkpoint {
     struct moe_source *src;
     struct moe_problems *p;
-    int64_t raw_cap;
+    size_t raw_cap, file_cap; /* entries for which src->raws and src->files have room */
 
     /* model.safetensors.index.json: entry k says that tensor names[k] lies in files[file_of[k]] */
     char *index_text, index_path[4096];
     struct moe_strmap map; /* name -> k */
-    int64_t n_index, index_cap;
+    int64_t n_index;
     const char **names;
     int32_t *file_of;
+    size_t names_cap, file_of_cap;
     bool has_index;
     unsigned char *seen; /* [n_index] MOE_SEEN flags */
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/checkpoint/safetensors.h"
 
+#include "base/grow.h"
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/show.h"
@@ -47,7 +48,7 @@ struct parser {
     struct moe_arena *arena;
     struct moe_strmap names;
     struct moe_st_header *h;
-    int64_t cap;
+    size_t cap;
     bool metadata;
 };
 
@@ -149,14 +150,8 @@ static enum moe_code metadata(struct parser *p, struct moe_err *err)
 static enum moe_code add(struct parser *p, const char *name, size_t len, struct moe_err *err)
 {
     struct moe_st_header *h = p->h;
-    if (h->n == p->cap) {
-        int64_t cap = p->cap ? 2 * p->cap : 256;
-        struct moe_st_entry *e = realloc(h->entries, (size_t)cap * sizeof *e);
-        if (!e) return moe_fail_at(err, MOE_NOMEM, p->file, NULL, "no memory for its header");
-        h->entries = e;
-        p->cap = cap;
-    }
-    int added = moe_strmap_add(&p->names, name, len, h->n, NULL);
+    bool room = MOE_GROW(h->entries, p->cap, (size_t)h->n + 1);
+    int added = room ? moe_strmap_add(&p->names, name, len, h->n, NULL) : -1;
     if (added < 0) return moe_fail_at(err, MOE_NOMEM, p->file, NULL, "no memory for its header");
     if (!added) return moe_fail_at(err, MOE_CORRUPT, p->file, name, "appears twice in the header");
     h->entries[h->n] = (struct moe_st_entry){ .name = name };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A container as a source: everything is checked here when it is opened, so that nothing has to be checked
  * later. */
+#include "base/grow.h"
 #include "formats/container/container-internal.h"
 
 #include "base/io.h"
@@ -14,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-struct reader { struct moe_source *src; struct moe_problems *p; int64_t cap; };
+struct reader { struct moe_source *src; struct moe_problems *p; size_t cap; };
 
 static enum moe_code no_memory(const struct moe_source *src, struct moe_err *err)
 {
@@ -56,13 +57,7 @@ static enum moe_code excuse_file(struct reader *r, int layer, struct moe_err *er
 static enum moe_code add_tensor(struct reader *r, const struct moe_tensor *t, struct moe_err *err)
 {
     struct moe_source *src = r->src;
-    if (src->n_tensors == r->cap) {
-        int64_t cap = 2 * r->cap + 256;
-        struct moe_tensor *p = realloc(src->tensors, (size_t)cap * sizeof *p);
-        if (!p) return no_memory(src, err);
-        src->tensors = p;
-        r->cap = cap;
-    }
+    if (!MOE_GROW(src->tensors, r->cap, (size_t)src->n_tensors + 1)) return no_memory(src, err);
     src->tensors[src->n_tensors++] = *t;
     return MOE_OK;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Merges the parts of a model that several machines wrote into the whole. */
+#include "base/grow.h"
 #include "formats/container/container-internal.h"
 
 #include "base/io.h"
@@ -262,13 +263,7 @@ static enum moe_code add_lines(struct joined *j, const struct moe_source *part, 
 {
     for (const char *at = text, *end = text + bytes, *next; at < end; at = next + 1) {
         if (!(next = memchr(at, '\n', (size_t)(end - at)))) next = end;
-        if (j->n == j->cap) {
-            size_t cap = 2 * j->cap + 1024;
-            struct line *p = realloc(j->line, cap * sizeof *p);
-            if (!p) return no_memory(err);
-            j->line = p;
-            j->cap = cap;
-        }
+        if (!MOE_GROW(j->line, j->cap, j->n + 1)) return no_memory(err);
         if (!split(at, (size_t)(next - at), &j->line[j->n]))
             return moe_fail_at(err, MOE_CORRUPT, part->path, NULL,
                                "a line of its source.jsonl has no ordinal (quantize this part again)");

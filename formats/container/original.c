@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/container/original.h"
 
+#include "base/grow.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "formats/source.h"
@@ -42,20 +43,6 @@ bool moe_aside_is_file(const char *name)
 
 /* ---- writing ---- */
 
-static bool put(struct moe_original_writer *w, const char *s, size_t n)
-{
-    if (w->n + n > w->cap) {
-        size_t cap = w->n + n + w->cap / 2 + 4096;
-        char *p = realloc(w->text, cap);
-        if (!p) return false;
-        w->text = p;
-        w->cap = cap;
-    }
-    if (n) memcpy(w->text + w->n, s, n);
-    w->n += n;
-    return true;
-}
-
 /* The first line of a record, ["kind", "name", head, bytes, tail, spaces]; free() it, NULL when out of
  * memory. */
 static char *line_of(enum moe_original_kind kind, const char *name, size_t head, size_t n, size_t tail,
@@ -71,7 +58,7 @@ static char *line_of(enum moe_original_kind kind, const char *name, size_t head,
     return line;
 }
 
-enum moe_code moe_original_add(struct moe_original_writer *w, enum moe_original_kind kind, const char *name,
+enum moe_code moe_original_add(struct moe_buffer *out, enum moe_original_kind kind, const char *name,
                                const char *text, size_t n,
                                const char *plain, size_t n_plain, struct moe_err *err)
 {
@@ -83,8 +70,10 @@ enum moe_code moe_original_add(struct moe_original_writer *w, enum moe_original_
     while (tail < least - head && text[n - tail - 1] == plain[n_plain - tail - 1]) tail++;
     size_t middle = n - head - tail;
     char *line = line_of(kind, name, head, middle, tail, spaces);
-    bool ok = line && put(w, line, strlen(line)) && put(w, "\n", 1) && put(w, text + head, middle) &&
-              put(w, "\n", 1);
+    if (line) moe_buffer_printf(out, "%s\n", line);
+    if (line) moe_buffer_put(out, text + head, middle);
+    if (line) moe_buffer_put(out, "\n", 1);
+    bool ok = line && !out->failed;
     free(line);
     return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for '%.200s'", name);
 }
@@ -147,15 +136,12 @@ static enum moe_code parse_record(const char *data, size_t size, size_t *at, con
 enum moe_code moe_originals_parse(const char *data, size_t size, const char *path, struct moe_originals *o,
                                   struct moe_err *err)
 {
-    int64_t cap = 0;
+    size_t cap = 0;
     enum moe_code code = MOE_OK;
     *o = (struct moe_originals){ 0 };
     for (size_t at = 0; code == MOE_OK && at < size;) {
-        if (o->n == cap) {
-            struct moe_original *v = realloc(o->v, (size_t)(cap = 2 * cap + 64) * sizeof *v);
-            if (v) o->v = v;
-            else code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its records");
-        }
+        if (!MOE_GROW(o->v, cap, (size_t)o->n + 1))
+            code = moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its records");
         if (code == MOE_OK) code = parse_record(data, size, &at, path, &o->v[o->n], err);
         if (code == MOE_OK) o->n++;
     }

@@ -12,6 +12,7 @@
 #define MOE_FORMATS_CONTAINER_ORIGINAL_H
 
 #include "base/arena.h"
+#include "base/buffer.h"
 #include "base/err.h"
 
 #include <stdbool.h>
@@ -43,11 +44,9 @@ enum moe_original_kind { MOE_ORIGINAL_HEADER, MOE_ORIGINAL_INDEX, MOE_ORIGINAL_F
 
 /* ---- writing ---- */
 
-struct moe_original_writer { char *text; size_t n, cap; }; /* zero-initialised; free(text) */
-
 /* Append the record of `name`, whose text has n bytes; `plain` is the text that would be generated without a
  * record ("" and 0: none would be). */
-enum moe_code moe_original_add(struct moe_original_writer *w, enum moe_original_kind kind, const char *name,
+enum moe_code moe_original_add(struct moe_buffer *out, enum moe_original_kind kind, const char *name,
                                const char *text, size_t n,
                                const char *plain, size_t n_plain, struct moe_err *err);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Publishing: makes a partial directory with all units the container NAME.moe. */
+#include "base/grow.h"
 #include "formats/container/writer-internal.h"
 
 #include "base/io.h"
@@ -24,13 +25,7 @@ static int by_ordinal(const void *a, const void *b)
 
 static bool add_line(struct lines *l, cJSON *element, bool keep_ordinal)
 {
-    if (l->n == l->cap) {
-        size_t cap = 2 * l->cap + 1024;
-        struct line *p = realloc(l->p, cap * sizeof *p);
-        if (!p) return false;
-        l->p = p;
-        l->cap = cap;
-    }
+    if (!MOE_GROW(l->p, l->cap, l->n + 1)) return false;
     cJSON *ordinal = cJSON_GetArrayItem(element, 7);
     double place = ordinal ? ordinal->valuedouble : 0;
     if (!keep_ordinal) cJSON_DeleteItemFromArray(element, 7);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/container/small.h"
 
+#include "base/grow.h"
 #include "base/io.h"
 #include "formats/container/container-internal.h"
 #include "formats/container/original.h"
@@ -56,14 +57,8 @@ static enum moe_code add(struct moe_smalls *s, const char *dir, const char *name
     if (there == MOE_DIR) return MOE_OK;
     /* a link to nothing has no digest; whoever needs the file reports it */
     if (there == MOE_FILE) MOE_TRY(digest_of(path, &one.digest, err));
-    if (s->n == s->cap) {
-        size_t cap = 2 * s->cap + 32;
-        struct moe_small *v = realloc(s->v, cap * sizeof *v);
-        if (!v) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its name");
-        s->v = v;
-        s->cap = cap;
-    }
-    if (!(one.name = strdup(name))) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its name");
+    if (MOE_GROW(s->v, s->cap, s->n + 1)) one.name = strdup(name);
+    if (!one.name) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its name");
     s->v[s->n++] = one;
     return MOE_OK;
 }

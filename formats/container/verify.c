@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Verifies every byte of a model: a container's bytes against its manifest and tables, a checkpoint's for NaN
  * and Inf. */
+#include "base/grow.h"
 #include "formats/container/container-internal.h"
 
 #include "base/cancel.h"
@@ -34,12 +35,12 @@ struct job {
     const struct moe_source *src;
     struct moe_progress *progress;
     const struct moe_cancel *cancel;
-    struct item *items;      int64_t n, cap;
-    struct moe_listed *small; int64_t n_small;
+    struct item *items;      int64_t n; size_t cap;
+    struct moe_listed *small; int64_t n_small; size_t cap_small;
     unsigned char **buffer;  struct moe_hash **hash; /* by worker */
     int workers;
     pthread_mutex_t lock;
-    struct found *found;     int64_t n_found, cap_found;
+    struct found *found;     int64_t n_found; size_t cap_found;
     struct moe_err fatal;    /* why reading stopped: cancelled, or out of memory */
     atomic_bool stop;
 };
@@ -61,14 +62,8 @@ static void free_found(struct found *f)
 
 static bool keep(struct job *j, struct found f)
 {
-    if (j->n_found == j->cap_found) {
-        int64_t cap = 2 * j->cap_found + 16;
-        struct found *p = realloc(j->found, (size_t)cap * sizeof *p);
-        if (!p) return false;
-        j->found = p;
-        j->cap_found = cap;
-    }
     if (!f.file || !f.tensor || !f.what) return false;
+    if (!MOE_GROW(j->found, j->cap_found, (size_t)j->n_found + 1)) return false;
     j->found[j->n_found++] = f;
     return true;
 }
@@ -98,13 +93,7 @@ static void tell(struct job *j, int64_t item, const char *file, int64_t tensor, 
 
 static bool add_item(struct job *j, struct item i)
 {
-    if (j->n == j->cap) {
-        int64_t cap = 2 * j->cap + 1024;
-        struct item *p = realloc(j->items, (size_t)cap * sizeof *p);
-        if (!p) return false;
-        j->items = p;
-        j->cap = cap;
-    }
+    if (!MOE_GROW(j->items, j->cap, (size_t)j->n + 1)) return false;
     j->items[j->n++] = i;
     return true;
 }
@@ -154,10 +143,8 @@ static bool add_small(struct job *j)
         struct moe_listed f;
         moe_manifest_entry(e, &f);
         if (moe_is_shard_name(f.name)) continue;
-        struct moe_listed *p = realloc(j->small, (size_t)(j->n_small + 1) * sizeof *p);
-        if (!p) return false;
-        j->small = p;
-        p[j->n_small] = f;
+        if (!MOE_GROW(j->small, j->cap_small, (size_t)j->n_small + 1)) return false;
+        j->small[j->n_small] = f;
         if (!add_item(j, (struct item){ j->n_small++, -1, -1, 0, f.bytes })) return false;
     }
     return true;

@@ -19,8 +19,8 @@ struct moe_writer {
     char replaces[33];           /* the checksum of that container; "": none existed */
     cJSON *options, *part;       /* part: NULL when the whole model is written */
     struct moe_work work;
-    struct moe_unit_done *units;  size_t n_units;
-    struct moe_file_done *files;  size_t n_files;
+    struct moe_unit_done *units;  size_t n_units, cap_units;
+    struct moe_file_done *files;  size_t n_files, cap_files;
 };
 
 enum moe_code moe_writer_no_memory(const struct moe_writer *w, struct moe_err *err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The writer's directory NAME.moe.partial/: opening it, its units and their journals. */
+#include "base/grow.h"
 #include "formats/container/writer-internal.h"
 
 #include "base/io.h"
@@ -59,10 +60,8 @@ static int by_unit(const void *a, const void *b)
 
 static enum moe_code add_unit(struct moe_writer *w, const struct moe_unit_done *u, struct moe_err *err)
 {
-    struct moe_unit_done *p = realloc(w->units, (w->n_units + 1) * sizeof *p);
-    if (!p) return moe_writer_no_memory(w, err);
-    w->units = p;
-    p[w->n_units++] = *u;
+    if (!MOE_GROW(w->units, w->cap_units, w->n_units + 1)) return moe_writer_no_memory(w, err);
+    w->units[w->n_units++] = *u;
     return MOE_OK;
 }
 
@@ -473,12 +472,9 @@ enum moe_code moe_writer_list_file(struct moe_writer *w, const char *name, uint6
     for (size_t i = 0; i < w->n_files; i++)
         if (!strcmp(w->files[i].name, name))
             return w->files[i].bytes = bytes, w->files[i].digest = digest, MOE_OK;
-    struct moe_file_done *p = realloc(w->files, (w->n_files + 1) * sizeof *p);
-    if (!p) return moe_writer_no_memory(w, err);
-    w->files = p;
-    char *copy = strdup(name);
+    char *copy = MOE_GROW(w->files, w->cap_files, w->n_files + 1) ? strdup(name) : NULL;
     if (!copy) return moe_writer_no_memory(w, err);
-    p[w->n_files++] = (struct moe_file_done){ copy, bytes, digest };
+    w->files[w->n_files++] = (struct moe_file_done){ copy, bytes, digest };
     return MOE_OK;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/gguf/gguf-read.h"
 
+#include "base/grow.h"
 #include "base/io.h"
 #include "base/strmap.h"
 
@@ -320,16 +321,10 @@ static enum moe_code place(struct cursor *c)
 
 /* ---- the head ---- */
 
-/* Grow an array while its entries are read: a count in the file is not trusted beyond what the file holds. */
-static enum moe_code grow(struct cursor *c, void **array, int64_t used, int64_t *cap, size_t size)
+/* Arrays grow while their entries are read: a count in the file is not trusted beyond what the file holds. */
+static enum moe_code no_memory(const struct cursor *c)
 {
-    if (used < *cap) return MOE_OK;
-    int64_t n = *cap ? 2 * *cap : 64;
-    void *p = realloc(*array, (size_t)n * size);
-    if (!p) return moe_fail_at(c->err, MOE_NOMEM, c->path, NULL, "no memory for its head");
-    *array = p;
-    *cap = n;
-    return MOE_OK;
+    return moe_fail_at(c->err, MOE_NOMEM, c->path, NULL, "no memory for its head");
 }
 
 static enum moe_code once(struct cursor *c, struct moe_strmap *seen, const char *name, const char *what,
@@ -343,12 +338,12 @@ static enum moe_code once(struct cursor *c, struct moe_strmap *seen, const char 
 static enum moe_code take_pairs(struct cursor *c, uint64_t n, struct moe_strmap *seen)
 {
     struct moe_gguf_head *h = c->h;
-    int64_t cap = 0;
+    size_t cap = 0;
     if (n > PAIRS_MAX || n > (c->size - c->at) / 13)
         return WRONG(c, NULL, "says that it has %" PRIu64 " keys, more than fit (cut short? fetch it again)",
                      n);
     for (; (uint64_t)h->n_pairs < n; h->n_pairs++) {
-        MOE_TRY(grow(c, (void **)&h->pairs, h->n_pairs, &cap, sizeof *h->pairs));
+        if (!MOE_GROW(h->pairs, cap, (size_t)h->n_pairs + 1)) return no_memory(c);
         MOE_TRY(take_pair(c, &h->pairs[h->n_pairs]));
         MOE_TRY(once(c, seen, h->pairs[h->n_pairs].key, "key", h->n_pairs));
     }
@@ -365,12 +360,12 @@ static enum moe_code take_pairs(struct cursor *c, uint64_t n, struct moe_strmap 
 static enum moe_code take_tensors(struct cursor *c, uint64_t n, struct moe_strmap *seen)
 {
     struct moe_gguf_head *h = c->h;
-    int64_t cap = 0;
+    size_t cap = 0;
     if (n > TENSORS_MAX || n > (c->size - c->at) / 33)
         return WRONG(c, NULL,
                      "says that it has %" PRIu64 " tensors, more than fit (cut short? fetch it again)", n);
     for (; (uint64_t)h->n_tensors < n; h->n_tensors++) {
-        MOE_TRY(grow(c, (void **)&h->tensors, h->n_tensors, &cap, sizeof *h->tensors));
+        if (!MOE_GROW(h->tensors, cap, (size_t)h->n_tensors + 1)) return no_memory(c);
         MOE_TRY(take_tensor(c, &h->tensors[h->n_tensors]));
         MOE_TRY(once(c, seen, h->tensors[h->n_tensors].name, "tensor", h->n_tensors));
     }

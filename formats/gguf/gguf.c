@@ -31,15 +31,7 @@ int64_t moe_gguf_row_bytes(uint32_t type, uint64_t n)
 
 static void put(struct moe_gguf_meta *m, const void *data, size_t n)
 {
-    if (n > m->cap - m->n && !m->failed) {
-        size_t cap = 2 * m->cap + n + 4096;
-        unsigned char *p = realloc(m->p, cap);
-        if (p) m->p = p, m->cap = cap;
-        else m->failed = true;
-    }
-    if (m->failed || !n) return;
-    memcpy(m->p + m->n, data, n);
-    m->n += n;
+    moe_buffer_put(&m->bytes, data, n);
 }
 
 static void put_int(struct moe_gguf_meta *m, uint64_t v, int bytes)
@@ -106,7 +98,7 @@ void moe_gguf_item_i32(struct moe_gguf_meta *m, int32_t v) { put_int(m, (uint32_
 
 void moe_gguf_meta_release(struct moe_gguf_meta *m)
 {
-    free(m->p);
+    free(m->bytes.p);
     *m = (struct moe_gguf_meta){ 0 };
 }
 
@@ -116,7 +108,7 @@ static uint64_t align(uint64_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
 
 static uint64_t head_bytes(const struct moe_gguf_tensor *t, int64_t n, const struct moe_gguf_meta *m)
 {
-    uint64_t at = 24 + m->n;
+    uint64_t at = 24 + m->bytes.n;
     for (int64_t i = 0; i < n; i++) at += 8 + strlen(t[i].name) + 4 + 8 * t[i].ndim + 4 + 8;
     return align(at);
 }
@@ -164,8 +156,9 @@ static bool is_ours(int fd)
     put_int(&h, 0, 8); /* the numbers of tensors and of pairs, which are not compared */
     put_int(&h, 0, 8);
     moe_gguf_str(&h, PRODUCER_KEY, PRODUCER, strlen(PRODUCER));
-    bool is = !h.failed && h.n <= sizeof head && moe_pread(fd, "", head, h.n, 0, &e) == MOE_OK &&
-              !memcmp(head, h.p, 8) && !memcmp(head + 24, h.p + 24, h.n - 24);
+    const struct moe_buffer *b = &h.bytes;
+    bool is = !b->failed && b->n <= sizeof head && moe_pread(fd, "", head, b->n, 0, &e) == MOE_OK &&
+              !memcmp(head, b->p, 8) && !memcmp(head + 24, b->p + 24, b->n - 24);
     moe_gguf_meta_release(&h);
     return is;
 }
@@ -246,7 +239,7 @@ static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf
     put_int(&h, VERSION, 4);
     put_int(&h, (uint64_t)n, 8);
     put_int(&h, m->pairs, 8);
-    put(&h, m->p, m->n);
+    put(&h, m->bytes.p, m->bytes.n);
     for (int64_t i = 0; i < n; i++) {
         put_str(&h, t[i].name, strlen(t[i].name));
         put_int(&h, t[i].ndim, 4);
@@ -254,15 +247,15 @@ static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf
         put_int(&h, t[i].type, 4);
         put_int(&h, t[i].offset, 8);
     }
-    while (h.n < w->data && !h.failed) put_int(&h, 0, 1);
+    while (h.bytes.n < w->data && !h.bytes.failed) put_int(&h, 0, 1);
     enum moe_code code = MOE_OK;
     size_t first = sizeof w->first;
-    if (h.failed || m->failed) {
+    if (h.bytes.failed || m->bytes.failed) {
         code = moe_fail_at(err, MOE_NOMEM, w->file.path, NULL, "no memory for its header");
     } else {
-        MOE_CHECK(h.n >= first);
-        memcpy(w->first, h.p, first);
-        code = moe_pwrite(w->file.fd, w->file.tmp, h.p + first, h.n - first, first, err);
+        MOE_CHECK(h.bytes.n >= first);
+        memcpy(w->first, h.bytes.p, first);
+        code = moe_pwrite(w->file.fd, w->file.tmp, h.bytes.p + first, h.bytes.n - first, first, err);
     }
     moe_gguf_meta_release(&h);
     return code;

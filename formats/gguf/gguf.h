@@ -8,6 +8,7 @@
 #ifndef MOE_FORMATS_GGUF_GGUF_H
 #define MOE_FORMATS_GGUF_GGUF_H
 
+#include "base/buffer.h"
 #include "base/err.h"
 #include "base/leftover.h"
 
@@ -49,8 +50,8 @@ int64_t moe_gguf_row_bytes(uint32_t type, uint64_t n);
 
 /* ---- metadata: pairs, packed as they are added ---- */
 
-/* Zero-initialised it is empty; failed: memory ran out. */
-struct moe_gguf_meta { unsigned char *p; size_t n, cap; uint64_t pairs; bool failed; };
+/* Zero-initialised it is empty; bytes.failed: memory ran out. */
+struct moe_gguf_meta { struct moe_buffer bytes; uint64_t pairs; };
 
 void moe_gguf_u32(struct moe_gguf_meta *m, const char *key, uint64_t v); /* the low 32 bits */
 void moe_gguf_f32(struct moe_gguf_meta *m, const char *key, double v);

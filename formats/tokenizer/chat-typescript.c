@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/tokenizer/chat-typescript.c - tools as TypeScript declarations, by the rules of Moonshot's encoder
  * (tool_declaration_ts.py of K2.5). */
+#include "base/grow.h"
 #include "formats/tokenizer/chat-internal.h"
 
 #include "base/json.h"
@@ -16,7 +17,7 @@ static const cJSON *get(const cJSON *o, const char *key) { return cJSON_GetObjec
 /* ---- which schemas the encoder accepts ---- */
 
 /* The named schemas of a function ("$defs"); self: a schema refers to the whole parameters. */
-struct defs { const cJSON **v; int n, room; bool self, nomem; };
+struct defs { const cJSON **v; int n; size_t cap; bool self, nomem; };
 
 /* Check a schema; `documented`: its description and constraints will be written, too. */
 static bool check(struct defs *d, const cJSON *schema, bool documented);
@@ -34,13 +35,8 @@ static void add_defs(struct defs *d, const cJSON *list)
     for (const cJSON *c = list ? list->child : NULL; c && !d->nomem; c = c->next) {
         int i = 0;
         while (i < d->n && strcmp(d->v[i]->string, c->string)) i++;
-        if (i == d->room) {
-            const cJSON **more = realloc(d->v, (size_t)(2 * d->room + 16) * sizeof *more);
-            d->nomem = !more;
-            if (!more) return;
-            d->v = more;
-            d->room = 2 * d->room + 16;
-        }
+        d->nomem = !MOE_GROW(d->v, d->cap, (size_t)i + 1);
+        if (d->nomem) return;
         d->v[i] = c;
         d->n += i == d->n;
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/tokenizer/tiktoken.c - reads a tiktoken.model into a struct moe_bpe. */
+#include "base/grow.h"
 #include "formats/tokenizer/bpe.h"
 
 #include "base/io.h"
@@ -70,14 +71,9 @@ static bool decimal(const char *s, const char *end, uint32_t *out)
 
 static bool grow_lines(struct parser *p, uint32_t rank)
 {
-    size_t cap = p->cap ? p->cap : 1 << 14;
-    if (rank < p->cap) return true;
-    while (cap <= rank) cap *= 2;
-    struct line *l = realloc(p->lines, cap * sizeof *l);
-    if (!l) return false;
-    memset(l + p->cap, 0, (cap - p->cap) * sizeof *l);
-    p->lines = l;
-    p->cap = cap;
+    size_t before = p->cap;
+    if (!MOE_GROW(p->lines, p->cap, (size_t)rank + 1)) return false;
+    if (p->cap > before) memset(p->lines + before, 0, (p->cap - before) * sizeof *p->lines);
     return true;
 }
 

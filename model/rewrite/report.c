@@ -2,6 +2,7 @@
 /* The error of each layer and role, the options and types of a run, and the reports of parts, as JSON. */
 #include "model/rewrite/report.h"
 
+#include "base/grow.h"
 #include "model/unit.h"
 
 #include <math.h>
@@ -29,15 +30,9 @@ void moe_tally_add(struct moe_tally *t, const struct moe_tensor *in, double num,
             r = &t->rows[t->n - 1 - i];
         else if (i > 32) break;
     if (!r) {
-        if (t->n == t->cap) {
-            size_t cap = t->cap ? 2 * t->cap : 16;
-            struct moe_tally_row *rows = realloc(t->rows, cap * sizeof *rows);
-            if (!rows) {
-                t->failed = true;
-                return;
-            }
-            t->rows = rows;
-            t->cap = cap;
+        if (!MOE_GROW(t->rows, t->cap, t->n + 1)) {
+            t->failed = true;
+            return;
         }
         r = &t->rows[t->n++];
         *r = (struct moe_tally_row){ .layer = in->layer, .role = in->role };

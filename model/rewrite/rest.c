@@ -21,7 +21,7 @@ enum { OTHER_BYTES = 64 << 20, DEPTH = 4, INDEX_BYTES = 1 << 30 };
 
 struct keeper {
     const struct moe_source *src;
-    struct moe_original_writer out;
+    struct moe_buffer out;
     bool look;                    /* only count what is left out, write nothing */
     uint64_t others;              /* bytes of other files that were kept until now */
     struct moe_rest_left *left;
@@ -247,7 +247,7 @@ enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, 
     enum moe_code code = w ? keep_headers(&k, err) : MOE_OK;
     if (code == MOE_OK && w) code = keep_index(&k, err);
     if (code == MOE_OK) code = keep_others(&k, src->path, "", DEPTH, err);
-    if (code == MOE_OK && w) code = moe_writer_add_file(w, MOE_ORIGINAL_NAME, k.out.text, k.out.n, err);
-    free(k.out.text);
+    if (code == MOE_OK && w) code = moe_writer_add_file(w, MOE_ORIGINAL_NAME, k.out.p, k.out.n, err);
+    free(k.out.p);
     return code;
 }

@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/completion.h"
 
+#include "base/grow.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 static enum moe_code append(struct moe_completion *r, const char *s, size_t n, struct moe_err *err)
 {
     struct moe_generated *o = &r->out;
-    if (o->text_bytes + n + 1 > r->cap) {
-        size_t cap = 2 * r->cap + n + 256;
-        char *p = realloc(o->text, cap);
-        if (!p) return moe_fail(err, MOE_NOMEM, "no memory for %zu bytes of text", cap);
-        o->text = p;
-        r->cap = cap;
-    }
+    if (!MOE_GROW(o->text, r->cap, o->text_bytes + n + 1))
+        return moe_fail(err, MOE_NOMEM, "no memory for %zu bytes of text", o->text_bytes + n + 1);
     memcpy(o->text + o->text_bytes, s, n);
     o->text_bytes += n;
     o->text[o->text_bytes] = 0;

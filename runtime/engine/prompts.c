@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/prompts.h"
 
+#include "base/grow.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/stream.h"
@@ -16,15 +17,10 @@ enum { PROMPT_BYTES = 1536 };
 
 static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, int64_t line, struct moe_err *err)
 {
-    /* the array grows when n is a power of two */
-    struct moe_sequence *more = (p->n & (p->n - 1))
-                                  ? p->v
-                                  : realloc(p->v, (size_t)(p->n ? 2 * p->n : 1) * sizeof *more);
-    if (!more) {
+    if (!MOE_GROW(p->v, p->cap, (size_t)p->n + 1)) {
         free(ids);
         return moe_fail(err, MOE_NOMEM, "no memory for the prompts");
     }
-    p->v = more;
     p->v[p->n] = (struct moe_sequence){ .ids = ids, .n_ids = (int64_t)n, .index = p->n, .line = line };
     p->n++;
     return MOE_OK;

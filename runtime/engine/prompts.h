@@ -10,7 +10,13 @@
 
 /* v [n]: the prompts in the order of the file.  bytes: memory for their ids and for all that a run keeps of
  * their answers except the answers' tokens.  left: counts what the chat template could not express. */
-struct moe_prompts { struct moe_sequence *v; int64_t n; uint64_t bytes; struct moe_chat_left left; };
+struct moe_prompts {
+    struct moe_sequence *v;
+    int64_t n;
+    size_t cap;
+    uint64_t bytes;
+    struct moe_chat_left left;
+};
 
 /* Reads the prompts of a file, which may be gzipped; path "-" is standard input.  Whether the lines are plain
  * text or JSON is found by moe_text_tell (formats/text.h).

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/run-chat.h"
 
+#include "base/buffer.h"
 #include "base/io.h"
 #include "base/show.h"
 #include "runtime/engine/run-generate.h"
@@ -18,9 +19,6 @@
 /* Milliseconds between two looks for a signal; bytes read from the terminal at once. */
 enum { WAKE_MS = 100, BLOCK = 4096 };
 
-/* Text that grows, with a NUL behind it; p is NULL until something is appended. */
-struct text { char *p; size_t n, cap; };
-
 /* The state of a conversation. */
 struct talk {
     const struct moe_run_options *o;
@@ -28,7 +26,8 @@ struct talk {
     struct moe_chat *chat;
     cJSON *messages;                  /* the turns of user and assistant so far */
     char *system;                     /* the system turn; NULL: the template's own; "": none */
-    struct text input; size_t at;     /* read from the terminal; bytes [at, n) are not used yet */
+    struct moe_buffer input;          /* what was read from the terminal; bytes [at, n) are not used yet */
+    size_t at;
 };
 
 /* ---- messages to the user ---- */
@@ -62,25 +61,10 @@ static enum moe_code no_memory(struct moe_err *err)
     return moe_fail(err, MOE_NOMEM, "no memory for the conversation");
 }
 
-/* Makes room for n more bytes and a NUL. */
-static enum moe_code make_room(struct text *t, size_t n, struct moe_err *err)
+static enum moe_code append(struct moe_buffer *t, const char *s, size_t n, struct moe_err *err)
 {
-    if (t->cap - t->n > n && t->p) return MOE_OK;
-    size_t cap = 2 * t->cap + n + 256;
-    char *p = realloc(t->p, cap);
-    if (!p) return no_memory(err);
-    t->p = p;
-    t->cap = cap;
-    return MOE_OK;
-}
-
-static enum moe_code append(struct text *t, const char *s, size_t n, struct moe_err *err)
-{
-    MOE_TRY(make_room(t, n, err));
-    memcpy(t->p + t->n, s, n);
-    t->n += n;
-    t->p[t->n] = 0;
-    return MOE_OK;
+    moe_buffer_put(t, s, n);
+    return t->failed ? no_memory(err) : MOE_OK;
 }
 
 /* Waits for input from the terminal and appends it to t->input; *end: there will be no more.  Polls with a
@@ -90,12 +74,13 @@ static enum moe_code fetch(struct talk *t, bool *end, struct moe_err *err)
     if (t->at) memmove(t->input.p, t->input.p + t->at, t->input.n - t->at);
     t->input.n -= t->at;
     t->at = 0;
-    MOE_TRY(make_room(&t->input, BLOCK, err));
+    char *room = moe_buffer_room(&t->input, BLOCK);
+    if (!room) return no_memory(err);
     for (;;) {
         struct pollfd p = { .fd = STDIN_FILENO, .events = POLLIN };
         MOE_TRY(moe_cancel_check(t->o->run.cancel, err));
         if (poll(&p, 1, WAKE_MS) <= 0) continue;
-        ssize_t n = read(STDIN_FILENO, t->input.p + t->input.n, BLOCK);
+        ssize_t n = read(STDIN_FILENO, room, BLOCK);
         if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
         *end = n == 0 || (n < 0 && errno == EIO); /* EIO: the terminal has gone */
         if (n < 0 && !*end) return moe_fail_errno(err, errno, "standard input", "cannot read");
@@ -105,7 +90,7 @@ static enum moe_code fetch(struct talk *t, bool *end, struct moe_err *err)
 }
 
 /* Reads a line and appends it, without its line end, to *line; *end: there is no further line. */
-static enum moe_code read_line(struct talk *t, const char *prompt, struct text *line, bool *end,
+static enum moe_code read_line(struct talk *t, const char *prompt, struct moe_buffer *line, bool *end,
                                struct moe_err *err)
 {
     const char *newline = NULL;
@@ -123,14 +108,14 @@ static enum moe_code read_line(struct talk *t, const char *prompt, struct text *
 }
 
 /* Whether a message that begins with three quotes ends with another three. */
-static bool ends_in_quotes(const struct text *m)
+static bool ends_in_quotes(const struct moe_buffer *m)
 {
     return m->n >= 6 && !memcmp(m->p + m->n - 3, "\"\"\"", 3);
 }
 
 /* Reads the rest of a message that begins with """, up to the line that ends with """; then removes the
  * quotes, and a newline next to them. */
-static enum moe_code read_quoted(struct talk *t, struct text *m, bool *end, struct moe_err *err)
+static enum moe_code read_quoted(struct talk *t, struct moe_buffer *m, bool *end, struct moe_err *err)
 {
     while (!*end && !ends_in_quotes(m)) {
         MOE_TRY(append(m, "\n", 1, err));
@@ -148,7 +133,7 @@ static enum moe_code read_quoted(struct talk *t, struct text *m, bool *end, stru
 
 /* Reads a message: one line; several lines of which all but the last end in a backslash; or lines between two
  * groups of three quotes. */
-static enum moe_code read_message(struct talk *t, struct text *m, bool *quoted, bool *end,
+static enum moe_code read_message(struct talk *t, struct moe_buffer *m, bool *quoted, bool *end,
                                   struct moe_err *err)
 {
     m->n = 0;
@@ -163,7 +148,7 @@ static enum moe_code read_message(struct talk *t, struct text *m, bool *quoted, 
 }
 
 /* Whether m is valid UTF-8 without NUL. */
-static bool is_text(const struct text *m)
+static bool is_text(const struct moe_buffer *m)
 {
     for (size_t i = 0, len; i < m->n; i += len) {
         len = (size_t)moe_utf8_char((const unsigned char *)m->p + i, m->n - i);
@@ -179,7 +164,7 @@ static enum moe_code replace_nuls(char **text, size_t n, struct moe_err *err)
 {
     static const char stand_in[] = "\xef\xbf\xbd";
     if (!*text || !memchr(*text, 0, n)) return MOE_OK;
-    struct text t = { 0 };
+    struct moe_buffer t = { 0 };
     for (size_t i = 0; i < n; i++) {
         const char *c = (*text)[i] ? *text + i : stand_in;
         enum moe_code code = append(&t, c, (*text)[i] ? 1 : 3, err);
@@ -302,7 +287,7 @@ static char *conversation(const struct talk *t)
 /* Sets *may to whether `path` may be written: it does not exist, or the user agrees to replace it. */
 static enum moe_code may_save(struct talk *t, const char *path, bool *may, struct moe_err *err)
 {
-    struct text reply = { 0 };
+    struct moe_buffer reply = { 0 };
     bool end;
     *may = moe_exists(path) == MOE_ABSENT;
     if (*may) return MOE_OK;
@@ -349,7 +334,7 @@ static enum moe_code command(struct talk *t, char *line, bool *quit, struct moe_
 
 /* ---- the conversation ---- */
 
-static enum moe_code turns(struct talk *t, struct text *m, struct moe_err *err)
+static enum moe_code turns(struct talk *t, struct moe_buffer *m, struct moe_err *err)
 {
     for (bool end = false, quit = false, quoted; !quit; ) {
         /* the user may need longer than the time after which the other ranks mark this one dead */
@@ -378,7 +363,7 @@ static enum moe_code open_talk(struct talk *t, struct moe_err *err)
 enum moe_code moe_run_chat(const struct moe_run_options *o, struct moe_rank *r, struct moe_err *err)
 {
     struct talk t = { .o = o, .rank = r };
-    struct text m = { 0 };
+    struct moe_buffer m = { 0 };
     enum moe_code code = open_talk(&t, err);
     moe_notice(&o->run, "chat: a line is a turn; /help lists commands; control-D ends");
     if (code == MOE_OK) code = turns(&t, &m, err);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/parallel/resident.h"
 
+#include "base/grow.h"
 #include "base/io.h"
 #include "formats/container/staged.h"
 
@@ -27,13 +28,7 @@ static bool add(struct ranges *r, const struct moe_tensor *t)
     for (int k = 0; k < MOE_PLANE_COUNT; k++) {
         const struct moe_span *s = &t->plane[k];
         if (s->file < 0 || !s->bytes) continue;
-        if (r->n == r->cap) {
-            size_t cap = r->cap ? 2 * r->cap : 64;
-            struct range *more = realloc(r->v, cap * sizeof *more);
-            if (!more) return false;
-            r->v = more;
-            r->cap = cap;
-        }
+        if (!MOE_GROW(r->v, r->cap, r->n + 1)) return false;
         r->v[r->n++] = (struct range){ s->file, s->offset, s->offset + s->bytes };
     }
     return true;

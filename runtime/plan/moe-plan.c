@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The tool moe-plan: it reads the command line, calls the functions of runtime/plan/, and reports. */
+#include "base/buffer.h"
 #include "base/io.h"
 #include "base/newfile.h"
 #include "model/rewrite/check.h"
@@ -15,10 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum moe_code print_text(struct moe_text *t, bool print, struct moe_err *err)
+static enum moe_code print_text(struct moe_buffer *t, bool print, struct moe_err *err)
 {
     char *text;
-    MOE_TRY(moe_text_finish(t, &text, err));
+    MOE_TRY(moe_buffer_finish(t, &text, err));
     if (print) moe_print_bytes(text, strlen(text));
     free(text);
     return MOE_OK;
@@ -27,7 +28,7 @@ static enum moe_code print_text(struct moe_text *t, bool print, struct moe_err *
 /* ---- plan ---- */
 
 static enum moe_code plan(const struct moe_plan_options *o, struct moe_planning *p, const struct moe_gpu *gpu,
-                          struct moe_plan_sizes *sizes, struct moe_text *text, cJSON *json,
+                          struct moe_plan_sizes *sizes, struct moe_buffer *text, cJSON *json,
                           struct moe_err *err)
 {
     struct moe_assessment a;
@@ -51,7 +52,7 @@ static enum moe_code plan(const struct moe_plan_options *o, struct moe_planning 
 
 static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
-    struct moe_text text = { 0 };
+    struct moe_buffer text = { 0 };
     struct moe_plan_sizes sizes = { 0 };
     struct moe_planning p;
     struct moe_source *src;
@@ -63,7 +64,7 @@ static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct mo
     if (code == MOE_OK) moe_planning_tell(&o->run.notes, &p);
     if (code == MOE_OK) code = plan(o, &p, &gpu, &sizes, &text, json, err);
     if (code == MOE_OK) code = print_text(&text, !o->run.json, err);
-    else free(text.v);
+    else free(text.p);
     free(sizes.v);
     moe_planning_close(&p);
     moe_source_close(&src);
@@ -75,7 +76,7 @@ static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct mo
 static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
 {
     struct moe_plan_checked c;
-    struct moe_text text = { 0 };
+    struct moe_buffer text = { 0 };
     MOE_TRY(moe_plan_options_one(o, "verify", err));
     const struct moe_plan_check what = { .plan = o->run.argv[0], .stats = o->stats.v, .n_stats = o->stats.n,
                                          .windows = moe_plan_windows(o->ask.windows), .from = o->ask.from,

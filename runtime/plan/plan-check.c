@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/plan/plan-check.h"
 
+#include "base/buffer.h"
+
 #include <stdlib.h>
 
 /* stats [q->n_stats]: all NULL before; the caller frees what was read, also after a failure. */
@@ -57,16 +59,17 @@ void moe_plan_checked_json(cJSON *json, const struct moe_plan_checked *c)
     if (c->had_statistics) moe_json_add_f64(json, "load_mean", c->load_mean);
 }
 
-void moe_plan_checked_text(struct moe_text *t, const struct moe_plan_checked *c)
+void moe_plan_checked_text(struct moe_buffer *t, const struct moe_plan_checked *c)
 {
-    moe_text_add(t, "verified: %lld claims, at least %d cop%s of each expert, %d lost with the worst rank",
-                 (long long)c->claims, (int)c->copies_min, c->copies_min == 1 ? "y" : "ies",
-                 (int)c->lost_worst);
+    moe_buffer_printf(t,
+                      "verified: %lld claims, at least %d cop%s of each expert, %d lost with the worst rank",
+                      (long long)c->claims, (int)c->copies_min, c->copies_min == 1 ? "y" : "ies",
+                      (int)c->lost_worst);
     if (c->ranks_per_node)
-        moe_text_add(t, ", %d with the worst node of %d ranks", (int)c->lost_worst_node,
-                     (int)c->ranks_per_node);
+        moe_buffer_printf(t, ", %d with the worst node of %d ranks", (int)c->lost_worst_node,
+                          (int)c->ranks_per_node);
     if (c->had_statistics)
-        moe_text_add(t, ", the fullest ranks compute %.0f tokens in all layers together, %.4f x mean",
-                     c->load_max, c->load_mean > 0 ? c->load_max / c->load_mean : 1);
-    moe_text_add(t, "%s\n", c->had_statistics ? "" : " (loads and bounds need --stats)");
+        moe_buffer_printf(t, ", the fullest ranks compute %.0f tokens in all layers together, %.4f x mean",
+                          c->load_max, c->load_mean > 0 ? c->load_max / c->load_mean : 1);
+    moe_buffer_printf(t, "%s\n", c->had_statistics ? "" : " (loads and bounds need --stats)");
 }

@@ -5,8 +5,8 @@
 #ifndef MOE_RUNTIME_PLAN_PLAN_CHECK_H
 #define MOE_RUNTIME_PLAN_PLAN_CHECK_H
 
+#include "base/buffer.h"
 #include "runtime/plan/plan-inputs.h"
-#include "runtime/plan/plan-text.h"
 #include "runtime/plan/plan-verify.h"
 
 struct moe_plan_check {
@@ -33,6 +33,6 @@ enum moe_code moe_plan_check_alone(const struct moe_plan_text *plan, struct moe_
  * experts_lost_worst, experts_lost_worst_node, and with statistics load_max and load_mean. */
 void moe_plan_checked_json(cJSON *json, const struct moe_plan_checked *c);
 /* Adds one line about a plan without problems. */
-void moe_plan_checked_text(struct moe_text *t, const struct moe_plan_checked *c);
+void moe_plan_checked_text(struct moe_buffer *t, const struct moe_plan_checked *c);
 
 #endif

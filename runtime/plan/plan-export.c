@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writes plans as other engines read them. */
+#include "base/buffer.h"
 #include "base/stream.h"
 #include "runtime/plan/plan-inputs.h"
 #include "runtime/plan/plan-out.h"
-#include "runtime/plan/plan-text.h"
 
 #include <string.h>
 
@@ -21,46 +21,46 @@ static enum moe_code even_slots(const struct moe_plan *p, const char *engine, st
 }
 
 /* Adds the experts in the slots of a layer; l NULL: experts in order. */
-static void add_slots(struct moe_text *t, const struct moe_plan_layer *l, int32_t slots, int32_t experts,
+static void add_slots(struct moe_buffer *t, const struct moe_plan_layer *l, int32_t slots, int32_t experts,
                       const char *comma)
 {
     for (int32_t k = 0; k < slots; k++)
-        moe_text_add(t, k ? "%s%d" : "%.0s%d", comma, (int)(l ? l->slot[k] : k % experts));
+        moe_buffer_printf(t, k ? "%s%d" : "%.0s%d", comma, (int)(l ? l->slot[k] : k % experts));
 }
 
 enum moe_code moe_plan_export_sglang(const struct moe_plan *p, char **text, struct moe_err *err)
 {
-    struct moe_text t = { 0 };
+    struct moe_buffer t = { 0 };
     MOE_TRY(even_slots(p, "SGLang", err));
     int32_t last = p->layers[p->n_layers - 1].layer;
-    moe_text_add(&t, "{\"physical_to_logical_map\":[\n");
+    moe_buffer_printf(&t, "{\"physical_to_logical_map\":[\n");
     for (int32_t l = 0; l <= last; l++) {
-        moe_text_add(&t, "[");
+        moe_buffer_printf(&t, "[");
         add_slots(&t, moe_plan_find(p, l), p->layers[0].slots, p->experts, ",");
-        moe_text_add(&t, l < last ? "],\n" : "]\n");
+        moe_buffer_printf(&t, l < last ? "],\n" : "]\n");
     }
-    moe_text_add(&t, "]}\n");
-    return moe_text_finish(&t, text, err);
+    moe_buffer_printf(&t, "]}\n");
+    return moe_buffer_finish(&t, text, err);
 }
 
 enum moe_code moe_plan_export_trtllm(const struct moe_plan *p, char **text, struct moe_err *err)
 {
-    struct moe_text t = { 0 };
+    struct moe_buffer t = { 0 };
     MOE_TRY(even_slots(p, "TensorRT-LLM", err));
-    moe_text_add(&t, "num_slots: %d\nlayer_updates_per_iter: 0\ninitial_global_assignments:\n",
-                 (int)p->layers[0].slots);
+    moe_buffer_printf(&t, "num_slots: %d\nlayer_updates_per_iter: 0\ninitial_global_assignments:\n",
+                      (int)p->layers[0].slots);
     for (int32_t i = 0; i < p->n_layers; i++) {
-        moe_text_add(&t, "  %d: [", (int)p->layers[i].layer);
+        moe_buffer_printf(&t, "  %d: [", (int)p->layers[i].layer);
         add_slots(&t, &p->layers[i], p->layers[i].slots, p->experts, ", ");
-        moe_text_add(&t, "]\n");
+        moe_buffer_printf(&t, "]\n");
     }
     for (int32_t i = 0; i < p->n_prediction; i++) {
         if (moe_plan_find(p, p->prediction + i)) continue;
-        moe_text_add(&t, "  %d: [", (int)(p->prediction + i));
+        moe_buffer_printf(&t, "  %d: [", (int)(p->prediction + i));
         add_slots(&t, NULL, p->layers[0].slots, p->experts, ", ");
-        moe_text_add(&t, "]\n");
+        moe_buffer_printf(&t, "]\n");
     }
-    return moe_text_finish(&t, text, err);
+    return moe_buffer_finish(&t, text, err);
 }
 
 bool moe_engine_find(const char *name, enum moe_engine *engine)

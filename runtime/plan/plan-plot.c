@@ -3,10 +3,10 @@
  * right a bar for the fullest rank of each layer, with marks for the bound and for another placement of the
  * same statistics.  The scale of colors reaches at least a quarter of the mean to either side, so that
  * differences too small to be measured look even. */
+#include "base/buffer.h"
 #include "runtime/plan/plan-out.h"
 
 #include "base/show.h"
-#include "runtime/plan/plan-text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@ enum {
 };
 
 struct picture {
-    struct moe_text t;
+    struct moe_buffer t;
     const struct moe_plot_beside *beside;
     int rows, ranks, cell;  /* layers; ranks; the width of a rank in pixels */
     double survive;         /* how many lost ranks the plan survives */
@@ -129,7 +129,7 @@ static double bar(const struct picture *p, double v) { return BARS * v / p->max_
 
 static void text(struct picture *p, double x, double y, const char *anchor, const char *s)
 {
-    moe_text_add(&p->t, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">%s</text>\n", x, y, anchor, s);
+    moe_buffer_printf(&p->t, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">%s</text>\n", x, y, anchor, s);
 }
 
 static void number(struct picture *p, double x, double y, const char *anchor, double v)
@@ -151,15 +151,15 @@ static void axes(struct picture *p)
     for (int i = 0; p->step * i <= p->max_share * (1 + 1e-9); i++) {
         double x = at + bar(p, p->step * i);
         number(p, x, TOP - 6, "middle", p->step * i);
-        moe_text_add(&p->t, "<path d=\"M%.1f %dV%d\" stroke=\"#cccccc\"/>\n", x, TOP, bottom);
+        moe_buffer_printf(&p->t, "<path d=\"M%.1f %dV%d\" stroke=\"#cccccc\"/>\n", x, TOP, bottom);
     }
 }
 
 static void mark(struct picture *p, double v, int y, const char *stroke)
 {
     if (v >= 0)
-        moe_text_add(&p->t, "<path d=\"M%.2f %dv%d\" stroke=\"%s\" stroke-width=\"2\"/>\n",
-                     bars_at(p) + bar(p, v), y, ROW, stroke);
+        moe_buffer_printf(&p->t, "<path d=\"M%.2f %dv%d\" stroke=\"%s\" stroke-width=\"2\"/>\n",
+                          bars_at(p) + bar(p, v), y, ROW, stroke);
 }
 
 static void layer(struct picture *p, const cJSON *l, int row)
@@ -175,27 +175,29 @@ static void layer(struct picture *p, const cJSON *l, int row)
         double ratio = share(x->valuedouble, mean);
         if (ratio < 0) snprintf(c, sizeof c, "#dddddd");
         else color(ratio, p->span, c);
-        moe_text_add(
-            &p->t, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"><title>layer %d rank %d: ",
-            LEFT + r * p->cell, y, p->cell, ROW, c, name, r);
-        moe_text_add(&p->t, ratio < 0 ? "no tokens" : "%.4f", ratio);
-        moe_text_add(&p->t, "</title></rect>\n");
+        moe_buffer_printf(&p->t,
+                          "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"><title>layer %d "
+                          "rank %d: ",
+                          LEFT + r * p->cell, y, p->cell, ROW, c, name, r);
+        moe_buffer_printf(&p->t, ratio < 0 ? "no tokens" : "%.4f", ratio);
+        moe_buffer_printf(&p->t, "</title></rect>\n");
     }
     if (max_share < 0) return;
-    moe_text_add(&p->t,
-                 "<rect x=\"%d\" y=\"%d\" width=\"%.2f\" height=\"%d\" fill=\"#7799cc\"><title>layer %d, "
-                 "fullest rank: %.4f",
-                 bars_at(p), y + 2, bar(p, max_share), ROW - 4, name, max_share);
-    if (bound >= 0) moe_text_add(&p->t, ", bound %.4f", bound);
-    if (other >= 0) moe_text_add(&p->t, ", %s %.4f", p->beside->name, other);
-    moe_text_add(&p->t, "</title></rect>\n");
+    moe_buffer_printf(&p->t,
+                      "<rect x=\"%d\" y=\"%d\" width=\"%.2f\" height=\"%d\" fill=\"#7799cc\"><title>layer "
+                      "%d, fullest rank: %.4f",
+                      bars_at(p), y + 2, bar(p, max_share), ROW - 4, name, max_share);
+    if (bound >= 0) moe_buffer_printf(&p->t, ", bound %.4f", bound);
+    if (other >= 0) moe_buffer_printf(&p->t, ", %s %.4f", p->beside->name, other);
+    moe_buffer_printf(&p->t, "</title></rect>\n");
     mark(p, other, y, "#dd6600");
     mark(p, bound, y, "#000000");
 }
 
 static void key(struct picture *p, int x, int y, const char *fill, const char *what)
 {
-    moe_text_add(&p->t, "<rect x=\"%d\" y=\"%d\" width=\"10\" height=\"10\" fill=\"%s\"/>\n", x, y - 9, fill);
+    moe_buffer_printf(&p->t, "<rect x=\"%d\" y=\"%d\" width=\"10\" height=\"10\" fill=\"%s\"/>\n", x, y - 9,
+                      fill);
     text(p, x + 16, y, "start", what);
 }
 
@@ -216,8 +218,8 @@ static void legend(struct picture *p)
     text(p, LEFT, y, "start", "Squares: load of a rank / mean load of its layer");
     for (int i = -10; i <= 10; i++) {
         color(1 + p->span * i / 10, p->span, c);
-        moe_text_add(&p->t, "<rect x=\"%d\" y=\"%d\" width=\"12\" height=\"12\" fill=\"%s\"/>\n",
-                     LEFT + (i + 10) * 12, y + 6, c);
+        moe_buffer_printf(&p->t, "<rect x=\"%d\" y=\"%d\" width=\"12\" height=\"12\" fill=\"%s\"/>\n",
+                          LEFT + (i + 10) * 12, y + 6, c);
     }
     number(p, LEFT, y + 30, "middle", 1 - p->span);
     number(p, LEFT + 126, y + 30, "middle", 1);
@@ -237,14 +239,15 @@ static void title(struct picture *p, const cJSON *root, const cJSON *layers)
     for (const cJSON *l = layers->child; l; l = l->next)
         load += fullest(l), mean += value(l, "load_mean"), bound += fmax(value(l, "bound"), 0);
     const cJSON *slots = moe_json_get(root, "slots");
-    moe_text_add(&p->t,
-                 "<text x=\"%d\" y=\"20\" font-size=\"13\">" MOE_PLOT_TITLE
-                 "</text>\n<text x=\"%d\" y=\"38\">%d layer%s, %d rank%s",
-                 LEFT, LEFT, p->rows, p->rows == 1 ? "" : "s", p->ranks, p->ranks == 1 ? "" : "s");
-    if (is_load(slots)) moe_text_add(&p->t, ", %.0f slots", slots->valuedouble);
-    if (mean > 0) moe_text_add(&p->t, "; fullest rank %.4f times the mean", load / mean);
-    if (mean > 0 && bound > 0) moe_text_add(&p->t, ", %.3f %% above the bound", 100 * (load / bound - 1));
-    moe_text_add(&p->t, "</text>\n");
+    moe_buffer_printf(&p->t,
+                      "<text x=\"%d\" y=\"20\" font-size=\"13\">" MOE_PLOT_TITLE
+                      "</text>\n<text x=\"%d\" y=\"38\">%d layer%s, %d rank%s",
+                      LEFT, LEFT, p->rows, p->rows == 1 ? "" : "s", p->ranks, p->ranks == 1 ? "" : "s");
+    if (is_load(slots)) moe_buffer_printf(&p->t, ", %.0f slots", slots->valuedouble);
+    if (mean > 0) moe_buffer_printf(&p->t, "; fullest rank %.4f times the mean", load / mean);
+    if (mean > 0 && bound > 0)
+        moe_buffer_printf(&p->t, ", %.3f %% above the bound", 100 * (load / bound - 1));
+    moe_buffer_printf(&p->t, "</text>\n");
 }
 
 enum moe_code moe_plan_plot(const cJSON *root, const char *file, const struct moe_plot_beside *beside,
@@ -257,18 +260,19 @@ enum moe_code moe_plan_plot(const cJSON *root, const char *file, const struct mo
     scales(&p, layers);
     int width = bars_at(&p) + BARS + RIGHT, height = TOP + ROW * p.rows + 72;
     if (width < WIDTH_MIN) width = WIDTH_MIN;
-    moe_text_add(&p.t,
-                 "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "
-                 "font-family=\"sans-serif\" "
-                 "font-size=\"10\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
-                 width, height, width, height);
+    moe_buffer_printf(&p.t,
+                      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d "
+                      "%d\" font-family=\"sans-serif\" font-size=\"10\">\n<rect width=\"100%%\" "
+                      "height=\"100%%\" fill=\"white\"/>\n",
+                      width, height, width, height);
     title(&p, root, layers);
     axes(&p);
     for (const cJSON *l = layers->child; l; l = l->next) layer(&p, l, row++);
-    moe_text_add(&p.t,
-                 "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"none\" stroke=\"#999999\"/>\n",
-                 LEFT, TOP, p.cell * p.ranks, ROW * p.rows);
+    moe_buffer_printf(&p.t,
+                      "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"none\" "
+                      "stroke=\"#999999\"/>\n",
+                      LEFT, TOP, p.cell * p.ranks, ROW * p.rows);
     legend(&p);
-    moe_text_add(&p.t, "</svg>\n");
-    return moe_text_finish(&p.t, svg, err);
+    moe_buffer_printf(&p.t, "</svg>\n");
+    return moe_buffer_finish(&p.t, svg, err);
 }

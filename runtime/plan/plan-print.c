@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writes plans and proofs as JSON. */
+#include "base/buffer.h"
 #include "runtime/plan/plan-proof.h"
-#include "runtime/plan/plan-text.h"
 
 #include <stdlib.h>
 
@@ -81,20 +81,20 @@ cJSON *moe_plan_proofs_json(const struct moe_plan *p, const struct moe_plan_proo
 
 /* ---- the text of plan.json: the members of its root, then each layer on a line ---- */
 
-static void add_json(struct moe_text *t, cJSON *o)
+static void add_json(struct moe_buffer *t, cJSON *o)
 {
     char *s = o ? moe_json_print(o, 0) : NULL;
-    if (s) moe_text_add(t, "%s", s);
+    if (s) moe_buffer_printf(t, "%s", s);
     else t->failed = true;
     free(s);
     cJSON_Delete(o);
 }
 
-static void add_member(struct moe_text *t, const char *key, const cJSON *v)
+static void add_member(struct moe_buffer *t, const char *key, const cJSON *v)
 {
-    moe_text_add(t, "\"%s\":", key);
+    moe_buffer_printf(t, "\"%s\":", key);
     add_json(t, cJSON_Duplicate(v, true));
-    moe_text_add(t, ",\n");
+    moe_buffer_printf(t, ",\n");
 }
 
 static cJSON *root(const struct moe_plan *p)
@@ -112,21 +112,21 @@ static cJSON *root(const struct moe_plan *p)
 
 char *moe_plan_print(const struct moe_plan *p, const struct moe_plan_proofs *proofs, const cJSON *head)
 {
-    struct moe_text t = { 0 };
+    struct moe_buffer t = { 0 };
     char *text;
     struct moe_err ignored;
     cJSON *o = root(p);
     if (!o) return NULL;
-    moe_text_add(&t, "{");
+    moe_buffer_printf(&t, "{");
     for (const cJSON *m = o->child; m; m = m->next) add_member(&t, m->string, m);
     for (const cJSON *m = head ? head->child : NULL; m; m = m->next) add_member(&t, m->string, m);
     cJSON_Delete(o);
-    moe_text_add(&t, "\"layers\":[\n");
+    moe_buffer_printf(&t, "\"layers\":[\n");
     for (int32_t i = 0; i < p->n_layers; i++) {
         add_json(&t, layer(p, &p->layers[i], proofs ? &proofs->layers[i] : NULL, p->layers[i].layer));
-        moe_text_add(&t, i + 1 < p->n_layers ? ",\n" : "\n");
+        moe_buffer_printf(&t, i + 1 < p->n_layers ? ",\n" : "\n");
     }
-    moe_text_add(&t, "]}\n");
-    moe_text_finish(&t, &text, &ignored);
+    moe_buffer_printf(&t, "]}\n");
+    moe_buffer_finish(&t, &text, &ignored);
     return text;
 }

@@ -2,6 +2,7 @@
 /* Reads plans from files: plan.json, SGLang's physical_to_logical_map, TensorRT-LLM's moe_load_balancer.yaml.
  * All of them are first read into lists of experts, in the order of the file; at the end these become ranks,
  * layers and copies. */
+#include "base/grow.h"
 #include "runtime/plan/plan.h"
 
 #include "base/io.h"
@@ -29,13 +30,8 @@ static enum moe_code push(int32_t **v, size_t *n, size_t *cap, int32_t x, const 
 {
     if (*n == SLOTS_MAX)
         return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL, "more than %d slots", SLOTS_MAX);
-    if (*n == *cap) {
-        size_t grown = *cap ? 2 * *cap : 256;
-        int32_t *p = realloc(*v, grown * sizeof *p);
-        if (!p) return moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for a placement plan");
-        *v = p;
-        *cap = grown;
-    }
+    if (!MOE_GROW(*v, *cap, *n + 1))
+        return moe_fail_at(err, MOE_NOMEM, file, NULL, "no memory for a placement plan");
     (*v)[(*n)++] = x;
     return MOE_OK;
 }

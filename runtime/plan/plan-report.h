@@ -5,12 +5,12 @@
 #ifndef MOE_RUNTIME_PLAN_PLAN_REPORT_H
 #define MOE_RUNTIME_PLAN_PLAN_REPORT_H
 
+#include "base/buffer.h"
 #include "runtime/plan/plan-assess.h"
-#include "runtime/plan/plan-text.h"
 
 /* Adds the report on a plan, which is compared with EPLB where the assessment has placed EPLB, or, without a
  * plan, on the best that any could reach.  layers: add a line for each layer, what its columns mean, and the
  * table of the model. */
-void moe_assessment_text(struct moe_text *t, const struct moe_assessment *a, bool layers);
+void moe_assessment_text(struct moe_buffer *t, const struct moe_assessment *a, bool layers);
 
 #endif

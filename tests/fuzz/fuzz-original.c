@@ -18,17 +18,17 @@ enum { PLAIN = sizeof plain - 1, LIMIT = 1 << 20 };
 static void again(const struct moe_original *o, const char *text, size_t n)
 {
     struct moe_err err = MOE_ERR_INIT;
-    struct moe_original_writer w = { 0 };
+    struct moe_buffer w = { 0 };
     struct moe_originals back;
     char *same;
     size_t m;
     assert(moe_original_add(&w, o->kind, o->name, text, n, plain, PLAIN, &err) == MOE_OK);
-    assert(moe_originals_parse(w.text, w.n, "again", &back, &err) == MOE_OK && back.n == 1 &&
+    assert(moe_originals_parse(w.p, w.n, "again", &back, &err) == MOE_OK && back.n == 1 &&
            !strcmp(back.v->name, o->name) && back.v->kind == o->kind);
     assert(moe_original_text(back.v, plain, PLAIN, LIMIT, "again", &same, &m, &err) == MOE_OK && m == n &&
            !memcmp(same, text, n));
     free(same);
-    free(w.text);
+    free(w.p);
     moe_originals_release(&back);
 }
 

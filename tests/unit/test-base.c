@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tests errors, arenas, hashes, string maps, and numbers printed for people. */
+/* Tests errors, arenas, growing arrays, hashes, string maps, and numbers printed for people. */
 #include "tests/ok.h"
 #include "base/arena.h"
+#include "base/buffer.h"
 #include "base/cancel.h"
 #include "base/env.h"
 #include "base/err.h"
+#include "base/grow.h"
 #include "base/hash.h"
 #include "base/progress.h"
 #include "base/notes.h"
@@ -207,6 +209,47 @@ static void test_redzone(void)
     }
     int status;
     OK(pid > 0 && waitpid(pid, &status, 0) == pid && status != 0);
+}
+
+static void test_grow(void)
+{
+    struct item { char name[24]; } *v = NULL, *before;
+    size_t cap = 0, n;
+    OK(MOE_GROW(v, cap, 0) && !v && !cap);
+    for (n = 0; n < 1000; n++) {
+        OK(MOE_GROW(v, cap, n + 1) && cap > n);
+        memset(&v[n], (int)n, sizeof v[n]);
+    }
+    OK(v[999].name[23] == (char)999 && v[500].name[0] == (char)500 && cap < 2000);
+    n = cap;
+    before = v;
+    OK(MOE_GROW(v, cap, n) && v == before && cap == n); /* there is room */
+    /* a number of bytes that overflows, and one that no machine has: the array stays as it was */
+    OK(!MOE_GROW(v, cap, SIZE_MAX / sizeof *v + 1) && !MOE_GROW(v, cap, SIZE_MAX));
+    OK(!MOE_GROW(v, cap, SIZE_MAX / sizeof *v) && v == before && cap == n && v[999].name[0] == (char)999);
+    OK(MOE_GROW(v, cap, 5 * n) && cap == 5 * n && v[999].name[0] == (char)999);
+    free(v);
+}
+
+static void test_buffer(void)
+{
+    struct moe_buffer b = { 0 };
+    struct moe_err err = MOE_ERR_INIT;
+    char *text, *room;
+    for (int i = 0; i < 1000; i++) moe_buffer_printf(&b, "%d,", i % 10);
+    moe_buffer_put(&b, "ab\0c", 4);
+    OK(b.n == 2004 && !strncmp(b.p, "0,1,2,", 6) && !memcmp(b.p + 2000, "ab\0c", 5));
+    OK((room = moe_buffer_room(&b, 5000)) == b.p + b.n && b.n == 2004 && b.cap > 7004);
+    memset(room, 'x', 5000);
+    b.n += 5000;
+    OK(moe_buffer_finish(&b, &text, &err) == MOE_OK && text[7003] == 'x' && !text[7004] && !b.p && !b.n);
+    free(text);
+    OK(moe_buffer_finish(&b, &text, &err) == MOE_OK && !*text); /* nothing was put */
+    free(text);
+    moe_buffer_put(&b, "abc", 3);
+    OK(!moe_buffer_room(&b, SIZE_MAX) && !moe_buffer_room(&b, 1)); /* failed once: from then on */
+    moe_buffer_put(&b, "d", 1);
+    OK(b.n == 3 && moe_buffer_finish(&b, &text, &err) == MOE_NOMEM && !text && !b.p && !b.failed);
 }
 
 static void test_hash(void)
@@ -412,6 +455,8 @@ int main(void)
     test_notes();
     test_arena();
     test_redzone();
+    test_grow();
+    test_buffer();
     test_hash();
     test_strmap();
     test_progress();

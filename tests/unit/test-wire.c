@@ -59,10 +59,12 @@ static void agreement(void)
     text = "x", OK(differs(&empty, "--text")), text = NULL;
     number = 1, OK(differs(&a, "--number")), number = 0;
     real = -0.0, OK(differs(&a, NULL)), real = 1e-9, OK(differs(&a, "--real")), real = 0;
-    list = (struct moe_strlist){ ab, 2 };
+    list = (struct moe_strlist){ .v = ab, .n = 2 };
     struct moe_agreement two = options();
     OK(differs(&a, "--list"));
-    list = (struct moe_strlist){ joined, 1 }, OK(differs(&two, "--list")), list = (struct moe_strlist){ 0 };
+    list = (struct moe_strlist){ .v = joined, .n = 1 };
+    OK(differs(&two, "--list"));
+    list = (struct moe_strlist){ 0 };
     file = "one", OK(differs(&a, "--file"));
     struct moe_agreement one = options();
     file = "two", OK(differs(&one, NULL)), file = NULL; /* what is in it is another question */
