@@ -10,7 +10,7 @@
 
 /* ---- the table ---- */
 
-struct moe_convert_options moe_convert_asked = {
+struct moe_convert_args moe_convert_asked = {
     .to = "source",
     .keep_vision = true,
     .outtype = "auto",
@@ -57,7 +57,7 @@ const struct moe_tool moe_convert_tool = {
 
 /* ---- the checks ---- */
 
-enum moe_code moe_convert_options_check(struct moe_convert_options *o, struct moe_err *err)
+enum moe_code moe_convert_args_check(struct moe_convert_args *o, struct moe_err *err)
 {
     static const char *const known[] = { "source", "nvfp4", "hf", "hf-nvfp4", "gguf" };
     bool ok = false, hf_nvfp4 = !strcmp(o->to, "hf-nvfp4");

@@ -6,7 +6,7 @@
 #include "base/cli/tool.h"
 #include "model/export/hf-nvfp4.h"
 
-struct moe_convert_options {
+struct moe_convert_args {
     struct moe_run run;
     const char *out, *to, *flavor, *outtype;
     int64_t memory, shard_size;
@@ -15,10 +15,10 @@ struct moe_convert_options {
 };
 
 /* The options of the command line; the option table points into it. */
-extern struct moe_convert_options moe_convert_asked;
+extern struct moe_convert_args moe_convert_asked;
 extern const struct moe_tool moe_convert_tool;
 
 /* Sets o->nvfp4; MOE_USAGE when a value is unknown or options do not go together. */
-enum moe_code moe_convert_options_check(struct moe_convert_options *o, struct moe_err *err);
+enum moe_code moe_convert_args_check(struct moe_convert_args *o, struct moe_err *err);
 
 #endif

@@ -65,7 +65,7 @@ void moe_convert_name_missing(const struct moe_run *run, const struct moe_export
 /* ---- GGUF ---- */
 
 /* Tells which tensors are NVFP4 in the model and not in the file, for this reason. */
-static void say_dropped(const struct moe_convert_options *o, const struct moe_source *src,
+static void say_dropped(const struct moe_convert_args *o, const struct moe_source *src,
                         const struct moe_gguf_result *got, enum moe_gguf_why why)
 {
     bool q6_k = !strcmp(o->outtype, "q6_k");
@@ -87,7 +87,7 @@ static void say_dropped(const struct moe_convert_options *o, const struct moe_so
 }
 
 /* Tells which tensors are BF16 because their scales are too small for the F16 scales of Q6_K or Q4_0. */
-static void say_small(const struct moe_convert_options *o, const struct moe_source *src,
+static void say_small(const struct moe_convert_args *o, const struct moe_source *src,
                       const struct moe_gguf_dropped *d)
 {
     char name[128];
@@ -102,7 +102,7 @@ static void say_small(const struct moe_convert_options *o, const struct moe_sour
 }
 
 /* Tells the error of the file's values, and which tensor has the largest. */
-static void say_error(const struct moe_convert_options *o, const struct moe_source *src,
+static void say_error(const struct moe_convert_args *o, const struct moe_source *src,
                       const struct moe_gguf_result *got)
 {
     char name[128] = "", worst[192] = "";
@@ -126,7 +126,7 @@ static void say_error(const struct moe_convert_options *o, const struct moe_sour
                  name, got->worst_error);
 }
 
-void moe_convert_say_gguf(const struct moe_convert_options *o, const struct moe_source *src,
+void moe_convert_say_gguf(const struct moe_convert_args *o, const struct moe_source *src,
                           const struct moe_gguf_result *got)
 {
     const struct moe_config *c = &src->config;

@@ -19,7 +19,7 @@ void moe_convert_name_missing(const struct moe_run *run, const struct moe_export
 
 /* Tells where a GGUF file does not hold exactly what the model holds, and what llama.cpp does not read from
  * it (measurements are in docs/reference/gguf.md). */
-void moe_convert_say_gguf(const struct moe_convert_options *o, const struct moe_source *src,
+void moe_convert_say_gguf(const struct moe_convert_args *o, const struct moe_source *src,
                           const struct moe_gguf_result *got);
 /* Adds to the JSON what is known about a GGUF file after all its tensors were written. */
 void moe_convert_add_gguf(const struct moe_source *src, const struct moe_gguf_result *got, cJSON *json);

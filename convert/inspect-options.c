@@ -9,7 +9,7 @@
 
 /* ---- the table ---- */
 
-struct moe_inspect_options moe_inspect_asked = { .top = 10 };
+struct moe_inspect_args moe_inspect_asked = { .top = 10 };
 
 static const struct moe_opt opts[] = {
     MOE_GROUP("what to show"),
@@ -56,7 +56,7 @@ const struct moe_tool moe_inspect_tool = {
 /* ---- the checks ---- */
 
 /* For `--tensors REGEX` without "=", of two operands the one that is no model is the pattern. */
-static void find_pattern(struct moe_inspect_options *o)
+static void find_pattern(struct moe_inspect_args *o)
 {
     if (!o->tensors || *o->tensors || o->run.argc != 2) return;
     int pattern = moe_exists(o->run.argv[1]) != MOE_ABSENT && moe_exists(o->run.argv[0]) != MOE_DIR ? 0 : 1;
@@ -65,7 +65,7 @@ static void find_pattern(struct moe_inspect_options *o)
     o->run.argc = 1;
 }
 
-enum moe_code moe_inspect_options_check(struct moe_inspect_options *o, struct moe_err *err)
+enum moe_code moe_inspect_args_check(struct moe_inspect_args *o, struct moe_err *err)
 {
     struct moe_re *pattern = NULL;
     find_pattern(o);
@@ -75,7 +75,7 @@ enum moe_code moe_inspect_options_check(struct moe_inspect_options *o, struct mo
     return MOE_OK;
 }
 
-enum moe_code moe_inspect_options_gguf(const struct moe_inspect_options *o, struct moe_err *err)
+enum moe_code moe_inspect_args_gguf(const struct moe_inspect_args *o, struct moe_err *err)
 {
     if (o->verify || o->diff || o->layers || o->experts || o->tokenize || o->detokenize)
         return moe_fail_at(err, MOE_UNSUPPORTED, o->run.argv[0], NULL,
@@ -84,7 +84,7 @@ enum moe_code moe_inspect_options_gguf(const struct moe_inspect_options *o, stru
     return MOE_OK;
 }
 
-enum moe_code moe_inspect_options_model(const struct moe_inspect_options *o, struct moe_err *err)
+enum moe_code moe_inspect_args_model(const struct moe_inspect_args *o, struct moe_err *err)
 {
     if (o->diff && (o->tokenize || o->detokenize || o->verify || o->layers || o->experts || o->tensors))
         return moe_fail(err, MOE_USAGE, "--diff cannot be combined with another question");

@@ -5,7 +5,7 @@
 
 #include "base/cli/tool.h"
 
-struct moe_inspect_options {
+struct moe_inspect_args {
     struct moe_run run;
     const char *tensors, *tokenize, *detokenize, *diff;
     int64_t top;
@@ -13,15 +13,15 @@ struct moe_inspect_options {
 };
 
 /* The options of the command line; the option table points into it. */
-extern struct moe_inspect_options moe_inspect_asked;
+extern struct moe_inspect_args moe_inspect_asked;
 extern const struct moe_tool moe_inspect_tool;
 
 /* MOE_USAGE unless there is one model, and a pattern, if any, that is a valid regular expression.  Takes the
  * pattern of `--tensors REGEX` out of the operands. */
-enum moe_code moe_inspect_options_check(struct moe_inspect_options *o, struct moe_err *err);
+enum moe_code moe_inspect_args_check(struct moe_inspect_args *o, struct moe_err *err);
 /* MOE_UNSUPPORTED for options that a GGUF file does not serve, of which only the head can be shown. */
-enum moe_code moe_inspect_options_gguf(const struct moe_inspect_options *o, struct moe_err *err);
+enum moe_code moe_inspect_args_gguf(const struct moe_inspect_args *o, struct moe_err *err);
 /* MOE_USAGE for options that do not go together, when the model is no GGUF file. */
-enum moe_code moe_inspect_options_model(const struct moe_inspect_options *o, struct moe_err *err);
+enum moe_code moe_inspect_args_model(const struct moe_inspect_args *o, struct moe_err *err);
 
 #endif

@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-static enum moe_code dry_run(struct moe_convert_options *o, const struct moe_source *src,
+static enum moe_code dry_run(struct moe_convert_args *o, const struct moe_source *src,
                              const struct moe_rewrite_options *r, cJSON *json, struct moe_err *err)
 {
     struct moe_rewrite_estimate e;
@@ -23,7 +23,7 @@ static enum moe_code dry_run(struct moe_convert_options *o, const struct moe_sou
     return MOE_OK;
 }
 
-static enum moe_code to_container(struct moe_convert_options *o, const struct moe_source *src, cJSON *json,
+static enum moe_code to_container(struct moe_convert_args *o, const struct moe_source *src, cJSON *json,
                                   struct moe_err *err)
 {
     struct moe_rewrite_result got;
@@ -56,7 +56,7 @@ static enum moe_code to_container(struct moe_convert_options *o, const struct mo
     return MOE_OK;
 }
 
-static enum moe_code to_hf(struct moe_convert_options *o, const struct moe_source *src, cJSON *json,
+static enum moe_code to_hf(struct moe_convert_args *o, const struct moe_source *src, cJSON *json,
                            struct moe_err *err)
 {
     struct moe_export_result got;
@@ -75,7 +75,7 @@ static enum moe_code to_hf(struct moe_convert_options *o, const struct moe_sourc
     return MOE_OK;
 }
 
-static enum moe_code to_gguf(struct moe_convert_options *o, const struct moe_source *src, cJSON *json,
+static enum moe_code to_gguf(struct moe_convert_args *o, const struct moe_source *src, cJSON *json,
                              struct moe_err *err)
 {
     struct moe_gguf_result got;
@@ -99,7 +99,7 @@ static enum moe_code to_gguf(struct moe_convert_options *o, const struct moe_sou
     return MOE_OK;
 }
 
-static enum moe_code to_hf_nvfp4(struct moe_convert_options *o, const struct moe_source *src, cJSON *json,
+static enum moe_code to_hf_nvfp4(struct moe_convert_args *o, const struct moe_source *src, cJSON *json,
                                  struct moe_err *err)
 {
     struct moe_hf_result got;
@@ -119,10 +119,10 @@ static enum moe_code to_hf_nvfp4(struct moe_convert_options *o, const struct moe
     return MOE_OK;
 }
 
-static enum moe_code run(struct moe_convert_options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run(struct moe_convert_args *o, cJSON *json, struct moe_err *err)
 {
     struct moe_source *src;
-    MOE_TRY(moe_convert_options_check(o, err));
+    MOE_TRY(moe_convert_args_check(o, err));
     if (!o->dry_run) MOE_TRY(moe_output_dir_check(&o->run, o->out, err));
     enum moe_code code = o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, o->mix_kernels, err)
                                   : moe_source_open(&src, o->run.argv[0], err);
@@ -141,7 +141,7 @@ static enum moe_code run(struct moe_convert_options *o, cJSON *json, struct moe_
 
 static int tool_main(int argc, char **argv)
 {
-    struct moe_convert_options *o = &moe_convert_asked;
+    struct moe_convert_args *o = &moe_convert_asked;
     if (moe_run_begin(&o->run, &moe_convert_tool, argc, argv)) return o->run.exit;
     cJSON *json = cJSON_CreateObject();
     enum moe_code code = json ? run(o, json, &o->run.err) : moe_fail(&o->run.err, MOE_NOMEM, "no memory");

@@ -27,7 +27,7 @@ static enum moe_code no_memory(struct moe_err *err)
     return moe_fail(err, MOE_NOMEM, "no memory for the report");
 }
 
-static enum moe_code lists(struct moe_inspect_options *o, const struct moe_source *src, cJSON *json,
+static enum moe_code lists(struct moe_inspect_args *o, const struct moe_source *src, cJSON *json,
                            struct moe_err *err)
 {
     cJSON *list;
@@ -50,7 +50,7 @@ static enum moe_code lists(struct moe_inspect_options *o, const struct moe_sourc
 }
 
 /* Adds "verified" to the summary; what is wrong is returned as *verdict with *why. */
-static enum moe_code judge(struct moe_inspect_options *o, const struct moe_source *src, cJSON *json,
+static enum moe_code judge(struct moe_inspect_args *o, const struct moe_source *src, cJSON *json,
                            cJSON *problems, enum moe_code *verdict, struct moe_err *why, struct moe_err *err)
 {
     if (problems->child) /* moe_source_survey found them; *why has the first */
@@ -63,7 +63,7 @@ static enum moe_code judge(struct moe_inspect_options *o, const struct moe_sourc
     return MOE_OK;
 }
 
-static void print_verdict(const struct moe_inspect_options *o, const struct moe_source *src,
+static void print_verdict(const struct moe_inspect_args *o, const struct moe_source *src,
                           const cJSON *problems, enum moe_code verdict)
 {
     const cJSON *first = problems->child; /* a single problem is printed by say_verdict alone */
@@ -73,7 +73,7 @@ static void print_verdict(const struct moe_inspect_options *o, const struct moe_
         printf("verified: every byte %swas read, nothing is wrong\n", src->staged ? "of this part " : "");
 }
 
-static enum moe_code inspect(struct moe_inspect_options *o, cJSON **json, enum moe_code *verdict,
+static enum moe_code inspect(struct moe_inspect_args *o, cJSON **json, enum moe_code *verdict,
                              struct moe_err *err)
 {
     struct moe_source *src;
@@ -105,7 +105,7 @@ static enum moe_code no_gguf(const char *path, struct moe_err *err)
 }
 
 /* Compares two models; *verdict is MOE_MISMATCH when they differ. */
-static enum moe_code compare(struct moe_inspect_options *o, cJSON **json, enum moe_code *verdict,
+static enum moe_code compare(struct moe_inspect_args *o, cJSON **json, enum moe_code *verdict,
                              struct moe_err *err)
 {
     struct moe_source *a, *b = NULL;
@@ -128,7 +128,7 @@ static enum moe_code compare(struct moe_inspect_options *o, cJSON **json, enum m
     return MOE_OK;
 }
 
-static enum moe_code tokenize(const struct moe_inspect_options *o, const struct moe_tokenizer *t,
+static enum moe_code tokenize(const struct moe_inspect_args *o, const struct moe_tokenizer *t,
                               struct moe_err *err)
 {
     int32_t *ids;
@@ -140,7 +140,7 @@ static enum moe_code tokenize(const struct moe_inspect_options *o, const struct 
     return MOE_OK;
 }
 
-static enum moe_code detokenize(const struct moe_inspect_options *o, const struct moe_tokenizer *t,
+static enum moe_code detokenize(const struct moe_inspect_args *o, const struct moe_tokenizer *t,
                                 cJSON **json, struct moe_err *err)
 {
     char *raw;
@@ -152,7 +152,7 @@ static enum moe_code detokenize(const struct moe_inspect_options *o, const struc
 }
 
 /* --tokenize or --detokenize. */
-static enum moe_code tokens(const struct moe_inspect_options *o, cJSON **json, struct moe_err *err)
+static enum moe_code tokens(const struct moe_inspect_args *o, cJSON **json, struct moe_err *err)
 {
     struct moe_tokenizer *t;
     MOE_TRY(moe_tokenizer_open(&t, o->run.argv[0], 0, err));
@@ -162,13 +162,13 @@ static enum moe_code tokens(const struct moe_inspect_options *o, cJSON **json, s
     return code;
 }
 
-static enum moe_code work(struct moe_inspect_options *o, cJSON **json, enum moe_code *verdict,
+static enum moe_code work(struct moe_inspect_args *o, cJSON **json, enum moe_code *verdict,
                           struct moe_err *err)
 {
     bool is_gguf;
-    MOE_TRY(moe_inspect_options_check(o, err)); /* before anything is printed */
+    MOE_TRY(moe_inspect_args_check(o, err)); /* before anything is printed */
     MOE_TRY(moe_gguf_is(o->run.argv[0], &is_gguf, err));
-    MOE_TRY(is_gguf ? moe_inspect_options_gguf(o, err) : moe_inspect_options_model(o, err));
+    MOE_TRY(is_gguf ? moe_inspect_args_gguf(o, err) : moe_inspect_args_model(o, err));
     if (is_gguf) return moe_inspect_gguf(o->run.argv[0], o->tensors, !o->run.json, json, err);
     if (o->diff) return compare(o, json, verdict, err);
     return o->tokenize || o->detokenize ? tokens(o, json, err) : inspect(o, json, verdict, err);
@@ -176,7 +176,7 @@ static enum moe_code work(struct moe_inspect_options *o, cJSON **json, enum moe_
 
 static int tool_main(int argc, char **argv)
 {
-    struct moe_inspect_options *o = &moe_inspect_asked;
+    struct moe_inspect_args *o = &moe_inspect_asked;
     if (moe_run_begin(&o->run, &moe_inspect_tool, argc, argv)) return o->run.exit;
     cJSON *json = NULL;
     enum moe_code verdict = MOE_OK;

@@ -4,7 +4,7 @@
 #include "quantize/quantize-options.h"
 #include "quantize/quantize-tell.h"
 
-static enum moe_code dry_run(const struct moe_quantize_options *o, struct moe_quantizing *z, cJSON *json,
+static enum moe_code dry_run(const struct moe_quantize_args *o, struct moe_quantizing *z, cJSON *json,
                              struct moe_err *err)
 {
     struct moe_quantize_estimate e;
@@ -18,7 +18,7 @@ static enum moe_code dry_run(const struct moe_quantize_options *o, struct moe_qu
     return MOE_OK;
 }
 
-static enum moe_code quantize(const struct moe_quantize_options *o, struct moe_quantizing *z, cJSON *json,
+static enum moe_code quantize(const struct moe_quantize_args *o, struct moe_quantizing *z, cJSON *json,
                               struct moe_err *err)
 {
     struct moe_quantize_result got;
@@ -30,11 +30,11 @@ static enum moe_code quantize(const struct moe_quantize_options *o, struct moe_q
     return MOE_OK;
 }
 
-static enum moe_code work(const struct moe_quantize_options *o, struct moe_quantizing *z, cJSON *json,
+static enum moe_code work(const struct moe_quantize_args *o, struct moe_quantizing *z, cJSON *json,
                           struct moe_err *err)
 {
     MOE_TRY(moe_want_model(&o->run, err));
-    if (!o->dry_run) MOE_TRY(moe_quantize_options_outputs(o, err));
+    if (!o->dry_run) MOE_TRY(moe_quantize_args_outputs(o, err));
     MOE_TRY(moe_quantizing_open(z, o->run.argv[0], err));
     moe_tell_superseded(&o->run.notes, z->src);
     if (z->choice.hf) moe_warn_no_tokenizer(&o->run.notes, z->src);
@@ -42,10 +42,10 @@ static enum moe_code work(const struct moe_quantize_options *o, struct moe_quant
     return o->dry_run ? dry_run(o, z, json, err) : quantize(o, z, json, err);
 }
 
-static enum moe_code run(struct moe_quantize_options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run(struct moe_quantize_args *o, cJSON *json, struct moe_err *err)
 {
     struct moe_quantizing z;
-    enum moe_code code = moe_quantizing_begin(&z, moe_quantize_options_request(o), err);
+    enum moe_code code = moe_quantizing_begin(&z, moe_quantize_args_request(o), err);
     if (code == MOE_OK) code = work(o, &z, json, err);
     moe_quantizing_close(&z);
     return code;
@@ -53,7 +53,7 @@ static enum moe_code run(struct moe_quantize_options *o, cJSON *json, struct moe
 
 static int tool_main(int argc, char **argv)
 {
-    struct moe_quantize_options *o = &moe_quantize_asked;
+    struct moe_quantize_args *o = &moe_quantize_asked;
     if (moe_run_begin(&o->run, &moe_quantize_tool, argc, argv)) return o->run.exit;
     cJSON *json = cJSON_CreateObject();
     enum moe_code code = json ? run(o, json, &o->run.err) : moe_fail(&o->run.err, MOE_NOMEM, "no memory");

@@ -5,7 +5,7 @@
 #include "quantize/calibrate/report.h"
 #include "quantize/quantize-man.h"
 
-struct moe_quantize_options moe_quantize_asked = { .ask = MOE_QUANTIZE_REQUEST };
+struct moe_quantize_args moe_quantize_asked = { .ask = MOE_QUANTIZE_REQUEST };
 static_assert(MOE_QUANTIZE_UNSET == MOE_UNSET, "an option that is not given is unset in the request");
 
 static const struct moe_opt opts[] = {
@@ -94,7 +94,7 @@ const struct moe_tool moe_quantize_tool = {
     .json = moe_quantize_json_keys,
 };
 
-struct moe_quantize_request *moe_quantize_options_request(struct moe_quantize_options *o)
+struct moe_quantize_request *moe_quantize_args_request(struct moe_quantize_args *o)
 {
     struct moe_quantize_request *q = &o->ask;
     q->types = o->types.v;
@@ -109,7 +109,7 @@ struct moe_quantize_request *moe_quantize_options_request(struct moe_quantize_op
     return q;
 }
 
-enum moe_code moe_quantize_options_outputs(const struct moe_quantize_options *o, struct moe_err *err)
+enum moe_code moe_quantize_args_outputs(const struct moe_quantize_args *o, struct moe_err *err)
 {
     for (size_t i = 0; i < o->report.n; i++) {
         struct moe_output report = { .path = o->report.v[i], .replace = true, .kind = &moe_report_kind };
