@@ -40,11 +40,11 @@ LANE words fp4_dot(words a, const words *w, const words *x)
 }
 LANE vt fp4_float(words a) { return _mm256_cvtepi32_ps(a); }
 
-LANE words fp4_scales(const uint8_t *p, int part, bool plain)
+LANE words fp4_scales(const uint8_t *p, int part, bool normal)
 {
     __m128i s = _mm_loadu_si128((const void *)p);
     s = _mm_unpacklo_epi8(s, _mm_unpackhi_epi64(s, s)); /* in lane order */
-    if (!plain) {
+    if (!normal) {
         uint8_t c[16];
         _mm_storeu_si128((void *)c, s);
         vf v = vf_e4m3(c);
@@ -52,9 +52,9 @@ LANE words fp4_scales(const uint8_t *p, int part, bool plain)
     }
     return _mm256_slli_epi32(_mm256_cvtepu8_epi32(part ? _mm_unpackhi_epi64(s, s) : s), 20);
 }
-LANE vt fp4_factor(words scale, words power, bool plain)
+LANE vt fp4_factor(words scale, words power, bool normal)
 {
-    if (plain) return _mm256_castsi256_ps(_mm256_add_epi32(scale, power));
+    if (normal) return _mm256_castsi256_ps(_mm256_add_epi32(scale, power));
     return _mm256_mul_ps(_mm256_castsi256_ps(scale),
                          _mm256_castsi256_ps(_mm256_add_epi32(power, _mm256_set1_epi32(7 << 23))));
 }
@@ -63,16 +63,16 @@ LANE codes fp4_over(codes most, __m256i c)
 {
     return _mm256_max_epu8(most, _mm256_sub_epi8(c, _mm256_set1_epi8(8)));
 }
-LANE bool fp4_plain(codes most)
+LANE bool fp4_is_normal(codes most)
 {
     most = _mm256_subs_epu8(most, _mm256_set1_epi8(126 - 8));
     return _mm256_testz_si256(most, most);
 }
-LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 64 == 0 */
+LANE bool fp4_all_normal(const uint8_t *p, int64_t n) /* n % 64 == 0 */
 {
     codes most = fp4_zero();
     for (int64_t i = 0; i < n; i += 32) most = fp4_over(most, fp4_load(p + i));
-    return fp4_plain(most);
+    return fp4_is_normal(most);
 }
 
 LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apart, codes *most)

@@ -85,10 +85,10 @@ LANE vt fp4_float(words a) { return _mm512_cvtepi32_ps(a); }
 LANE __m128i fp4_lane_order(__m128i s) { return _mm_unpacklo_epi8(s, _mm_unpackhi_epi64(s, s)); }
 
 /* fp4_scales: the scales of a group, 16 codes at p, in lane order.  fp4_factor: their products with the
- * powers of x, as floats.  The float32 bits of a plain scale are its code shifted by 20, but for the bias of
+ * powers of x, as floats.  The float32 bits of a normal scale are its code shifted by 20, but for the bias of
  * the exponent, so adding its bits and the power's bits multiplies the two.  With VNNI one dot product shifts
  * and adds; the code is then the upper byte of a word. */
-LANE words fp4_scales(const uint8_t *p, int part, bool plain)
+LANE words fp4_scales(const uint8_t *p, int part, bool normal)
 {
     const __m512i pick = _mm512_setr_epi32(
         (int)0x80800080, (int)0x80800880, (int)0x80800180, (int)0x80800980, (int)0x80800280, (int)0x80800a80,
@@ -96,32 +96,32 @@ LANE words fp4_scales(const uint8_t *p, int part, bool plain)
         (int)0x80800680, (int)0x80800e80, (int)0x80800780, (int)0x80800f80);
     __m128i s = _mm_loadu_si128((const void *)p);
     (void)part;
-    if (!plain) return _mm512_castps_si512(e4m3_lanes(fp4_lane_order(s)));
+    if (!normal) return _mm512_castps_si512(e4m3_lanes(fp4_lane_order(s)));
     words a = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(s), pick);
     return FP4_JOINS ? a : _mm512_slli_epi32(a, 12);
 }
-LANE vt fp4_factor(words scale, words power, bool plain)
+LANE vt fp4_factor(words scale, words power, bool normal)
 {
 #ifdef __AVX512VNNI__
-    if (plain) return _mm512_castsi512_ps(_mm512_dpwssd_epi32(power, scale, _mm512_set1_epi32(1 << 12)));
+    if (normal) return _mm512_castsi512_ps(_mm512_dpwssd_epi32(power, scale, _mm512_set1_epi32(1 << 12)));
 #endif
-    if (plain) return _mm512_castsi512_ps(_mm512_add_epi32(scale, power));
+    if (normal) return _mm512_castsi512_ps(_mm512_add_epi32(scale, power));
     return _mm512_mul_ps(_mm512_castsi512_ps(scale),
                          _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_set1_epi32(7 << 23))));
 }
 
-/* Whether scale codes are plain, that is from 8 to 126.  fp4_over keeps the largest c - 8 of all codes c that
- * it has seen, as unsigned bytes: fp4_plain asks whether it is at most 126 - 8. */
+/* Whether scale codes are normal, that is from 8 to 126.  fp4_over keeps the largest c - 8 of all codes c
+ * that it has seen, as unsigned bytes: fp4_is_normal asks whether it is at most 126 - 8. */
 LANE codes fp4_over(codes most, __m512i c)
 {
     return _mm512_max_epu8(most, _mm512_sub_epi8(c, _mm512_set1_epi8(8)));
 }
-LANE bool fp4_plain(codes most) { return !_mm512_cmpgt_epu8_mask(most, _mm512_set1_epi8(126 - 8)); }
-LANE bool fp4_all_plain(const uint8_t *p, int64_t n) /* n % 64 == 0 */
+LANE bool fp4_is_normal(codes most) { return !_mm512_cmpgt_epu8_mask(most, _mm512_set1_epi8(126 - 8)); }
+LANE bool fp4_all_normal(const uint8_t *p, int64_t n) /* n % 64 == 0 */
 {
     codes most = fp4_zero();
     for (int64_t i = 0; i < n; i += 64) most = fp4_over(most, _mm512_loadu_si512(p + i));
-    return fp4_plain(most);
+    return fp4_is_normal(most);
 }
 
 /* Take the scales of 16 rows and 16 blocks out of their tiles.  At p are four lines of 64 bytes, `stride`

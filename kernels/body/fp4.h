@@ -33,7 +33,7 @@
  *   join      to make one integer of the limbs' sums: u[0] + 2^8 u[1] + 2^16 u[2].
  *   power     2^(e - 8 D - 7) of each block of x, as bits of a float32: what X is to be scaled by, less the 7
  *             by which the exponent of an e4m3 scale is biased.
- *   plain     said of scale codes from 8 to 126: positive and normal, so that shifts turn them into floats.
+ *   normal    said of scale codes from 8 to 126: positive and normal, so that shifts turn them into floats.
  *   part      the lanes that one register holds: all 16 (avx512), or lanes 0-7 and then 8-15 (avx2).
  *   tile      R = FP4_ROWS(T) rows times T tokens, whose sums stay in registers.
  *   set       four rows.  The tiled layout of scales keeps rows r, r + 32, r + 64 and r + 96 together, so one
@@ -170,7 +170,7 @@ struct fp4_ahead {
     const uint8_t *tiles;
     uint8_t *out;
     int64_t soon;                    /* bytes from these tiles to the ones after them: what to prefetch */
-    _Alignas(64) uint8_t most[64];   /* tells whether all are plain: see fp4_over */
+    _Alignas(64) uint8_t most[64];   /* tells whether all are normal: see fp4_over */
 };
 
 /* One or four sets of four rows, 32 rows apart. */
@@ -196,8 +196,8 @@ static void fp4_untile_some(struct fp4_ahead *a, int64_t first, int64_t groups, 
 }
 
 /* R rows of each set times T tokens.  x: [groups][T]; sum: [R][T][16], that of the next set 32 * T * 16
- * floats on.  plain: whether all scales are. */
-LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x,
+ * floats on.  normal: whether all scales are. */
+LANE void fp4_tile(int R, int T, int D, bool normal, const struct fp4_rows *a, const struct fp4_x *x,
                    int64_t groups, float *sum)
 {
     int64_t ahead = a->ahead;
@@ -219,7 +219,7 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
                     codes c = fp4_codes(code[i], half, part);
                     w[i][2 * half] = fp4_even(c), w[i][2 * half + 1] = fp4_odd(c);
                 }
-                f[i] = fp4_scales(scale + 16 * i, part, plain);
+                f[i] = fp4_scales(scale + 16 * i, part, normal);
                 code[i] += 128;
             }
             EACH(t, T) {
@@ -235,7 +235,7 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
                     }
                 }
                 words power = fp4_load(at->power + part * FP4_LANES);
-                EACH(i, R) s[i][t] = vt_fma(fp4_float(u[i][0]), fp4_factor(f[i], power, plain), s[i][t]);
+                EACH(i, R) s[i][t] = vt_fma(fp4_float(u[i][0]), fp4_factor(f[i], power, normal), s[i][t]);
                 at++;
             }
         }
@@ -246,7 +246,7 @@ LANE void fp4_tile(int R, int T, int D, bool plain, const struct fp4_rows *a, co
 #if FP4_JOINS
 /* The same of four rows and one token: all limbs go through a step together, so that no chain of products is
  * long. */
-LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups,
+LANE void fp4_tile_one(int D, bool normal, const struct fp4_rows *a, const struct fp4_x *x, int64_t groups,
                        float *sum)
 {
     int64_t ahead = a->ahead;
@@ -278,7 +278,7 @@ LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct
             words power = fp4_load(at->power);
             EACH(i, 4) {
                 s[i] = vt_fma(fp4_float(fp4_join(u[i], 0, D)),
-                              fp4_factor(fp4_scales(scale + 16 * i, 0, plain), power, plain), s[i]);
+                              fp4_factor(fp4_scales(scale + 16 * i, 0, normal), power, normal), s[i]);
                 code[i] += 128;
             }
         }
@@ -286,18 +286,19 @@ LANE void fp4_tile_one(int D, bool plain, const struct fp4_rows *a, const struct
     }
 }
 #else
-#define fp4_tile_one(D, plain, a, x, groups, sum) fp4_tile(FP4_ROWS(1), 1, D, plain, a, x, groups, sum)
+#define fp4_tile_one(D, normal, a, x, groups, sum) fp4_tile(FP4_ROWS(1), 1, D, normal, a, x, groups, sum)
 #endif
 
-#define FP4_ONE(T, D, name, plain) \
+#define FP4_ONE(T, D, name, normal) \
     static void fp4_tile##T##_##D##name(const struct fp4_rows *a, const struct fp4_x *x, int64_t groups, \
                                         float *sum) \
     { \
-        if (T == 1) fp4_tile_one(D, plain, a, x, groups, sum); \
-        else fp4_tile(FP4_ROWS(T), T, D, plain, a, x, groups, sum); \
+        if (T == 1) fp4_tile_one(D, normal, a, x, groups, sum); \
+        else fp4_tile(FP4_ROWS(T), T, D, normal, a, x, groups, sum); \
     }
 #define FP4_TILES(T) \
-    FP4_ONE(T, 2, any, false) FP4_ONE(T, 2, plain, true) FP4_ONE(T, 3, any, false) FP4_ONE(T, 3, plain, true)
+    FP4_ONE(T, 2, any, false) FP4_ONE(T, 2, normal, true) \
+    FP4_ONE(T, 3, any, false) FP4_ONE(T, 3, normal, true)
 FP4_TILES(1)
 FP4_TILES(2)
 FP4_TILES(3)
@@ -305,19 +306,19 @@ FP4_TILES(4)
 #define FP4_EACH(suffix) { fp4_tile1_##suffix, fp4_tile2_##suffix, fp4_tile3_##suffix, fp4_tile4_##suffix }
 static void (*const fp4_tiles[2][2][FP4_TILE])(const struct fp4_rows *a, const struct fp4_x *x,
                                                int64_t groups,
-                                               float *sum) = { { FP4_EACH(2any), FP4_EACH(2plain) },
-                                                               { FP4_EACH(3any), FP4_EACH(3plain) } };
+                                               float *sum) = { { FP4_EACH(2any), FP4_EACH(2normal) },
+                                                               { FP4_EACH(3any), FP4_EACH(3normal) } };
 
 /* All four rows of each set, in as many tiles as it takes. */
-static void fp4_four(const struct fp4_rows *a, int limbs, bool plain, int T, const struct fp4_x *x,
+static void fp4_four(const struct fp4_rows *a, int limbs, bool normal, int T, const struct fp4_x *x,
                      int64_t groups, float *sum)
 {
-    fp4_tiles[limbs - 2][plain][T - 1](a, x, groups, sum);
+    fp4_tiles[limbs - 2][normal][T - 1](a, x, groups, sum);
     if (FP4_ROWS(T) == 4) return;
     struct fp4_rows last = *a;
     last.code[0] = a->code[2], last.code[1] = a->code[3], last.scale += 32;
     last.next = NULL;
-    fp4_tiles[limbs - 2][plain][T - 1](&last, x, groups, sum + 2 * T * 16);
+    fp4_tiles[limbs - 2][normal][T - 1](&last, x, groups, sum + 2 * T * 16);
 }
 
 /* ---- rows ---- */
@@ -348,7 +349,7 @@ static void fp4_rest(const struct fp4_span *s, const struct fp4_rows *a, int set
 
 /* Rows r to r + 3, and those 32, 64 and 96 after them where there are four sets.  a: all but their codes,
  * which this fills in; rows that do not exist or are not wanted take the codes of one that is. */
-static void fp4_set(const struct fp4_span *s, int64_t r, struct fp4_rows *a, bool plain)
+static void fp4_set(const struct fp4_span *s, int64_t r, struct fp4_rows *a, bool normal)
 {
     int64_t stride = s->w->cols / 2;
     float *sum = s->sum + (r - s->base) * s->T * 16;
@@ -356,7 +357,7 @@ static void fp4_set(const struct fp4_span *s, int64_t r, struct fp4_rows *a, boo
         a->code[i] =
             s->w->data + (r + i < s->first ? s->first : moe_min_i64(r + i, s->last)) * stride + s->k / 2;
     a->code_step = 32 * stride;
-    fp4_four(a, s->limbs, plain, s->T, s->x, s->cols / 256, sum);
+    fp4_four(a, s->limbs, normal, s->T, s->x, s->cols / 256, sum);
     for (int set = 0; s->cols % 256 && set < a->sets; set++) fp4_rest(s, a, set, sum + set * 32 * s->T * 16);
 }
 
@@ -400,14 +401,14 @@ static void fp4_span_tiled(const struct fp4_span *s)
             fp4_untile_some(&ahead[now], 0, s->cols / 256, 1);
         }
         fp4_untile_rest(s, &ahead[now]);
-        bool plain = fp4_plain(fp4_load(ahead[now].most));
+        bool normal = fp4_is_normal(fp4_load(ahead[now].most));
         struct fp4_rows rows = { .sets = all ? 4 : 1, .ahead = (after - row) * s->w->cols / 2 };
         if ((ready = all && after <= s->last))
             rows.next = &ahead[!now], fp4_ahead_at(s, after, scale[!now], rows.next);
         for (int q = 0; q < 4; q += rows.sets) {
             int64_t r = row + 32 * q;
             rows.scale = scale[now] + q * FP4_QUARTER;
-            if (r >= s->base && r <= s->last) fp4_set(s, r, &rows, plain);
+            if (r >= s->base && r <= s->last) fp4_set(s, r, &rows, normal);
         }
         if (ready) now = !now;
     }
@@ -418,7 +419,7 @@ static void fp4_span_linear(const struct fp4_span *s)
 {
     int64_t blocks = s->w->cols / 16, here = s->cols / 16;
     uint8_t scale[FP4_QUARTER];
-    memset(scale, 8, sizeof scale); /* plain, also past the end of a row */
+    memset(scale, 8, sizeof scale); /* normal, also past the end of a row */
     for (int64_t r = s->base; r <= s->last; r += 4) {
         struct fp4_rows rows = { .scale = scale, .sets = 1, .ahead = 4 * s->w->cols / 2 };
         for (int i = 0; i < 4; i++) {
@@ -428,7 +429,7 @@ static void fp4_span_linear(const struct fp4_span *s)
             for (int64_t b = 0; b < here; b += 16)
                 memcpy(scale + 4 * b + 16 * i, p + b, (size_t)moe_min_i64(16, here - b));
         }
-        fp4_set(s, r, &rows, fp4_all_plain(scale, s->cols / 256 * 64));
+        fp4_set(s, r, &rows, fp4_all_normal(scale, s->cols / 256 * 64));
     }
 }
 

@@ -81,7 +81,7 @@ static bool better(const float *x, const struct trial *a, const struct trial *b)
 
 /* The best of the codes in `in`, and of those 8, 16, ... above each where they may be better (WINDOW of
  * kernels/body/nvfp4.h). */
-static int settle(const float *x, float global, struct codes in)
+static int choose_exact(const float *x, float global, struct codes in)
 {
     struct trial t[2] = { { .err = INFINITY } };
     int best = 1, at = 0;
@@ -110,7 +110,7 @@ static int search_one(const float *x, float global, float amax, int c0)
                                                  (double)amax * (1 + 0x1p-12));
          c++)
         codes_add(&in, c);
-    return settle(x, global, in);
+    return choose_exact(x, global, in);
 }
 
 /* The codes of a block, 8 bytes.  Returns whether a quotient may lie on a tie. */

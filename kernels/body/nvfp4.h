@@ -5,8 +5,8 @@
  * They give ref's bytes for any input, without ref's divisions and sums in double.  Each lane has one block,
  * whose elements lie in successive vectors, so that no sum goes across lanes.  Two elements share a lane, as
  * 16-bit words u = 8192 |x| / s, where s is the block's scale times the global.  Where these words are too
- * inexact to choose between two scales or codes, nvfp4-exact.h chooses with ref's arithmetic (it settles
- * them).  A block outside the range where the bounds below hold goes to ref.
+ * inexact to choose between two scales or codes, nvfp4-exact.h chooses with ref's arithmetic.  A
+ * block outside the range where the bounds below hold goes to ref.
  *
  * BOUND.  How far an error estimated from words may be off.  Let A be the block's largest magnitude.
  * - Magnitudes become words first: xi = round(65535 |x| / A).  Then u = floor(xi R / 2^16), where R = the
@@ -17,23 +17,23 @@
  *   distance to the nearest value changes by at most as much as u.  So with D = the sum of the 16 squared
  *   distances, sqrt(D) is within 4 * 1.52 < NEAR of the true sqrt(error) * 8192 / s; NEAR also covers ref's
  *   own roundings and the four bits that an estimate gives up to its index.
- * Scale codes whose estimates are too close for this bound are settled.
+ * Where estimates are too close for this bound, the scale code is chosen with ref's arithmetic.
  *
  * CODES.  Once the scale is chosen, elements' codes are looked up by u = round(8192 |x| / s), which one
- * float32 operation gives within .52: only a u exactly on a tie leaves a code open.  A block with such a u is
- * encoded again with ref's arithmetic (mend).
+ * float32 operation gives within .52: only a u exactly on a tie leaves a code undecided.  A block with
+ * such a u is encoded again with ref's arithmetic (requantize_exact).
  *
  * WINDOW.  Which scale codes a search has to try.  Let s_c be the scale of code c, and top the largest code
  * with 3.5 s_top <= A.  For the nine codes top - 8 to top, A / s < 7.9.
  * - Below the window: code c has an error of at least (A - 6 s_c)^2, which grows as c falls.  Where that of
- *   top - 9 is not above the least error of the window, settle_lane tries what lies below, too.
+ *   top - 9 is not above the least error of the window, choose_exact_in_window tries what lies below, too.
  * - Above it: for c >= 16 the scale of code c - 8 is exactly half of that of c.  While A < 7 s_(c-8), each
  *   value that c can choose (0, .5, 1, 1.5, 2, 3 times s_c) is one that c - 8 can choose (0, 1, 2, 3, 4, 6
  *   times s_(c-8)), the same float32.  So c - 8 is no worse in any element, and hence not in ref's sum, whose
  *   roundings are monotonic; and the lower code wins ties.  The one exception is an element whose quotient in
  *   float32 is a tie, as it may be rounded to the other side (beside a tie, the rounding of a stored value is
  *   smaller than the difference that the quotient shows).  So c is needed only if c < 16, or 3.5 s_c <= A, or
- *   c - 8 may be the best and has such a tie: then settle tries c, c + 8, ...
+ *   c - 8 may be the best and has such a tie: then choose_exact tries c, c + 8, ...
  *
  * LADDER: the versions tried, in 10^9 weights/s of one core: max / four over six / search.
  *   Zen 4, float32 in the second-level cache          avx512                 avx2
@@ -44,7 +44,7 @@
  *     one by one                                      3.0 / 1.7 / 0.49       1.9 / 1.0 / 0.29
  *     a window of nine from the top, factors from
  *     tables, words by an fma, only a u on a tie
- *     leaves a code open                              3.4 / 1.9 / 0.88       2.1 / 1.1 / 0.50
+ *     leaves a code undecided                              3.4 / 1.9 / 0.88       2.1 / 1.1 / 0.50
  *     c + 8 only for ties, two codes below the
  *     window instead of ten                           3.5 / 1.9 / 0.92       2.1 / 1.1 / 0.52
  *     codes of one batch made while the next
@@ -226,12 +226,12 @@ static bi choose_four_over_six(struct batch *b)
        slack = off(f_mul(from_ue4m3(four), f_set(2)));
     bm wins = f_lt(f_add(e4, slack), e6), loses = f_lt(f_add(e6, slack), e4);
     unsigned four_wins = m_bits(wins), fast = m_bits(i_gt(six, i_set(FAST_CODE - 1)));
-    unsigned open = (~(four_wins | m_bits(loses)) | ~fast) & m_bits(i_gt(four, six)) & b->ready;
+    unsigned undecided = (~(four_wins | m_bits(loses)) | ~fast) & m_bits(i_gt(four, six)) & b->ready;
     int32_t c4[LANES], c6[LANES];
-    if (!open) return i_pick(wins, four, six);
+    if (!undecided) return i_pick(wins, four, six);
     i_store(c4, four), i_store(c6, six);
-    for (; open; open &= open - 1) {
-        int l = __builtin_ctz(open);
+    for (; undecided; undecided &= undecided - 1) {
+        int l = __builtin_ctz(undecided);
         float x[16];
         struct trial t4, t6;
         magnitudes(b, l, x);
@@ -311,9 +311,10 @@ OP unsigned window_limit(const struct window *w, bf *limit)
     return ~m_bits(f_lt(root, over));
 }
 
-/* The best code for block l, with ref's arithmetic, of the window's codes that `limit` leaves in the running
+/* The best code for block l, with ref's arithmetic, of the window's codes that `limit` does not exclude
  * and of those below the window down to where amax - 6 s alone makes a greater error than `limit`. */
-static int settle_lane(const struct window *w, const struct batch *b, int l, float limit, int top, float unit)
+static int choose_exact_in_window(const struct window *w, const struct batch *b, int l, float limit, int top,
+                                  float unit)
 {
     float x[16];
     struct codes in = { { 0 } };
@@ -326,7 +327,7 @@ static int settle_lane(const struct window *w, const struct batch *b, int l, flo
         if (over > 0 && over * over > most) break;
         codes_add(&in, c);
     }
-    return settle(magnitudes(b, l, x), b->global, in);
+    return choose_exact(magnitudes(b, l, x), b->global, in);
 }
 
 /* The codes of least error.  Sets b->decided and b->odd. */
@@ -342,18 +343,18 @@ static bi choose_search(struct batch *b)
     else EACH(i, WINDOW) try_window(&w, b, i, false);
     bf limit;
     unsigned beyond = (window_limit(&w, &limit) | ~fast) & b->ready;
-    unsigned open = (m_bits(f_le(w.second, limit)) & b->ready) | beyond;
+    unsigned undecided = (m_bits(f_le(w.second, limit)) & b->ready) | beyond;
     bi best = i_sub(w.top, i_low4(f_bits(w.least)));
-    b->decided = ~open, b->odd = beyond;
-    if (!open) return best;
+    b->decided = ~undecided, b->odd = beyond;
+    if (!undecided) return best;
     int32_t code[LANES], from[LANES], top[LANES];
     float limits[LANES], unit[LANES];
     i_store(code, best), i_store(from, six), i_store(top, w.top);
     f_store(limits, limit), f_store(unit, w.unit);
-    for (; open; open &= open - 1) {
-        int l = __builtin_ctz(open);
+    for (; undecided; undecided &= undecided - 1) {
+        int l = __builtin_ctz(undecided);
         float x[16];
-        if (fast >> l & 1) code[l] = settle_lane(&w, b, l, limits[l], top[l], unit[l]);
+        if (fast >> l & 1) code[l] = choose_exact_in_window(&w, b, l, limits[l], top[l], unit[l]);
         else code[l] = search_one(magnitudes(b, l, x), b->global, b->amax[l], from[l]);
     }
     return i_load(code);
@@ -361,21 +362,21 @@ static bi choose_search(struct batch *b)
 
 /* ---- codes ---- */
 
-/* The codes of each block, bytes 0-3 and 4-7, and the blocks in which a code is open (CODES above). */
-struct encoded { bi low, high; unsigned unsure; };
+/* The codes of each block, bytes 0-3 and 4-7, and the blocks in which a code is undecided (CODES above). */
+struct encoded { bi low, high; unsigned undecided; };
 
 /* The codes of x = u s / 8192. */
 OP struct encoded encode(const struct batch *b, const bi u[8])
 {
     const bi sign = i_set(0x08000800);
-    bi unsure = i_set(0), least = i_set(0), half[4];
+    bi undecided = i_set(0), least = i_set(0), half[4];
     EACH(j, 4) {
         bi c[2];
         EACH(i, 2) {
             bi v = u[2 * j + i], w = i_load(b->w[2 * j + i]);
             /* code and sign in the low nibble of the upper byte */
             c[i] = i_or_and(w_code(v), w_shr(w, 4), sign);
-            unsure = w_max(unsure, i_and(w_less(v, w_set(1)), w_set(2047)));
+            undecided = w_max(undecided, i_and(w_less(v, w_set(1)), w_set(2047)));
             least = w_signed_min(least, w);
         }
         bi x = i_or(i_shr(c[0], 8), c[1]); /* bytes: element 4j, 4j + 2, 4j + 1, 4j + 3 */
@@ -383,7 +384,7 @@ OP struct encoded encode(const struct batch *b, const bi u[8])
     }
     struct encoded e = { .low = w_join(half[0], half[1]), .high = w_join(half[2], half[3]) };
     bi zeros = w_less(w_set(1), w_sub(least, w_set(0x8000))); /* -0.0 */
-    e.unsure = m_bits(i_any(i_or(w_less(unsure, w_set(2046)), zeros)));
+    e.undecided = m_bits(i_any(i_or(w_less(undecided, w_set(2046)), zeros)));
     return e;
 }
 
@@ -394,10 +395,10 @@ static bi choose(enum moe_nvfp4_method method, struct batch *b)
     return method == MOE_NVFP4_FOUR_OVER_SIX ? choose_four_over_six(b) : choose_search(b);
 }
 
-/* Quantize the blocks in `todo` again, one by one, with ref's arithmetic: those in which u left a code open,
- * and those out of range. */
-static void mend(enum moe_nvfp4_method method, const struct batch *b, unsigned todo, uint8_t *codes,
-                 uint8_t *scales)
+/* Quantize the blocks in `todo` again, one by one, with ref's arithmetic: those in which u left a code
+ * undecided, and those out of range. */
+static void requantize_exact(enum moe_nvfp4_method method, const struct batch *b, unsigned todo,
+                             uint8_t *codes, uint8_t *scales)
 {
     for (; todo; todo &= todo - 1) {
         int l = __builtin_ctz(todo);
@@ -411,7 +412,7 @@ static void mend(enum moe_nvfp4_method method, const struct batch *b, unsigned t
         if (tie && (b->decided & b->ready) >> l & 1) {
             struct codes in = { { 0 } };
             codes_add(&in, scales[l]);
-            scales[l] = (uint8_t)settle(magnitudes(b, l, m), b->global, in);
+            scales[l] = (uint8_t)choose_exact(magnitudes(b, l, m), b->global, in);
             encode_one(x, moe_e4m3_to_f32(scales[l]) * b->global, codes + 8 * l);
         }
     }
@@ -438,8 +439,8 @@ OP void batch_encode(const struct batch *b, enum moe_nvfp4_method method, int by
     struct encoded e = encode(b, u);
     i_store_bytes(scales, c);
     store_pairs(codes, e.low, e.high);
-    unsigned all = (1u << LANES) - 1, todo = (e.unsure | b->odd | (~b->ready & ~b->zero)) & all;
-    if (todo) mend(method, b, todo, codes, scales);
+    unsigned all = (1u << LANES) - 1, todo = (e.undecided | b->odd | (~b->ready & ~b->zero)) & all;
+    if (todo) requantize_exact(method, b, todo, codes, scales);
 }
 
 OP void quantize(enum moe_nvfp4_method method, const uint8_t *x, int bytes, int64_t n, float global,
