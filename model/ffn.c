@@ -8,6 +8,7 @@
  * computed, and returns pointers to the outputs afterwards.  Under NVFP4 activations (forward.h) the gathered
  * rows and the inputs of down are quantized in place, after the observers have seen them. */
 #include "model/forward-parts.h"
+#include "model/group.h"
 
 #include <string.h>
 
@@ -51,21 +52,18 @@ static const float *input_of(const struct routed *r, int64_t i)
     return r->list ? r->list[i].x : r->f->x + i / c->num_experts_per_tok * c->hidden_size;
 }
 
-/* Sorts the choices by expert (a stable counting sort), and lists the experts that were chosen at all. */
-static void sort_by_expert(struct routed *r)
+/* Groups the choices by expert, and lists the experts that were chosen at all. */
+static void group_choices(struct routed *r)
 {
     struct moe_forward *f = r->f;
     int64_t n = f->m->config.n_routed_experts;
 
-    memset(f->first, 0, (size_t)(n + 1) * sizeof *f->first);
-    for (int64_t i = 0; i < r->chosen; i++) f->first[expert_of(r, i) + 1]++;
-    for (int64_t e = 0; e < n; e++) f->first[e + 1] += f->first[e];
+    moe_group_count(f->first, n, r->list ? &r->list->expert : f->experts,
+                    r->list ? sizeof *r->list : sizeof *f->experts, r->chosen);
     for (int64_t i = 0; i < r->chosen; i++) {
-        f->slot[i] = (int32_t)f->first[expert_of(r, i)]++;
+        f->slot[i] = (int32_t)moe_group_place(f->first, expert_of(r, i));
         f->from[f->slot[i]] = input_of(r, i);
     }
-    for (int64_t e = n; e > 0; e--) f->first[e] = f->first[e - 1];
-    f->first[0] = 0;
     r->active = 0;
     for (int64_t e = 0; e < n; e++)
         if (f->first[e + 1] > f->first[e]) f->active[r->active++] = (int32_t)e;
@@ -265,7 +263,7 @@ void moe_forward_experts(struct moe_forward *f, int layer, const struct moe_choi
     int64_t hidden = f->m->config.hidden_size;
     struct routed r = { .f = f, .y = &f->m->layers[layer], .layer = layer, .list = list, .chosen = n };
     MOE_CHECK(n <= f->max_tokens * f->m->config.num_experts_per_tok && r.y->moe);
-    sort_by_expert(&r);
+    group_choices(&r);
     gather_all(&r);
     mlps(&r, MOE_ROLE_SHARED_GATE);
     moe_forward_each(f, n, n * hidden, scatter, &r);
@@ -307,7 +305,7 @@ static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
     if (f->dispatcher.dispatch) {
         if (!dispatch(&r)) return;
     } else {
-        sort_by_expert(&r);
+        group_choices(&r);
         gather_all(&r);
         mlps(&r, MOE_ROLE_SHARED_GATE);
     }

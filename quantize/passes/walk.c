@@ -5,6 +5,7 @@
 #include "base/minmax.h"
 #include "kernels/scalar.h"
 #include "model/forward-parts.h"
+#include "model/group.h"
 #include "model/export/hf-place.h"
 #include "quantize/passes/work.h"
 
@@ -118,21 +119,17 @@ static enum moe_code add_batch(struct moe_walk *c, int64_t first, int64_t n, str
     return moe_states_write(&c->h, first, n, c->batch, err);
 }
 
-/* Sorts the choices of all tokens by expert, and those of an expert by token. */
-static void sort_by_expert(struct moe_walk *c)
+/* Groups the choices of all tokens by expert; those of an expert stay in the order of the tokens. */
+static void group_choices(struct moe_walk *c)
 {
-    int64_t e = c->m->config.n_routed_experts, k = c->m->config.num_experts_per_tok, n = c->n;
-    memset(c->first, 0, (size_t)(e + 1) * sizeof *c->first);
-    for (int64_t i = 0; i < n * k; i++) c->first[c->experts[i] + 1]++;
-    for (int64_t i = 0; i < e; i++) c->first[i + 1] += c->first[i];
-    for (int64_t i = 0; i < n * k; i++) {
-        int64_t at = c->first[c->experts[i]]++;
+    int64_t k = c->m->config.num_experts_per_tok, n = c->n * k;
+    moe_group_count(c->first, c->m->config.n_routed_experts, c->experts, sizeof *c->experts, n);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = moe_group_place(c->first, c->experts[i]);
         c->row[at] = (int32_t)(i / k);
         c->row_weight[at] = c->weights[i];
         c->row_importance[at] = c->weights[i] * c->importance[i / k];
     }
-    for (int64_t i = e; i > 0; i--) c->first[i] = c->first[i - 1];
-    c->first[0] = 0;
 }
 
 struct moe_mlp_tokens moe_walk_all(const struct moe_walk *c)
@@ -185,7 +182,7 @@ static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
     from = moe_now();
     if (y->moe) {
         MOE_TRY(moe_walk_batches(c, route_batch, err));
-        sort_by_expert(c);
+        group_choices(c);
     }
     MOE_TRY(moe_states_zero(&c->sum, err));
     c->seconds[1] += moe_now() - from;

@@ -5,6 +5,7 @@
 
 #include "base/io.h"
 #include "kernels/kernels.h"
+#include "model/group.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -86,19 +87,18 @@ static void add_choices(struct moe_ep *ep, int from, const unsigned char *slot,
                                                 out + (int64_t)i * ep->hidden, p[i].expert };
 }
 
-/* Sorts the choices by expert, so that the weights of each expert are read once (a counting sort). */
-static void sort_by_expert(struct moe_ep *ep, int64_t n)
+/* Groups the choices by expert, so that the weights of each expert are read once. */
+static void group_choices(struct moe_ep *ep, int64_t n)
 {
-    memset(ep->first, 0, (size_t)(ep->experts + 1) * sizeof *ep->first);
-    for (int64_t i = 0; i < n; i++) ep->first[ep->list[i].expert + 1]++;
-    for (int64_t e = 0; e < ep->experts; e++) ep->first[e + 1] += ep->first[e];
-    for (int64_t i = 0; i < n; i++) ep->sorted[ep->first[ep->list[i].expert]++] = ep->list[i];
+    moe_group_count(ep->first, ep->experts, &ep->list->expert, sizeof *ep->list, n);
+    for (int64_t i = 0; i < n; i++)
+        ep->sorted[moe_group_place(ep->first, ep->list[i].expert)] = ep->list[i];
 }
 
 static void compute(struct moe_ep *ep, int layer, int64_t n)
 {
     int64_t step = ep->o.max_tokens * ep->k;
-    sort_by_expert(ep, n);
+    group_choices(ep, n);
     double t = moe_now();
     for (int64_t i = 0; i < n; i += step) {
         moe_forward_experts(ep->o.forward, layer, ep->sorted + i, n - i < step ? n - i : step);
