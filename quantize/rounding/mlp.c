@@ -1,171 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "quantize/rounding/mlp.h"
+#include "quantize/rounding/mlp-internal.h"
 
 #include "base/io.h"
 #include "base/minmax.h"
-#include "kernels/kernels.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
-
-/* Tokens are read in pieces of this many: a multiple of the depth that the kernel gemm sums at once. */
-enum { PIECE = 1024 };
-
-struct moe_mlp {
-    int64_t hidden, inter; /* the widths for which it has room */
-    struct moe_mlp_method how;
-    struct moe_matrix matrix;
-    struct moe_pool *pool;
-    const struct moe_kernels *k;
-    struct moe_inputs x; /* statistics of the inputs of gate and up */
-    struct moe_inputs y; /* statistics of the inputs of down */
-    struct moe_output_hessian gate_up_hessian; /* over the rows of gate and up together */
-    float *a; /* [inter, inter]: down^T F down */
-
-    /* Of the piece at hand, [PIECE, hidden]: the MLP's inputs; the same in NVFP4; its outputs. */
-    float *h, *hq, *out;
-
-    /* [PIECE, inter]: gate x and up x of the unquantized weights, then of the quantized ones.  gate and gq
-     * then become silu(gate x) * (up x), the inputs of down. */
-    float *gate, *up, *gq, *uq;
-
-    float *d; /* [PIECE, 2 inter]: the derivatives d of mlp.h */
-    uint8_t *codes[3], *scales[3];
-
-    void *owned[20]; /* what take() has allocated */
-    int n_owned;
-    uint64_t bytes;  /* the bytes of that; if `counting`, what it would have allocated */
-    bool forward_only;
-    bool counting;   /* take() only counts */
-    bool failed;     /* an allocation has failed */
-};
-
-/* ---- memory ---- */
-
-static void *take(struct moe_mlp *m, int64_t n, size_t size)
-{
-    size_t bytes = ((size_t)n * size + 127) / 64 * 64;
-    m->bytes += bytes;
-    if (m->counting) return NULL;
-    void *p = m->n_owned < (int)(sizeof m->owned / sizeof *m->owned) ? aligned_alloc(64, bytes) : NULL;
-    if (p) m->owned[m->n_owned++] = p;
-    else m->failed = true;
-    return p;
-}
-
-/* Whether gate and up get an output Hessian.  Wide MLPs do not: it would be the larger part of all memory. */
-static bool is_two_sided(const struct moe_mlp_method *how, int64_t inter)
-{
-    return how->matrix.two_sided && !how->matrix.diagonal && 2 * inter <= MOE_SLICE_COLUMNS;
-}
-
-static void take_all(struct moe_mlp *m)
-{
-    int64_t h = m->hidden, n = m->inter;
-    bool two_sided = is_two_sided(&m->how, n);
-
-    m->h = take(m, PIECE * h, sizeof(float));
-    m->out = take(m, PIECE * h, sizeof(float));
-    m->gate = take(m, PIECE * n, sizeof(float));
-    m->up = take(m, PIECE * n, sizeof(float));
-    if (m->forward_only) return;
-    m->hq = take(m, m->how.activations ? PIECE * h : 0, sizeof(float));
-    m->gq = take(m, PIECE * n, sizeof(float));
-    m->uq = take(m, PIECE * n, sizeof(float));
-    m->a = take(m, two_sided ? n * n : 0, sizeof(float));
-    m->d = take(m, two_sided ? PIECE * 2 * n : 0, sizeof(float));
-    for (int i = 0; i < 3; i++) {
-        m->codes[i] = take(m, h * n / 2, 1);
-        m->scales[i] = take(m, h * n / 16, 1);
-    }
-}
-
-/* The width of the first slice of k columns. */
-static int64_t slice_columns(int64_t k) { return moe_min_i64(k, MOE_SLICE_COLUMNS); }
-static bool crosses(const struct moe_mlp_method *how) { return how->matrix.fit && !how->matrix.diagonal; }
-/* The number of outputs of down that get a correction; 0: none do.  Only a down of one slice of columns gets
- * one, since each of several slices would give the whole correction. */
-static int64_t corrected_outputs(const struct moe_mlp_method *how, int64_t hidden, int64_t inter)
-{
-    return how->corrects && !how->matrix.diagonal && inter <= MOE_SLICE_COLUMNS ? hidden : 0;
-}
-
-/* The rows, and in *k the columns, with which moe_matrix_open allocates enough for one slice of columns of
- * gate and up together, [2 inter, hidden], or of down, [hidden, inter]. */
-static int64_t matrix_rows(int64_t hidden, int64_t inter, int64_t *k)
-{
-    int64_t x = slice_columns(hidden);
-    int64_t y = slice_columns(inter);
-    int64_t values = moe_max_i64(2 * inter * x, hidden * y);
-    *k = moe_min_i64(x, y);
-    return (values + *k - 1) / *k;
-}
-
-uint64_t moe_mlp_estimate(int64_t hidden, int64_t inter, const struct moe_mlp_method *how)
-{
-    struct moe_mlp m = { .hidden = hidden, .inter = inter, .counting = true, .how = *how };
-    int64_t k, rows = matrix_rows(hidden, inter, &k);
-    take_all(&m);
-    return m.bytes + moe_inputs_estimate(slice_columns(hidden), false, 0) +
-           moe_inputs_estimate(slice_columns(inter), crosses(how), corrected_outputs(how, hidden, inter)) +
-           moe_matrix_estimate(rows, k) +
-           (is_two_sided(how, inter) ? moe_output_hessian_estimate(2 * inter) : 0);
-}
-
-uint64_t moe_mlp_forward_estimate(int64_t hidden, int64_t inter)
-{
-    struct moe_mlp m = { .hidden = hidden, .inter = inter, .counting = true, .forward_only = true };
-    take_all(&m);
-    return m.bytes;
-}
-
-enum moe_code moe_mlp_open(struct moe_mlp **out, int64_t hidden, int64_t inter,
-                           const struct moe_mlp_method *how, bool forward_only, struct moe_pool *pool,
-                           struct moe_err *err)
-{
-    struct moe_mlp *m = calloc(1, sizeof *m);
-    int64_t k, rows = matrix_rows(hidden, inter, &k);
-
-    *out = NULL;
-    if (!m) return moe_fail(err, MOE_NOMEM, "no memory for calibration");
-    *m = (struct moe_mlp){ .hidden = hidden,
-                           .inter = inter,
-                           .how = *how,
-                           .forward_only = forward_only,
-                           .pool = pool,
-                           .k = moe_kernels() };
-    take_all(m);
-    enum moe_code code = m->failed ? moe_fail(err, MOE_NOMEM, "no memory to calibrate MLPs of %lld x %lld",
-                                              (long long)hidden, (long long)inter)
-                                   : MOE_OK;
-    if (code == MOE_OK && forward_only) {
-        *out = m;
-        return MOE_OK;
-    }
-    if (code == MOE_OK) code = moe_matrix_open(&m->matrix, rows, k, &how->matrix, pool, err);
-    if (code == MOE_OK) code = moe_inputs_open(&m->x, slice_columns(hidden), false, 0, err);
-    if (code == MOE_OK)
-        code = moe_inputs_open(&m->y, slice_columns(inter), crosses(how),
-                               corrected_outputs(how, hidden, inter), err);
-    if (code == MOE_OK && is_two_sided(how, inter))
-        code = moe_output_hessian_open(&m->gate_up_hessian, 2 * inter, err);
-    if (code != MOE_OK) moe_mlp_close(&m);
-    *out = m;
-    return code;
-}
-
-void moe_mlp_close(struct moe_mlp **m)
-{
-    if (!*m) return;
-    moe_matrix_release(&(*m)->matrix);
-    moe_inputs_release(&(*m)->x);
-    moe_inputs_release(&(*m)->y);
-    moe_output_hessian_release(&(*m)->gate_up_hessian);
-    for (int i = 0; i < (*m)->n_owned; i++) free((*m)->owned[i]);
-    free(*m);
-    *m = NULL;
-}
 
 /* ---- a piece of tokens ---- */
 
@@ -264,7 +104,7 @@ static enum moe_code each_piece(struct pass *p,
                                 struct moe_err *err)
 {
     for (int64_t at = 0, n; at < p->t->n; at += n) {
-        n = moe_min_i64(PIECE, (at < p->t->own ? p->t->own : p->t->n) - at);
+        n = moe_min_i64(MOE_MLP_PIECE, (at < p->t->own ? p->t->own : p->t->n) - at);
         MOE_TRY(load_tokens(p->m, p->t, at, n, err));
         MOE_TRY(fn(p, at, n, err));
     }
@@ -323,7 +163,7 @@ static void derivative_row(void *ctx, int64_t t, int worker)
 }
 
 /* Adds the d d^T of the piece's tokens to m->gate_up_hessian, and fills factor[]. */
-static void add_derivatives(struct pass *p, int64_t first, int64_t n, float factor[PIECE])
+static void add_derivatives(struct pass *p, int64_t first, int64_t n, float factor[MOE_MLP_PIECE])
 {
     struct moe_mlp *m = p->m;
     int64_t inter = p->w[0].rows;
@@ -340,7 +180,7 @@ static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_
 {
     struct moe_mlp *m = p->m;
     int64_t width = p->t->h->width;
-    float *x = m->h, factor[PIECE];
+    float *x = m->h, factor[MOE_MLP_PIECE];
     if (!m->how.activations && !m->x.c0) MOE_TRY(update_amax_x(p, first, n, err));
     if (p->two_sided) add_derivatives(p, first, n, factor);
     if (m->how.activations) activations(m, m->h, width, n, p->r->amax_x, x = m->hq);
@@ -393,7 +233,7 @@ static enum moe_code add_targets(struct pass *p, int64_t first, int64_t n, struc
 {
     struct moe_mlp *m = p->m;
     const struct moe_mlp_tokens *t = p->t;
-    float weight[PIECE];
+    float weight[MOE_MLP_PIECE];
     int64_t h = t->h->width;
 
     MOE_TRY(moe_states_gather(t->residual, t->row + first, n, m->out, err));
@@ -502,7 +342,7 @@ static struct moe_weight as_quantized(const struct moe_weight *w, const struct m
 static enum moe_code measure_error(struct pass *p, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
-    int64_t n = moe_min_i64(PIECE, p->t->own), h = p->t->h->width;
+    int64_t n = moe_min_i64(MOE_MLP_PIECE, p->t->own), h = p->t->h->width;
     if (!n) return MOE_OK;
     MOE_TRY(load_tokens(m, p->t, 0, n, err));
     gate_up(m, p->w, m->h, n, m->gate, m->up);
@@ -523,7 +363,7 @@ enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *
                       w->w,
                       q,
                       r,
-                      is_two_sided(&m->how, w->w[0].rows) && w->quantize[0] && w->quantize[1] &&
+                      moe_mlp_is_two_sided(&m->how, w->w[0].rows) && w->quantize[0] && w->quantize[1] &&
                           w->w[0].cols <= MOE_SLICE_COLUMNS };
 
     *r = (struct moe_mlp_result){ 0 };
@@ -554,7 +394,7 @@ enum moe_code moe_mlp_forward(struct moe_mlp *m, const struct moe_weight w[3], c
 {
     int64_t h = t->h->width;
     for (int64_t at = 0, n; at < t->own; at += n) {
-        n = moe_min_i64(PIECE, t->own - at);
+        n = moe_min_i64(MOE_MLP_PIECE, t->own - at);
         MOE_TRY(load_tokens(m, t, at, n, err));
         gate_up(m, w, m->h, n, m->gate, m->up);
         if (t->clip) moe_clip_count(&t->clip[0], m->h, h, h, n);
