@@ -40,7 +40,7 @@ static enum moe_code to_container(struct moe_convert_args *o, const struct moe_s
     moe_convert_name_skipped(&o->run, src, r.vision);
     if (r.rest) MOE_TRY(moe_convert_name_files(&o->run, src, err));
     MOE_TRY(moe_rewrite(src, o->out, mode, &r, o->run.pool, o->run.progress, &got, err));
-    if (got.unweighed) moe_warn_unweighed(&o->run, o->out);
+    if (got.no_samples) moe_warn_no_samples(&o->run, o->out);
     if (o->merge && !moe_source_origin(src, NULL).has_weights)
         moe_warn(&o->run, "parts of an older version record no digest of the weights: that they are of one "
                           "model is known by names, sizes and headers alone");

@@ -143,7 +143,7 @@ static void tell_result(const struct moe_run *run, const struct moe_quantizing *
                         const struct moe_quantize_result *q)
 {
     const struct moe_rewrite_result *got = &q->rewrite;
-    if (got->unweighed) moe_warn_unweighed(run, z->ask->out);
+    if (got->no_samples) moe_warn_no_samples(run, z->ask->out);
     if (got->kept_nvfp4)
         moe_notice(run,
                    got->kept_nvfp4 == 1 ? "%lld tensor is NVFP4 already and stays as it is"

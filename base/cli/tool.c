@@ -316,7 +316,7 @@ void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
                moe_human_bytes(out, b), moe_human_bytes(memory, c), moe_human_time(seconds, d));
 }
 
-void moe_warn_unweighed(const struct moe_run *r, const char *path)
+void moe_warn_no_samples(const struct moe_run *r, const char *path)
 {
     moe_warn(r,
              "'%s' is an older version's, which recorded no digest of the weights: that it was made from "

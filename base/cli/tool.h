@@ -93,7 +93,7 @@ void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
                      double seconds);
 /* Warn that resumed work was begun by an older version, which did not record samples of its input's
  * weights. */
-void moe_warn_unweighed(const struct moe_run *r, const char *path);
+void moe_warn_no_samples(const struct moe_run *r, const char *path);
 void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors,
                      const char *path, bool was_done);
 

@@ -82,7 +82,7 @@ struct moe_state {
     bool replace;    /* the work was begun with --force */
     bool says_which; /* false: an older version wrote it, without recording what may be replaced */
     char which[33];  /* the checksum of the container that may be replaced; "": none existed */
-    bool unweighed;  /* it records no samples of the input's weights */
+    bool no_samples; /* it records no samples of the input's weights */
 };
 enum moe_final { MOE_FINAL_ABSENT, MOE_FINAL_CONTAINER, MOE_FINAL_FOREIGN }; /* what exists under NAME.moe */
 /* What NAME.moe.partial holds.  FRESH: nothing yet.  STATE: work with a state.json, which says whose it is.
@@ -103,12 +103,12 @@ enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct m
  * may be replaced; NULL: the work was begun without --force. */
 char *moe_state_text(const struct moe_work *k, const char *replaces);
 /* Whether unfinished work (by state.json), or a container (by its manifest), is that of `k`: MOE_MISMATCH
- * with what differs, MOE_CORRUPT for a state that cannot be read.  *unweighed: no samples of weights could be
- * compared. */
+ * with what differs, MOE_CORRUPT for a state that cannot be read.  *no_samples: no samples of weights could
+ * be compared. */
 enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struct moe_state *state,
                                 struct moe_err *err);
 enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const struct moe_work *k,
-                                   bool *unweighed, struct moe_err *err);
+                                   bool *no_samples, struct moe_err *err);
 /* Whether a directory holds temporary files of a calibration, *.work; false also when that cannot be found
  * out. */
 bool moe_dir_has_work(const char *dir);

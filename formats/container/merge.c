@@ -126,14 +126,14 @@ static enum moe_code check_same(const struct moe_source *a, const struct moe_sou
 static bool join_provenance(const struct moe_container *c, cJSON *provenance)
 {
     const char *kernels = moe_source_kernels(c->parts[0]);
-    bool weighed = true, mixed = false;
+    bool has_weights = true, mixed = false;
     for (int i = 0; i < c->n_parts; i++) {
         const char *k = moe_source_kernels(c->parts[i]);
-        weighed &= moe_source_origin(c->parts[i], NULL).has_weights;
+        has_weights &= moe_source_origin(c->parts[i], NULL).has_weights;
         for (int j = 0; j < i; j++) mixed |= !same_kernels(c->parts[j], c->parts[i]);
         if (!k) kernels = NULL;
     }
-    if (!weighed) cJSON_DeleteItemFromObjectCaseSensitive(provenance, "weights");
+    if (!has_weights) cJSON_DeleteItemFromObjectCaseSensitive(provenance, "weights");
     if (mixed || !kernels) cJSON_DeleteItemFromObjectCaseSensitive(provenance, "kernels");
     return !mixed || moe_json_add_str(provenance, "kernels", "mixed");
 }

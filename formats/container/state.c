@@ -201,7 +201,7 @@ enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struc
     bool same = code == MOE_OK && moe_identity_same(&input, &k->input);
     if (code == MOE_OK) code = compare(dir, version, moe_json_get(s, "options"), same, s, k, err);
     if (code == MOE_OK) code = key_of(path, state->key, err);
-    if (code == MOE_OK) state->unweighed = !input.has_weights && !k->from;
+    if (code == MOE_OK) state->no_samples = !input.has_weights && !k->from;
     if (code == MOE_OK) {
         const cJSON *which = moe_json_get(s, "replaces");
         state->replace = cJSON_IsTrue(moe_json_get(s, "replace"));
@@ -223,7 +223,7 @@ static bool same_lines(const cJSON *manifest, const struct moe_source *from)
 }
 
 enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const struct moe_work *k,
-                                   bool *unweighed, struct moe_err *err)
+                                   bool *no_samples, struct moe_err *err)
 {
     const char *version = "";
     const cJSON *p = moe_json_get(manifest, "provenance");
@@ -239,17 +239,17 @@ enum moe_code moe_manifest_compare(const char *dir, const cJSON *manifest, const
     bool same = moe_identity_same(&origin, &k->origin) && same_lines(manifest, k->from) &&
                 moe_made_from_same(cJSON_IsString(made) ? made->valuestring : NULL, origin.has_weights,
                                    k->made_from, true);
-    *unweighed = !k->from && (!origin.has_weights || !k->origin.has_weights);
+    *no_samples = !k->from && (!origin.has_weights || !k->origin.has_weights);
     return compare(dir, version, moe_json_get(p, "options"), same, p, k, err);
 }
 
 /* Work that has ended, apart from getting its name, is described by its manifest. */
 static enum moe_code compare_manifest(const char *dir, const struct moe_work *w, struct moe_err *err)
 {
-    bool unweighed;
+    bool no_samples;
     cJSON *m;
     MOE_TRY(moe_manifest_read(dir, &m, err));
-    enum moe_code code = moe_manifest_compare(dir, m, w, &unweighed, err);
+    enum moe_code code = moe_manifest_compare(dir, m, w, &no_samples, err);
     cJSON_Delete(m);
     return code;
 }

@@ -177,7 +177,7 @@ static enum moe_code settle_pending(struct moe_writer *w, struct moe_found *foun
     if (there == MOE_ABSENT) return MOE_OK;
     enum moe_code code = moe_manifest_read(w->dir, &m, &e);
     if (code != MOE_OK) return is_fatal(code) ? (*err = e, code) : MOE_OK;
-    code = moe_manifest_compare(w->dir, m, &w->work, &found->unweighed, &e);
+    code = moe_manifest_compare(w->dir, m, &w->work, &found->no_samples, &e);
     if (code == MOE_OK) code = moe_manifest_check_files(w->dir, m, &e);
     if (code == MOE_OK) {
         code = moe_writer_settle(w, m, err);
@@ -224,7 +224,7 @@ static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct mo
                            "--resume, or start over with --force)");
     MOE_TRY(settle_pending(w, found, err));
     if (found->done) return MOE_OK;
-    found->unweighed = state.unweighed;
+    found->no_samples = state.no_samples;
     memcpy(w->key, state.key, sizeof w->key);
     if (!has_state)
         return moe_fail_at(err, MOE_MISMATCH, w->dir, NULL,
@@ -235,11 +235,11 @@ static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct mo
 }
 
 /* Whether the container that exists under the final name is what this run would write; for --resume. */
-static enum moe_code final_compare(const struct moe_writer *w, bool *unweighed, struct moe_err *err)
+static enum moe_code final_compare(const struct moe_writer *w, bool *no_samples, struct moe_err *err)
 {
     cJSON *m;
     MOE_TRY(moe_manifest_read(w->final, &m, err));
-    enum moe_code code = moe_manifest_compare(w->final, m, &w->work, unweighed, err);
+    enum moe_code code = moe_manifest_compare(w->final, m, &w->work, no_samples, err);
     if (code == MOE_OK && (code = moe_manifest_check_files(w->final, m, err)) != MOE_OK && code != MOE_NOMEM)
         moe_wrap(err, "'%s' is damaged (write it again with --force)", w->final);
     cJSON_Delete(m);
@@ -303,7 +303,7 @@ static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, st
     if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_PLAIN)
         return moe_fail_at(err, MOE_EXISTS, w->final, NULL, "already exists (replace it with --force)");
     if (final == MOE_FINAL_CONTAINER && mode == MOE_WRITE_RESUME) {
-        enum moe_code code = final_compare(w, &found->unweighed, &differs);
+        enum moe_code code = final_compare(w, &found->no_samples, &differs);
         found->done = code == MOE_OK;
         if (found->done) return drop_leftover(w, err);
         if (is_fatal(code)) return *err = differs, code;

@@ -292,7 +292,7 @@ static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, en
     enum moe_code code = moe_writer_open(&k->writer, out, mode, &work, &found, err);
     moe_rewrite_work_release(&work);
     r->was_done = code == MOE_OK && found.done;
-    r->unweighed = code == MOE_OK && found.unweighed;
+    r->no_samples = code == MOE_OK && found.no_samples;
     return code;
 }
 

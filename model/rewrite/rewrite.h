@@ -113,7 +113,7 @@ struct moe_rewrite_result {
     /* pairs of these that engines fuse (moe_role_fused) and that have different global scales */
     int64_t unequal_pairs;
     bool was_done;                   /* --resume found the container complete */
-    bool unweighed;                  /* an older version wrote what --resume found, so the source was compared
+    bool no_samples;                 /* an older version wrote what --resume found, so the source was compared
                                       * by its form alone, without samples of weights */
     /* {"layers": [...], "total"}; the caller deletes it; NULL when nothing was quantized */
     cJSON *relative_error;
