@@ -19,7 +19,7 @@ struct moe_source_index {
     int32_t *slot;
     int32_t *raw_of;        /* [n_tensors] a tensor's first raw; NULL in a container; malloc'd */
     unsigned char *excused; /* a bit for each slot that must not be reported missing; NULL: none; malloc'd */
-    uint64_t form;          /* the identity's first half (formats/container/identity.h) */
+    uint64_t header_digest; /* of the identity (formats/container/identity.h) */
     struct moe_hash128 checksum;  /* of a container: the one in its manifest */
     struct moe_smalls small;      /* of a checkpoint: its small files when it was opened */
     struct moe_hash128 manifest;  /* of a container: digest of its manifest.json when it was opened */

@@ -308,7 +308,7 @@ static enum moe_code read_headers(struct moe_checkpoint *k, struct moe_hash *h, 
         moe_hash_add64(h, &f->size, sizeof f->size);
         moe_hash_add64(h, &f->header_hash, sizeof f->header_hash);
     }
-    k->src->index->form = moe_hash_get64(h);
+    k->src->index->header_digest = moe_hash_get64(h);
     return MOE_OK;
 }
 

@@ -47,8 +47,8 @@ struct moe_checkpoint {
 
 /* Fill src->files with names and paths; no file is opened. */
 enum moe_code moe_checkpoint_list(struct moe_checkpoint *k, struct moe_err *err);
-/* Open the files, fill src->raws (tensor -1, skipped NULL), compare them with the index, and set the first
- * half of the source's identity (index->form). */
+/* Open the files, fill src->raws (tensor -1, skipped NULL), compare them with the index, and set
+ * index->header_digest. */
 enum moe_code moe_checkpoint_headers(struct moe_checkpoint *k, struct moe_err *err);
 struct moe_st_header;
 /* Append the tensors of a file's header to src->raws; a tensor of fused experts is appended as its slices. */

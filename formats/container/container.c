@@ -221,7 +221,7 @@ static enum moe_code read_manifest(struct moe_source *src, bool **there, struct 
     MOE_TRY(moe_staged_read(src, path, there, err));
     const char *sum = src->staged ? src->staged->from
                                   : cJSON_GetObjectItemCaseSensitive(c->manifest, "checksum")->valuestring;
-    src->index->form = moe_hash64(sum, strlen(sum));
+    src->index->header_digest = moe_hash64(sum, strlen(sum));
     /* For a staged part this is the checksum of the whole container, because the part has the identity of the
      * whole. */
     MOE_CHECK(moe_parse_hex128(sum, &src->index->checksum));

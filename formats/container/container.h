@@ -145,8 +145,8 @@ enum moe_code moe_work_compare(const char *dir, const struct moe_work *w, struct
 enum moe_code moe_work_manifest(const char *dir, bool whole, struct moe_err *err);
 
 /* What moe_writer_open found.  done: the container is complete already.  no_samples: the version that wrote
- * what exists recorded no samples of a checkpoint's weights, so only the first half of the identity (its
- * form) could be compared. */
+ * what exists recorded no samples of a checkpoint's weights, so only the header digest of the identity could
+ * be compared. */
 struct moe_found { bool done, no_samples; };
 
 /* Start, resume or restart NAME.moe.partial/ under a lock, by docs/reference/format.md 7.  found->done is

@@ -138,7 +138,7 @@ static enum moe_code read_weights(const struct moe_source *src, struct moe_hash 
 enum moe_code moe_source_identity(const struct moe_source *src, const struct moe_cancel *cancel,
                                   struct moe_identity *id, struct moe_err *err)
 {
-    *id = (struct moe_identity){ .form = src->index->form,
+    *id = (struct moe_identity){ .header_digest = src->index->header_digest,
                                  .weights = src->index->checksum,
                                  .has_weights = true };
     if (src->kind == MOE_CONTAINER) return MOE_OK;
@@ -162,7 +162,7 @@ struct moe_identity moe_source_origin(const struct moe_source *src, const struct
     struct moe_identity id;
     const cJSON *p = src->container ? moe_json_get(src->container->manifest, "provenance") : NULL;
     if (p && moe_identity_get(p, "origin", "weights", &id)) return id;
-    return own ? *own : (struct moe_identity){ .form = src->index->form };
+    return own ? *own : (struct moe_identity){ .header_digest = src->index->header_digest };
 }
 
 const char *moe_source_provenance(const struct moe_source *src, const char *key)
@@ -190,29 +190,30 @@ bool moe_made_from_same(const char *a, bool a_knows, const char *b, bool b_knows
 
 bool moe_identity_same(const struct moe_identity *a, const struct moe_identity *b)
 {
-    return a->form == b->form && (!a->has_weights || !b->has_weights || moe_same128(a->weights, b->weights));
+    bool comparable = a->has_weights && b->has_weights;
+    return a->header_digest == b->header_digest && (!comparable || moe_same128(a->weights, b->weights));
 }
 
 struct moe_hash128 moe_identity_digest(const struct moe_identity *id)
 {
-    uint64_t v[] = { id->form, id->weights.high, id->weights.low, id->has_weights };
+    uint64_t v[] = { id->header_digest, id->weights.high, id->weights.low, id->has_weights };
     return moe_hash128(v, sizeof v);
 }
 
-bool moe_identity_put(cJSON *o, const char *form, const char *weights, const struct moe_identity *id)
+bool moe_identity_put(cJSON *o, const char *headers, const char *weights, const struct moe_identity *id)
 {
-    char f[17], w[33];
-    moe_hex64(id->form, f);
+    char h[17], w[33];
+    moe_hex64(id->header_digest, h);
     moe_hex128(id->weights, w);
-    return moe_json_add_str(o, form, f) &&
+    return moe_json_add_str(o, headers, h) &&
            (!id->has_weights || moe_json_add_str(o, weights, w));
 }
 
-bool moe_identity_get(const cJSON *o, const char *form, const char *weights, struct moe_identity *id)
+bool moe_identity_get(const cJSON *o, const char *headers, const char *weights, struct moe_identity *id)
 {
-    const cJSON *f = moe_json_get(o, form), *w = moe_json_get(o, weights);
+    const cJSON *h = moe_json_get(o, headers), *w = moe_json_get(o, weights);
     *id = (struct moe_identity){ 0 };
-    if (!cJSON_IsString(f) || !moe_parse_hex64(f->valuestring, &id->form)) return false;
+    if (!cJSON_IsString(h) || !moe_parse_hex64(h->valuestring, &id->header_digest)) return false;
     if (!w) return true;
     id->has_weights = true;
     return cJSON_IsString(w) && moe_parse_hex128(w->valuestring, &id->weights);
@@ -312,7 +313,7 @@ enum moe_code moe_source_unchanged(const struct moe_source *src, const struct mo
     for (int32_t i = 0; i < src->n_files; i++) moe_source_drop_file(src, i);
     MOE_TRY(moe_source_blame(src, code, err));
     MOE_TRY(written_to(src, &f, err));
-    *spoiled = before->form != now.form || !moe_same128(before->samples, now.samples);
+    *spoiled = before->header_digest != now.header_digest || !moe_same128(before->samples, now.samples);
     if (*spoiled)
         return moe_fail_at(err, MOE_MISMATCH, f ? f->path : src->path, NULL,
                            "its weights changed while they were read (start again when nobody writes to it)");

@@ -2,9 +2,9 @@
 /* formats/container/identity.h - which model a source is.
  *
  * Two checkpoints with the same config, tensor names, sizes and headers may still be different models:
- * fine-tunes of one base.  So the identity of a checkpoint has two halves: its form (a digest of all these),
- * which is known once it is open, and a digest of samples of its weights, which are read when the identity
- * is asked for.
+ * fine-tunes of one base.  So the identity of a checkpoint has two halves: the header digest, which covers
+ * all of these and is known once the checkpoint is open, and a digest of samples of its weights, which are
+ * read when the identity is asked for.
  *
  * Samples are pieces of 4 KiB, the first at the beginning of a tensor, the others evenly spread over it.  Of
  * a file at most 2,048 are read, or one of each tensor where it holds more tensors than that; a file of up to
@@ -23,7 +23,7 @@
 
 struct moe_identity {
     /* digest of config.json and of all files' names, sizes and headers; of a container: of its manifest */
-    uint64_t form;
+    uint64_t header_digest;
     /* digest of the samples and of the configurations; of a container: its manifest's checksum, and of a
      * staged part the checksum of the whole container */
     struct moe_hash128 weights;
@@ -39,7 +39,7 @@ enum moe_code moe_source_identity(const struct moe_source *src, const struct moe
                                   struct moe_identity *id, struct moe_err *err);
 
 /* The identity of the checkpoint that a source is or was made from.  Reads nothing; own: moe_source_identity
- * of src; with NULL only the form of a checkpoint is filled in. */
+ * of src; with NULL only the header digest of a checkpoint is filled in. */
 struct moe_identity moe_source_origin(const struct moe_source *src, const struct moe_identity *own);
 
 /* A string under "provenance" in a container's manifest; NULL when there is none.  src owns it. */
@@ -62,11 +62,11 @@ bool moe_identity_same(const struct moe_identity *a, const struct moe_identity *
 /* Both halves in one digest, for processes that compare their models over a network. */
 struct moe_hash128 moe_identity_digest(const struct moe_identity *id);
 
-/* Store an identity in two members of an object: 16 hex digits under the key `form` and 32 under `weights`;
- * the latter is left out without has_weights.  put: false when out of memory.  get: false when `form` is
- * missing or one of them is malformed. */
-bool moe_identity_put(cJSON *o, const char *form, const char *weights, const struct moe_identity *id);
-bool moe_identity_get(const cJSON *o, const char *form, const char *weights, struct moe_identity *id);
+/* Store an identity in two members of an object: 16 hex digits under the key `headers` and 32 under
+ * `weights`; the latter is left out without has_weights.  put: false when out of memory.  get: false when
+ * `headers` is missing or one of them is malformed. */
+bool moe_identity_put(cJSON *o, const char *headers, const char *weights, const struct moe_identity *id);
+bool moe_identity_get(const cJSON *o, const char *headers, const char *weights, struct moe_identity *id);
 
 /* Whether a source is still what `before` says; MOE_MISMATCH, naming what changed, when it is not.  *spoiled:
  * samples or headers differ, so that what was read may mix two models; it is false when a file was only

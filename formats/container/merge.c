@@ -142,17 +142,17 @@ static bool join_provenance(const struct moe_container *c, cJSON *provenance)
 static enum moe_code take_identity(struct moe_source *src, struct moe_err *err)
 {
     struct moe_container *c = src->container;
-    struct moe_hash *form = moe_hash_new(), *sums = moe_hash_new();
-    if (form) moe_hash_reset64(form);
+    struct moe_hash *headers = moe_hash_new(), *sums = moe_hash_new();
+    if (headers) moe_hash_reset64(headers);
     if (sums) moe_hash_reset128(sums);
-    for (int i = 0; form && sums && i < c->n_parts; i++) {
+    for (int i = 0; headers && sums && i < c->n_parts; i++) {
         const struct moe_source_index *x = c->parts[i]->index;
-        moe_hash_add64(form, &x->form, sizeof x->form);
+        moe_hash_add64(headers, &x->header_digest, sizeof x->header_digest);
         moe_hash_add128(sums, &x->checksum, sizeof x->checksum);
     }
-    bool ok = form && sums;
-    if (ok) src->index->form = moe_hash_get64(form), src->index->checksum = moe_hash_get128(sums);
-    moe_hash_free(form);
+    bool ok = headers && sums;
+    if (ok) src->index->header_digest = moe_hash_get64(headers), src->index->checksum = moe_hash_get128(sums);
+    moe_hash_free(headers);
     moe_hash_free(sums);
     return ok ? MOE_OK : no_memory(err);
 }

@@ -114,7 +114,7 @@ struct moe_rewrite_result {
     int64_t unequal_pairs;
     bool was_done;                   /* --resume found the container complete */
     bool no_samples;                 /* an older version wrote what --resume found, so the source was compared
-                                      * by its form alone, without samples of weights */
+                                      * by its header digest alone, without samples of weights */
     /* {"layers": [...], "total"}; the caller deletes it; NULL when nothing was quantized */
     cJSON *relative_error;
     /* the notes of a coder's units, in their order; the caller deletes it; NULL without a coder or with

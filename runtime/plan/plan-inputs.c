@@ -220,7 +220,7 @@ enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_so
                                    const struct moe_cancel *cancel, struct moe_err *err)
 {
     struct moe_identity own = { 0 }, origin = moe_source_origin(src, NULL);
-    if (!p->model.has_weights || p->model.form != origin.form) return MOE_OK;
+    if (!p->model.has_weights || p->model.header_digest != origin.header_digest) return MOE_OK;
     if (src->kind == MOE_CHECKPOINT) {
         MOE_TRY(moe_source_identity(src, cancel, &own, err));
         origin = own;

@@ -43,9 +43,9 @@ enum moe_code moe_plan_stats_of(struct moe_routing **r, const struct moe_plan *p
                                 size_t n, int32_t max_windows, const struct moe_cancel *cancel,
                                 struct moe_err *err);
 
-/* MOE_MISMATCH when the plan was made for a checkpoint of the same form with other weights (form and weights
- * as in formats/container/identity.h): a fine-tune sends its tokens to other experts.  A plan for another
- * form is accepted, since that may be the same model in another type, and so is a plan when the identity of
+/* MOE_MISMATCH when the plan was made for a checkpoint with the same header digest and other weights
+ * (formats/container/identity.h): a fine-tune sends its tokens to other experts.  A plan for another header
+ * digest is accepted, since that may be the same model in another type, and so is a plan when the identity of
  * either side is not known.  When the plan identifies weights, samples of a checkpoint are read. */
 enum moe_code moe_plan_check_model(const struct moe_plan *p, const struct moe_source *src, const char *file,
                                    const struct moe_cancel *cancel, struct moe_err *err);

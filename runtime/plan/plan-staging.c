@@ -36,7 +36,8 @@ enum moe_code moe_staging_read(struct moe_staging *s, const char *path, int64_t 
 static enum moe_code fits(const struct moe_staging *s, struct moe_err *err)
 {
     const char *name = moe_stream_name(s->path);
-    if (s->plan->model.form && s->plan->model.form != moe_source_origin(s->src, NULL).form)
+    uint64_t planned = s->plan->model.header_digest;
+    if (planned && planned != moe_source_origin(s->src, NULL).header_digest)
         return moe_fail_at(err, MOE_MISMATCH, s->src->path, NULL,
                            "is another model than the one '%s' was made for", name);
     MOE_TRY(moe_plan_fits(s->plan, &s->src->config, 0, name, err));

@@ -181,7 +181,7 @@ small_write(const char *out, enum moe_write_mode mode, int mix, int option, bool
     cJSON *o = cJSON_CreateObject();
     cJSON_AddNumberToObject(o, "option", option);
     cJSON_AddNumberToObject(o, "mix", mix);
-    const struct moe_identity seven = { .form = 7, .weights = { 7, 7 }, .has_weights = true };
+    const struct moe_identity seven = { .header_digest = 7, .weights = { 7, 7 }, .has_weights = true };
     enum moe_code code = moe_writer_open(
         &w, out, mode, &(struct moe_work){ .options = o, .input = seven, .origin = seven }, &found, err);
     cJSON_Delete(o);

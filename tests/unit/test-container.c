@@ -166,7 +166,7 @@ static void test_contents(void)
         CHECK(same_container(in(a), in(b)));
         CHECK(moe_exists(in("a.moe.partial")) == MOE_ABSENT);
         CHECK(moe_source_open(&s, in(a), &err) == MOE_OK);
-        CHECK(s->kind == MOE_CONTAINER && moe_source_origin(s, NULL).form == 7 &&
+        CHECK(s->kind == MOE_CONTAINER && moe_source_origin(s, NULL).header_digest == 7 &&
               s->config.n_routed_experts == 3);
         CHECK(moe_source_map(s, &err) == MOE_OK);
         for (int64_t i = 0; i < s->n_tensors; i++) {

@@ -14,7 +14,7 @@ static struct moe_identity identity(void)
 {
     struct moe_identity id;
     struct moe_source *src = opened();
-    OK(moe_source_identity(src, NULL, &id, &err) == MOE_OK && id.form && id.has_weights);
+    OK(moe_source_identity(src, NULL, &id, &err) == MOE_OK && id.header_digest && id.has_weights);
     moe_source_close(&src);
     return id;
 }
@@ -45,7 +45,7 @@ static void test_every_tensor(char format)
         flip(path, r->span.offset + (scalar ? 0 : r->span.bytes - 1));
         struct moe_identity now;
         OK(moe_source_identity(src, NULL, &now, &err) == MOE_OK);
-        OK(now.form == was.form && !moe_identity_same(&was, &now));
+        OK(now.header_digest == was.header_digest && !moe_identity_same(&was, &now));
         flip(path, r->span.offset + (scalar ? 0 : r->span.bytes - 1));
     }
     moe_source_close(&src);
@@ -180,22 +180,22 @@ static void test_still(void)
 
 static void test_records(void)
 {
-    struct moe_identity a = { .form = 1, .weights = { 2, 3 }, .has_weights = true }, b = a, c;
+    struct moe_identity a = { .header_digest = 1, .weights = { 2, 3 }, .has_weights = true }, b = a, c;
     OK(moe_identity_same(&a, &b));
     b.weights.low = 4;
     OK(!moe_identity_same(&a, &b));
     struct moe_hash128 x = moe_identity_digest(&a), y = moe_identity_digest(&b);
     OK(x.low != y.low);
-    b.has_weights = false; /* an old record: only the form can be compared */
+    b.has_weights = false; /* an old record: only the header digest can be compared */
     OK(moe_identity_same(&a, &b));
-    b.form = 5;
+    b.header_digest = 5;
     OK(!moe_identity_same(&a, &b));
     cJSON *j = cJSON_CreateObject();
     OK(moe_identity_put(j, "input", "weights", &a) && moe_identity_get(j, "input", "weights", &c) &&
        c.has_weights && moe_identity_same(&a, &c) && c.weights.high == 2);
     OK(!moe_identity_get(j, "origin", "weights", &c));
     cJSON_DeleteItemFromObject(j, "weights");
-    OK(moe_identity_get(j, "input", "weights", &c) && !c.has_weights && c.form == 1);
+    OK(moe_identity_get(j, "input", "weights", &c) && !c.has_weights && c.header_digest == 1);
     cJSON_AddStringToObject(j, "weights", "no digits");
     OK(!moe_identity_get(j, "input", "weights", &c));
     cJSON_Delete(j);
