@@ -88,7 +88,7 @@ enum moe_code moe_convert_model(const char *source, const char *output,
     struct job j = { .o = &o, .output = output, .mode = moe_write_mode_of(o.force, o.resume) };
     MOE_TRY(moe_api_pool(&j.pool, o.threads, err));
     enum moe_code code = moe_source_open(&src, source, err);
-    if (code == MOE_OK) code = moe_source_blame(src, run(&j, src, err), err);
+    if (code == MOE_OK) code = moe_source_blame_change(src, run(&j, src, err), err);
     moe_source_close(&src);
     moe_pool_close(&j.pool);
     if (code == MOE_OK && w) moe_api_result(w, &j.done, sizeof j.done);

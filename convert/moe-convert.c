@@ -134,7 +134,7 @@ static enum moe_code run(struct moe_convert_args *o, cJSON *json, struct moe_err
          : !strcmp(o->to, "hf-nvfp4") ? to_hf_nvfp4(o, src, json, err)
          : !strcmp(o->to, "gguf")     ? to_gguf(o, src, json, err)
                                       : to_container(o, src, json, err);
-    code = moe_source_blame(src, code, err);
+    code = moe_source_blame_change(src, code, err);
     moe_source_close(&src);
     return code;
 }

@@ -74,7 +74,7 @@ enum moe_code moe_quantizing_open(struct moe_quantizing *z, const char *model, s
  * error says that instead. */
 static enum moe_code ended(const struct moe_quantizing *z, enum moe_code code, struct moe_err *err)
 {
-    return tell_begun(z, moe_source_blame(z->src, code, err), err);
+    return tell_begun(z, moe_source_blame_change(z->src, code, err), err);
 }
 
 enum moe_code moe_quantizing_check(const struct moe_quantizing *z, struct moe_err *err)

@@ -243,7 +243,7 @@ static enum moe_code gone(const struct moe_source *src, const char *what, struct
                        "%s while it was read (start again when nobody writes to it)", what);
 }
 
-static enum moe_code still_small(const struct moe_source *src, struct moe_err *err)
+static enum moe_code check_small_files(const struct moe_source *src, struct moe_err *err)
 {
     struct moe_smalls now;
     /* without small files, the source was opened for its config alone */
@@ -261,7 +261,7 @@ static enum moe_code still_small(const struct moe_source *src, struct moe_err *e
     return name ? MOE_MISMATCH : MOE_OK;
 }
 
-static enum moe_code still_manifest(const struct moe_source *src, struct moe_err *err)
+static enum moe_code check_manifest(const struct moe_source *src, struct moe_err *err)
 {
     char path[PATH_MAX];
     enum moe_exists there;
@@ -269,7 +269,7 @@ static enum moe_code still_manifest(const struct moe_source *src, struct moe_err
     uint64_t bytes;
     const struct moe_container *c = src->container;
     if (!c) return MOE_OK;
-    for (int i = 0; i < c->n_parts; i++) MOE_TRY(still_manifest(c->parts[i], err));
+    for (int i = 0; i < c->n_parts; i++) MOE_TRY(check_manifest(c->parts[i], err));
     if (c->n_parts) return MOE_OK;
     MOE_TRY(moe_path_join(path, sizeof path, src->path, MOE_MANIFEST_NAME, err));
     MOE_TRY(moe_look(path, &there, err));
@@ -279,23 +279,23 @@ static enum moe_code still_manifest(const struct moe_source *src, struct moe_err
         src, there == MOE_ABSENT ? "the container was moved or removed" : "the container was replaced", err);
 }
 
-enum moe_code moe_source_still(const struct moe_source *src, struct moe_err *err)
+enum moe_code moe_source_check_unmodified(const struct moe_source *src, struct moe_err *err)
 {
     const struct moe_file *f;
     MOE_TRY(written_to(src, &f, err));
     if (f)
         return moe_fail_at(err, MOE_MISMATCH, f->path, NULL,
                            "it was written to while it was read (start again when nobody writes to it)");
-    MOE_TRY(still_manifest(src, err));
-    return still_small(src, err);
+    MOE_TRY(check_manifest(src, err));
+    return check_small_files(src, err);
 }
 
-enum moe_code moe_source_blame(const struct moe_source *src, enum moe_code code, struct moe_err *err)
+enum moe_code moe_source_blame_change(const struct moe_source *src, enum moe_code code, struct moe_err *err)
 {
     struct moe_err changed;
     bool may = code == MOE_NOT_FOUND || code == MOE_IO || code == MOE_CORRUPT || code == MOE_UNSUPPORTED ||
                code == MOE_VERIFY || code == MOE_NONFINITE;
-    if (!src || !may || moe_source_still(src, &changed) != MOE_MISMATCH) return code;
+    if (!src || !may || moe_source_check_unmodified(src, &changed) != MOE_MISMATCH) return code;
     *err = changed;
     return MOE_MISMATCH;
 }
@@ -306,18 +306,18 @@ enum moe_code moe_source_unchanged(const struct moe_source *src, const struct mo
     struct moe_identity now;
     const struct moe_file *f;
     *spoiled = false;
-    if (src->kind == MOE_CONTAINER) return still_manifest(src, err);
+    if (src->kind == MOE_CONTAINER) return check_manifest(src, err);
     enum moe_code code = moe_source_identity(src, cancel, &now, err);
     /* A source that is read once should leave nothing in the page cache, but sampling has brought pages
      * back. */
     for (int32_t i = 0; i < src->n_files; i++) moe_source_drop_file(src, i);
-    MOE_TRY(moe_source_blame(src, code, err));
+    MOE_TRY(moe_source_blame_change(src, code, err));
     MOE_TRY(written_to(src, &f, err));
     *spoiled = before->header_digest != now.header_digest || !moe_same128(before->samples, now.samples);
     if (*spoiled)
         return moe_fail_at(err, MOE_MISMATCH, f ? f->path : src->path, NULL,
                            "its weights changed while they were read (start again when nobody writes to it)");
-    MOE_TRY(still_small(src, err));
+    MOE_TRY(check_small_files(src, err));
     if (!moe_identity_same(before, &now))
         return moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
                            "config.json or another of its configurations changed while the weights were read "

@@ -78,12 +78,12 @@ enum moe_code moe_source_unchanged(const struct moe_source *src, const struct mo
 /* Whether a source is still the one that was opened, as far as can be seen without reading weights.
  * MOE_MISMATCH names the first file that was written to or truncated since, the first small file of a
  * checkpoint (formats/container/small.h) that has changed, or a container's manifest. */
-enum moe_code moe_source_still(const struct moe_source *src, struct moe_err *err);
+enum moe_code moe_source_check_unmodified(const struct moe_source *src, struct moe_err *err);
 
 /* To be called when work with src failed with `code`, and *err says what happened.  When src has changed
  * since it was opened and `code` can be a consequence of that (src cannot be read, is damaged, or has a value
  * that it must not have), *err says so instead and MOE_MISMATCH is returned.  Otherwise returns `code`, also
  * MOE_OK.  src may be NULL. */
-enum moe_code moe_source_blame(const struct moe_source *src, enum moe_code code, struct moe_err *err);
+enum moe_code moe_source_blame_change(const struct moe_source *src, enum moe_code code, struct moe_err *err);
 
 #endif

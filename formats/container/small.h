@@ -4,7 +4,7 @@
  *
  * Tokenizer, template, configurations and code are opened by their paths when they are needed, while weights
  * are read from files that stay open.  To make sure that both belong to one model, digests of the small files
- * are taken when the checkpoint is opened and compared when the work is done (moe_source_still in
+ * are taken when the checkpoint is opened and compared when the work is done (moe_source_check_unmodified in
  * formats/container/identity.h).  Notes, logs and pictures are not among them. */
 #ifndef MOE_FORMATS_CONTAINER_SMALL_H
 #define MOE_FORMATS_CONTAINER_SMALL_H

@@ -306,7 +306,7 @@ static enum moe_code put_made(const struct moe_newdir *d, const struct moe_expor
 {
     char work[MOE_WORK_BYTES];
     moe_export_dir_work(e->src, e->options, work);
-    MOE_TRY(moe_source_still(e->src, err));
+    MOE_TRY(moe_source_check_unmodified(e->src, err));
     return moe_export_made_put(d->path, d->lock, work, err);
 }
 

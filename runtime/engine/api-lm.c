@@ -61,11 +61,11 @@ void moe_lm_close(struct moe_lm **lm)
 }
 
 /* Called when a call's work has ended with `code`: takes its token away, and blames the model's files where
- * they have changed since they were opened (moe_source_blame). */
+ * they have changed since they were opened (moe_source_blame_change). */
 static enum moe_code ended(struct moe_lm *lm, enum moe_code code, struct moe_err *err)
 {
     lm->now.parent = NULL;
-    return moe_source_blame(lm->engine->source, code, err);
+    return moe_source_blame_change(lm->engine->source, code, err);
 }
 
 /* ---- tokens ---- */

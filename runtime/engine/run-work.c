@@ -102,7 +102,7 @@ enum moe_code moe_run_share(void *job, struct moe_rank *r, struct moe_err *err)
     if (code == MOE_OK && m) code = moe_results_routing(r->results, r->ep, r->rank, m, err);
     moe_forward_hooks(r->engine->forward, NULL);
     moe_recorder_close(&m);
-    return moe_source_blame(r->engine->source, code, err);
+    return moe_source_blame_change(r->engine->source, code, err);
 }
 
 /* ---- the report ---- */

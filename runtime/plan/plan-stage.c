@@ -354,7 +354,7 @@ static enum moe_code build(struct stage *s, const char *out, struct moe_err *err
 {
     enum moe_code code = put_all(s, err);
     if (code == MOE_OK) code = check_written(s, err);
-    if (code == MOE_OK) code = moe_source_still(s->src, err);
+    if (code == MOE_OK) code = moe_source_check_unmodified(s->src, err);
     if (code != MOE_OK) name_out(s->dir, out, err);
     return code;
 }

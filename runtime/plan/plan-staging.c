@@ -49,7 +49,7 @@ enum moe_code moe_staging_open(struct moe_staging *s, const char *model, struct 
     char path[PATH_MAX] = "";
     MOE_TRY(moe_plan_find_model(s->plan, s->path, model, path, err));
     MOE_TRY(moe_source_open(&s->src, path, err));
-    return moe_source_blame(s->src, fits(s, err), err);
+    return moe_source_blame_change(s->src, fits(s, err), err);
 }
 
 enum moe_code moe_staging_open_staged(struct moe_staging *s, const char *dir, struct moe_err *err)
@@ -57,7 +57,7 @@ enum moe_code moe_staging_open_staged(struct moe_staging *s, const char *dir, st
     char path[PATH_MAX] = "";
     MOE_TRY(moe_plan_find_model(s->plan, s->path, dir, path, err));
     MOE_TRY(moe_source_open_staged(&s->src, dir, err));
-    return moe_source_blame(s->src, fits(s, err), err);
+    return moe_source_blame_change(s->src, fits(s, err), err);
 }
 
 /* The part keeps the text of the plan's file, or, if that is another engine's, the plan as plan.json. */
@@ -69,14 +69,14 @@ enum moe_code moe_staging_put(struct moe_staging *s, int32_t first, int32_t last
     enum moe_code code = moe_plan_stage(s->plan, own ? own : s->text, own ? strlen(own) : s->bytes, s->src,
                                         first, last, link, out, force, s->cancel, bytes, err);
     free(own);
-    return moe_source_blame(s->src, code, err);
+    return moe_source_blame_change(s->src, code, err);
 }
 
 enum moe_code moe_staging_check(struct moe_staging *s, int32_t first, int32_t last, uint64_t *bytes,
                                 struct moe_err *err)
 {
     enum moe_code code = moe_plan_stage_check(s->plan, s->src, first, last, s->cancel, bytes, err);
-    return moe_source_blame(s->src, code, err);
+    return moe_source_blame_change(s->src, code, err);
 }
 
 void moe_staging_close(struct moe_staging *s)

@@ -153,25 +153,26 @@ static void test_still(void)
     write_model();
     write_all("tiktoken.model", "YQ== 0\n", 7);
     struct moe_source *src = opened();
-    OK(moe_source_still(src, &err) == MOE_OK);
+    OK(moe_source_check_unmodified(src, &err) == MOE_OK);
     moe_fail(&err, MOE_CORRUPT, "torn");
-    OK(moe_source_blame(src, MOE_CORRUPT, &err) == MOE_CORRUPT && !strcmp(err.msg, "torn"));
+    OK(moe_source_blame_change(src, MOE_CORRUPT, &err) == MOE_CORRUPT && !strcmp(err.msg, "torn"));
     write_all("notes.txt", "a", 1); /* is none of the model */
-    OK(moe_source_still(src, &err) == MOE_OK);
+    OK(moe_source_check_unmodified(src, &err) == MOE_OK);
     write_all("tiktoken.model", "Yg== 0\n", 7);
-    OK(moe_source_still(src, &err) == MOE_MISMATCH && strstr(err.msg, "'tiktoken.model' changed"));
+    OK(moe_source_check_unmodified(src, &err) == MOE_MISMATCH && strstr(err.msg, "'tiktoken.model' changed"));
     moe_fail(&err, MOE_CORRUPT, "torn");
-    OK(moe_source_blame(src, MOE_USAGE, &err) == MOE_USAGE && !strcmp(err.msg, "torn"));
-    OK(moe_source_blame(src, MOE_CORRUPT, &err) == MOE_MISMATCH &&
+    OK(moe_source_blame_change(src, MOE_USAGE, &err) == MOE_USAGE && !strcmp(err.msg, "torn"));
+    OK(moe_source_blame_change(src, MOE_CORRUPT, &err) == MOE_MISMATCH &&
        strstr(err.msg, "'tiktoken.model' changed"));
-    OK(moe_source_blame(NULL, MOE_CORRUPT, &err) == MOE_CORRUPT);
+    OK(moe_source_blame_change(NULL, MOE_CORRUPT, &err) == MOE_CORRUPT);
     write_all("tiktoken.model", "YQ== 0\n", 7);
-    OK(moe_source_still(src, &err) == MOE_OK);
+    OK(moe_source_check_unmodified(src, &err) == MOE_OK);
     write_all("added_tokens.json", "{}", 2);
-    OK(moe_source_still(src, &err) == MOE_MISMATCH && strstr(err.msg, "'added_tokens.json' changed"));
+    OK(moe_source_check_unmodified(src, &err) == MOE_MISMATCH &&
+       strstr(err.msg, "'added_tokens.json' changed"));
     OK(snprintf(path, sizeof path, "%s/added_tokens.json", src->path) > 0 && !unlink(path));
     OK(!truncate(src->files[0].path, (off_t)src->files[0].size - 1));
-    OK(moe_source_still(src, &err) == MOE_MISMATCH && strstr(err.msg, "written to") &&
+    OK(moe_source_check_unmodified(src, &err) == MOE_MISMATCH && strstr(err.msg, "written to") &&
        !strcmp(err.file, src->files[0].path));
     moe_source_close(&src);
 }
