@@ -67,20 +67,20 @@ enum moe_code moe_shard_create(struct moe_shard_writer **w, const char *path, co
 /* A destination for planes whose bytes do not go into the file itself.  The file has a hole in their place,
  * and everything else, the hashes of those planes included.  All functions but `close` may be called from any
  * thread. */
-struct moe_shard_divert {
+struct moe_plane_sink {
     void *ctx;
-    bool (*takes)(void *ctx, int64_t tensor, int plane);
+    bool (*takes)(void *ctx, int64_t tensor, int plane);   /* whether this plane goes to the sink */
     enum moe_code (*write)(void *ctx, int64_t tensor, int plane, uint64_t offset, const void *data,
                            size_t bytes, struct moe_err *err);
     enum moe_code (*sync)(void *ctx, struct moe_err *err); /* called by finish before it writes the header */
     void (*close)(void *ctx);                              /* called at the end, on success and on failure */
 };
-/* As create, but no disk space is reserved.  `d` is copied, and the writer closes it; when this function
+/* As create, but no disk space is reserved.  `sink` is copied, and the writer closes it; when this function
  * fails, the caller still owns it. */
-enum moe_code moe_shard_create_diverted(struct moe_shard_writer **w, const char *path,
-                                        const struct moe_tensor *t, int64_t n,
-                                        const struct moe_shard_header *h, const struct moe_shard_divert *d,
-                                        struct moe_err *err);
+enum moe_code moe_shard_create_with_sink(struct moe_shard_writer **w, const char *path,
+                                         const struct moe_tensor *t, int64_t n,
+                                         const struct moe_shard_header *h, const struct moe_plane_sink *sink,
+                                         struct moe_err *err);
 /* Write part of a plane; in any order, from any thread. */
 enum moe_code moe_shard_write(struct moe_shard_writer *w, int64_t tensor, int plane, uint64_t offset,
                               const void *data, size_t bytes, struct moe_err *err);
@@ -94,11 +94,12 @@ void moe_shard_abort(struct moe_shard_writer **w);
 /* Read the hashes in a finished shard's table into t[i].hash; `t` is the list that it was created with.
  * MOE_CORRUPT when the table is damaged or lists other tensors. */
 enum moe_code moe_shard_hashes(const char *path, struct moe_tensor *t, int64_t n, struct moe_err *err);
-/* After that, for the planes in the file itself (those that d does not take): _own_bytes gives their size;
- * _check_own reads them and compares them with t[i].hash.  MOE_VERIFY names the first tensor that differs. */
-uint64_t moe_shard_own_bytes(const struct moe_tensor *t, int64_t n, const struct moe_shard_divert *d);
+/* After that, for the planes in the file itself (those that the sink does not take): _own_bytes gives their
+ * size; _check_own reads them and compares them with t[i].hash.  MOE_VERIFY names the first tensor that
+ * differs. */
+uint64_t moe_shard_own_bytes(const struct moe_tensor *t, int64_t n, const struct moe_plane_sink *sink);
 enum moe_code moe_shard_check_own(const char *path, const struct moe_tensor *t, int64_t n,
-                                  const struct moe_shard_divert *d, struct moe_progress *progress,
+                                  const struct moe_plane_sink *sink, struct moe_progress *progress,
                                   const struct moe_cancel *cancel, struct moe_err *err);
 
 /* ---- the directory ---- */

@@ -258,17 +258,17 @@ enum moe_code moe_shard_hashes(const char *path, struct moe_tensor *t, int64_t n
 
 enum { CHECK_PIECE = 1 << 20 };
 
-static bool is_own(const struct moe_tensor *t, int64_t i, int plane, const struct moe_shard_divert *d)
+static bool is_own(const struct moe_tensor *t, int64_t i, int plane, const struct moe_plane_sink *sink)
 {
-    return t[i].plane[plane].file >= 0 && !d->takes(d->ctx, i, plane);
+    return t[i].plane[plane].file >= 0 && !sink->takes(sink->ctx, i, plane);
 }
 
-uint64_t moe_shard_own_bytes(const struct moe_tensor *t, int64_t n, const struct moe_shard_divert *d)
+uint64_t moe_shard_own_bytes(const struct moe_tensor *t, int64_t n, const struct moe_plane_sink *sink)
 {
     uint64_t bytes = 0;
     for (int64_t i = 0; i < n; i++)
         for (int k = 0; k < MOE_PLANE_COUNT; k++)
-            if (is_own(t, i, k, d)) bytes += t[i].plane[k].bytes;
+            if (is_own(t, i, k, sink)) bytes += t[i].plane[k].bytes;
     return bytes;
 }
 
@@ -300,12 +300,12 @@ static enum moe_code check_plane(const struct reader *r, const struct moe_tensor
 }
 
 static enum moe_code check_own(const struct reader *r, const struct moe_tensor *t, int64_t n,
-                               const struct moe_shard_divert *d, struct moe_progress *progress,
+                               const struct moe_plane_sink *sink, struct moe_progress *progress,
                                struct moe_err *err)
 {
     for (int64_t i = 0; i < n; i++)
         for (int k = 0; k < MOE_PLANE_COUNT; k++) {
-            if (!is_own(t, i, k, d)) continue;
+            if (!is_own(t, i, k, sink)) continue;
             MOE_TRY(check_plane(r, &t[i], k, err));
             moe_progress_add(progress, t[i].plane[k].bytes);
         }
@@ -314,7 +314,7 @@ static enum moe_code check_own(const struct reader *r, const struct moe_tensor *
 }
 
 enum moe_code moe_shard_check_own(const char *path, const struct moe_tensor *t, int64_t n,
-                                  const struct moe_shard_divert *d, struct moe_progress *progress,
+                                  const struct moe_plane_sink *sink, struct moe_progress *progress,
                                   const struct moe_cancel *cancel, struct moe_err *err)
 {
     uint64_t size;
@@ -322,7 +322,7 @@ enum moe_code moe_shard_check_own(const char *path, const struct moe_tensor *t, 
     MOE_TRY(moe_open_read(path, &r.fd, &size, err));
     r.hash = moe_hash_new();
     r.piece = malloc(CHECK_PIECE);
-    enum moe_code code = r.hash && r.piece ? check_own(&r, t, n, d, progress, err)
+    enum moe_code code = r.hash && r.piece ? check_own(&r, t, n, sink, progress, err)
                                            : moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to check it");
     moe_hash_free(r.hash);
     free(r.piece);

@@ -149,12 +149,12 @@ struct moe_shard_writer {
     struct moe_tensor *t;
     int64_t n;
     bool (*hashed)[MOE_PLANE_COUNT];
-    struct moe_shard_divert elsewhere;  /* write NULL: all planes go into the file */
+    struct moe_plane_sink sink;         /* write NULL: all planes go into the file */
 };
 
 static void writer_free(struct moe_shard_writer *w)
 {
-    if (w->elsewhere.close) w->elsewhere.close(w->elsewhere.ctx);
+    if (w->sink.close) w->sink.close(w->sink.ctx);
     moe_writeback_close(&w->behind);
     if (w->fd >= 0) close(w->fd);
     free(w->path);
@@ -212,13 +212,13 @@ enum moe_code moe_shard_create(struct moe_shard_writer **out, const char *path, 
     return create(out, path, t, n, h, false, err);
 }
 
-enum moe_code moe_shard_create_diverted(struct moe_shard_writer **out, const char *path,
-                                        const struct moe_tensor *t, int64_t n,
-                                        const struct moe_shard_header *h, const struct moe_shard_divert *d,
-                                        struct moe_err *err)
+enum moe_code moe_shard_create_with_sink(struct moe_shard_writer **out, const char *path,
+                                         const struct moe_tensor *t, int64_t n,
+                                         const struct moe_shard_header *h, const struct moe_plane_sink *sink,
+                                         struct moe_err *err)
 {
     MOE_TRY(create(out, path, t, n, h, true, err));
-    (*out)->elsewhere = *d;
+    (*out)->sink = *sink;
     return MOE_OK;
 }
 
@@ -227,10 +227,10 @@ enum moe_code moe_shard_write(struct moe_shard_writer *w, int64_t tensor, int pl
 {
     MOE_CHECK(tensor >= 0 && tensor < w->n && plane >= 0 && plane < MOE_PLANE_COUNT);
     const struct moe_span *s = &w->t[tensor].plane[plane];
-    const struct moe_shard_divert *d = &w->elsewhere;
+    const struct moe_plane_sink *sink = &w->sink;
     MOE_CHECK(s->file >= 0 && offset <= s->bytes && bytes <= s->bytes - offset);
-    if (d->write && d->takes(d->ctx, tensor, plane))
-        return d->write(d->ctx, tensor, plane, offset, data, bytes, err);
+    if (sink->write && sink->takes(sink->ctx, tensor, plane))
+        return sink->write(sink->ctx, tensor, plane, offset, data, bytes, err);
     MOE_TRY(moe_pwrite(w->fd, w->path, data, bytes, s->offset + offset, err));
     moe_writeback_add(w->behind, s->offset + offset, bytes);
     return MOE_OK;
@@ -288,7 +288,7 @@ enum moe_code moe_shard_finish(struct moe_shard_writer **out, uint64_t *bytes, s
     unsigned char *head = build_head(w, &n);
     enum moe_code code = head ? MOE_OK
         : moe_fail_at(err, MOE_NOMEM, w->path, NULL, "no memory for its table");
-    if (code == MOE_OK && w->elsewhere.sync) code = w->elsewhere.sync(w->elsewhere.ctx, err);
+    if (code == MOE_OK && w->sink.sync) code = w->sink.sync(w->sink.ctx, err);
     if (code == MOE_OK) code = moe_pwrite(w->fd, w->path, head, n, 0, err);
     if (code == MOE_OK) {
         r = moe_fsync(w->fd);

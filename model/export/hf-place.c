@@ -226,8 +226,8 @@ static int64_t shard_of(const struct moe_hf_place *p, int64_t entry)
 
 /* ---- the planes of a unit ---- */
 
-/* What the functions of a struct moe_shard_divert get. */
-struct diverted {
+/* What the functions of a struct moe_plane_sink get. */
+struct unit_sink {
     struct moe_hf_place *p;
     int64_t *in;         /* [n] the unit's tensors, as indices into the source's */
     int64_t n;
@@ -235,7 +235,7 @@ struct diverted {
 
 static bool takes(void *ctx, int64_t tensor, int plane)
 {
-    const struct diverted *d = ctx;
+    const struct unit_sink *d = ctx;
     return moe_hf_place_takes(d->p, d->in[tensor], plane);
 }
 
@@ -265,7 +265,7 @@ static enum moe_code write_scales(struct moe_hf_place *p, int64_t index, uint64_
 static enum moe_code write_values(void *ctx, int64_t tensor, int plane, uint64_t offset, const void *data,
                                   size_t bytes, struct moe_err *err)
 {
-    const struct diverted *d = ctx;
+    const struct unit_sink *d = ctx;
     int64_t entry = d->p->first[d->in[tensor]];
     if (plane == MOE_PLANE_SCALE) return write_scales(d->p, d->in[tensor], offset, data, bytes, err);
     return moe_hf_files_write(d->p->files, shard_of(d->p, entry), d->p->at[entry] + offset, data, bytes, err);
@@ -290,21 +290,21 @@ static enum moe_code sync_files(const struct moe_hf_place *p, const int64_t *in,
 
 static enum moe_code sync_values(void *ctx, struct moe_err *err)
 {
-    const struct diverted *d = ctx;
+    const struct unit_sink *d = ctx;
     return sync_files(d->p, d->in, d->n, err);
 }
 
 static void forget(void *ctx)
 {
-    struct diverted *d = ctx;
+    struct unit_sink *d = ctx;
     free(d->in);
     free(d);
 }
 
 enum moe_code moe_hf_place_divert(struct moe_hf_place *p, const struct moe_shard_unit *u,
-                                  struct moe_shard_divert *to, struct moe_err *err)
+                                  struct moe_plane_sink *to, struct moe_err *err)
 {
-    struct diverted *d = calloc(1, sizeof *d);
+    struct unit_sink *d = calloc(1, sizeof *d);
     if (d) d->in = malloc((size_t)u->n * sizeof *d->in);
     if (!d || !d->in) {
         free(d);
@@ -313,7 +313,7 @@ enum moe_code moe_hf_place_divert(struct moe_hf_place *p, const struct moe_shard
     d->p = p;
     d->n = u->n;
     memcpy(d->in, u->in, (size_t)u->n * sizeof *d->in);
-    *to = (struct moe_shard_divert){ d, takes, write_values, sync_values, forget };
+    *to = (struct moe_plane_sink){ d, takes, write_values, sync_values, forget };
     return MOE_OK;
 }
 

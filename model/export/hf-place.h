@@ -44,10 +44,10 @@ bool moe_hf_place_takes(const struct moe_hf_place *p, int64_t index, int plane);
 /* About how many bytes on the disk a unit's own file in the container takes: each item with its scalars
  * counts as a page, besides the values that the checkpoint's files do not take. */
 uint64_t moe_hf_place_left(const struct moe_hf_place *p, const struct moe_shard_unit *u);
-/* Sets *d to the functions by which moe_shard_create_diverted writes a unit's values to the checkpoint's
- * files.  If d is then given to no writer, the caller calls d->close.  After moe_hf_place_make. */
+/* Sets *sink to the functions by which moe_shard_create_with_sink writes a unit's values to the checkpoint's
+ * files.  If it is then given to no writer, the caller calls sink->close.  After moe_hf_place_make. */
 enum moe_code moe_hf_place_divert(struct moe_hf_place *p, const struct moe_shard_unit *u,
-                                  struct moe_shard_divert *d, struct moe_err *err);
+                                  struct moe_plane_sink *sink, struct moe_err *err);
 /* Reads a whole plane of tensor `index` from the checkpoint's files, in a container's layout. */
 enum moe_code moe_hf_place_read(const struct moe_hf_place *p, int64_t index, int plane, void *to,
                                 struct moe_err *err);

@@ -47,14 +47,14 @@ static void release(struct moe_live *l)
     *l = (struct moe_live){ 0 };
 }
 
-static enum moe_code create_diverted(struct moe_rewrite_work *k, struct moe_live *l, const char *path,
-                                     struct moe_err *err)
+static enum moe_code create_with_sink(struct moe_rewrite_work *k, struct moe_live *l, const char *path,
+                                      struct moe_err *err)
 {
-    struct moe_shard_divert d;
-    MOE_TRY(moe_hf_place_divert(k->o->place, &l->unit, &d, err));
-    enum moe_code code = moe_shard_create_diverted(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header,
-                                                   &d, err);
-    if (code != MOE_OK) d.close(d.ctx);
+    struct moe_plane_sink sink;
+    MOE_TRY(moe_hf_place_divert(k->o->place, &l->unit, &sink, err));
+    enum moe_code code = moe_shard_create_with_sink(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header,
+                                                    &sink, err);
+    if (code != MOE_OK) sink.close(sink.ctx);
     return code;
 }
 
@@ -66,7 +66,7 @@ static enum moe_code create(struct moe_rewrite_work *k, struct moe_live *l, stru
     if (l->source && l->unit.layer < 0 && (!k->o->layers || !k->o->layers->first))
         MOE_TRY(moe_source_skipped(l->source, k->src, err));
     MOE_TRY(moe_writer_unit_path(k->writer, l->unit.name, path, sizeof path, err));
-    if (k->o->place) return create_diverted(k, l, path, err);
+    if (k->o->place) return create_with_sink(k, l, path, err);
     return moe_shard_create(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header, err);
 }
 
@@ -373,16 +373,16 @@ static bool is_there(const struct moe_rewrite_work *k, const struct moe_shard_un
 static enum moe_code look_at_planes(struct moe_rewrite_work *k, const struct moe_shard_unit *u,
                                     const char *path, bool check, uint64_t *bytes, struct moe_err *err)
 {
-    struct moe_shard_divert d;
+    struct moe_plane_sink sink;
     enum moe_code code = MOE_OK;
-    MOE_TRY(moe_hf_place_divert(k->o->place, u, &d, err));
+    MOE_TRY(moe_hf_place_divert(k->o->place, u, &sink, err));
     if (check) {
-        code = moe_shard_check_own(path, u->out, u->n, &d, k->progress, k->o->cancel, err);
+        code = moe_shard_check_own(path, u->out, u->n, &sink, k->progress, k->o->cancel, err);
         if (code == MOE_OK) code = moe_hf_place_check(k->o->place, u, k->progress, err);
     } else {
-        *bytes += moe_hf_place_bytes(k->o->place, u) + moe_shard_own_bytes(u->out, u->n, &d);
+        *bytes += moe_hf_place_bytes(k->o->place, u) + moe_shard_own_bytes(u->out, u->n, &sink);
     }
-    d.close(d.ctx);
+    sink.close(sink.ctx);
     return code;
 }
 
