@@ -38,36 +38,36 @@ static enum moe_code resolve(const struct moe_source *src, struct moe_origin *e,
 
 /* Sets where the entries of this kind are in vision.safetensors or superseded.safetensors; the file's header
  * must list the same entries as source.jsonl, in the same order (else MOE_CORRUPT). */
-static enum moe_code match_aside(struct moe_exporter *x, enum moe_aside kind, const struct moe_st_header *h,
-                                 struct moe_arena *names, struct moe_err *err)
+static enum moe_code match_extra(struct moe_exporter *x, enum moe_extra_kind kind,
+                                 const struct moe_st_header *h, struct moe_arena *names, struct moe_err *err)
 {
     int64_t k = 0;
     for (int64_t i = 0; i < x->p->n; i++) {
         struct moe_origin *e = &x->p->entries[i];
-        if (moe_aside_of(e->skipped) != kind) continue;
-        const char *name = moe_aside_name(names, kind, e->file, e->name);
-        if (!name) return moe_fail_at(err, MOE_NOMEM, x->aside_path[kind], NULL, "no memory for its names");
+        if (moe_extra_kind_of(e->skipped) != kind) continue;
+        const char *name = moe_extra_name(names, kind, e->file, e->name);
+        if (!name) return moe_fail_at(err, MOE_NOMEM, x->extra_path[kind], NULL, "no memory for its names");
         if (k == h->n || strcmp(h->entries[k].name, name) || strcmp(h->entries[k].dtype, e->dtype) ||
             h->entries[k].bytes != e->bytes)
-            return moe_fail_at(err, MOE_CORRUPT, x->aside_path[kind], e->name,
+            return moe_fail_at(err, MOE_CORRUPT, x->extra_path[kind], e->name,
                                "is not where source.jsonl has it");
-        e->aside = h->entries[k++].offset;
+        e->extra_at = h->entries[k++].offset;
     }
     return MOE_OK;
 }
 
-enum moe_code moe_export_find_aside(struct moe_exporter *x, enum moe_aside kind, struct moe_err *err)
+enum moe_code moe_export_find_extra(struct moe_exporter *x, enum moe_extra_kind kind, struct moe_err *err)
 {
     struct moe_arena names = MOE_ARENA_INIT;
     struct moe_st_header h = { 0 };
     uint64_t size;
-    const char *path = x->aside_path[kind];
-    if (!moe_container_lists(x->src, moe_aside_files[kind])) return MOE_OK;
-    MOE_TRY(moe_container_check_file(x->src, moe_aside_files[kind], x->aside_path[kind], err));
-    MOE_TRY(moe_open_read(path, &x->aside_fd[kind], &size, err));
-    enum moe_code code = moe_st_read(x->aside_fd[kind], path, size, &names, &h, err);
+    const char *path = x->extra_path[kind];
+    if (!moe_container_lists(x->src, moe_extra_files[kind])) return MOE_OK;
+    MOE_TRY(moe_container_check_file(x->src, moe_extra_files[kind], x->extra_path[kind], err));
+    MOE_TRY(moe_open_read(path, &x->extra_fd[kind], &size, err));
+    enum moe_code code = moe_st_read(x->extra_fd[kind], path, size, &names, &h, err);
     if (code == MOE_OK) code = moe_st_check_size(&h, path, size, err);
-    if (code == MOE_OK) code = match_aside(x, kind, &h, &names, err);
+    if (code == MOE_OK) code = match_extra(x, kind, &h, &names, err);
     free(h.entries);
     moe_arena_clear(&names);
     return code;
@@ -75,7 +75,7 @@ enum moe_code moe_export_find_aside(struct moe_exporter *x, enum moe_aside kind,
 
 bool moe_export_is_superseded(const struct moe_origin *e)
 {
-    return moe_aside_of(e->skipped) == MOE_ASIDE_SUPERSEDED;
+    return moe_extra_kind_of(e->skipped) == MOE_EXTRA_SUPERSEDED;
 }
 
 /* Whether the container lacks any tensor of the source, superseded copies aside.  If so, the superseded
@@ -85,7 +85,7 @@ static bool lacks_any(const struct moe_exporter *x)
 {
     for (int64_t i = 0; i < x->p->n; i++) {
         const struct moe_origin *e = &x->p->entries[i];
-        if (e->skipped && !e->literal_bytes && !e->aside && !moe_export_is_superseded(e)) return true;
+        if (e->skipped && !e->literal_bytes && !e->extra_at && !moe_export_is_superseded(e)) return true;
     }
     return false;
 }
@@ -103,7 +103,7 @@ enum moe_code moe_export_resolve(struct moe_exporter *x, struct moe_err *err)
     bool lacks = lacks_any(x);
     for (int64_t i = 0; i < x->p->n; i++) {
         struct moe_origin *e = &x->p->entries[i];
-        e->kept = !e->skipped || e->literal_bytes || (e->aside && !(lacks && moe_export_is_superseded(e)));
+        e->kept = !e->skipped || e->literal_bytes || (e->extra_at && !(lacks && moe_export_is_superseded(e)));
         if (!e->kept) {
             leave_out(x, e);
             continue;

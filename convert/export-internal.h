@@ -27,16 +27,16 @@ struct moe_exporter {
     char *own_text;                  /* the text that they point into */
     struct moe_left_out left;        /* kinds of tensors that are not written */
     uint64_t index_bytes;            /* bytes of the tensors that an index names */
-    int aside_fd[MOE_ASIDE_COUNT];   /* vision.safetensors and superseded.safetensors; -1: not there */
-    char aside_path[MOE_ASIDE_COUNT][PATH_MAX];
+    int extra_fd[MOE_EXTRA_COUNT];   /* vision.safetensors and superseded.safetensors; -1: not there */
+    char extra_path[MOE_EXTRA_COUNT][PATH_MAX];
     int64_t at;                      /* the record at which the next search begins */
 };
 
 /* ---- export-find.c: where the container holds the source's tensors ---- */
 
-/* Opens vision.safetensors or superseded.safetensors as x->aside_fd[kind], and sets where each entry of x->p
+/* Opens vision.safetensors or superseded.safetensors as x->extra_fd[kind], and sets where each entry of x->p
  * is in it.  Leaves -1 where the container has no such file. */
-enum moe_code moe_export_find_aside(struct moe_exporter *x, enum moe_aside kind, struct moe_err *err);
+enum moe_code moe_export_find_extra(struct moe_exporter *x, enum moe_extra_kind kind, struct moe_err *err);
 /* Finds every entry's plane, decides which entries are written, and counts these and the others in x->r and
  * x->left. */
 enum moe_code moe_export_resolve(struct moe_exporter *x, struct moe_err *err);

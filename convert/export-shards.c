@@ -46,13 +46,13 @@ static enum moe_code copy_tiles(struct moe_exporter *x, const struct moe_origin 
 }
 
 /* Copies an entry from vision.safetensors or superseded.safetensors, whose digest was checked at opening. */
-static enum moe_code copy_aside(struct moe_exporter *x, const struct moe_origin *e, struct moe_st_writer *w,
+static enum moe_code copy_extra(struct moe_exporter *x, const struct moe_origin *e, struct moe_st_writer *w,
                                 struct moe_err *err)
 {
-    enum moe_aside kind = moe_aside_of(e->skipped);
+    enum moe_extra_kind kind = moe_extra_kind_of(e->skipped);
     for (uint64_t at = 0; at < e->bytes; at += MOE_EXPORT_PIECE) {
         size_t n = e->bytes - at < MOE_EXPORT_PIECE ? (size_t)(e->bytes - at) : MOE_EXPORT_PIECE;
-        MOE_TRY(moe_pread(x->aside_fd[kind], x->aside_path[kind], x->buffer, n, e->aside + at, err));
+        MOE_TRY(moe_pread(x->extra_fd[kind], x->extra_path[kind], x->buffer, n, e->extra_at + at, err));
         MOE_TRY(moe_st_write(w, x->buffer, n, err));
     }
     moe_progress_add(x->progress, e->bytes);
@@ -62,7 +62,7 @@ static enum moe_code copy_aside(struct moe_exporter *x, const struct moe_origin 
 static enum moe_code write_entry(struct moe_exporter *x, const struct moe_origin *e, struct moe_st_writer *w,
                                  struct moe_err *err)
 {
-    if (e->aside) return copy_aside(x, e, w, err);
+    if (e->extra_at) return copy_extra(x, e, w, err);
     if (e->literal_bytes) return moe_st_write(w, e->literal, (size_t)e->bytes, err);
     moe_hash_reset64(x->hash);
     bool tiled = e->plane == MOE_PLANE_SCALE && e->tensor->layout == MOE_LAYOUT_TILE_128X4;

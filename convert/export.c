@@ -124,9 +124,9 @@ enum moe_code moe_export_hf(const struct moe_source *src, const char *out, const
                               .hash = moe_hash_new() };
     enum moe_code code = x.buffer && x.hash ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a buffer");
     if (code == MOE_OK) code = moe_provenance_open(&x.p, src, err);
-    for (int k = 0; k < MOE_ASIDE_COUNT; k++) x.aside_fd[k] = -1;
-    if (code == MOE_OK && o->vision) code = moe_export_find_aside(&x, MOE_ASIDE_VISION, err);
-    if (code == MOE_OK) code = moe_export_find_aside(&x, MOE_ASIDE_SUPERSEDED, err);
+    for (int k = 0; k < MOE_EXTRA_COUNT; k++) x.extra_fd[k] = -1;
+    if (code == MOE_OK && o->vision) code = moe_export_find_extra(&x, MOE_EXTRA_VISION, err);
+    if (code == MOE_OK) code = moe_export_find_extra(&x, MOE_EXTRA_SUPERSEDED, err);
     if (code == MOE_OK) code = moe_export_resolve(&x, err);
     if (code == MOE_OK && x.left.vision) code = moe_export_text_names(&x, err);
     if (code == MOE_OK) code = read_rest(&x, err);
@@ -135,8 +135,8 @@ enum moe_code moe_export_hf(const struct moe_source *src, const char *out, const
     moe_provenance_close(&x.p);
     moe_originals_release(&x.own);
     free(x.own_text);
-    for (int k = 0; k < MOE_ASIDE_COUNT; k++)
-        if (x.aside_fd[k] >= 0) close(x.aside_fd[k]);
+    for (int k = 0; k < MOE_EXTRA_COUNT; k++)
+        if (x.extra_fd[k] >= 0) close(x.extra_fd[k]);
     moe_hash_free(x.hash);
     free(x.buffer);
     return code;

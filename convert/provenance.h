@@ -20,7 +20,7 @@ struct moe_origin {
     const struct moe_tensor *tensor;
     int plane;
     bool kept;                          /* whether it is written; */
-    uint64_t aside;              /* its offset in the file of its kind (enum moe_aside); 0: it is in none */
+    uint64_t extra_at;           /* its offset in its extra file (enum moe_extra_kind); 0: in none */
 };
 
 /* The entries are in the order of the checkpoint's files. */

@@ -15,29 +15,29 @@ enum { KINDS = sizeof kinds / sizeof *kinds };
 
 /* ---- tensors that no unit has a place for ---- */
 
-const char *const moe_aside_files[MOE_ASIDE_COUNT] = { "vision.safetensors", "superseded.safetensors" };
+const char *const moe_extra_files[MOE_EXTRA_COUNT] = { "vision.safetensors", "superseded.safetensors" };
 
-enum moe_aside moe_aside_of(const char *skipped)
+enum moe_extra_kind moe_extra_kind_of(const char *skipped)
 {
-    static const char *const why[MOE_ASIDE_COUNT] = { "vision", MOE_SUPERSEDED };
+    static const char *const why[MOE_EXTRA_COUNT] = { "vision", MOE_SUPERSEDED };
     int k = 0;
-    while (k < MOE_ASIDE_COUNT && (!skipped || strcmp(skipped, why[k]))) k++;
-    return (enum moe_aside)k;
+    while (k < MOE_EXTRA_COUNT && (!skipped || strcmp(skipped, why[k]))) k++;
+    return (enum moe_extra_kind)k;
 }
 
-const char *moe_aside_name(struct moe_arena *a, enum moe_aside kind, const char *file, const char *name)
+const char *moe_extra_name(struct moe_arena *a, enum moe_extra_kind kind, const char *file, const char *name)
 {
-    if (kind != MOE_ASIDE_SUPERSEDED) return name;
+    if (kind != MOE_EXTRA_SUPERSEDED) return name;
     size_t n = strlen(file) + strlen(name) + 2;
     char *s = moe_arena_alloc(a, n);
     if (s) snprintf(s, n, "%s/%s", file, name);
     return s;
 }
 
-bool moe_aside_is_file(const char *name)
+bool moe_extra_is_file(const char *name)
 {
-    for (int k = 0; k < MOE_ASIDE_COUNT; k++)
-        if (!strcmp(name, moe_aside_files[k])) return true;
+    for (int k = 0; k < MOE_EXTRA_COUNT; k++)
+        if (!strcmp(name, moe_extra_files[k])) return true;
     return false;
 }
 

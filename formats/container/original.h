@@ -28,15 +28,15 @@
  * no unit has a place for them, in the order of those files.  VISION: tensors that no engine here reads,
  * under their own names.  SUPERSEDED: copies that do not count, under FILE/NAME, because several files may
  * hold one of the same name. */
-enum moe_aside { MOE_ASIDE_VISION, MOE_ASIDE_SUPERSEDED, MOE_ASIDE_COUNT };
-extern const char *const moe_aside_files[MOE_ASIDE_COUNT];
-/* The kind of a tensor with this reason in moe_raw.skipped; MOE_ASIDE_COUNT for NULL (it is not skipped) and
+enum moe_extra_kind { MOE_EXTRA_VISION, MOE_EXTRA_SUPERSEDED, MOE_EXTRA_COUNT };
+extern const char *const moe_extra_files[MOE_EXTRA_COUNT];
+/* The kind of a tensor with this reason in moe_raw.skipped; MOE_EXTRA_COUNT for NULL (it is not skipped) and
  * for any other reason. */
-enum moe_aside moe_aside_of(const char *skipped);
+enum moe_extra_kind moe_extra_kind_of(const char *skipped);
 /* Its name in that file: allocated in the arena, or `name` itself; NULL when out of memory. */
-const char *moe_aside_name(struct moe_arena *a, enum moe_aside kind, const char *file, const char *name);
-/* Whether a container's file of this name is one of moe_aside_files. */
-bool moe_aside_is_file(const char *name);
+const char *moe_extra_name(struct moe_arena *a, enum moe_extra_kind kind, const char *file, const char *name);
+/* Whether a container's file of this name is one of moe_extra_files. */
+bool moe_extra_is_file(const char *name);
 
 /* ---- headers, index, files ---- */
 

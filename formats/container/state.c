@@ -27,7 +27,7 @@ static bool name_is_ours(const char *n)
     snprintf(base, sizeof base, "%s", n);
     if (moe_ends_with(base, ".tmp")) base[strlen(base) - 4] = 0;
     if (!strcmp(base, MOE_NEWDIR_MARK) || !strcmp(base, MOE_MANIFEST_NAME) || !strcmp(base, MOE_STATE_NAME) ||
-        !strcmp(base, MOE_SOURCE_NAME) || !strcmp(base, MOE_ORIGINAL_NAME) || moe_aside_is_file(base) ||
+        !strcmp(base, MOE_SOURCE_NAME) || !strcmp(base, MOE_ORIGINAL_NAME) || moe_extra_is_file(base) ||
         !strcmp(base, "tokenizer") || !strcmp(base, "hf") || !strcmp(base, MOE_ROUTING_NAME))
         return true;
     if (moe_ends_with(base, ".work")) return true; /* a calibration's temporary file */

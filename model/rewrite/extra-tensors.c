@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/aside.c - vision.safetensors and superseded.safetensors: tensors of a checkpoint that no
- * runtime here reads (the vision tower), and copies that its index does not name, kept byte for byte for
- * --to hf. */
+/* model/rewrite/extra-tensors.c - vision.safetensors and superseded.safetensors: tensors of a checkpoint
+ * that no runtime here reads (the vision tower), and copies that its index does not name, kept byte for byte
+ * for --to hf. */
 #include "model/rewrite/files.h"
 
 #include "base/io.h"
@@ -15,9 +15,9 @@
 
 enum { PIECE = 4 << 20 };
 
-static bool is_aside(const struct moe_raw *r, enum moe_aside kind)
+static bool is_extra(const struct moe_raw *r, enum moe_extra_kind kind)
 {
-    return r->tensor < 0 && moe_aside_of(r->skipped) == kind;
+    return r->tensor < 0 && moe_extra_kind_of(r->skipped) == kind;
 }
 
 /* The buffer, of PIECE bytes, through which bytes are copied, and the token that may end the copying. */
@@ -37,24 +37,24 @@ static enum moe_code copy_raw(const struct moe_source *src, const struct moe_raw
 }
 
 /* The header entries of all tensors of this kind. */
-static enum moe_code list(const struct moe_source *src, enum moe_aside kind, struct moe_arena *names,
+static enum moe_code list(const struct moe_source *src, enum moe_extra_kind kind, struct moe_arena *names,
                           struct moe_st_entry *t, struct moe_err *err)
 {
     int64_t k = 0;
     for (int64_t i = 0; i < src->n_raws; i++) {
         const struct moe_raw *r = &src->raws[i];
-        if (!is_aside(r, kind)) continue;
-        const char *name = moe_aside_name(names, kind, src->files[r->span.file].name, r->name);
+        if (!is_extra(r, kind)) continue;
+        const char *name = moe_extra_name(names, kind, src->files[r->span.file].name, r->name);
         if (!name)
-            return moe_fail_at(err, MOE_NOMEM, moe_aside_files[kind], NULL, "no memory for its header");
+            return moe_fail_at(err, MOE_NOMEM, moe_extra_files[kind], NULL, "no memory for its header");
         t[k] = (struct moe_st_entry){ .name = name, .dtype = r->dtype, .ndim = r->ndim };
         memcpy(t[k++].shape, r->shape, sizeof t->shape);
     }
     return MOE_OK;
 }
 
-static enum moe_code gather(const struct moe_source *src, enum moe_aside kind, const char *path, int64_t n,
-                            const struct copying *c, struct moe_err *err)
+static enum moe_code gather(const struct moe_source *src, enum moe_extra_kind kind, const char *path,
+                            int64_t n, const struct copying *c, struct moe_err *err)
 {
     struct moe_st_writer *w;
     struct moe_arena names = MOE_ARENA_INIT;
@@ -67,7 +67,7 @@ static enum moe_code gather(const struct moe_source *src, enum moe_aside kind, c
     moe_arena_clear(&names);
     MOE_TRY(code);
     for (int64_t i = 0; code == MOE_OK && i < src->n_raws; i++)
-        if (is_aside(&src->raws[i], kind)) code = copy_raw(src, &src->raws[i], w, c, err);
+        if (is_extra(&src->raws[i], kind)) code = copy_raw(src, &src->raws[i], w, c, err);
     if (code == MOE_OK) return moe_st_finish(&w, err);
     moe_st_abort(&w);
     return code;
@@ -102,34 +102,34 @@ static enum moe_code copy(const char *from, int fd, uint64_t size, const char *t
     return code;
 }
 
-static enum moe_code copy_container(const struct moe_source *src, enum moe_aside kind, const char *to,
+static enum moe_code copy_container(const struct moe_source *src, enum moe_extra_kind kind, const char *to,
                                     const struct copying *c, struct moe_err *err)
 {
     char from[PATH_MAX];
     uint64_t size;
     int fd;
-    MOE_TRY(moe_container_check_file(src, moe_aside_files[kind], from, err));
+    MOE_TRY(moe_container_check_file(src, moe_extra_files[kind], from, err));
     MOE_TRY(moe_open_read(from, &fd, &size, err));
     enum moe_code code = copy(from, fd, size, to, c, err);
     close(fd);
     return code;
 }
 
-uint64_t moe_aside_bytes(const struct moe_source *src, enum moe_aside kind)
+uint64_t moe_extra_bytes(const struct moe_source *src, enum moe_extra_kind kind)
 {
     uint64_t bytes = 0;
     for (int64_t i = 0; i < src->n_raws; i++)
-        if (is_aside(&src->raws[i], kind)) bytes += src->raws[i].span.bytes;
+        if (is_extra(&src->raws[i], kind)) bytes += src->raws[i].span.bytes;
     return bytes;
 }
 
-enum moe_code moe_keep_aside(const struct moe_source *src, enum moe_aside kind, struct moe_writer *w,
+enum moe_code moe_keep_extra(const struct moe_source *src, enum moe_extra_kind kind, struct moe_writer *w,
                              const struct moe_cancel *cancel, struct moe_err *err)
 {
     char path[PATH_MAX];
-    const char *name = moe_aside_files[kind];
+    const char *name = moe_extra_files[kind];
     int64_t n = 0;
-    for (int64_t i = 0; i < src->n_raws; i++) n += is_aside(&src->raws[i], kind);
+    for (int64_t i = 0; i < src->n_raws; i++) n += is_extra(&src->raws[i], kind);
     if (!n && !moe_container_lists(src, name)) return MOE_OK;
     struct copying c = { malloc(PIECE), cancel };
     if (!c.piece) return moe_fail(err, MOE_NOMEM, "no memory for a buffer");

@@ -121,8 +121,8 @@ static enum moe_code copy_container(const struct moe_source *src, struct moe_wri
         if (moe_ends_with(name, ".moe") || !strcmp(name, SOURCE) ||
             (src->container->n_parts && !strcmp(name, MOE_ROUTING_NAME)))
             continue;
-        /* moe_keep_aside copies vision.safetensors and superseded.safetensors */
-        if ((!rest && !strcmp(name, MOE_ORIGINAL_NAME)) || moe_aside_is_file(name)) continue;
+        /* moe_keep_extra copies vision.safetensors and superseded.safetensors */
+        if ((!rest && !strcmp(name, MOE_ORIGINAL_NAME)) || moe_extra_is_file(name)) continue;
         MOE_TRY(moe_container_read_file(src, name, &data, &n, err));
         enum moe_code code = moe_writer_add_file(w, name, data, n, err);
         free(data);

@@ -29,9 +29,9 @@ enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, 
                             struct moe_err *err);
 /* Writes vision.safetensors or superseded.safetensors: the tensors of a checkpoint of that kind, or a copy of
  * the container's file.  Writes no file when there are no such tensors. */
-enum moe_code moe_keep_aside(const struct moe_source *src, enum moe_aside kind, struct moe_writer *w,
+enum moe_code moe_keep_extra(const struct moe_source *src, enum moe_extra_kind kind, struct moe_writer *w,
                              const struct moe_cancel *cancel, struct moe_err *err);
-uint64_t moe_aside_bytes(const struct moe_source *src, enum moe_aside kind); /* bytes of these tensors */
+uint64_t moe_extra_bytes(const struct moe_source *src, enum moe_extra_kind kind); /* bytes of these tensors */
 
 /* The disk space that a run wants for all but shards, at most: the source's small files `copies` times,
  * journals, provenance and a reserve. */

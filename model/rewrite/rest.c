@@ -103,7 +103,7 @@ static enum moe_code plain_index(const struct moe_source *src, char **text, size
 
     for (int64_t i = 0; code == MOE_OK && i < src->n_raws; i++) {
         const struct moe_raw *r = &src->raws[i];
-        if (moe_aside_of(r->skipped) == MOE_ASIDE_SUPERSEDED) continue;
+        if (moe_extra_kind_of(r->skipped) == MOE_EXTRA_SUPERSEDED) continue;
         names[k] = r->name;
         files[k++] = src->files[r->span.file].name;
         bytes += r->span.bytes;

@@ -128,8 +128,8 @@ enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct mo
     e->input_bytes = input_bytes(src, type);
     enum moe_code code = moe_rewrite_workers(src, o, pool, &e->workers, &e->memory_bytes, err);
     if (code == MOE_OK) code = shard_bytes(src, type, &e->output_bytes, err);
-    if (o->vision) e->output_bytes += moe_aside_bytes(src, MOE_ASIDE_VISION);
-    if (o->rest) e->output_bytes += moe_aside_bytes(src, MOE_ASIDE_SUPERSEDED);
+    if (o->vision) e->output_bytes += moe_extra_bytes(src, MOE_EXTRA_VISION);
+    if (o->rest) e->output_bytes += moe_extra_bytes(src, MOE_EXTRA_SUPERSEDED);
     e->disk_bytes = e->output_bytes + moe_beside_bytes(src, 1);
     e->weights_quantized = weights_to_quantize(src, type);
     free(type);
@@ -197,9 +197,9 @@ static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_resu
     enum moe_code code = moe_copy_files(k->src, k->writer, k->o->rest, &jsonl, &jsonl_bytes, err);
 
     if (code == MOE_OK && k->o->vision)
-        code = moe_keep_aside(k->src, MOE_ASIDE_VISION, k->writer, k->o->cancel, err);
+        code = moe_keep_extra(k->src, MOE_EXTRA_VISION, k->writer, k->o->cancel, err);
     if (code == MOE_OK && k->o->rest)
-        code = moe_keep_aside(k->src, MOE_ASIDE_SUPERSEDED, k->writer, k->o->cancel, err);
+        code = moe_keep_extra(k->src, MOE_EXTRA_SUPERSEDED, k->writer, k->o->cancel, err);
     if (code == MOE_OK && !(reports = moe_writer_reports(k->writer, err))) code = err->code;
     if (code == MOE_OK && is_merged(k->src))
         code = moe_merged_quantization_json(k->src, &quantization, &r->relative_error, err);
