@@ -21,7 +21,7 @@ struct moe_source_index {
     unsigned char *excused; /* a bit for each slot that must not be reported missing; NULL: none; malloc'd */
     uint64_t header_digest; /* of the identity (formats/container/identity.h) */
     struct moe_hash128 checksum;  /* of a container: the one in its manifest */
-    struct moe_smalls small;      /* of a checkpoint: its small files when it was opened */
+    struct moe_small_digests small_digests; /* of a checkpoint: its small files when it was opened */
     struct moe_hash128 manifest;  /* of a container: digest of its manifest.json when it was opened */
 };
 

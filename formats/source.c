@@ -60,7 +60,7 @@ void moe_source_close(struct moe_source **out)
         free(src->index->slot);
         free(src->index->raw_of);
         free(src->index->excused);
-        moe_smalls_release(&src->index->small);
+        moe_small_digests_release(&src->index->small_digests);
         free(src->index);
     }
     free(src->files);

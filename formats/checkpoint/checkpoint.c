@@ -20,7 +20,7 @@ bool moe_checkpoint_excused(const struct moe_checkpoint *k, int64_t slot)
 static enum moe_code fill(struct moe_checkpoint *k, struct moe_err *err)
 {
     struct moe_source *src = k->src;
-    MOE_TRY(moe_smalls_read(&src->index->small, src->path, err));
+    MOE_TRY(moe_small_digests_read(&src->index->small_digests, src->path, err));
     MOE_TRY(moe_config_read(src->path, &src->config, &src->scheme, err));
     MOE_TRY(moe_checkpoint_list(k, err));
     MOE_TRY(moe_checkpoint_headers(k, err));

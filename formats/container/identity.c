@@ -245,19 +245,19 @@ static enum moe_code gone(const struct moe_source *src, const char *what, struct
 
 static enum moe_code check_small_files(const struct moe_source *src, struct moe_err *err)
 {
-    struct moe_smalls now;
+    struct moe_small_digests now;
     /* without small files, the source was opened for its config alone */
-    if (src->kind != MOE_CHECKPOINT || !src->index->small.n) return MOE_OK;
-    enum moe_code code = moe_smalls_read(&now, src->path, err);
+    if (src->kind != MOE_CHECKPOINT || !src->index->small_digests.n) return MOE_OK;
+    enum moe_code code = moe_small_digests_read(&now, src->path, err);
     if (code == MOE_NOT_FOUND) return gone(src, "the checkpoint was moved or removed", err);
     MOE_TRY(code);
-    const char *name = moe_smalls_differ(&src->index->small, &now);
+    const char *name = moe_small_digests_differ(&src->index->small_digests, &now);
     if (name)
         moe_fail_at(err, MOE_MISMATCH, src->path, NULL,
                     "'%.200s' changed, came or went while the model was read (put it back and go on with "
                     "--resume, or start over with --force)",
                     name);
-    moe_smalls_release(&now);
+    moe_small_digests_release(&now);
     return name ? MOE_MISMATCH : MOE_OK;
 }
 

@@ -47,10 +47,10 @@ static enum moe_code digest_of(const char *path, struct moe_hash128 *digest, str
     return MOE_OK;
 }
 
-static enum moe_code add(struct moe_smalls *s, const char *dir, const char *name, struct moe_err *err)
+static enum moe_code add(struct moe_small_digests *s, const char *dir, const char *name, struct moe_err *err)
 {
     char path[PATH_MAX];
-    struct moe_small one = { 0 };
+    struct moe_small_digest one = { 0 };
     enum moe_exists there;
     MOE_TRY(moe_path_join(path, sizeof path, dir, name, err));
     MOE_TRY(moe_look(path, &there, err));
@@ -63,27 +63,27 @@ static enum moe_code add(struct moe_smalls *s, const char *dir, const char *name
     return MOE_OK;
 }
 
-enum moe_code moe_smalls_read(struct moe_smalls *s, const char *dir, struct moe_err *err)
+enum moe_code moe_small_digests_read(struct moe_small_digests *s, const char *dir, struct moe_err *err)
 {
     struct moe_names names;
-    *s = (struct moe_smalls){ 0 };
+    *s = (struct moe_small_digests){ 0 };
     enum moe_code code = moe_list_dir(dir, &names, err);
     for (size_t i = 0; code == MOE_OK && i < names.n; i++)
         if (moe_small_folder(names.v[i]) || !strcmp(names.v[i], MOE_INDEX_NAME))
             code = add(s, dir, names.v[i], err);
     moe_names_release(&names);
-    if (code != MOE_OK) moe_smalls_release(s);
+    if (code != MOE_OK) moe_small_digests_release(s);
     return code;
 }
 
-void moe_smalls_release(struct moe_smalls *s)
+void moe_small_digests_release(struct moe_small_digests *s)
 {
     for (size_t i = 0; i < s->n; i++) free(s->v[i].name);
     free(s->v);
-    *s = (struct moe_smalls){ 0 };
+    *s = (struct moe_small_digests){ 0 };
 }
 
-const char *moe_smalls_differ(const struct moe_smalls *a, const struct moe_smalls *b)
+const char *moe_small_digests_differ(const struct moe_small_digests *a, const struct moe_small_digests *b)
 {
     for (size_t i = 0; i < a->n && i < b->n; i++) { /* both are sorted */
         int order = strcmp(a->v[i].name, b->v[i].name);

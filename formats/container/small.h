@@ -16,15 +16,15 @@
  * does. */
 const char *moe_small_folder(const char *name);
 
-struct moe_small { char *name; struct moe_hash128 digest; };
-struct moe_smalls { struct moe_small *v; size_t n, cap; };
+struct moe_small_digest { char *name; struct moe_hash128 digest; };
+struct moe_small_digests { struct moe_small_digest *v; size_t n, cap; };
 
 /* Take the digests of a directory's files that have a folder, and of the index.  Uses 1 MiB of memory and the
  * names.  Nothing is owned on failure. */
-enum moe_code moe_smalls_read(struct moe_smalls *s, const char *dir, struct moe_err *err);
-void moe_smalls_release(struct moe_smalls *s); /* zero-initialised is fine */
+enum moe_code moe_small_digests_read(struct moe_small_digests *s, const char *dir, struct moe_err *err);
+void moe_small_digests_release(struct moe_small_digests *s); /* zero-initialised is fine */
 /* The name of the first file that only one of the two has or that differs; NULL when they are equal.  a or b
  * owns the name. */
-const char *moe_smalls_differ(const struct moe_smalls *a, const struct moe_smalls *b);
+const char *moe_small_digests_differ(const struct moe_small_digests *a, const struct moe_small_digests *b);
 
 #endif
