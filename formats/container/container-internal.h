@@ -64,9 +64,9 @@ enum moe_code moe_manifest_check_files(const char *dir, const cJSON *manifest, s
 
 /* In formats/container/staged.c.  _read: reads the manifest's "staged" into src->staged, and into *there a
  * flag for each expert of each layer (free() it); *there is NULL when the container is not a staged part.
- * _take: once all descriptors are checked, marks the planes of experts without the flag as absent. */
+ * _mark_absent: once all descriptors are checked, marks the planes of experts without the flag as absent. */
 enum moe_code moe_staged_read(struct moe_source *src, const char *path, bool **there, struct moe_err *err);
-void moe_staged_take(struct moe_source *src, const bool *there);
+void moe_staged_mark_absent(struct moe_source *src, const bool *there);
 
 /* Parse a digest as moe_hex64 and moe_hex128 write it; false for any other text. */
 bool moe_parse_hex64(const char *s, uint64_t *v);

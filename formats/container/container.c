@@ -234,7 +234,7 @@ static enum moe_code read_tensors(struct moe_source *src, const bool *there, str
     struct reader r = { .src = src, .p = p };
     MOE_TRY(read_files(&r, err));
     MOE_TRY(moe_source_finish(src, p, err));
-    if (src->staged) moe_staged_take(src, there);
+    if (src->staged) moe_staged_mark_absent(src, there);
     return moe_source_read_scalars(src, p, err);
 }
 

@@ -101,7 +101,7 @@ enum moe_code moe_staged_read(struct moe_source *src, const char *path, bool **t
                             "'staged' does not say which experts of which layers are there");
 }
 
-void moe_staged_take(struct moe_source *src, const bool *there)
+void moe_staged_mark_absent(struct moe_source *src, const bool *there)
 {
     const struct moe_config *c = &src->config;
     for (int64_t i = 0; i < src->n_tensors; i++) {
