@@ -198,7 +198,7 @@ static void find_missing(const struct moe_source *src, enum moe_role role, int l
         return;
     if (role == MOE_ROLE_HEAD && src->config.tie_word_embeddings) return;
     if (src->is_part && !moe_range_has(&src->part, &src->config, role, layer)) return;
-    if (src->index->excused && src->index->excused[slot / 8] >> slot % 8 & 1) return;
+    if (src->index->missing_suppressed && src->index->missing_suppressed[slot / 8] >> slot % 8 & 1) return;
     /* there may be millions of them: then they are counted without making their names */
     if (p->count && (!p->list || p->count >= MOE_PROBLEMS_MAX)) p->count++;
     else moe_problem(p, MOE_CORRUPT, p->list ? file : src->path, moe_tensor_name(role, layer, expert, name),

@@ -17,12 +17,13 @@ struct moe_source_index {
     struct moe_arena arena;
     /* [slots] the tensor in each slot (moe_source_slot), -1: none; malloc'd by moe_source_finish */
     int32_t *slot;
-    int32_t *raw_of;        /* [n_tensors] a tensor's first raw; NULL in a container; malloc'd */
-    unsigned char *excused; /* a bit for each slot that must not be reported missing; NULL: none; malloc'd */
-    uint64_t header_digest; /* of the identity (formats/container/identity.h) */
-    struct moe_hash128 checksum;  /* of a container: the one in its manifest */
+    int32_t *raw_of;             /* [n_tensors] a tensor's first raw; NULL in a container; malloc'd */
+    /* a bit for each slot that must not be reported missing; NULL: none; malloc'd */
+    unsigned char *missing_suppressed;
+    uint64_t header_digest;      /* a part of the identity (formats/container/identity.h) */
+    struct moe_hash128 checksum; /* of a container: the one in its manifest */
+    struct moe_hash128 manifest; /* of a container: digest of its manifest.json when it was opened */
     struct moe_small_digests small_digests; /* of a checkpoint: its small files when it was opened */
-    struct moe_hash128 manifest;  /* of a container: digest of its manifest.json when it was opened */
 };
 
 /* Problems in the order in which they were found.  list NULL: only their number and the first one are

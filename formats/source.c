@@ -59,7 +59,7 @@ void moe_source_close(struct moe_source **out)
         moe_arena_clear(&src->index->arena);
         free(src->index->slot);
         free(src->index->raw_of);
-        free(src->index->excused);
+        free(src->index->missing_suppressed);
         moe_small_digests_release(&src->index->small_digests);
         free(src->index);
     }

@@ -204,12 +204,12 @@ static enum moe_code chain_index(struct moe_checkpoint *k, struct moe_err *err)
 }
 
 /* The tensors of a file that cannot be read are not reported missing one by one. */
-static enum moe_code excuse_file(struct moe_checkpoint *k, int32_t file, struct moe_err *err)
+static enum moe_code suppress_file(struct moe_checkpoint *k, int32_t file, struct moe_err *err)
 {
     int64_t slots = moe_source_slots(&k->src->config);
     if (!k->has_index) { /* without an index the file could have held any tensor */
-        for (int64_t s = 0; !k->all_excused && s < slots; s++) moe_checkpoint_excuse(k, s);
-        k->all_excused = true;
+        for (int64_t s = 0; !k->all_suppressed && s < slots; s++) moe_checkpoint_suppress_missing(k, s);
+        k->all_suppressed = true;
         return MOE_OK;
     }
     MOE_TRY(chain_index(k, err));
@@ -217,7 +217,7 @@ static enum moe_code excuse_file(struct moe_checkpoint *k, int32_t file, struct 
         struct moe_name n;
         k->seen[i] |= MOE_SEEN;
         if (moe_name_parse(k->names[i], &n))
-            moe_checkpoint_excuse(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
+            moe_checkpoint_suppress_missing(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
     }
     return MOE_OK;
 }
@@ -276,7 +276,7 @@ static enum moe_code read_header(struct moe_checkpoint *k, int32_t file, struct 
     if (code != MOE_OK) {
         if (code == MOE_NOT_FOUND) MOE_TRY(say_absent(k, f, &why, err));
         moe_problem_err(k->p, &why);
-        return excuse_file(k, file, err);
+        return suppress_file(k, file, err);
     }
     f->header_hash = h.hash;
     code = moe_checkpoint_add_raws(k, file, &h, err);

@@ -71,13 +71,15 @@ static enum moe_code add_slices(struct moe_checkpoint *k, int32_t file, const st
 }
 
 /* The experts in a fused tensor that cannot be read are not reported missing, too. */
-static void excuse_slices(struct moe_checkpoint *k, const struct moe_fused *f)
+static void suppress_slices(struct moe_checkpoint *k, const struct moe_fused *f)
 {
     int first = f->down ? MOE_ROLE_EXPERT_DOWN : MOE_ROLE_EXPERT_GATE;
     int last = f->down ? MOE_ROLE_EXPERT_DOWN : MOE_ROLE_EXPERT_UP;
     for (int e = 0; e < k->src->config.n_routed_experts; e++)
         for (int role = first; role <= last; role++)
-            moe_checkpoint_excuse(k, moe_source_slot(&k->src->config, (enum moe_role)role, f->layer, e));
+            moe_checkpoint_suppress_missing(k,
+                                            moe_source_slot(&k->src->config, (enum moe_role)role, f->layer,
+                                                            e));
 }
 
 static enum moe_code add_entry(struct moe_checkpoint *k, int32_t file, const struct moe_st_entry *e,
@@ -89,7 +91,7 @@ static enum moe_code add_entry(struct moe_checkpoint *k, int32_t file, const str
     bool fused;
     if (moe_fused_parse(&k->src->config, e, &fused, &f, &why) != MOE_OK && !skipped) {
         moe_problem(k->p, why.code, k->src->files[file].path, e->name, "%s", why.msg);
-        excuse_slices(k, &f);
+        suppress_slices(k, &f);
         skipped = "fused experts";
     }
     return fused ? add_slices(k, file, e, &f, skipped, err) : add_raw(k, file, e, skipped, err);
@@ -155,7 +157,7 @@ static void find_unheld(struct moe_checkpoint *k)
                     k->seen[i] ? ", while another file does (is the index another upload's? fetch it again, "
                                  "or remove it)" : "");
         if (moe_name_parse(k->names[i], &n))
-            moe_checkpoint_excuse(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
+            moe_checkpoint_suppress_missing(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
     }
 }
 

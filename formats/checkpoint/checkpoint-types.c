@@ -114,7 +114,7 @@ static void use(const struct maker *m, const struct moe_raw *r, int plane) { m->
 static const struct moe_raw *need(const struct maker *m, enum moe_part p)
 {
     const struct moe_raw *r = part(m, p);
-    if (!r && !moe_checkpoint_excused(m->k, m->slot))
+    if (!r && !moe_checkpoint_missing_suppressed(m->k, m->slot))
         (void)WRONG(m, MOE_CORRUPT, m->data, "its '%s' is missing", moe_part_name(p));
     return r;
 }
@@ -267,7 +267,7 @@ static bool make(struct maker *m)
     if (!m->data) {
         int p = 0;
         while (p < MOE_PART_COUNT && !m->parts[p]) p++;
-        if (p == MOE_PART_COUNT || moe_checkpoint_excused(m->k, m->slot)) return false;
+        if (p == MOE_PART_COUNT || moe_checkpoint_missing_suppressed(m->k, m->slot)) return false;
         return WRONG(m, MOE_CORRUPT, part(m, (enum moe_part)p), "has no weight beside it");
     }
     if (w && packed)
@@ -312,7 +312,7 @@ static void make_slot(struct moe_checkpoint *k, enum moe_role role, int layer, i
     for (int p = 0; p < MOE_PART_COUNT; p++) any |= m.parts[p] != 0;
     if (!any) return;
     if (!make(&m)) {
-        moe_checkpoint_excuse(k, slot);
+        moe_checkpoint_suppress_missing(k, slot);
         return;
     }
     src->n_tensors++;

@@ -3,17 +3,17 @@
 
 #include <stdlib.h>
 
-void moe_checkpoint_excuse(struct moe_checkpoint *k, int64_t slot)
+void moe_checkpoint_suppress_missing(struct moe_checkpoint *k, int64_t slot)
 {
-    unsigned char **bits = &k->src->index->excused;
+    unsigned char **bits = &k->src->index->missing_suppressed;
     if (slot < 0) return;
     if (!*bits) *bits = calloc((size_t)moe_source_slots(&k->src->config) / 8 + 1, 1);
     if (*bits) (*bits)[slot / 8] |= (unsigned char)(1 << slot % 8);
 }
 
-bool moe_checkpoint_excused(const struct moe_checkpoint *k, int64_t slot)
+bool moe_checkpoint_missing_suppressed(const struct moe_checkpoint *k, int64_t slot)
 {
-    const unsigned char *bits = k->src->index->excused;
+    const unsigned char *bits = k->src->index->missing_suppressed;
     return bits && (bits[slot / 8] >> slot % 8 & 1);
 }
 

@@ -34,7 +34,7 @@ struct moe_checkpoint {
      * reported missing, too: first_in [n_files] is a file's first entry, next_in [n_index] the next one of
      * the same file.  NULL until such a file is met. */
     int64_t *first_in, *next_in;
-    bool all_excused;
+    bool all_suppressed;
 
     bool both_told;      /* it was reported that experts are there both fused and single */
     bool stray_looked;   /* `stray` was looked for */
@@ -60,9 +60,9 @@ enum moe_code moe_checkpoint_check_raws(struct moe_checkpoint *k, struct moe_err
 /* Fill src->tensors, and in src->raws which tensor and plane each became. */
 enum moe_code moe_checkpoint_types(struct moe_checkpoint *k, struct moe_err *err);
 
-/* An excused slot is not reported as missing, because its tensor was reported already or belongs to a file
- * that could not be read. */
-void moe_checkpoint_excuse(struct moe_checkpoint *k, int64_t slot);
-bool moe_checkpoint_excused(const struct moe_checkpoint *k, int64_t slot);
+/* After this the tensor of the slot is not reported missing, because it was reported already or belongs to a
+ * file that could not be read. */
+void moe_checkpoint_suppress_missing(struct moe_checkpoint *k, int64_t slot);
+bool moe_checkpoint_missing_suppressed(const struct moe_checkpoint *k, int64_t slot);
 
 #endif

@@ -23,33 +23,34 @@ static enum moe_code no_memory(const struct moe_source *src, struct moe_err *err
 }
 
 /* A problem with this tensor was reported, so it is not reported missing, too. */
-static enum moe_code excuse(struct reader *r, enum moe_role role, int layer, int expert, struct moe_err *err)
+static enum moe_code suppress_missing(struct reader *r, enum moe_role role, int layer, int expert,
+                                      struct moe_err *err)
 {
     struct moe_source *src = r->src;
     int64_t slot = moe_source_slot(&src->config, role, layer, expert);
     if (slot < 0) return MOE_OK;
-    if (!src->index->excused &&
-        !(src->index->excused = calloc((size_t)moe_source_slots(&src->config) / 8 + 1, 1)))
+    if (!src->index->missing_suppressed &&
+        !(src->index->missing_suppressed = calloc((size_t)moe_source_slots(&src->config) / 8 + 1, 1)))
         return no_memory(src, err);
-    src->index->excused[slot / 8] |= (unsigned char)(1u << slot % 8);
+    src->index->missing_suppressed[slot / 8] |= (unsigned char)(1u << slot % 8);
     return MOE_OK;
 }
 
-/* Excuse everything in a file that cannot be used; layer -1: dense.moe. */
-static enum moe_code excuse_file(struct reader *r, int layer, struct moe_err *err)
+/* The same for everything in a file that cannot be used; layer -1: dense.moe. */
+static enum moe_code suppress_file(struct reader *r, int layer, struct moe_err *err)
 {
     const struct moe_config *c = &r->src->config;
     if (layer >= c->num_hidden_layers) return MOE_OK; /* the model has no such layer */
     for (int role = 0; role < MOE_ROLE_COUNT; role++) {
         enum moe_class class = moe_role_class((enum moe_role)role);
         if ((class == MOE_CLASS_EXPERT) != (layer >= 0)) continue;
-        if (class == MOE_CLASS_MODEL) MOE_TRY(excuse(r, (enum moe_role)role, -1, -1, err));
+        if (class == MOE_CLASS_MODEL) MOE_TRY(suppress_missing(r, (enum moe_role)role, -1, -1, err));
         else if (class != MOE_CLASS_EXPERT)
             for (int l = 0; l < c->num_hidden_layers; l++)
-                MOE_TRY(excuse(r, (enum moe_role)role, l, -1, err));
+                MOE_TRY(suppress_missing(r, (enum moe_role)role, l, -1, err));
         else
             for (int e = 0; e < c->n_routed_experts; e++)
-                MOE_TRY(excuse(r, (enum moe_role)role, layer, e, err));
+                MOE_TRY(suppress_missing(r, (enum moe_role)role, layer, e, err));
     }
     return MOE_OK;
 }
@@ -76,7 +77,7 @@ static enum moe_code take_table(struct reader *r, int32_t file, const struct moe
         }
         moe_problem_err(r->p, err);
         if (t.role >= 0 && t.role < MOE_ROLE_COUNT)
-            MOE_TRY(excuse(r, (enum moe_role)t.role, t.layer, t.expert, err));
+            MOE_TRY(suppress_missing(r, (enum moe_role)t.role, t.layer, t.expert, err));
     }
     enum moe_code code = moe_shard_check_overlap(rec, h->record_count, path, err);
     if (code == MOE_CORRUPT) moe_problem_err(r->p, err), code = MOE_OK;
@@ -173,7 +174,7 @@ static enum moe_code read_files(struct reader *r, struct moe_err *err)
             int layer = layer_of_name(f.name);
             if (code != MOE_OK && !is_fatal(code) && layer >= -1) {
                 struct moe_err e2;
-                MOE_TRY(excuse_file(r, layer, &e2) == MOE_OK ? MOE_OK : no_memory(src, err));
+                MOE_TRY(suppress_file(r, layer, &e2) == MOE_OK ? MOE_OK : no_memory(src, err));
             }
         } else {
             code = check_small(r, &f, err);
