@@ -204,8 +204,8 @@ static enum moe_code other_model(const char *file, const char *what, long long h
 
 /* Which layers the rows of statistics stand for. */
 struct rows {
-    bool bare;      /* rows have no numbers and are the MoE layers alone */
-    int32_t beyond; /* rows at the end that are layers for multi-token prediction */
+    bool bare;        /* rows have no numbers and are the MoE layers alone */
+    int32_t mtp_rows; /* rows at the end that are layers for multi-token prediction */
 };
 
 /* Whether no layer without experts has a count. */
@@ -238,8 +238,9 @@ static enum moe_code read_rows(const struct moe_routing *r, const struct moe_con
     int32_t all = (int32_t)c->num_hidden_layers, more = (int32_t)c->num_nextn_predict_layers, n = r->n_layers;
     *rows = (struct rows){ .bare = n == n_moe || (more && n == n_moe + more) };
     if (r->layers) {
-        while (rows->beyond < n && r->layers[n - 1 - rows->beyond] >= all) rows->beyond++;
-        return rows->beyond && r->layers[n - 1] >= all + more ? other_layers(r, c, n_moe, file, err) : MOE_OK;
+        while (rows->mtp_rows < n && r->layers[n - 1 - rows->mtp_rows] >= all) rows->mtp_rows++;
+        bool fits = !rows->mtp_rows || r->layers[n - 1] < all + more;
+        return fits ? MOE_OK : other_layers(r, c, n_moe, file, err);
     }
     if (rows->bare && n != n_moe && n == all) {
         if (!dense_rows_empty(r, c))
@@ -250,7 +251,7 @@ static enum moe_code read_rows(const struct moe_routing *r, const struct moe_con
                                (int)n, (int)more, (int)more);
         rows->bare = false;
     }
-    rows->beyond = n - (rows->bare ? n_moe : all);
+    rows->mtp_rows = n - (rows->bare ? n_moe : all);
     bool fits = rows->bare || n == all || (more && n == all + more);
     return fits ? MOE_OK : other_layers(r, c, n_moe, file, err);
 }
@@ -279,7 +280,7 @@ enum moe_code moe_routing_bind(const struct moe_routing *r, const struct moe_con
     MOE_TRY(read_rows(r, c, n, file, &rows, err));
     MOE_TRY(moe_routing_new(bound, r->experts, (int32_t)c->num_experts_per_tok, n, NULL, r->n_windows, err));
     struct moe_routing *b = *bound;
-    b->beyond = rows.beyond;
+    b->mtp_rows = rows.mtp_rows;
     memcpy(b->tokens, r->tokens, (size_t)r->n_windows * sizeof *b->tokens);
     if (!(b->layers = malloc(((size_t)n + 1) * sizeof *b->layers))) {
         moe_routing_free(bound);

@@ -32,7 +32,7 @@ struct moe_routing {
     int32_t *layers;
     int64_t *tokens;           /* [n_windows] tokens that were routed; 0: the file does not say */
     int64_t rounded;           /* how many counts in the file were fractions, and were rounded */
-    int32_t beyond;            /* set by moe_routing_bind: rows of multi-token prediction that it left out */
+    int32_t mtp_rows;          /* set by moe_routing_bind: rows of multi-token prediction that it left out */
     /* [n_windows][n_layers][experts] tokens that were routed there: >= 0, the sum of a row below 2^53 */
     int64_t *counts;
 };

@@ -74,11 +74,11 @@ static enum moe_code add(struct moe_routing **all, struct moe_routing *r, const 
     struct moe_routing *bound;
     moe_routing_merge(r, max_windows);
     int64_t rounded = r->rounded + (*all ? (*all)->rounded : 0);
-    int32_t beyond = *all ? (*all)->beyond : 0;
+    int32_t mtp_rows = *all ? (*all)->mtp_rows : 0;
     MOE_TRY(moe_routing_bind(r, c, file, &bound, err));
     enum moe_code code = append(all, bound, err);
     if (code == MOE_OK) (*all)->rounded = rounded;
-    if (code == MOE_OK) (*all)->beyond = beyond > bound->beyond ? beyond : bound->beyond;
+    if (code == MOE_OK) (*all)->mtp_rows = mtp_rows > bound->mtp_rows ? mtp_rows : bound->mtp_rows;
     moe_routing_free(&bound);
     return code;
 }
@@ -104,7 +104,7 @@ static enum moe_code from_container(struct moe_routing **all, const struct moe_s
 
 void moe_plan_doubt_stats(const struct moe_routing *r, struct moe_stats_doubts *d)
 {
-    *d = (struct moe_stats_doubts){ .rounded = r->rounded, .beyond = r->beyond, .layers = r->n_layers,
+    *d = (struct moe_stats_doubts){ .rounded = r->rounded, .mtp_rows = r->mtp_rows, .layers = r->n_layers,
                                    .experts = r->experts };
     for (int32_t i = 0; i < r->n_layers; i++) {
         int32_t never = 0;

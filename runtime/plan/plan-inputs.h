@@ -19,7 +19,7 @@ enum moe_code moe_plan_open_model(struct moe_source **src, const char *path, str
 /* What makes statistics doubtful. */
 struct moe_stats_doubts {
     int64_t rounded;         /* how many counts were fractions, and were rounded */
-    int32_t beyond;          /* how many rows are of layers for multi-token prediction, and were left out */
+    int32_t mtp_rows;        /* how many rows are of layers for multi-token prediction, and were left out */
     int32_t layers, empty;   /* how many MoE layers there are; how many of them have no token */
     int32_t never, experts;  /* of the experts of a layer that has tokens, how many at most have none */
 };

@@ -14,11 +14,11 @@ static void tell_changed(const struct moe_notes *to, const struct moe_stats_doub
                  d->rounded == 1 ? "%lld count of the statistics is a fraction and was rounded"
                                  : "%lld counts of the statistics are fractions and were rounded",
                  (long long)d->rounded);
-    if (d->beyond)
+    if (d->mtp_rows)
         moe_note(to,
                  "the statistics have %d row%s of layers for multi-token prediction: no plan places their "
                  "experts",
-                 (int)d->beyond, d->beyond > 1 ? "s" : "");
+                 (int)d->mtp_rows, d->mtp_rows > 1 ? "s" : "");
 }
 
 /* Warns of statistics that lack counts: a plan made from them says little about other traffic. */
