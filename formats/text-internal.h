@@ -16,7 +16,7 @@ struct moe_text {
     char *buf; size_t from, to, cap;  /* what was read and not given out yet is buf[from..to) */
     int64_t line;                     /* the line number of buf[from] */
     int64_t given;                    /* number of pieces given out */
-    bool torn;                        /* the last piece may have ended inside a token */
+    bool cut_in_token;                /* the last piece may have ended inside a token */
     /* where the reader is in an array of objects: before its first object, between two, or after its end */
     enum { BEFORE, BETWEEN, BEHIND } array;
     /* the last row's JSON; messages made of it where it has another shape; its tools where they were JSON in

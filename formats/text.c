@@ -127,10 +127,10 @@ static size_t last_character(const char *p, size_t n)
 }
 
 /* The length of the next piece, when there are n > PIECE_LEAST bytes and more after them. */
-static size_t cut_of(const char *text, size_t n, bool *torn)
+static size_t cut_of(const char *text, size_t n, bool *cut_in_token)
 {
     size_t cut = safe_cut(text, n);
-    *torn = !cut;
+    *cut_in_token = !cut;
     return cut ? cut : last_character(text, n);
 }
 
@@ -140,13 +140,13 @@ static enum moe_code next_plain(struct moe_text *t, struct moe_text_piece *p, bo
     size_t n = t->to - t->from, cut = n;
     if (!n) return MOE_OK;
     const char *text = t->buf + t->from;
-    bool torn = false, whole = n < t->piece || (t->ended && n == t->piece);
-    if (!whole) cut = cut_of(text, n < t->piece ? n : t->piece, &torn);
+    bool cut_in_token = false, whole = n < t->piece || (t->ended && n == t->piece);
+    if (!whole) cut = cut_of(text, n < t->piece ? n : t->piece, &cut_in_token);
     MOE_TRY(moe_text_check(t->path, t->line, text, cut, err));
     *p = (struct moe_text_piece){
-        .text = text, .bytes = cut, .begins = !t->given, .torn = t->torn, .line = t->line
+        .text = text, .bytes = cut, .begins = !t->given, .cut_in_token = t->cut_in_token, .line = t->line
     };
-    t->torn = torn;
+    t->cut_in_token = cut_in_token;
     take(t, cut);
     *more = true;
     return MOE_OK;
@@ -155,12 +155,12 @@ static enum moe_code next_plain(struct moe_text *t, struct moe_text_piece *p, bo
 /* The rest of a row's text, or the next piece of it. */
 static void next_of_row(struct moe_text *t, struct moe_text_piece *p)
 {
-    bool torn = false;
-    size_t cut = t->n_rest > t->piece ? cut_of(t->rest, t->piece, &torn) : t->n_rest;
+    bool cut_in_token = false;
+    size_t cut = t->n_rest > t->piece ? cut_of(t->rest, t->piece, &cut_in_token) : t->n_rest;
     p->text = t->rest;
     p->bytes = cut;
-    p->torn = t->torn;
-    t->torn = torn;
+    p->cut_in_token = t->cut_in_token;
+    t->cut_in_token = cut_in_token;
     t->rest += cut;
     t->n_rest -= cut;
 }
@@ -278,7 +278,7 @@ static enum moe_code next_row(struct moe_text *t, struct moe_text_piece *p, bool
     while (!t->n_rest) {
         size_t n;
         moe_text_drop_row(t);
-        t->torn = false;
+        t->cut_in_token = false;
         MOE_TRY(t->kind == MOE_TEXT_ARRAY ? find_element(t, &n, err) : find_line(t, &n, err));
         if (!n) return MOE_OK;
         t->row_line = t->line;

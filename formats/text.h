@@ -10,8 +10,8 @@
  * Plain text is one document, which is given in pieces of about a MiB.  A piece ends where K2's pre-tokenizer
  * cuts in any case (between a letter and a space that a letter follows; after the end of a line when
  * something visible follows), so that the tokens of the pieces are those of the whole.  Where there is no
- * such place, as in text without spaces and lines, it ends after a character, and `torn` says that the tokens
- * there may differ.
+ * such place, as in text without spaces and lines, it ends after a character, and `cut_in_token` says that
+ * the tokens there may differ.
  *
  * JSON has rows: lines with one object each (blank lines are skipped), or one array of objects.  A row is one
  * document:
@@ -54,7 +54,7 @@ struct moe_text_piece {
     size_t bytes;
     const cJSON *messages, *tools; /* tools may be NULL */
     bool begins;                   /* a new document begins here */
-    bool torn;                     /* the piece before this one may have ended inside a token */
+    bool cut_in_token;             /* the piece before this one may have ended inside a token */
     int64_t line;                  /* where the piece, or its row, begins; the first line is 1 */
 };
 

@@ -75,7 +75,7 @@ static enum moe_code read_file(struct moe_corpus *c, struct reader *r, const cha
     while (code == MOE_OK && c->n < r->most) {
         code = moe_text_next(text, &piece, &more, err);
         if (code != MOE_OK || !more) break;
-        c->torn += piece.torn;
+        c->cut_in_token += piece.cut_in_token;
         code = encode(c, r, text, &piece, err);
         if (code != MOE_OK && piece.messages)
             moe_wrap(err, "'%s': line %lld", moe_stream_name(path), (long long)piece.line);

@@ -9,7 +9,7 @@
 struct moe_corpus {
     int32_t *tokens; int64_t n;   /* [n], malloc'd */
     uint64_t hash;                /* XXH3-64 of the tokens, little-endian */
-    int64_t torn;                 /* pieces of text that may begin inside a token (formats/text.h) */
+    int64_t cut_in_token;         /* pieces of text that may begin inside a token (formats/text.h) */
     int64_t conversations;        /* documents that were written by the chat template */
     struct moe_chat_left left;    /* parts of conversations that the chat template leaves out */
     int64_t empty;                /* rows without text or turns, which are skipped */

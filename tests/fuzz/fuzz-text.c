@@ -31,14 +31,14 @@ static void add(struct ids *all, const struct moe_text_piece *p, struct moe_err 
 }
 
 /* What was taken for plain text has to be the whole text, with the tokens of the whole. */
-static void check_plain(const char *text, size_t n, const struct ids *all, bool torn)
+static void check_plain(const char *text, size_t n, const struct ids *all, bool cut_in_token)
 {
     struct moe_err err = MOE_ERR_INIT;
     int32_t *ids;
     size_t count;
     assert(moe_utf8_prefix((const unsigned char *)text, n) == n && !memchr(text, 0, n));
     assert(moe_tokenize(tok, text, n, false, &ids, &count, &err) == MOE_OK);
-    if (!torn) assert(count == all->n && !memcmp(ids, all->v, count * sizeof *ids));
+    if (!cut_in_token) assert(count == all->n && !memcmp(ids, all->v, count * sizeof *ids));
     free(ids);
 }
 
@@ -50,7 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct moe_text_piece p;
     struct ids all = { NULL, 0 };
     char path[PATH_MAX];
-    bool more = false, torn = false, rows = false;
+    bool more = false, cut_in_token = false, rows = false;
     size_t at = 0;
     if (fuzz_dir_make()) {
         chat_vocabulary(fuzz_dir, NULL, NULL);
@@ -69,12 +69,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assert(p.line >= 1 && (p.text ? p.bytes > 0 : p.messages != NULL));
         rows = rows || !p.text || zipped || at + p.bytes > n || memcmp(p.text, text + at, p.bytes) != 0;
         at += p.bytes;
-        torn = torn || p.torn;
+        cut_in_token = cut_in_token || p.cut_in_token;
         add(&all, &p, &err);
     }
     assert(code == MOE_OK || code == MOE_CORRUPT || code == MOE_UNSUPPORTED);
     if (code != MOE_OK) assert(strstr(err.msg, name));
-    if (code == MOE_OK && !rows && at == n) check_plain(text, n, &all, torn);
+    if (code == MOE_OK && !rows && at == n) check_plain(text, n, &all, cut_in_token);
     if (code == MOE_OK && !rows)
         assert(at == n || text[strspn(text, " \t\r\n")] == '{' || text[strspn(text, " \t\r\n")] == '[');
     moe_text_close(&t);

@@ -37,7 +37,7 @@ static const char *put_zipped(const char *name, const char *mode, const void *by
 
 /* ---- all of a file ---- */
 
-struct all { char *text; size_t bytes, pieces, documents, torn; int32_t *ids; size_t n; int64_t keys;
+struct all { char *text; size_t bytes, pieces, documents, cut_in_token; int32_t *ids; size_t n; int64_t keys;
             char key[48]; };
 
 static enum moe_code read_all(const char *file, size_t piece, struct all *a)
@@ -51,7 +51,7 @@ static enum moe_code read_all(const char *file, size_t piece, struct all *a)
     while ((code = moe_text_next(t, &p, &more, &err)) == MOE_OK && more) {
         int32_t *ids;
         size_t n;
-        a->pieces++, a->documents += p.begins, a->torn += p.torn;
+        a->pieces++, a->documents += p.begins, a->cut_in_token += p.cut_in_token;
         OK(moe_text_at(t) <= moe_text_size(t));
         a->text = realloc(a->text, a->bytes + p.bytes + 1);
         OK(a->text);
@@ -75,7 +75,7 @@ static enum moe_code read_all(const char *file, size_t piece, struct all *a)
 static void forget(struct all *a) { free(a->text), free(a->ids); }
 
 /* Checks that a file's pieces are its bytes, and their tokens those of `text` as a whole. */
-static void check_plain(const char *file, size_t piece, const char *text, size_t bytes, size_t torn)
+static void check_plain(const char *file, size_t piece, const char *text, size_t bytes, size_t cut_in_token)
 {
     struct all a;
     int32_t *ids;
@@ -83,8 +83,8 @@ static void check_plain(const char *file, size_t piece, const char *text, size_t
     OK(read_all(file, piece, &a) == MOE_OK);
     OK(a.bytes == bytes && !memcmp(a.text, text, bytes) && a.documents == 1);
     OK(moe_tokenize(tok, text, bytes, false, &ids, &n, &err) == MOE_OK);
-    OK((a.torn > 0) == (torn > 0));
-    if (!torn) OK(a.n == n && !memcmp(ids, a.ids, n * sizeof *ids));
+    OK((a.cut_in_token > 0) == (cut_in_token > 0));
+    if (!cut_in_token) OK(a.n == n && !memcmp(ids, a.ids, n * sizeof *ids));
     free(ids);
     forget(&a);
 }
@@ -111,7 +111,7 @@ static void test_plain(void)
     for (int i = 0; i < 200; i++) memcpy(han + 3 * i, "\xe7\x95\x8c", 3);
     put("han", han, sizeof han - 1);
     /* 63 bytes each: whole characters */
-    OK(read_all(path, 64, &a) == MOE_OK && a.torn == a.pieces - 1 && a.pieces == 10);
+    OK(read_all(path, 64, &a) == MOE_OK && a.cut_in_token == a.pieces - 1 && a.pieces == 10);
     forget(&a);
     check_plain(put_text("crlf.txt", "one\r\ntwo\r\n"), 0, "one\r\ntwo\r\n", 10, 0); /* as it is */
     /* a byte order mark is none of the text */
@@ -237,7 +237,7 @@ static void test_json(void)
     int32_t *want;
     size_t n;
     OK(moe_tokenize(tok, text, size, false, &want, &n, &err) == MOE_OK);
-    OK(read_all(path, 1000, &a) == MOE_OK && a.pieces > size / 1000 && a.documents == 2 && !a.torn &&
+    OK(read_all(path, 1000, &a) == MOE_OK && a.pieces > size / 1000 && a.documents == 2 && !a.cut_in_token &&
        a.n > n && !memcmp(a.ids, want, n * sizeof *want));
     forget(&a);
     free(want), free(text), free(row);
