@@ -144,5 +144,5 @@ void moe_chat_deepseek(struct moe_chat_out *o, const struct moe_chat_request *r)
         i++;
     }
     if (s.results) moe_chat_mark(o, MOE_MARK_DS_OUTPUTS_END);
-    if (r->ask && !s.results) moe_chat_mark(o, MOE_MARK_DS_ASSISTANT);
+    if (r->add_generation_prompt && !s.results) moe_chat_mark(o, MOE_MARK_DS_ASSISTANT);
 }

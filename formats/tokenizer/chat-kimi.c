@@ -310,5 +310,5 @@ void moe_chat_kimi(struct moe_chat_out *o, const struct moe_chat_request *r)
         turn(o, m, i, i >= from && (s.thinking || s.preserve), &count);
         i++;
     }
-    if (r->ask) question(o, s.thinking);
+    if (r->add_generation_prompt) question(o, s.thinking);
 }

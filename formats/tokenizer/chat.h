@@ -11,7 +11,7 @@
  *     int32_t *ids;
  *     size_t n;
  *     MOE_TRY(moe_chat_open(&c, tokenizer, &(struct moe_chat_hint){ .model_type = "kimi_k2" }, err));
- *     struct moe_chat_request r = { .messages = messages, .tools = tools, .ask = true };
+ *     struct moe_chat_request r = { .messages = messages, .tools = tools, .add_generation_prompt = true };
  *     enum moe_code code = moe_chat_encode(c, &r, &ids, &n, NULL, err);
  *     ...
  *     moe_chat_close(&c); */
@@ -58,7 +58,7 @@ struct moe_chat_request {
     const cJSON *kwargs;
     /* the system turn of a chat that begins without one; NULL: the template's default, "": none */
     const char *system;
-    bool ask;              /* end with the generation prompt (add_generation_prompt) */
+    bool add_generation_prompt; /* end with the generation prompt, as templates call it */
     /* the last message is an answer that was just given: its reasoning is kept, unlike that of earlier
      * turns */
     bool answered;

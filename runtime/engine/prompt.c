@@ -128,7 +128,7 @@ static enum moe_code encode_turn(const struct moe_prompt *o, const struct moe_ch
                                  int32_t **ids, size_t *n, struct moe_err *err)
 {
     cJSON *messages = cJSON_CreateArray();
-    struct moe_chat_request r = { .messages = messages, .system = o->system, .ask = true };
+    struct moe_chat_request r = { .messages = messages, .system = o->system, .add_generation_prompt = true };
     enum moe_code code = moe_prompt_turn(messages, "user", text) ? MOE_OK :
         moe_fail(err, MOE_NOMEM, "no memory for the prompt");
     if (code == MOE_OK) code = moe_chat_encode(c, &r, ids, n, NULL, err);

@@ -187,7 +187,7 @@ static enum moe_code encode_request(struct reading *r, const cJSON *o, const cJS
         *prompt = moe_json_get(o, "prompt");
     struct moe_chat_request q = { .messages = messages, .tools = tools,
                                  .kwargs = moe_json_get(o, "chat_template_kwargs"), .system = r->o->system,
-                                 .ask = true };
+                                 .add_generation_prompt = true };
     MOE_TRY(check_turns(messages, err));
     if (messages) MOE_TRY(need_chat(r, err));
     if (messages) MOE_TRY(moe_chat_encode(r->chat, &q, ids, n, r->left, err));

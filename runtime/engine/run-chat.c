@@ -204,7 +204,8 @@ static enum moe_code answer(const struct talk *t, struct moe_generated *g, struc
     int32_t *ids = NULL;
     size_t n_ids;
     struct moe_generate set = moe_run_settings(t->o);
-    struct moe_chat_request r = { .messages = t->messages, .system = t->system, .ask = true };
+    struct moe_chat_request r = { .messages = t->messages, .system = t->system,
+                                 .add_generation_prompt = true };
     enum moe_code code = moe_chat_encode(t->chat, &r, &ids, &n_ids, NULL, err);
     if (code == MOE_OK) code = moe_engine_prefill(t->rank->engine, ids, (int64_t)n_ids, NULL, err);
     if (code == MOE_OK) code = moe_engine_generate(t->rank->engine, &set, g, err);

@@ -72,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const char *text = (const char *)data + 1;
     if (moe_json_parse(text, size - 1, NULL, &root, &err) != MOE_OK) return 0;
     assert(moe_json_keep_numbers(root, text, size - 1, &err) == MOE_OK);
-    check(t, chat[data[0] % TEMPLATES], (struct moe_chat_request){ .ask = data[0] & 8,
+    check(t, chat[data[0] % TEMPLATES], (struct moe_chat_request){ .add_generation_prompt = data[0] & 8,
                                                                   .answered = data[0] & 16,
                                                                   .system = data[0] & 32 ? "<|im_end|>" :
                                                                           NULL }, root);

@@ -35,11 +35,11 @@ static struct moe_chat *open_chat(const char *name)
 
 static struct moe_chat_request request(const cJSON *o)
 {
-    const cJSON *ask = moe_json_get(o, "add_generation_prompt");
+    const cJSON *prompt = moe_json_get(o, "add_generation_prompt");
     return (struct moe_chat_request){ .messages = moe_json_get(o, "messages"),
                                      .tools = moe_json_get(o, "tools"),
-                                      .kwargs = moe_json_get(o, "chat_template_kwargs"), .ask = !ask ||
-                                          cJSON_IsTrue(ask) };
+                                      .kwargs = moe_json_get(o, "chat_template_kwargs"),
+                                      .add_generation_prompt = !prompt || cJSON_IsTrue(prompt) };
 }
 
 /* ---- goldens ---- */
@@ -380,16 +380,18 @@ static void test_options(void)
     expect_text("deepseek-v3-first",
                 "[{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": "
                 "\"f\", \"arguments\": \"{}\"}}]}]",
-                (struct moe_chat_request){ .ask = false }, &left,
+                (struct moe_chat_request){ .add_generation_prompt = false }, &left,
                 "<｜begin▁of▁sentence｜><｜Assistant｜><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<"
                 "｜tool▁sep｜>f\n"
                 "```json\n{}\n```<｜tool▁call▁end｜>");
     cJSON *tools = json("[{}]");
-    expect_text("deepseek-v3", "[]", (struct moe_chat_request){ .tools = tools, .ask = true }, &left,
+    expect_text("deepseek-v3", "[]",
+                (struct moe_chat_request){ .tools = tools, .add_generation_prompt = true }, &left,
                 "<｜begin▁of▁sentence｜><｜Assistant｜>");
     OK(left.tools == 1);
     cJSON_Delete(tools);
-    expect_text("k2-thinking", "[]", (struct moe_chat_request){ .system = "" , .ask = true }, &left,
+    expect_text("k2-thinking", "[]",
+                (struct moe_chat_request){ .system = "" , .add_generation_prompt = true }, &left,
                 "<|im_assistant|>assistant<|im_middle|>");
 }
 
