@@ -30,7 +30,7 @@ struct moe_tokenizer {
 /* The id in the generated name of a placeholder, "<|reserved_token_ID|>"; -1 for any other name. */
 int64_t moe_reserved_id(const char *s, size_t len);
 /* Whether `id` is a placeholder of this vocabulary: tokenizer_config.json gives it no name. */
-bool moe_added_makes(const struct moe_tokenizer *t, int64_t id);
+bool moe_token_is_placeholder(const struct moe_tokenizer *t, int64_t id);
 
 /* One call's working memory. */
 struct moe_encoding {

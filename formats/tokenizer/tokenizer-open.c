@@ -154,7 +154,7 @@ static enum moe_code index_names(struct moe_tokenizer *t, const char *file, stru
         int64_t made = moe_reserved_id(a->name, a->len);
         int got = moe_strmap_add(&t->by_name, a->name, a->len, a->id, NULL);
         if (got < 0) return moe_fail(err, MOE_NOMEM, "out of memory for the special tokens");
-        if (got == 0 || (made != a->id && moe_added_makes(t, made)))
+        if (got == 0 || (made != a->id && moe_token_is_placeholder(t, made)))
             return moe_fail_at(err, MOE_CORRUPT, file, NULL, "two special tokens are named '%.*s'",
                                (int)(a->len < 64 ? a->len : 64), a->name);
         t->first[(unsigned char)*a->name] = true;

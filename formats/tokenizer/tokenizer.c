@@ -32,7 +32,7 @@ static const struct moe_added *added(const struct moe_tokenizer *t, int64_t id)
     return from < t->n_added && t->added[from].id == id ? &t->added[from] : NULL;
 }
 
-bool moe_added_makes(const struct moe_tokenizer *t, int64_t id)
+bool moe_token_is_placeholder(const struct moe_tokenizer *t, int64_t id)
 {
     return id >= t->bpe.count && id < t->size && !added(t, id);
 }
@@ -64,7 +64,7 @@ bool moe_token_is_text(const struct moe_tokenizer *t, int32_t id)
 static int32_t find_special(const struct moe_tokenizer *t, const char *name, size_t len)
 {
     int64_t id = moe_strmap_get(&t->by_name, name, len), made = id < 0 ? moe_reserved_id(name, len) : -1;
-    return (int32_t)(id < 0 && moe_added_makes(t, made) ? made : id);
+    return (int32_t)(id < 0 && moe_token_is_placeholder(t, made) ? made : id);
 }
 
 int32_t moe_token_find_special(const struct moe_tokenizer *t, const char *name)
