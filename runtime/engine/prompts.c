@@ -70,6 +70,15 @@ static enum moe_code keep(struct moe_prompts *p, struct reading *r, int32_t *ids
     return too_many(r, p->n + 1, err);
 }
 
+/* Fails when not even a prompt without ids fits.  It is asked before the tokenizer is, which would say of the
+ * few bytes that are left only that they are too few for its tokens. */
+static enum moe_code check_room(const struct moe_prompts *p, struct reading *r, struct moe_err *err)
+{
+    if (r->held + PROMPT_BYTES <= r->memory) return MOE_OK;
+    r->held += PROMPT_BYTES;
+    return too_many(r, p->n + 1, err);
+}
+
 /* Opens the chat template unless it is open. */
 static enum moe_code need_chat(struct reading *r, struct moe_err *err)
 {
@@ -298,6 +307,7 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
             continue;
         }
         MOE_TRY(check_blank(r, err));
+        MOE_TRY(check_room(p, r, err));
         limit_tokens(r, left_beside(r, 0));
         enum moe_code code = json ? encode_json(r, line, n, &ids, &n_ids, err) :
             encode_line(r, line, n, &ids, &n_ids, err);
