@@ -64,8 +64,13 @@ harden    = $(if $(SAN),,$(HARDEN) $(fortify))
 isa_dirs := $(if $(filter x86_64 amd64,$(shell uname -m)),avx2 avx512 avx512dot)
 folders  := base formats model convert quantize runtime
 tools    := $(sort $(shell find $(folders) -name 'moe-*.c'))
-libsrc   := $(filter-out $(tools),$(sort $(shell find $(folders) -name '*.c') \
-              $(wildcard kernels/*.c kernels/ref/*.c $(isa_dirs:%=kernels/%/*.c))))
+allsrc   := $(sort $(shell find $(folders) -name '*.c') \
+              $(wildcard kernels/*.c kernels/ref/*.c $(isa_dirs:%=kernels/%/*.c)))
+# What speaks for a tool (its options, its man page, what it prints) is no part of the library.  Tools and tests
+# link it from libcli.a, which is not installed; check-layers lets nothing in the library include its headers.
+clisrc   := $(filter-out $(tools),$(filter base/cli/% %-options.c %-man.c runtime/engine/run-% \
+              convert/convert-report.c convert/inspect-gguf.c convert/inspect-print.c quantize/quantize-tell.c,$(allsrc)))
+libsrc   := $(filter-out $(tools) $(clisrc),$(allsrc))
 cusrc    := $(sort $(wildcard kernels/cuda/*.cu))
 # Tests and helpers have names that differ, so that their programs lie in one folder, $(B)/tests.
 tests    := $(basename $(notdir $(sort $(wildcard tests/unit/test-*.c tests/kernels/check*.c))))
@@ -75,6 +80,7 @@ scripts  := $(basename $(notdir $(sort $(wildcard tests/cli/t-*.sh))))
 longs    := $(basename $(notdir $(sort $(wildcard tests/long/long-*.sh))))
 public   := $(sort $(wildcard include/moe/*.h))
 headers  := $(public) $(sort $(shell find $(folders) -name '*.h') $(wildcard kernels/*.h kernels/cuda/*.h))
+layered  := $(allsrc) $(headers)
 # Whose lines end at 110 columns.
 folded   := $(sort $(shell find $(folders) include kernels tests -name '*.[ch]' -o -name '*.def' -o -name '*.cu'))
 
@@ -120,6 +126,7 @@ cudalibs := $(if $(cusrc),-L$(dir $(realpath $(shell command -v $(NVCC))))../lib
 endif
 
 libobj   := $(libsrc:%.c=$(B)/%.o) $(cuobj)
+cliobj   := $(clisrc:%.c=$(B)/%.o)
 bins     := $(foreach t,$(tools),$(B)/bin/$(basename $(notdir $t)))
 testbins := $(tests:%=$(B)/tests/%)
 helpbins := $(helpers:%=$(B)/tests/%)
@@ -172,10 +179,14 @@ $(B)/%.cu.o: %.cu $(B)/flags
 
 # The list of objects is a prerequisite too: a source file that goes away leaves the archive.
 $(B)/objects: FORCE
-	$(Q)mkdir -p $(@D); $(call keep,$(libobj))
+	$(Q)mkdir -p $(@D); $(call keep,$(libobj) | $(cliobj))
 $(B)/libmoe.a: $(libobj) $(B)/objects
+$(B)/libcli.a: $(cliobj) $(B)/objects
+$(B)/libmoe.a $(B)/libcli.a:
 	@echo "  AR    $@"
-	$(Q)rm -f $@ && $(AR) rcsD $@ $(libobj)
+	$(Q)rm -f $@ && $(AR) rcsD $@ $(filter %.o,$^)
+# What a tool or a test is linked with, in this order: libcli.a calls libmoe.a.
+archives := $(B)/libcli.a $(B)/libmoe.a
 
 # Before version 1 a new minor version may change the interface, so the soname has both numbers.
 soname   := libmoe.so.$(if $(filter 0.%,$(VERSION)),$(basename $(VERSION)),$(firstword $(subst ., ,$(VERSION))))
@@ -185,7 +196,7 @@ $(B)/libmoe.so: $(libobj) $(B)/objects libmoe.map
 	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,$(soname) -Wl,--version-script=libmoe.map \
 	  $(if $(SAN),,-Wl,-z,defs) -o $@ $(libobj) $(libs)
 
-$(B)/bin/moe-%: $(B)/obj/moe-%.o $(B)/libmoe.a
+$(B)/bin/moe-%: $(B)/obj/moe-%.o $(archives)
 	@echo "  LINK  $@"
 	$(Q)mkdir -p $(@D) && $(CC) $(linkflags) -o $@ $^ $(libs)
 $(B)/obj/moe-%.o: moe-%.c $(B)/flags
@@ -193,7 +204,7 @@ $(B)/obj/moe-%.o: moe-%.c $(B)/flags
 	$(Q)mkdir -p $(@D) && $(compile) -c -o $@ $<
 .SECONDARY: $(foreach t,$(tools),$(B)/obj/$(basename $(notdir $t)).o) $(testbins:%=%.o) $(helpbins:%=%.o) $(fuzzbins:%=%.o) $(B)/tests/replay.o
 
-$(testbins) $(helpbins): %: %.o $(B)/libmoe.a
+$(testbins) $(helpbins): %: %.o $(archives)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -o $@ $^ $(libs)
 
@@ -208,7 +219,7 @@ $(B)/moe.pc: moe.pc.in VERSION FORCE  # PREFIX may differ at install time
 	if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 check-layers:
-	$(Q)awk -f tests/layers.awk $(libsrc) $(headers) $(tools)
+	$(Q)awk -v cli="$(clisrc)" -f tests/layers.awk $(layered)
 	$(Q)LC_ALL=C awk -f tests/columns.awk $(folded)
 
 # Every header compiles alone.
@@ -249,13 +260,13 @@ check-threads: setup
 # A test passes with 0, skips with 77; its log is shown when it fails.  The last line is the count.
 .PHONY: run-tests
 run-tests:
-	@MOE_SAN=$(if $(SAN),1,) $(sanenv) LAYERED="$(libsrc) $(headers) $(tools)" FOLDED="$(folded)" sh tests/run.sh $(B) $(TESTS)
+	@MOE_SAN=$(if $(SAN),1,) $(sanenv) CLI="$(clisrc)" LAYERED="$(layered)" FOLDED="$(folded)" sh tests/run.sh $(B) $(TESTS)
 sanenv := $(if $(SAN),ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1)
 
 # Fuzz targets are libFuzzer entry points.  gcc builds them with a driver that replays a corpus; clang makes real fuzzers.
 FUZZ_SECONDS ?= 60
 FUZZ ?= $(fuzzers:fuzz-%=%)
-$(fuzzbins): $(B)/tests/fuzz-%: $(B)/tests/fuzz-%.o $(B)/tests/replay.o $(B)/libmoe.a
+$(fuzzbins): $(B)/tests/fuzz-%: $(B)/tests/fuzz-%.o $(B)/tests/replay.o $(archives)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -o $@ $^ $(libs)
 fuzz: setup
@@ -267,9 +278,9 @@ fuzz: setup
 	    || { tail -40 build/fuzz/$$f.log; exit 1; }; grep -E 'number_of_executed|average_exec' build/fuzz/$$f.log; done
 .PHONY: fuzz-build
 fuzz-build: $(fuzzers:%=$(B)/%)
-$(B)/fuzz-%: tests/fuzz/fuzz-%.c $(B)/libmoe.a
+$(B)/fuzz-%: tests/fuzz/fuzz-%.c $(archives)
 	@echo "  FUZZ  $@"
-	$(Q)$(compile) -fsanitize=fuzzer -o $@ $< $(B)/libmoe.a $(libs)
+	$(Q)$(compile) -fsanitize=fuzzer -o $@ $< $(archives) $(libs)
 
 # ---- install ------------------------------------------------------------------
 # The public headers are all of include/moe/.  Adding one is a promise: it needs a CHANGELOG entry.

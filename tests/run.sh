@@ -14,7 +14,7 @@ one()
     start=$(date +%s)
     case $t in
     check-layers)
-        awk -f tests/layers.awk $LAYERED >"$log" 2>&1 && sh tests/banned.sh $LAYERED >>"$log" 2>&1 &&
+        awk -v cli="$CLI" -f tests/layers.awk $LAYERED >"$log" 2>&1 && sh tests/banned.sh $LAYERED >>"$log" 2>&1 &&
             LC_ALL=C awk -f tests/columns.awk $FOLDED >>"$log" 2>&1 ;;
     fuzz-*) "$B/tests/$t" tests/corpus/"${t#fuzz-}" >"$log" 2>&1 ;;
     t-*) sh "tests/cli/$t.sh" "$B/bin" "$B/tests" >"$log" 2>&1 </dev/null ;;
