@@ -342,7 +342,7 @@ enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct
     if (!o->plan && !ranks) return moe_fail(err, MOE_USAGE, "--comm %s wants --ranks or --plan", o->comm);
     if (!o->plan) return moe_plan_trivial(plan, c, ranks, err);
     MOE_TRY(moe_plan_read(plan, o->plan, ranks, o->run.cancel, err));
-    MOE_TRY(moe_plan_fits(*plan, c, ranks, o->plan, err));
+    MOE_TRY(moe_plan_bind(*plan, c, ranks, o->plan, err));
     if ((*plan)->ranks <= MOE_COMM_RANKS_MAX) return MOE_OK;
     return moe_fail(err, MOE_UNSUPPORTED, "'%s': %d ranks, at most %d are supported", o->plan, (*plan)->ranks,
                     MOE_COMM_RANKS_MAX);

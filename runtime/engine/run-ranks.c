@@ -47,7 +47,7 @@ static enum moe_code open_next(struct several *s, struct moe_err *err)
     const struct moe_run_options *o = s->job->o;
     const struct moe_config *c = &s->lender->source->config;
     MOE_TRY(moe_plan_read(&s->next, o->replan, s->plan->ranks, o->run.cancel, err));
-    MOE_TRY(moe_plan_fits(s->next, c, s->plan->ranks, o->replan, err));
+    MOE_TRY(moe_plan_bind(s->next, c, s->plan->ranks, o->replan, err));
     MOE_TRY(moe_plan_check_model(s->next, s->lender->source, o->replan, o->run.cancel, err));
     s->m.next = s->next;
     s->m.next_after = (uint64_t)o->replan_after;

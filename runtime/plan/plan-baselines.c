@@ -25,15 +25,15 @@ static int64_t duplicates(const struct moe_plan_task *t, const int32_t *slot)
 static enum moe_code lost_with_one(const struct moe_plan_task *t, const int32_t *slot, int32_t *lost,
                                    struct moe_err *err)
 {
-    int32_t n = t->stats->experts, *home = calloc((size_t)n, sizeof *home);
+    int32_t n = t->stats->experts, *only_rank = calloc((size_t)n, sizeof *only_rank);
     int32_t *of = calloc((uint32_t)t->ranks, sizeof *of);
-    bool ok = home && of; /* home: 1 + the one rank that holds the expert; -1: several ranks do */
+    bool ok = only_rank && of; /* only_rank: 1 + the one rank that holds the expert; -1: several ranks do */
     for (int32_t r = 0, k = 0; ok && r < t->ranks; r++)
         for (int32_t end = k + t->slots / t->ranks + (r < t->slots % t->ranks); k < end; k++)
-            home[slot[k]] = !home[slot[k]] || home[slot[k]] == r + 1 ? r + 1 : -1;
+            only_rank[slot[k]] = !only_rank[slot[k]] || only_rank[slot[k]] == r + 1 ? r + 1 : -1;
     for (int32_t e = 0; ok && e < n; e++)
-        if (home[e] > 0 && ++of[home[e] - 1] > *lost) *lost = of[home[e] - 1];
-    free(home);
+        if (only_rank[e] > 0 && ++of[only_rank[e] - 1] > *lost) *lost = of[only_rank[e] - 1];
+    free(only_rank);
     free(of);
     return ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for baselines");
 }

@@ -14,9 +14,9 @@ struct search {
     struct moe_place *s;
     int32_t order[EXPERTS];
     unsigned chosen[EXPERTS], best[EXPERTS];
-    double load[RANKS], left;        /* left: load of the experts that are not placed */
+    double load[RANKS];
     int32_t room[RANKS];
-    double max, total;
+    double max;
     int64_t nodes;
     bool found;
 };

@@ -34,7 +34,8 @@ static bool node_takes(const struct moe_place *s, int32_t r, int32_t from, int32
 static bool may_swap(const struct moe_place *s, int32_t a, int32_t b, int32_t e, int32_t f)
 {
     return !moe_place_has(s, b, e) && !moe_place_has(s, a, f) && node_takes(s, b, a, e) &&
-           node_takes(s, a, b, f) && moe_place_pair_takes(s, b, a, e) && moe_place_pair_takes(s, a, b, f);
+           node_takes(s, a, b, f) && moe_place_common_load_allows(s, b, a, e) &&
+           moe_place_common_load_allows(s, a, b, f);
 }
 
 /* ---- one for one ---- */
@@ -258,11 +259,11 @@ static void take(struct moe_place *s, const struct step *t)
         int32_t e = s->slot[t->a[i]], f = s->slot[t->b[i]];
         s->slot[t->a[i]] = f;
         s->slot[t->b[i]] = e;
-        moe_place_pair_add(s, a, e, -1);
-        moe_place_pair_add(s, b, f, -1);
+        moe_place_common_load_add(s, a, e, -1);
+        moe_place_common_load_add(s, b, f, -1);
         s->has[(int64_t)a * s->experts + e] = s->has[(int64_t)b * s->experts + f] = 0;
-        moe_place_pair_add(s, a, f, 1);
-        moe_place_pair_add(s, b, e, 1);
+        moe_place_common_load_add(s, a, f, 1);
+        moe_place_common_load_add(s, b, e, 1);
         s->has[(int64_t)a * s->experts + f] = s->has[(int64_t)b * s->experts + e] = 1;
     }
     reload(s, a);

@@ -74,7 +74,7 @@ static enum moe_code fit_model(struct moe_plan *p, const char *path, const char 
     struct moe_source *src;
     MOE_TRY(moe_plan_open_model(&src, path, err));
     const struct moe_config *c = &src->config;
-    enum moe_code code = moe_plan_fits(p, c, 0, file, err);
+    enum moe_code code = moe_plan_bind(p, c, 0, file, err);
     if (code == MOE_OK) {
         p->prediction = (int32_t)c->num_hidden_layers;
         p->n_prediction = (int32_t)c->num_nextn_predict_layers;

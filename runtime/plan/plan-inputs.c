@@ -291,7 +291,7 @@ enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, const
     if (code == MOE_OK) code = moe_json_parse(t->text, t->bytes, path, &t->root, err);
     if (code == MOE_OK && moe_json_get(t->root, "physical_to_logical_map"))
         code = not_ours(path, "SGLang", err);
-    if (code == MOE_OK) code = moe_plan_is_one(t->root, path, err);
+    if (code == MOE_OK) code = moe_plan_check_json(t->root, path, err);
     if (code != MOE_OK) moe_plan_text_release(t);
     return code;
 }

@@ -26,11 +26,11 @@ struct moe_place {
     double *load;           /* [ranks][windows] the sum of the pieces on a rank */
     /* [ranks][ranks] the load that one rank has, once the other is lost, of the experts that both hold
      * (plan-place.c); NULL unless the plan is to survive the loss of just one rank */
-    double *pair;
-    /* [experts] the sum of (rank + 1) over the ranks that hold the expert, so that of two ranks one tells the
-     * other */
-    int32_t *home;
-    double max_pair;        /* the largest value that `pair` may have (plan-place.c) */
+    double *common_load;
+    /* [experts] the sum of (rank + 1) over the ranks that hold the expert: if these are two, it gives one
+     * from the other */
+    int32_t *rank_sum;
+    double max_common_load; /* the largest value that `common_load` may have (plan-place.c) */
     double *cost;           /* [ranks] the largest load of a rank over windows */
     int32_t *order, *had;   /* [experts] scratch */
     int32_t *kept;          /* [slots] scratch */
@@ -65,10 +65,10 @@ void moe_place_pack(struct moe_place *s);
 void moe_place_empty(struct moe_place *s);
 /* Puts a copy of e into the next slot of a rank that has a free one and lacks e. */
 void moe_place_put(struct moe_place *s, int32_t rank, int32_t e);
-/* Puts a copy of e on the rank with the least cost, of those that the rules for nodes and for max_pair allow;
- * of all ranks with a free slot and without e, if these allow none. */
-void moe_place_one(struct moe_place *s, int32_t e);
-/* Computes count, piece, size, load, cost, has, home and pair from slot. */
+/* Puts a copy of e on the rank with the least cost, of those that the rules for nodes and for max_common_load
+ * allow; of all ranks with a free slot and without e, if these allow none. */
+void moe_place_put_on_best_rank(struct moe_place *s, int32_t e);
+/* Computes count, piece, size, load, cost, has, rank_sum and common_load from slot. */
 void moe_place_loads(struct moe_place *s);
 /* Gives experts whose copies all lie in one node a copy in another node, as far as possible
  * (plan-nodes.c). */
@@ -81,12 +81,14 @@ bool moe_place_spares(const struct moe_place *s, int32_t rank, int32_t e);
 /* Exchanges slots until the largest cost is at most goal, no step lowers it, or `work` is used up
  * (plan-exchange.c). */
 void moe_place_exchange(struct moe_place *s, double goal);
-/* Whether rank `to` may get a copy of e without a value of `pair` above max_pair.  from: the rank that the
- * copy leaves; -1: it is a new copy. */
-bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, int32_t e);
-/* Updates `pair` (plan-place.c) when e comes to `rank` (sign 1) or leaves it (-1), before `has` changes. */
-void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sign);
-void moe_place_loosen(struct moe_place *s, double by); /* raises max_pair by this factor at least */
+/* Whether rank `to` may get a copy of e without a value of `common_load` above max_common_load.  from: the
+ * rank that the copy leaves; -1: it is a new copy. */
+bool moe_place_common_load_allows(const struct moe_place *s, int32_t to, int32_t from, int32_t e);
+/* Updates `common_load` and `rank_sum` when e comes to `rank` (sign 1) or leaves it (sign -1).  Called before
+ * `has` changes. */
+void moe_place_common_load_add(struct moe_place *s, int32_t rank, int32_t e, double sign);
+/* Raises max_common_load by this factor at least. */
+void moe_place_raise_max_common_load(struct moe_place *s, double factor);
 /* The largest cost; *rank (may be NULL) is the rank that has it. */
 double moe_place_max(const struct moe_place *s, int32_t *rank);
 

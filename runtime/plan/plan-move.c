@@ -85,7 +85,7 @@ void moe_place_keep(struct moe_place *s, const struct moe_plan *from, const stru
         for (int32_t k = s->first[r]; k < s->first[r + 1]; k++)
             if (s->kept[k] >= 0) moe_place_put(s, r, s->kept[k]);
     for (int32_t e = 0; e < s->experts; e++)
-        for (int32_t c = s->had[e]; c < s->count[e]; c++) moe_place_one(s, e);
+        for (int32_t c = s->had[e]; c < s->count[e]; c++) moe_place_put_on_best_rank(s, e);
     moe_place_loads(s);
 }
 

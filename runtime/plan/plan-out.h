@@ -70,7 +70,7 @@ struct moe_plan_picture {
 enum moe_code moe_plan_draw(const struct moe_plan_picture *q, char **svg, struct moe_err *err);
 
 /* Writes what ranks [first, last] need of the container src as a container directory at `out`, which appears
- * whole or not at all.  The caller has checked the plan with moe_plan_fits.
+ * whole or not at all.  The caller has checked the plan with moe_plan_bind.
  *
  * Without `link` it is a copy, a staged part (formats/container/staged.h): the files of layers keep their
  * size, and have the extents of these ranks' experts at their places, and holes elsewhere; every other file

@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* With more ranks than this, the loads of pairs of ranks are not tracked: they would take too much memory. */
-enum { PAIRS_MAX = 1024 };
-/* The first limit of `pair`, as a share of the mean load of a rank. */
-static const double PAIR_SHARE = 0.3;
+/* With more ranks than this, `common_load` is not tracked: it would take too much memory. */
+enum { COMMON_LOAD_RANKS_MAX = 1024 };
+/* The first limit of `common_load`, as a share of the mean load of a rank. */
+static const double COMMON_LOAD_SHARE = 0.3;
 
 void moe_place_weights(const struct moe_plan_task *t, int32_t row, double *w, double *mean)
 {
@@ -68,20 +68,20 @@ enum moe_code moe_place_open(struct moe_place **out, const struct moe_plan_task 
     s->size = MOE_NEWN(a, double, r->experts);
     s->load = MOE_NEWN(a, double, (int64_t)t->ranks * r->n_windows);
     s->cost = MOE_NEWN(a, double, t->ranks);
-    s->home = MOE_NEWN(a, int32_t, r->experts);
+    s->rank_sum = MOE_NEWN(a, int32_t, r->experts);
     if (!w || !s->first || !s->slot || !s->fill || !s->count || !s->order || !s->had || !s->kept ||
-        !s->holders || !s->has || !s->piece || !s->size || !s->load || !s->cost || !s->home) {
+        !s->holders || !s->has || !s->piece || !s->size || !s->load || !s->cost || !s->rank_sum) {
         moe_place_close(&s);
         return moe_fail(err, MOE_NOMEM, "no memory to plan a layer");
     }
     moe_place_weights(t, row, w, &s->mean);
-    if (s->floor == 2 && t->ranks > 2 && t->ranks <= PAIRS_MAX) {
-        s->pair = MOE_NEWN(a, double, (int64_t)t->ranks * t->ranks);
-        if (!s->pair) {
+    if (s->floor == 2 && t->ranks > 2 && t->ranks <= COMMON_LOAD_RANKS_MAX) {
+        s->common_load = MOE_NEWN(a, double, (int64_t)t->ranks * t->ranks);
+        if (!s->common_load) {
             moe_place_close(&s);
             return moe_fail(err, MOE_NOMEM, "no memory to plan a layer");
         }
-        s->max_pair = PAIR_SHARE * s->mean;
+        s->max_common_load = COMMON_LOAD_SHARE * s->mean;
     }
     for (int32_t k = 0; k < t->ranks; k++)
         s->first[k + 1] = s->first[k] + t->slots / t->ranks + (k < t->slots % t->ranks);
@@ -151,61 +151,67 @@ void moe_place_counts(struct moe_place *s)
     moe_place_more(s, s->slots - s->floor * s->experts);
 }
 
-/* ---- pairs of ranks ----
+/* ---- what two ranks have in common ----
  *
- * When a rank is lost, the other ranks that hold its experts take over their tokens.  pair[a][b] is the load
- * that rank b has, once rank a is lost, of the experts that both hold: w / (c - 1) for each such expert of
- * load w with c copies.  max_pair limits it, so that the load of a lost rank does not fall on one other
- * rank. */
+ * When a rank is lost, the other ranks that hold its experts take over their tokens.  common_load[a][b] is
+ * the load that rank b has, once rank a is lost, of the experts that both hold: w / (c - 1) for each such
+ * expert of load w with c copies.  max_common_load limits it, so that the load of a lost rank does not fall
+ * on one other rank. */
 
 /* The load of e on each rank that still holds it when one rank with a copy is lost. */
-static double taken_over(const struct moe_place *s, int32_t e)
+static double load_after_loss(const struct moe_place *s, int32_t e)
 {
     return s->size[e] * s->count[e] / (s->count[e] - 1);
 }
 
-static void pair_change(struct moe_place *s, int32_t rank, int32_t q, double w)
+static void clear_common_load(struct moe_place *s)
 {
-    s->pair[(int64_t)rank * s->ranks + q] += w;
-    s->pair[(int64_t)q * s->ranks + rank] += w;
+    size_t n = (size_t)s->ranks;
+    memset(s->rank_sum, 0, (size_t)s->experts * sizeof *s->rank_sum);
+    if (s->common_load) memset(s->common_load, 0, n * n * sizeof *s->common_load);
 }
 
-/* Updates `pair` when e leaves `rank` (sign -1) or comes to it (sign 1).  For an expert with two copies
- * `home` tells the other rank.  Called before `has` changes. */
-void moe_place_pair_add(struct moe_place *s, int32_t rank, int32_t e, double sign)
+static void change_common_load(struct moe_place *s, int32_t rank, int32_t q, double w)
 {
-    if (!s->pair) return;
-    int32_t q = s->home[e] - (sign < 0 ? rank + 1 : 0) - 1;
-    s->home[e] += sign < 0 ? -(rank + 1) : rank + 1;
-    if (s->count[e] == 2 && q >= 0) pair_change(s, rank, q, sign * taken_over(s, e));
+    s->common_load[(int64_t)rank * s->ranks + q] += w;
+    s->common_load[(int64_t)q * s->ranks + rank] += w;
+}
+
+/* For an expert with two copies `rank_sum` gives the other rank, so that no search is needed. */
+void moe_place_common_load_add(struct moe_place *s, int32_t rank, int32_t e, double sign)
+{
+    if (!s->common_load) return;
+    int32_t q = s->rank_sum[e] - (sign < 0 ? rank + 1 : 0) - 1;
+    s->rank_sum[e] += sign < 0 ? -(rank + 1) : rank + 1;
+    if (s->count[e] == 2 && q >= 0) change_common_load(s, rank, q, sign * load_after_loss(s, e));
     for (q = 0; s->count[e] > 2 && q < s->ranks; q++)
-        if (q != rank && moe_place_has(s, q, e)) pair_change(s, rank, q, sign * taken_over(s, e));
+        if (q != rank && moe_place_has(s, q, e)) change_common_load(s, rank, q, sign * load_after_loss(s, e));
 }
 
 /* Whether ranks `to` and q may both hold e; they always may when they have no other expert in common. */
-static bool pair_fits(const struct moe_place *s, int32_t to, int32_t q, int32_t e)
+static bool may_share(const struct moe_place *s, int32_t to, int32_t q, int32_t e)
 {
-    double now = s->pair[(int64_t)to * s->ranks + q];
-    return now <= s->max_pair * 1e-9 || now + taken_over(s, e) <= s->max_pair;
+    double now = s->common_load[(int64_t)to * s->ranks + q];
+    return now <= s->max_common_load * 1e-9 || now + load_after_loss(s, e) <= s->max_common_load;
 }
 
-bool moe_place_pair_takes(const struct moe_place *s, int32_t to, int32_t from, int32_t e)
+bool moe_place_common_load_allows(const struct moe_place *s, int32_t to, int32_t from, int32_t e)
 {
-    if (!s->pair || s->count[e] < 2) return true;
+    if (!s->common_load || s->count[e] < 2) return true;
     if (s->count[e] == 2) {
-        int32_t q = s->home[e] - (from + 1) - 1;
-        return q < 0 || pair_fits(s, to, q, e);
+        int32_t q = s->rank_sum[e] - (from + 1) - 1;
+        return q < 0 || may_share(s, to, q, e);
     }
     for (int32_t q = 0; q < s->ranks; q++)
-        if (q != from && q != to && moe_place_has(s, q, e) && !pair_fits(s, to, q, e)) return false;
+        if (q != from && q != to && moe_place_has(s, q, e) && !may_share(s, to, q, e)) return false;
     return true;
 }
 
-void moe_place_loosen(struct moe_place *s, double by)
+void moe_place_raise_max_common_load(struct moe_place *s, double factor)
 {
-    /* the value of `pair` if it were the same for all pairs and experts had two copies */
+    /* the value of `common_load` if it were the same for all pairs of ranks and experts had two copies */
     double even = 2 * s->mean / (s->ranks - 1);
-    s->max_pair = by * (even > s->max_pair ? even : s->max_pair);
+    s->max_common_load = factor * (even > s->max_common_load ? even : s->max_common_load);
 }
 
 /* ---- packing ---- */
@@ -214,7 +220,7 @@ void moe_place_put(struct moe_place *s, int32_t rank, int32_t e)
 {
     double cost = 0;
     s->slot[s->first[rank] + s->fill[rank]++] = e;
-    moe_place_pair_add(s, rank, e, 1);
+    moe_place_common_load_add(s, rank, e, 1);
     s->has[(int64_t)rank * s->experts + e] = 1;
     for (int32_t k = 0; k < s->windows; k++) {
         double v = s->load[(int64_t)rank * s->windows + k] += s->w[(int64_t)e * s->windows + k] / s->count[e];
@@ -246,9 +252,9 @@ static void make_room(struct moe_place *s, int32_t e)
             for (int32_t k = s->first[q]; k < s->first[q] + s->fill[q]; k++) {
                 int32_t f = s->slot[k];
                 if (moe_place_has(s, r, f)) continue;
-                moe_place_pair_add(s, q, f, -1);
+                moe_place_common_load_add(s, q, f, -1);
                 s->has[(int64_t)q * s->experts + f] = 0;
-                moe_place_pair_add(s, q, e, 1);
+                moe_place_common_load_add(s, q, e, 1);
                 s->has[(int64_t)q * s->experts + e] = 1;
                 s->slot[k] = e;
                 for (int32_t w = 0; w < s->windows; w++)
@@ -261,26 +267,26 @@ static void make_room(struct moe_place *s, int32_t e)
     }
 }
 
-/* The same as moe_place_pair_takes(s, to, -1, e), where the first n of s->holders are the ranks that hold
- * e. */
-static bool pairs_take(const struct moe_place *s, int32_t to, int32_t e, int32_t n)
+/* The same as moe_place_common_load_allows(s, to, -1, e), where the first n of s->holders are the ranks that
+ * hold e. */
+static bool holders_allow(const struct moe_place *s, int32_t to, int32_t e, int32_t n)
 {
-    if (!s->pair || s->count[e] < 2) return true;
+    if (!s->common_load || s->count[e] < 2) return true;
     for (int32_t i = 0; i < n; i++)
-        if (!pair_fits(s, to, s->holders[i], e)) return false;
+        if (!may_share(s, to, s->holders[i], e)) return false;
     return true;
 }
 
-void moe_place_one(struct moe_place *s, int32_t e)
+void moe_place_put_on_best_rank(struct moe_place *s, int32_t e)
 {
     int32_t best = -1, crowd = 0, holders = 0;
     bool nodes = s->per_node < s->ranks;
-    for (int32_t r = 0; s->pair && r < s->ranks; r++)
+    for (int32_t r = 0; s->common_load && r < s->ranks; r++)
         if (moe_place_has(s, r, e)) s->holders[holders++] = r;
     for (int32_t r = 0; r < s->ranks; r++) {
         if (!room(s, r) || moe_place_has(s, r, e)) continue;
-        /* prefer nodes with few copies of e, then ranks whose values of `pair` stay below the limit */
-        int32_t c = (nodes ? 2 * on_node(s, r / s->per_node, e) : 0) + !pairs_take(s, r, e, holders);
+        /* prefer nodes with few copies of e, then ranks whose values of `common_load` stay below the limit */
+        int32_t c = (nodes ? 2 * on_node(s, r / s->per_node, e) : 0) + !holders_allow(s, r, e, holders);
         if (best < 0 || c < crowd || (c == crowd && s->cost[r] < s->cost[best])) best = r, crowd = c;
     }
     if (best < 0) make_room(s, e);
@@ -293,8 +299,7 @@ void moe_place_empty(struct moe_place *s)
     memset(s->has, 0, (size_t)s->ranks * (size_t)s->experts);
     memset(s->load, 0, (size_t)s->ranks * (size_t)s->windows * sizeof *s->load);
     memset(s->cost, 0, (size_t)s->ranks * sizeof *s->cost);
-    memset(s->home, 0, (size_t)s->experts * sizeof *s->home);
-    if (s->pair) memset(s->pair, 0, (size_t)s->ranks * (size_t)s->ranks * sizeof *s->pair);
+    clear_common_load(s);
     for (int32_t e = 0; e < s->experts; e++) s->size[e] = largest(s, e) / s->count[e];
 }
 
@@ -306,7 +311,8 @@ void moe_place_pack(struct moe_place *s)
     for (int32_t i = n / 2 - 1; i >= 0; i--) sift(s, order, i, n);
     while (n > 0) {
         int32_t e = order[0];
-        for (int32_t c = 0; c < s->count[e] && !moe_is_cancelled(s->cancel); c++) moe_place_one(s, e);
+        for (int32_t c = 0; c < s->count[e] && !moe_is_cancelled(s->cancel); c++)
+            moe_place_put_on_best_rank(s, e);
         order[0] = order[--n];
         sift(s, order, 0, n);
     }
@@ -338,11 +344,10 @@ void moe_place_loads(struct moe_place *s)
             s->cost[r] = sum > s->cost[r] ? sum : s->cost[r];
         }
     }
-    memset(s->home, 0, (size_t)s->experts * sizeof *s->home);
-    if (s->pair) memset(s->pair, 0, (size_t)s->ranks * (size_t)s->ranks * sizeof *s->pair);
+    clear_common_load(s);
     for (int32_t r = 0; r < s->ranks; r++)
         for (int32_t k = s->first[r]; k < s->first[r + 1]; k++) {
-            moe_place_pair_add(s, r, s->slot[k], 1);
+            moe_place_common_load_add(s, r, s->slot[k], 1);
             s->has[(int64_t)r * s->experts + s->slot[k]] = 1;
         }
 }

@@ -131,7 +131,7 @@ static enum moe_code json_head(const cJSON *root, struct head *h, const char *fi
     return moe_json_i64(root, "survive", false, 0, MOE_PLAN_RANKS_MAX, &h->survive, file, err);
 }
 
-enum moe_code moe_plan_is_one(const cJSON *root, const char *file, struct moe_err *err)
+enum moe_code moe_plan_check_json(const cJSON *root, const char *file, struct moe_err *err)
 {
     const cJSON *layers = moe_json_get(root, "layers");
     bool counts = moe_json_get(root, "logical_count") || cJSON_IsArray(moe_json_get(root, "windows")) ||
@@ -154,7 +154,7 @@ static enum moe_code json_lists(struct lists *t, const cJSON *root, struct head 
     int32_t number = 0, ranks = 0;
     *by_rank = !map;
     if (!cJSON_IsObject(root)) return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "is not a JSON object");
-    MOE_TRY(moe_plan_is_one(root, t->file, err));
+    MOE_TRY(moe_plan_check_json(root, t->file, err));
     if (map) {
         if (!cJSON_IsArray(map))
             return moe_fail_at(err, MOE_CORRUPT, t->file, NULL, "'physical_to_logical_map' is not a list");

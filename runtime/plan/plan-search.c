@@ -63,22 +63,22 @@ static enum moe_code fresh_with(struct moe_place **s, const struct moe_plan_task
 }
 
 /* Improves a layer that is still far above its bound.  Each step of moe_place_exchange has to lower the
- * fullest rank, and may not leave two ranks with too much in common (max_pair).  With --survive and nodes
- * there are few such steps, so that it ends early.  So first max_pair is raised and exchanging goes on.
- * Where that is not enough, moe_place_refine goes on, which knows no such limit and lowers the sum of the
- * loads above the goal (without an old plan all steps cost it the same), and then moe_place_exchange without
- * the limit.  The best placement stays. */
+ * fullest rank, and may not leave two ranks with too much in common (max_common_load).  With --survive and
+ * nodes there are few such steps, so that it ends early.  So first max_common_load is raised and exchanging
+ * goes on.  Where that is not enough, moe_place_refine goes on, which knows no such limit and lowers the sum
+ * of the loads above the goal (without an old plan all steps cost it the same), and then moe_place_exchange
+ * without the limit.  The best placement stays. */
 static enum moe_code polish(struct moe_place *s, double goal, double far, struct moe_err *err)
 {
-    if (s->pair) {
-        moe_place_loosen(s, 1.5);
+    if (s->common_load) {
+        moe_place_raise_max_common_load(s, 1.5);
         moe_place_exchange(s, goal);
     }
     double before = moe_place_max(s, NULL);
     if (before <= far || moe_is_cancelled(s->cancel)) return MOE_OK;
     memcpy(s->kept, s->slot, (size_t)s->slots * sizeof *s->kept);
     MOE_TRY(moe_place_refine(s, NULL, goal, POLISH_WORK, err));
-    if (s->pair) moe_place_loosen(s, INFINITY);
+    if (s->common_load) moe_place_raise_max_common_load(s, INFINITY);
     moe_place_exchange(s, goal);
     if (moe_place_max(s, NULL) < before) return MOE_OK;
     memcpy(s->slot, s->kept, (size_t)s->slots * sizeof *s->kept);

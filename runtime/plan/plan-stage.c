@@ -41,7 +41,7 @@ static bool wanted(const struct stage *s, const struct moe_plan_layer *l, int32_
     return false;
 }
 
-/* Sets there and whole.  The plan fits the model (moe_plan_fits). */
+/* Sets there and whole.  The plan fits the model (moe_plan_bind). */
 static enum moe_code choose(struct stage *s, struct moe_err *err)
 {
     const struct moe_config *c = &s->src->config;

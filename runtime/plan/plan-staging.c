@@ -40,7 +40,7 @@ static enum moe_code fits(const struct moe_staging *s, struct moe_err *err)
     if (planned && planned != moe_source_origin(s->src, NULL).header_digest)
         return moe_fail_at(err, MOE_MISMATCH, s->src->path, NULL,
                            "is another model than the one '%s' was made for", name);
-    MOE_TRY(moe_plan_fits(s->plan, &s->src->config, 0, name, err));
+    MOE_TRY(moe_plan_bind(s->plan, &s->src->config, 0, name, err));
     return moe_plan_check_model(s->plan, s->src, name, s->cancel, err);
 }
 

@@ -240,34 +240,34 @@ double moe_check_bound(struct check_layer *l, int32_t experts, int32_t ranks, in
 
 /* ---- a better placement: every expert on every set of ranks, as long as these stay below max_load ---- */
 
-struct hunt {
+struct trial {
     struct check_layer *l;
     int32_t experts, ranks, floor;
     double max_load;
     int32_t room[8];
     double load[8];
-    long tries;
+    long left; /* how many partial placements may still be tried */
 };
 
-/* Tries all placements of experts e and later; true when one fills all slots.  tries counts down to 0. */
-static bool hunt_on(struct hunt *h, int32_t e)
+/* Tries all placements of experts e and later; true when one fills all slots.  left counts down to 0. */
+static bool try_placements(struct trial *t, int32_t e)
 {
     int32_t room = 0;
-    if (h->tries-- <= 0) return false;
-    for (int r = 0; r < h->ranks; r++) room += h->room[r];
-    if (e == h->experts) return !room;
-    for (unsigned set = (1u << h->ranks) - 1; set; set--) {
+    if (t->left-- <= 0) return false;
+    for (int r = 0; r < t->ranks; r++) room += t->room[r];
+    if (e == t->experts) return !room;
+    for (unsigned set = (1u << t->ranks) - 1; set; set--) {
         int n = __builtin_popcount(set), r = 0;
-        double part = h->l->weight[e] / n;
-        if (n < h->floor || room - n < (h->experts - e - 1) * h->floor) continue;
-        while (r < h->ranks && (!(set >> r & 1) || (h->room[r] && h->load[r] + part < h->max_load))) r++;
-        if (r < h->ranks) continue;
-        for (r = 0; r < h->ranks; r++)
-            if (set >> r & 1) h->room[r]--, h->load[r] += part;
-        bool yes = hunt_on(h, e + 1);
-        for (r = 0; r < h->ranks; r++)
-            if (set >> r & 1) h->room[r]++, h->load[r] -= part;
-        if (yes || h->tries <= 0) return yes;
+        double part = t->l->weight[e] / n;
+        if (n < t->floor || room - n < (t->experts - e - 1) * t->floor) continue;
+        while (r < t->ranks && (!(set >> r & 1) || (t->room[r] && t->load[r] + part < t->max_load))) r++;
+        if (r < t->ranks) continue;
+        for (r = 0; r < t->ranks; r++)
+            if (set >> r & 1) t->room[r]--, t->load[r] += part;
+        bool yes = try_placements(t, e + 1);
+        for (r = 0; r < t->ranks; r++)
+            if (set >> r & 1) t->room[r]++, t->load[r] -= part;
+        if (yes || t->left <= 0) return yes;
     }
     return false;
 }
@@ -275,11 +275,11 @@ static bool hunt_on(struct hunt *h, int32_t e)
 int moe_check_better_exists(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor,
                             double max_load)
 {
-    struct hunt h = {
-        .l = l, .experts = experts, .ranks = ranks, .floor = floor, .max_load = max_load, .tries = 20000000
+    struct trial t = {
+        .l = l, .experts = experts, .ranks = ranks, .floor = floor, .max_load = max_load, .left = 20000000
     };
     if (ranks > 8) return -1;
-    for (int32_t k = 0; k < l->slots; k++) h.room[l->rank_of[k]]++;
-    bool yes = hunt_on(&h, 0);
-    return yes ? 1 : h.tries > 0 ? 0 : -1;
+    for (int32_t k = 0; k < l->slots; k++) t.room[l->rank_of[k]]++;
+    bool yes = try_placements(&t, 0);
+    return yes ? 1 : t.left > 0 ? 0 : -1;
 }

@@ -210,7 +210,7 @@ static void drop_dense(struct moe_plan *p, const struct moe_config *c)
     p->n_layers = n;
 }
 
-enum moe_code moe_plan_fits(struct moe_plan *p, const struct moe_config *c, int32_t ranks, const char *file,
+enum moe_code moe_plan_bind(struct moe_plan *p, const struct moe_config *c, int32_t ranks, const char *file,
                             struct moe_err *err)
 {
     int32_t n = moe_layers(c, NULL);
@@ -232,15 +232,15 @@ enum moe_code moe_plan_fits(struct moe_plan *p, const struct moe_config *c, int3
 }
 
 enum moe_code moe_plan_check_staged(const struct moe_plan *p, int32_t first, int32_t last,
-                                    const struct moe_source *whole, struct moe_err *err)
+                                    const struct moe_source *src, struct moe_err *err)
 {
-    if (!whole->staged) return MOE_OK;
+    if (!src->staged) return MOE_OK;
     for (int32_t i = 0; i < p->n_layers; i++) {
         const struct moe_plan_layer *l = &p->layers[i];
         for (int32_t r = first; r <= last; r++)
             for (int32_t k = l->first[r]; k < l->first[r + 1]; k++)
-                if (!moe_source_has_expert(whole, l->layer, l->slot[k]))
-                    return moe_staged_lacks(whole, l->layer, l->slot[k], (int)r, err);
+                if (!moe_source_has_expert(src, l->layer, l->slot[k]))
+                    return moe_staged_lacks(src, l->layer, l->slot[k], (int)r, err);
     }
     return MOE_OK;
 }

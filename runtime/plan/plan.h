@@ -85,12 +85,12 @@ enum moe_code moe_plan_parse(struct moe_plan **p, const char *text, size_t bytes
                              int32_t ranks, struct moe_err *err);
 
 /* MOE_CORRUPT when a JSON file, whose root this is, is no plan in any form; the message says what it is. */
-enum moe_code moe_plan_is_one(const cJSON *root, const char *file, struct moe_err *err);
+enum moe_code moe_plan_check_json(const cJSON *root, const char *file, struct moe_err *err);
 
-/* MOE_MISMATCH when the plan is for another number of ranks (0: any), experts, experts per token, or for
- * other layers than this model has.  First it removes from the plan the rows that another engine's file has
- * for the model's dense layers. */
-enum moe_code moe_plan_fits(struct moe_plan *p, const struct moe_config *c, int32_t ranks, const char *file,
+/* Binds the plan to a model: removes the rows that another engine's file has for the model's dense layers,
+ * and checks that the plan fits.  MOE_MISMATCH when the plan is for another number of ranks (ranks 0: any),
+ * experts, experts per token, or for other layers than this model has. */
+enum moe_code moe_plan_bind(struct moe_plan *p, const struct moe_config *c, int32_t ranks, const char *file,
                             struct moe_err *err);
 
 /* A digest of the ranks and slots of all layers, by which plans are compared; zeros when p is NULL. */
@@ -107,10 +107,10 @@ int32_t moe_plan_copies(const struct moe_plan_layer *l, int32_t e, const bool *d
 int32_t moe_plan_lost(const struct moe_plan *p, const struct moe_plan_layer *l, const bool *dead,
                       int32_t *out, int32_t cap);
 
-/* MOE_MISMATCH, naming expert, layer and rank, when `whole` is a staged part of a container and lacks an
+/* MOE_MISMATCH, naming expert, layer and rank, when src is a staged part of a container and lacks an
  * expert that one of the ranks [first, last] of the plan needs.  Any other source has all experts. */
 enum moe_code moe_plan_check_staged(const struct moe_plan *p, int32_t first, int32_t last,
-                                    const struct moe_source *whole, struct moe_err *err);
+                                    const struct moe_source *src, struct moe_err *err);
 
 /* ---- the split of one batch ----
  *

@@ -120,14 +120,14 @@ static void test_trivial(void)
     struct moe_plan *p;
     for (int32_t ranks = 1; ranks < 14; ranks++) {
         OK(moe_plan_trivial(&p, &c, ranks, &err) == MOE_OK);
-        OK(p->n_layers == 3 && p->layers[0].layer == 1 && moe_plan_fits(p, &c, ranks, "p", &err) == MOE_OK);
+        OK(p->n_layers == 3 && p->layers[0].layer == 1 && moe_plan_bind(p, &c, ranks, "p", &err) == MOE_OK);
         for (int32_t e = 0; e < 10; e++) OK(p->layers[2].copy_rank[e] == e * ranks / 10);
-        FAILS(MOE_MISMATCH, moe_plan_fits(p, &c, ranks + 1, "p", &err));
+        FAILS(MOE_MISMATCH, moe_plan_bind(p, &c, ranks + 1, "p", &err));
         c.n_routed_experts = 11;
-        FAILS(MOE_MISMATCH, moe_plan_fits(p, &c, ranks, "p", &err));
+        FAILS(MOE_MISMATCH, moe_plan_bind(p, &c, ranks, "p", &err));
         c.n_routed_experts = 10;
         c.num_hidden_layers = 5;
-        FAILS(MOE_MISMATCH, moe_plan_fits(p, &c, 0, "p", &err));
+        FAILS(MOE_MISMATCH, moe_plan_bind(p, &c, 0, "p", &err));
         c.num_hidden_layers = 4;
         moe_plan_free(&p);
     }
