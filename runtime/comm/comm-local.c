@@ -19,7 +19,13 @@
 struct pair { _Atomic uint64_t requests, answers; };
 
 /* A message to all ranks, in the list of the hub. */
-struct said { int from; uint32_t kind; size_t bytes; struct said *_Atomic next; unsigned char data[]; };
+struct broadcast {
+    struct broadcast *_Atomic next;
+    int from;
+    uint32_t kind;
+    size_t bytes;
+    unsigned char data[];
+};
 
 /* The shared state of one rank.  rings: incremented after every change for which the rank may be asleep. */
 struct rank {
@@ -38,13 +44,13 @@ struct moe_hub {
     double timeout;
     struct rank *rank;     /* [ranks] */
     struct pair *pair;     /* [to][from] */
-    pthread_mutex_t lock;      /* held to append to the list of messages */
-    struct said *first, *last; /* all messages that were said; the first entry is empty */
+    pthread_mutex_t lock;           /* held to append to the list of messages */
+    struct broadcast *first, *last; /* all messages to all ranks; the first entry is empty */
 };
 
-/* The comm of one rank.  at: the last message that this rank has heard.  rings: its count of rings when it
+/* The comm of one rank.  at: the last message that this rank has received.  rings: its count of rings when it
  * last looked. */
-struct local { struct moe_comm c; struct moe_hub *h; struct said *at; uint64_t rings; };
+struct local { struct moe_comm c; struct moe_hub *h; struct broadcast *at; uint64_t rings; };
 
 static struct local *of(struct moe_comm *c) { return (struct local *)(void *)c; }
 static struct pair *pair(struct moe_hub *h, int to, int from)
@@ -107,7 +113,7 @@ void moe_hub_close(struct moe_hub **ph)
         pthread_mutex_destroy(&h->rank[r].lock);
         pthread_cond_destroy(&h->rank[r].bell);
     }
-    for (struct said *s = h->first, *next; s; s = next) {
+    for (struct broadcast *s = h->first, *next; s; s = next) {
         next = s->next;
         free(s);
     }
@@ -232,11 +238,11 @@ static const void *local_answered(struct moe_comm *c, int from)
 
 /* ---- messages to all ranks: one list, from which nothing is removed until the hub is closed ---- */
 
-static enum moe_code local_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
-                               struct moe_err *err)
+static enum moe_code local_broadcast(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
+                                     struct moe_err *err)
 {
     struct moe_hub *h = of(c)->h;
-    struct said *s = malloc(sizeof *s + bytes);
+    struct broadcast *s = malloc(sizeof *s + bytes);
     if (!s) return moe_fail(err, MOE_NOMEM, "no memory for a message of %zu bytes", bytes);
     s->from = c->rank;
     s->kind = kind;
@@ -251,11 +257,11 @@ static enum moe_code local_say(struct moe_comm *c, uint32_t kind, const void *da
     return MOE_OK;
 }
 
-static bool local_heard(struct moe_comm *c, int *from, uint32_t *kind, const void **data, size_t *bytes)
+static bool local_received(struct moe_comm *c, int *from, uint32_t *kind, const void **data, size_t *bytes)
 {
     struct local *l = of(c);
     for (;;) {
-        struct said *s = atomic_load_explicit(&l->at->next, memory_order_acquire);
+        struct broadcast *s = atomic_load_explicit(&l->at->next, memory_order_acquire);
         if (!s) return false;
         l->at = s;
         if (s->from == c->rank) continue;
@@ -287,9 +293,9 @@ static void local_close(struct moe_comm *c)
 }
 
 static const struct moe_comm_ops ops = {
-    "local",          local_request, local_post,  local_requested,    local_reply,
-    local_answer,     local_answered, local_say,  local_heard,        local_wait,
-    local_heartbeats, local_give_up, local_close, local_request_size, local_reply_size,
+    "local",          local_request,  local_post,      local_requested,    local_reply,
+    local_answer,     local_answered, local_broadcast, local_received,     local_wait,
+    local_heartbeats, local_give_up,  local_close,     local_request_size, local_reply_size,
 };
 
 enum moe_code moe_comm_local(struct moe_comm **out, struct moe_hub *h, int rank, struct moe_err *err)

@@ -9,23 +9,23 @@
 #include "runtime/comm/wire.h"
 
 #if MOE_HAVE_UCX
-/* The kinds of messages.  A request, a reply and SAID (a message to all ranks) have a body; those that follow
- * SAID are a head alone. */
-enum kind { REQUEST, REPLY, SAID, HEARTBEAT, GIVEN_UP, BYE, HELLO, WELCOME, KINDS };
+/* The kinds of messages.  A request, a reply and BROADCAST (a message to all ranks) have a body; the kinds
+ * that follow BROADCAST are control messages, which are a head alone. */
+enum kind { REQUEST, REPLY, BROADCAST, HEARTBEAT, GIVEN_UP, BYE, HELLO, WELCOME, KINDS };
 enum { AM = 1 }; /* the id of this program's active messages */
 
 /* A slot of this rank and the head of its message (struct moe_wire_head), while UCX sends both.  The `what`
- * of a head is the caller's kind of a message that was said (moe_comm_say), or the rank that is given up; its
- * `number` counts the messages that this rank has said. */
+ * of a head is the caller's kind of a broadcast (moe_comm_broadcast), or the rank that is given up; its
+ * `number` counts the broadcasts of this rank. */
 struct slot {
     unsigned char *p; /* request_bytes or reply_bytes of the comm */
     unsigned char head[MOE_WIRE_HEAD_BYTES];
     void *pending;    /* UCX's request; NULL: it is sent */
 };
 
-/* A message that another rank has said. */
-struct said {
-    struct said *next;
+/* A message that another rank has sent to all ranks. */
+struct broadcast {
+    struct broadcast *next;
     struct moe_wire_head head;
     size_t bytes;
     bool here; /* all its bytes have come */
@@ -45,9 +45,9 @@ struct link {
     bool gone;                               /* UCX or another rank says that it is dead */
     bool hello, welcome, bye;                /* a message of that kind has come */
     uint64_t heartbeats;                     /* messages of any kind that have come */
-    uint32_t heard;                          /* how many messages that it said were handed to the caller */
-    uint32_t unheard;                        /* how many more of them are kept for the caller */
-    size_t unheard_bytes;                    /* the bytes of these */
+    uint32_t received;                       /* how many of its broadcasts were handed to the caller */
+    uint32_t kept;                           /* how many more of them are kept for the caller */
+    size_t kept_bytes;                       /* the bytes of these */
 };
 
 struct ucx {
@@ -57,18 +57,19 @@ struct ucx {
     ucp_worker_h worker;
     ucp_address_t *address;
     size_t address_bytes;
-    int efd;               /* readable when the worker has something to do */
-    struct link *link; /* [ranks] */
-    unsigned char *memory; /* all slots */
+    int efd;                          /* readable when the worker has something to do */
+    struct link *link;                /* [ranks] */
+    unsigned char *memory;            /* all slots */
     size_t memory_bytes;
-    unsigned char key[MOE_WIRE_KEY]; /* of the run; a message without it is a stranger's and is dropped */
-    struct said *said, **said_end;   /* the list of messages that were said and not handed to the caller */
-    struct said *handed;             /* the one that the caller has now */
-    uint32_t words;                  /* how many messages this rank has said */
-    double last_heartbeat;           /* when this rank last sent one (moe_now) */
-    bool news;                       /* something has come for which a wait ends */
-    bool ready;                      /* all ranks are connected */
-    bool leaving;                    /* the comm is being closed: a lost connection means no death now */
+    unsigned char key[MOE_WIRE_KEY];  /* of the run; a message without it is a stranger's and is dropped */
+    struct broadcast *broadcasts;     /* the list of broadcasts that were not handed to the caller */
+    struct broadcast **broadcasts_end;/* where the next one is appended */
+    struct broadcast *handed;         /* the one that the caller has now */
+    uint32_t broadcasts_sent;         /* how many broadcasts this rank has sent */
+    double last_heartbeat;            /* when this rank last sent one (moe_now) */
+    bool wake;                        /* something has come for which a wait ends */
+    bool ready;                       /* all ranks are connected */
+    bool leaving;                     /* the comm is being closed: a lost connection means no death now */
 };
 
 /* UCX calls this with every message, in the thread that progresses the worker; arg is a struct ucx. */

@@ -9,24 +9,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of what one rank has said, at most so many messages and bytes are kept until the caller takes them. */
-enum { WORDS_MAX = 1 << 16 };
-static const size_t words_bytes_max = (size_t)1 << 32;
+/* Of the broadcasts of one rank, at most so many, and so many bytes, are kept until the caller takes them. */
+enum { KEPT_MAX = 1 << 16 };
+static const size_t kept_bytes_max = (size_t)1 << 32;
 
 static void no_memory(struct ucx *x)
 {
     if (x->c.broken.code == MOE_OK) moe_fail(&x->c.broken, MOE_NOMEM, "no memory for what other ranks say");
-    x->news = true;
+    x->wake = true;
 }
 
-static void distrust(struct ucx *x, uint32_t rank, const char *what)
+static void malformed(struct ucx *x, uint32_t rank, const char *what)
 {
-    moe_comm_distrust(&x->c, (int)rank, what);
-    x->news = true;
+    moe_comm_malformed(&x->c, (int)rank, what);
+    x->wake = true;
 }
 
-/* Notes that a message has come, whole.  s: its entry when it was said to all ranks, else NULL. */
-static void arrived(struct ucx *x, const struct moe_wire_head *h, size_t bytes, struct said *s)
+/* Notes that a message has come, whole.  s: its entry when it is a broadcast, else NULL. */
+static void arrived(struct ucx *x, const struct moe_wire_head *h, size_t bytes, struct broadcast *s)
 {
     struct link *l = &x->link[h->from];
     if (h->kind == REQUEST) {
@@ -40,22 +40,22 @@ static void arrived(struct ucx *x, const struct moe_wire_head *h, size_t bytes, 
         l->has_reply = true;
     }
     if (s) s->here = true;
-    x->news = true;
+    x->wake = true;
 }
 
-/* A large message that UCX fetches.  said: as s of arrived. */
+/* A large message that UCX fetches.  broadcast: as s of arrived. */
 struct fetch {
     struct ucx *x;
     struct moe_wire_head head;
     size_t bytes;
-    struct said *said;
+    struct broadcast *broadcast;
 };
 
 static void fetched(void *request, ucs_status_t status, size_t length, void *user)
 {
     struct fetch *f = user;
-    if (status == UCS_OK && length == f->bytes) arrived(f->x, &f->head, f->bytes, f->said);
-    else if (status == UCS_OK) distrust(f->x, f->head.from, "a message of another length than it said");
+    if (status == UCS_OK && length == f->bytes) arrived(f->x, &f->head, f->bytes, f->broadcast);
+    else if (status == UCS_OK) malformed(f->x, f->head.from, "a message of another length than it said");
     f->x->u->ucp_request_free(request);
     free(f);
 }
@@ -71,7 +71,7 @@ static void *request_place(struct ucx *x, const struct moe_wire_head *h, size_t 
                         : l->has_request || l->fetching_request ? "a request before its last one was answered"
                                                    : NULL;
     if (wrong) {
-        distrust(x, h->from, wrong);
+        malformed(x, h->from, wrong);
         return NULL;
     }
     l->fetching_request = true;
@@ -85,56 +85,57 @@ static void *reply_place(struct ucx *x, const struct moe_wire_head *h, size_t by
                         : !l->owes_reply || l->fetching_reply ? "a reply that nobody asked for"
                                                    : NULL;
     if (wrong) {
-        distrust(x, h->from, wrong);
+        malformed(x, h->from, wrong);
         return NULL;
     }
     l->fetching_reply = true;
     return l->reply_in;
 }
 
-/* Appends an entry for this message to the list of messages that were said. */
-static void *said_place(struct ucx *x, const struct moe_wire_head *h, size_t bytes, struct said **out)
+/* Appends an entry for this message to the list of broadcasts. */
+static void *broadcast_place(struct ucx *x, const struct moe_wire_head *h, size_t bytes,
+                             struct broadcast **out)
 {
     struct link *l = &x->link[h->from];
-    bool twice = h->number - l->heard >= WORDS_MAX;
-    for (const struct said *s = x->said; s && !twice; s = s->next)
+    bool twice = h->number - l->received >= KEPT_MAX;
+    for (const struct broadcast *s = x->broadcasts; s && !twice; s = s->next)
         twice = s->head.from == h->from && s->head.number == h->number;
     const char *wrong = twice ? "the same words twice"
-                        : l->unheard == WORDS_MAX || bytes > words_bytes_max - l->unheard_bytes
+                        : l->kept == KEPT_MAX || bytes > kept_bytes_max - l->kept_bytes
                             ? "more words than can be kept"
                             : NULL;
-    if (wrong) distrust(x, h->from, wrong);
-    struct said *s = wrong ? NULL : malloc(sizeof *s + bytes);
+    if (wrong) malformed(x, h->from, wrong);
+    struct broadcast *s = wrong ? NULL : malloc(sizeof *s + bytes);
     if (!s) {
         if (!wrong) no_memory(x);
         return NULL;
     }
-    *s = (struct said){ .head = *h, .bytes = bytes };
-    *x->said_end = s;
-    x->said_end = &s->next;
-    l->unheard++;
-    l->unheard_bytes += bytes;
+    *s = (struct broadcast){ .head = *h, .bytes = bytes };
+    *x->broadcasts_end = s;
+    x->broadcasts_end = &s->next;
+    l->kept++;
+    l->kept_bytes += bytes;
     *out = s;
     return s->data;
 }
 
-/* Handles a message that has a head and no body. */
-static void sign(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
+/* Handles a control message, which has a head and no body. */
+static void receive_control(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
 {
     struct link *l = &x->link[h->from];
-    if (h->kind >= KINDS) distrust(x, h->from, "a message of a kind that there is not");
-    else if (bytes) distrust(x, h->from, "more bytes than a sign of life has");
+    if (h->kind >= KINDS) malformed(x, h->from, "a message of a kind that there is not");
+    else if (bytes) malformed(x, h->from, "more bytes than a sign of life has");
     else if (h->kind == GIVEN_UP && h->what >= (uint32_t)x->c.ranks)
-        distrust(x, h->from, "news of a rank that there is not");
-    else if (h->kind == GIVEN_UP) x->link[h->what].gone = x->news = true;
-    else if (h->kind == BYE) l->bye = x->news = true;
-    else if (h->kind == HELLO) l->hello = x->news = true;
-    else if (h->kind == WELCOME) l->welcome = x->news = true;
+        malformed(x, h->from, "news of a rank that there is not");
+    else if (h->kind == GIVEN_UP) x->link[h->what].gone = x->wake = true;
+    else if (h->kind == BYE) l->bye = x->wake = true;
+    else if (h->kind == HELLO) l->hello = x->wake = true;
+    else if (h->kind == WELCOME) l->welcome = x->wake = true;
 }
 
 /* Begins to fetch a large message into `to`.  UCX keeps `data` until it is fetched. */
 static ucs_status_t fetch(struct ucx *x, const struct moe_wire_head *h, void *to, void *data, size_t bytes,
-                          struct said *s)
+                          struct broadcast *s)
 {
     struct fetch *f = malloc(sizeof *f);
     if (!f) {
@@ -157,20 +158,20 @@ ucs_status_t moe_ucx_receive(void *arg, const void *header, size_t header_bytes,
 {
     struct ucx *x = arg;
     struct moe_wire_head h;
-    struct said *s = NULL;
+    struct broadcast *s = NULL;
     void *to;
     /* a message without the key of this run comes from a stranger */
     if (!moe_wire_head_get(header, header_bytes, &h) || !moe_same_bytes(h.key, x->key, MOE_WIRE_KEY))
         return UCS_OK;
     if (h.from >= (uint32_t)x->c.ranks || h.from == (uint32_t)x->c.rank) {
-        distrust(x, h.from, "a message, but no other rank has that number");
+        malformed(x, h.from, "a message, but no other rank has that number");
         return UCS_OK;
     }
     x->link[h.from].heartbeats++;
-    if (h.kind > SAID) sign(x, &h, bytes);
-    if (h.kind > SAID || x->c.dead[h.from]) return UCS_OK;
+    if (h.kind > BROADCAST) receive_control(x, &h, bytes);
+    if (h.kind > BROADCAST || x->c.dead[h.from]) return UCS_OK;
     if (h.kind == REQUEST) to = request_place(x, &h, bytes);
-    else to = h.kind == REPLY ? reply_place(x, &h, bytes) : said_place(x, &h, bytes, &s);
+    else to = h.kind == REPLY ? reply_place(x, &h, bytes) : broadcast_place(x, &h, bytes, &s);
     if (!to) return UCS_OK;
     if (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) return fetch(x, &h, to, data, bytes, s);
     if (bytes) memcpy(to, data, bytes);

@@ -18,7 +18,7 @@
 enum { LINGER = 5 };
 
 /* A message that is no request and no reply; it is freed when UCX has sent it. */
-struct out {
+struct out_message {
     unsigned char head[MOE_WIRE_HEAD_BYTES], data[];
 };
 
@@ -39,19 +39,19 @@ static void failed(void *arg, ucp_ep_h ep, ucs_status_t status)
     struct ucx *x = arg;
     (void)status;
     for (int r = 0; r < x->c.ranks; r++)
-        if (x->link[r].ep == ep) x->link[r].gone = x->news = true;
+        if (x->link[r].ep == ep) x->link[r].gone = x->wake = true;
 }
 
 /* ---- sending ---- */
 
-/* There is nothing to do: settle asks UCX whether a slot is sent. */
+/* There is nothing to do: wait_until_sent asks UCX whether a slot is sent. */
 static void slot_sent(void *request, ucs_status_t status, void *user)
 {
     (void)request, (void)status, (void)user;
 }
 
 /* Waits until UCX has sent the slot, so that it can be written again. */
-static void settle(struct ucx *x, struct link *l, struct slot *s)
+static void wait_until_sent(struct ucx *x, struct link *l, struct slot *s)
 {
     while (s->pending) {
         if (x->u->ucp_request_check_status(s->pending) != UCS_INPROGRESS) {
@@ -70,44 +70,44 @@ static void send_slot(struct ucx *x, int to, struct slot *s, enum kind kind, siz
     if (l->gone || !l->ep) return;
     put_head(x, s->head, kind, 0, 0);
     void *r = x->u->ucp_am_send_nbx(l->ep, AM, s->head, sizeof s->head, s->p, bytes, &p);
-    if (UCS_PTR_IS_ERR(r)) l->gone = x->news = true;
+    if (UCS_PTR_IS_ERR(r)) l->gone = x->wake = true;
     else s->pending = r;
 }
 
-/* What UCX gives to out_sent when a struct out is sent. */
-struct gone { const struct moe_ucx *u; struct out *out; };
+/* What UCX gives to message_sent when a struct out_message is sent. */
+struct send_context { const struct moe_ucx *u; struct out_message *message; };
 
-static void out_sent(void *request, ucs_status_t status, void *user)
+static void message_sent(void *request, ucs_status_t status, void *user)
 {
-    struct gone *g = user;
+    struct send_context *g = user;
     (void)status;
     g->u->ucp_request_free(request);
-    free(g->out);
+    free(g->message);
     free(g);
 }
 
 /* Sends a copy of `data`; a rank that is gone gets nothing.  False: there is no memory. */
-static bool send_out(struct ucx *x, int to, enum kind kind, uint32_t what, uint32_t number, const void *data,
-                     size_t bytes)
+static bool send_message(struct ucx *x, int to, enum kind kind, uint32_t what, uint32_t number,
+                         const void *data, size_t bytes)
 {
     struct link *l = &x->link[to];
     if (l->gone || !l->ep) return true;
-    struct out *o = malloc(sizeof *o + bytes);
-    struct gone *g = malloc(sizeof *g);
+    struct out_message *o = malloc(sizeof *o + bytes);
+    struct send_context *g = malloc(sizeof *g);
     if (!o || !g) {
         free(o);
         free(g);
         return false;
     }
-    *g = (struct gone){ x->u, o };
+    *g = (struct send_context){ x->u, o };
     put_head(x, o->head, kind, what, number);
     if (bytes) memcpy(o->data, data, bytes);
     ucp_request_param_t p = { .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
-                              .cb.send = out_sent,
+                              .cb.send = message_sent,
                               .user_data = g };
     void *r = x->u->ucp_am_send_nbx(l->ep, AM, o->head, sizeof o->head, o->data, bytes, &p);
     if (UCS_PTR_IS_PTR(r)) return true;
-    if (UCS_PTR_IS_ERR(r)) l->gone = x->news = true;
+    if (UCS_PTR_IS_ERR(r)) l->gone = x->wake = true;
     free(o);
     free(g);
     return true;
@@ -116,7 +116,7 @@ static bool send_out(struct ucx *x, int to, enum kind kind, uint32_t what, uint3
 static void send_all(struct ucx *x, enum kind kind, uint32_t what)
 {
     for (int r = 0; r < x->c.ranks; r++)
-        if (r != x->c.rank) send_out(x, r, kind, what, 0, NULL, 0);
+        if (r != x->c.rank) send_message(x, r, kind, what, 0, NULL, 0);
 }
 
 /* ---- the interface ---- */
@@ -125,7 +125,7 @@ static void *ucx_request(struct moe_comm *c, int to)
 {
     struct ucx *x = of(c);
     if (to == c->rank) return x->link[to].request_in;
-    settle(x, &x->link[to], &x->link[to].request);
+    wait_until_sent(x, &x->link[to], &x->link[to].request);
     return x->link[to].request.p;
 }
 
@@ -149,7 +149,7 @@ static void *ucx_reply(struct moe_comm *c, int to)
 {
     struct ucx *x = of(c);
     if (to == c->rank) return x->link[to].reply_in;
-    settle(x, &x->link[to], &x->link[to].reply);
+    wait_until_sent(x, &x->link[to], &x->link[to].reply);
     return x->link[to].reply.p;
 }
 
@@ -177,31 +177,32 @@ static size_t ucx_reply_size(struct moe_comm *c, int from)
     return from == c->rank ? c->reply_bytes : of(c)->link[from].reply_in_bytes;
 }
 
-static enum moe_code ucx_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
-                             struct moe_err *err)
+static enum moe_code ucx_broadcast(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
+                                   struct moe_err *err)
 {
     struct ucx *x = of(c);
     bool sent = true;
     for (int r = 0; r < c->ranks; r++)
-        if (r != c->rank && !c->dead[r]) sent &= send_out(x, r, SAID, kind, x->words, data, bytes);
-    x->words++;
+        if (r != c->rank && !c->dead[r])
+            sent &= send_message(x, r, BROADCAST, kind, x->broadcasts_sent, data, bytes);
+    x->broadcasts_sent++;
     return sent ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a message of %zu bytes", bytes);
 }
 
-static bool ucx_heard(struct moe_comm *c, int *from, uint32_t *kind, const void **data, size_t *bytes)
+static bool ucx_received(struct moe_comm *c, int *from, uint32_t *kind, const void **data, size_t *bytes)
 {
     struct ucx *x = of(c);
     free(x->handed);
     x->handed = NULL;
-    for (struct said **at = &x->said, *s; (s = *at); at = &s->next) {
+    for (struct broadcast **at = &x->broadcasts, *s; (s = *at); at = &s->next) {
         struct link *l = &x->link[s->head.from];
-        /* a large message may come after a small one that was said later */
-        if (!s->here || s->head.number != l->heard) continue;
-        l->heard++;
-        l->unheard--;
-        l->unheard_bytes -= s->bytes;
+        /* a large message may come after a small one that was sent later */
+        if (!s->here || s->head.number != l->received) continue;
+        l->received++;
+        l->kept--;
+        l->kept_bytes -= s->bytes;
         *at = s->next;
-        if (x->said_end == &s->next) x->said_end = at;
+        if (x->broadcasts_end == &s->next) x->broadcasts_end = at;
         x->handed = s;
         *from = (int)s->head.from;
         *kind = s->head.what;
@@ -234,8 +235,8 @@ static void ucx_wait(struct moe_comm *c, double seconds)
     struct ucx *x = of(c);
     double end = moe_now() + seconds;
     send_heartbeat(x);
-    while (!x->news) {
-        /* a stream of messages without news keeps this rank here for one tick more, and no longer */
+    while (!x->wake) {
+        /* a stream of messages that wake nobody keeps this rank here for one tick more, and no longer */
         double tick = x->c.timeout / MOE_COMM_TICKS;
         if (x->u->ucp_worker_progress(x->worker) && moe_now() < end + tick) continue;
         double left = end - moe_now();
@@ -244,7 +245,7 @@ static void ucx_wait(struct moe_comm *c, double seconds)
         struct pollfd p = { .fd = x->efd, .events = POLLIN };
         if (poll(&p, 1, left < 1 ? (int)(left * 1000) + 1 : 1000) < 0) break; /* a signal ended the poll */
     }
-    x->news = false;
+    x->wake = false;
     note_deaths(x);
 }
 
@@ -300,7 +301,7 @@ static void ucx_close(struct moe_comm *c)
     if (x->address) x->u->ucp_worker_release_address(x->worker, x->address);
     if (x->worker) x->u->ucp_worker_destroy(x->worker);
     if (x->context) x->u->ucp_cleanup(x->context);
-    for (struct said *s = x->said, *next; s; s = next) {
+    for (struct broadcast *s = x->broadcasts, *next; s; s = next) {
         next = s->next;
         free(s);
     }
@@ -312,9 +313,9 @@ static void ucx_close(struct moe_comm *c)
 }
 
 static const struct moe_comm_ops ops = {
-    "ucx",          ucx_request, ucx_post, ucx_requested,    ucx_reply,
-    ucx_answer,     ucx_answered, ucx_say, ucx_heard,        ucx_wait,
-    ucx_heartbeats, ucx_give_up, ucx_close, ucx_request_size, ucx_reply_size,
+    "ucx",          ucx_request,  ucx_post,      ucx_requested,    ucx_reply,
+    ucx_answer,     ucx_answered, ucx_broadcast, ucx_received,     ucx_wait,
+    ucx_heartbeats, ucx_give_up,  ucx_close,     ucx_request_size, ucx_reply_size,
 };
 
 static enum moe_code slots(struct ucx *x, struct moe_err *err)
@@ -376,7 +377,7 @@ enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, bool
     enum moe_code code = moe_comm_init(&x->c, &ops, rank, ranks, (request_bytes + 63) / 64 * 64,
                                        (reply_bytes + 63) / 64 * 64, timeout, err);
     x->u = u;
-    x->said_end = &x->said;
+    x->broadcasts_end = &x->broadcasts;
     if (code == MOE_OK) code = slots(x, err);
     if (code == MOE_OK) code = start(x, err);
     if (code != MOE_OK) {

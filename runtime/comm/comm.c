@@ -49,10 +49,10 @@ enum moe_code moe_comm_answer(struct moe_comm *c, int to, size_t bytes, struct m
     return c->ops->answer(c, to, bytes, err);
 }
 
-enum moe_code moe_comm_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
-                           struct moe_err *err)
+enum moe_code moe_comm_broadcast(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
+                                 struct moe_err *err)
 {
-    return c->ranks > 1 ? c->ops->say(c, kind, data, bytes, err) : MOE_OK;
+    return c->ranks > 1 ? c->ops->broadcast(c, kind, data, bytes, err) : MOE_OK;
 }
 
 void moe_comm_begin_wait(struct moe_comm *c)
@@ -103,7 +103,7 @@ bool moe_comm_mark_dead(struct moe_comm *c, const bool *awaited)
     return any;
 }
 
-void moe_comm_distrust(struct moe_comm *c, int rank, const char *what)
+void moe_comm_malformed(struct moe_comm *c, int rank, const char *what)
 {
     if (c->broken.code == MOE_OK)
         moe_fail(&c->broken, MOE_DEVICE, "rank %d sent %s (do all ranks run the same version?)", rank, what);

@@ -18,8 +18,8 @@
  * This is the shape of one-sided communication in symmetric memory: slots are [source rank][largest size]
  * of a window that peers map, and post and answer set a flag after the data.
  *
- * Besides, a rank can say something to all others (results, for example, or that it is done).  What one
- * rank says arrives at every living rank, in the order in which it was said.
+ * Besides, a rank can broadcast a message to all others (results, for example, or that it is done).  The
+ * broadcasts of one rank arrive at every living rank, in the order in which they were sent.
  *
  * Death of ranks.  A rank is marked dead when its back end sees that it is gone, or when a rank that waits
  * for it has seen no heartbeat of it for `timeout` seconds.  The waiting rank counts this time in
@@ -48,7 +48,7 @@
  *     heartbeats            the host reads a word in pinned memory, where a kernel that has spun for too long
  *                           stores the rank for which it waited
  *     give_up, dead         the mask of living ranks, copied to the device before the next launch
- *     say, heard            among hosts, by another back end (ucx): failures, results and plans do not
+ *     broadcast, received   among hosts, by another back end (ucx): failures, results and plans do not
  *                           concern devices */
 #ifndef MOE_RUNTIME_COMM_COMM_H
 #define MOE_RUNTIME_COMM_COMM_H
@@ -73,9 +73,9 @@ struct moe_comm_ops {
     void *(*reply)(struct moe_comm *c, int to);
     enum moe_code (*answer)(struct moe_comm *c, int to, size_t bytes, struct moe_err *err);
     const void *(*answered)(struct moe_comm *c, int from);
-    enum moe_code (*say)(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
-                         struct moe_err *err);
-    bool (*heard)(struct moe_comm *c, int *from, uint32_t *kind, const void **data, size_t *bytes);
+    enum moe_code (*broadcast)(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
+                               struct moe_err *err);
+    bool (*received)(struct moe_comm *c, int *from, uint32_t *kind, const void **data, size_t *bytes);
     /* sends a heartbeat, then waits until something comes, for at most `seconds` */
     void (*wait)(struct moe_comm *c, double seconds);
     /* a number that changes with every heartbeat of that rank */
@@ -144,13 +144,13 @@ static inline size_t moe_comm_reply_size(struct moe_comm *c, int from) { return 
 
 /* Sends a message to all other ranks; `data` is copied.  kind: any number below 2^31, which tells the
  * receiver what the message is. */
-enum moe_code moe_comm_say(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
-                           struct moe_err *err);
-/* Receives the next message that a rank has said; false: there is none.  *data stays until the next call. */
-static inline bool moe_comm_heard(struct moe_comm *c, int *from, uint32_t *kind, const void **data,
-                                  size_t *bytes)
+enum moe_code moe_comm_broadcast(struct moe_comm *c, uint32_t kind, const void *data, size_t bytes,
+                                 struct moe_err *err);
+/* Receives the next broadcast of another rank; false: there is none.  *data stays until the next call. */
+static inline bool moe_comm_received(struct moe_comm *c, int *from, uint32_t *kind, const void **data,
+                                     size_t *bytes)
 {
-    return c->ops->heard(c, from, kind, data, bytes);
+    return c->ops->received(c, from, kind, data, bytes);
 }
 
 /* Begins a wait: counts the silence of every rank from now on. */
@@ -166,7 +166,7 @@ enum moe_code moe_comm_heartbeat(struct moe_comm *c, struct moe_err *err);
 bool moe_comm_mark_dead(struct moe_comm *c, const bool *awaited);
 /* For back ends: stores in c->broken that `rank` sent a malformed message; `what` completes the sentence
  * "rank 3 sent ...".  Only the first one is stored. */
-void moe_comm_distrust(struct moe_comm *c, int rank, const char *what);
+void moe_comm_malformed(struct moe_comm *c, int rank, const char *what);
 /* For back ends: marks `rank` dead here. */
 void moe_comm_lost(struct moe_comm *c, int rank);
 

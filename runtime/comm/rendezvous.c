@@ -43,7 +43,7 @@ static enum moe_code check_frame(const struct moe_rendezvous *v, bool ours, cons
 }
 
 /* The error of a message of rank 0 whose signature is wrong. */
-static enum moe_code forged(const struct moe_rendezvous *v, struct moe_err *err)
+static enum moe_code bad_signature(const struct moe_rendezvous *v, struct moe_err *err)
 {
     return moe_fail(err, MOE_MISMATCH,
                     "rank 0 at '%s' has another secret than rank %d (give all ranks the same --secret-file)",
@@ -126,7 +126,7 @@ static enum moe_code receive_challenge(struct client *t, const unsigned char hea
     memcpy(t->nonces.host, body, MOE_WIRE_NONCE);
     bool good = moe_secret_signed(t->v->secret, MOE_WIRE_CHALLENGE, &t->nonces, head, body, MOE_WIRE_NONCE,
                                   body + MOE_WIRE_NONCE);
-    return good ? MOE_OK : forged(t->v, err);
+    return good ? MOE_OK : bad_signature(t->v, err);
 }
 
 static enum moe_code join(struct client *t, const struct moe_err *failure, const void *mine, size_t bytes,
@@ -186,7 +186,7 @@ static enum moe_code receive_decision(struct client *t, struct moe_meeting *m, d
     if (!body) return moe_fail(err, MOE_NOMEM, "no memory for the addresses of ranks");
     enum moe_code code = receive(t, body, bytes + MOE_WIRE_MAC, end, err);
     if (code == MOE_OK && !moe_secret_signed(v->secret, f.type, &t->nonces, head, body, bytes, body + bytes))
-        code = forged(v, err);
+        code = bad_signature(v, err);
     if (code == MOE_OK) code = read_decision(v, f.type, body, bytes, m, err);
     free(body);
     return code;
@@ -211,19 +211,19 @@ static enum moe_code join_as_client(const struct moe_rendezvous *v, const struct
 enum moe_code moe_rendezvous(const struct moe_rendezvous *v, const struct moe_err *failure, const void *mine,
                              size_t bytes, struct moe_meeting *m, struct moe_err *err)
 {
-    struct moe_err said = *failure; /* a copy, since `failure` may be err */
+    struct moe_err own = *failure; /* a copy, since `failure` may be err */
     *m = (struct moe_meeting){ .offset = calloc((size_t)v->ranks + 1, sizeof *m->offset) };
     if (!m->offset) return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", v->ranks);
-    if (said.code == MOE_OK && (!bytes || bytes > MOE_WIRE_ADDRESS_MAX))
-        moe_fail(&said, MOE_UNSUPPORTED, "rank %d has an address of %zu bytes, at most %d are supported",
+    if (own.code == MOE_OK && (!bytes || bytes > MOE_WIRE_ADDRESS_MAX))
+        moe_fail(&own, MOE_UNSUPPORTED, "rank %d has an address of %zu bytes, at most %d are supported",
                  v->rank, bytes, MOE_WIRE_ADDRESS_MAX);
-    enum moe_code code = v->rank ? join_as_client(v, &said, mine, bytes, m, err)
-                                 : moe_rendezvous_host(v, &said, mine, bytes, m, err);
+    enum moe_code code = v->rank ? join_as_client(v, &own, mine, bytes, m, err)
+                                 : moe_rendezvous_host(v, &own, mine, bytes, m, err);
     bool told = m->told || !v->rank;
     /* this rank's own failure says more than the error that rank 0 did not answer */
-    if (code != MOE_OK && !told && said.code != MOE_OK) {
-        code = said.code;
-        *err = said;
+    if (code != MOE_OK && !told && own.code != MOE_OK) {
+        code = own.code;
+        *err = own;
     }
     if (code != MOE_OK) moe_meeting_release(m);
     m->told = told;

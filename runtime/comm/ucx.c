@@ -9,7 +9,7 @@
 /* Sets UCX's settings in the environment, where UCX reads them when it is loaded.  UCX must not log to
  * standard output, which belongs to this program, and must neither catch signals nor intercept every mmap of
  * the process.  What the user has set is kept. */
-static void settle(bool here)
+static void set_environment(bool here)
 {
     setenv("UCX_LOG_LEVEL", "fatal", 0);
     setenv("UCX_HANDLE_ERRORS", "none", 0);
@@ -27,7 +27,7 @@ enum moe_code moe_ucx(const struct moe_ucx **out, bool here, struct moe_err *err
     static bool loaded;
     *out = &u;
     if (loaded) return MOE_OK;
-    settle(here);
+    set_environment(here);
     void *lib = dlopen("libucp.so.0", RTLD_NOW | RTLD_GLOBAL);
     if (!lib) return moe_fail(err, MOE_UNSUPPORTED, "--comm ucx: libucp is not installed (Debian: libucx0)");
 #define X(name) \

@@ -159,7 +159,7 @@ struct moe_wire_reply moe_wire_reply_get(const unsigned char slot[MOE_WIRE_SLOT_
 bool moe_wire_reply_sound(const unsigned char *slot, size_t bytes, int32_t pairs,
                           const struct moe_wire_shape *s, struct moe_err *err);
 
-/* ---- results, which a rank says to all others ---- */
+/* ---- results, which a rank sends to all others ---- */
 
 /* One generated sequence. */
 struct moe_wire_sequence {

@@ -53,16 +53,16 @@ static enum moe_code open_ep(struct local_rank *t)
                                 .next_after = o->next_after,
                                 .equal = o->equal,
                                 .die = o->die_rank == t->r.rank ? o->die_step : 0,
-                                .heard = moe_results_heard,
+                                .received = moe_results_received,
                                 .ctx = t->r.results };
     return moe_ep_open(&t->r.ep, &x, &t->err);
 }
 
 static void tell_failure(const struct local_rank *t)
 {
-    struct moe_err said = t->err, ignored;
+    struct moe_err named = t->err, ignored;
     if (t->r.ep) moe_ep_fail(t->r.ep, &t->err);
-    else moe_wrap(&said, "rank %d", t->r.rank), moe_ep_say_failure(t->comm, &said, &ignored);
+    else moe_wrap(&named, "rank %d", t->r.rank), moe_ep_broadcast_failure(t->comm, &named, &ignored);
 }
 
 /* Does the rank's work, then serves the others until all are done; tells them of a failure. */
@@ -142,7 +142,7 @@ static enum moe_code start(struct thread *h, const struct moe_ranks *o, const st
         code = moe_fail(err, MOE_NOMEM, "cannot start rank %d, of %d ranks: %s", n, o->ranks, strerror(e));
         struct moe_comm *c; /* the ranks that run already must not wait for this one */
         if (moe_comm_local(&c, hub, n, &h[n].local.err) == MOE_OK)
-            moe_ep_say_failure(c, err, &h[n].local.err);
+            moe_ep_broadcast_failure(c, err, &h[n].local.err);
         moe_comm_close(&c);
         break;
     }
@@ -235,10 +235,10 @@ static enum moe_code report(struct local_rank *t, const struct moe_ranks_place *
 {
     struct moe_err ignored;
     bool mine;
-    MOE_TRY(moe_ep_turn(t->r.ep, &mine, &t->err));
+    MOE_TRY(moe_ep_await_report_turn(t->r.ep, &mine, &t->err));
     if (!mine) return MOE_OK;
     enum moe_code code = p->report(p->ctx, &t->r, t->comm->dead, &t->err);
-    if (!t->comm->dead[t->r.rank]) moe_ep_spoke(t->r.ep, &ignored);
+    if (!t->comm->dead[t->r.rank]) moe_ep_reported(t->r.ep, &ignored);
     return code;
 }
 

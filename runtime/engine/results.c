@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Kinds of messages (moe_ep_say). */
+/* Kinds of messages (moe_ep_broadcast). */
 enum { SEQUENCE, SCORE, ROUTING, STATS };
 
 enum moe_code moe_results_open(struct moe_results **out, int ranks, const struct moe_results_shape *shape,
@@ -149,8 +149,8 @@ static enum moe_code keep_stats(struct moe_results *r, int from, const void *dat
     return MOE_OK;
 }
 
-enum moe_code moe_results_heard(void *results, int from, uint32_t kind, const void *data, size_t bytes,
-                                struct moe_err *err)
+enum moe_code moe_results_received(void *results, int from, uint32_t kind, const void *data, size_t bytes,
+                                   struct moe_err *err)
 {
     struct moe_results *r = results;
     switch (kind) {
@@ -167,8 +167,8 @@ enum moe_code moe_results_heard(void *results, int from, uint32_t kind, const vo
 static enum moe_code tell(struct moe_results *r, struct moe_ep *ep, int rank, uint32_t kind, const void *data,
                           size_t bytes, struct moe_err *err)
 {
-    MOE_TRY(moe_results_heard(r, rank, kind, data, bytes, err));
-    return ep ? moe_ep_say(ep, kind, data, bytes, err) : MOE_OK;
+    MOE_TRY(moe_results_received(r, rank, kind, data, bytes, err));
+    return ep ? moe_ep_broadcast(ep, kind, data, bytes, err) : MOE_OK;
 }
 
 enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int rank,

@@ -40,11 +40,11 @@ enum moe_code moe_results_open(struct moe_results **r, int ranks, const struct m
                                struct moe_err *err);
 void moe_results_close(struct moe_results **r); /* NULL-safe; nulls */
 
-/* Stores a result that rank `from` has sent; this is the function for moe_ep_options.heard, with the results
- * as ctx.  MOE_DEVICE for a message that is malformed, does not fit the shape, or comes twice;
+/* Stores a result that rank `from` has sent; this is the function for moe_ep_options.received, with the
+ * results as ctx.  MOE_DEVICE for a message that is malformed, does not fit the shape, or comes twice;
  * MOE_NOMEM. */
-enum moe_code moe_results_heard(void *results, int from, uint32_t kind, const void *data, size_t bytes,
-                                struct moe_err *err);
+enum moe_code moe_results_received(void *results, int from, uint32_t kind, const void *data, size_t bytes,
+                                   struct moe_err *err);
 
 /* Each of these stores a copy of a result of `rank`, which is this rank, and sends it to the other ranks
  * unless ep is NULL (for moe_results_stats it may not be NULL).  A rank calls moe_results_sequence once

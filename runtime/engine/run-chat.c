@@ -20,7 +20,7 @@
 enum { WAKE_MS = 100, BLOCK = 4096 };
 
 /* The state of a conversation. */
-struct talk {
+struct chat_session {
     const struct moe_run_options *o;
     struct moe_rank *rank;
     struct moe_chat *chat;
@@ -69,7 +69,7 @@ static enum moe_code append(struct moe_buffer *t, const char *s, size_t n, struc
 
 /* Waits for input from the terminal and appends it to t->input; *end: there will be no more.  Polls with a
  * timeout, since a signal that another thread handles does not interrupt poll(). */
-static enum moe_code fetch(struct talk *t, bool *end, struct moe_err *err)
+static enum moe_code fetch(struct chat_session *t, bool *end, struct moe_err *err)
 {
     if (t->at) memmove(t->input.p, t->input.p + t->at, t->input.n - t->at);
     t->input.n -= t->at;
@@ -90,7 +90,7 @@ static enum moe_code fetch(struct talk *t, bool *end, struct moe_err *err)
 }
 
 /* Reads a line and appends it, without its line end, to *line; *end: there is no further line. */
-static enum moe_code read_line(struct talk *t, const char *prompt, struct moe_buffer *line, bool *end,
+static enum moe_code read_line(struct chat_session *t, const char *prompt, struct moe_buffer *line, bool *end,
                                struct moe_err *err)
 {
     const char *newline = NULL;
@@ -115,7 +115,7 @@ static bool ends_in_quotes(const struct moe_buffer *m)
 
 /* Reads the rest of a message that begins with """, up to the line that ends with """; then removes the
  * quotes, and a newline next to them. */
-static enum moe_code read_quoted(struct talk *t, struct moe_buffer *m, bool *end, struct moe_err *err)
+static enum moe_code read_quoted(struct chat_session *t, struct moe_buffer *m, bool *end, struct moe_err *err)
 {
     while (!*end && !ends_in_quotes(m)) {
         MOE_TRY(append(m, "\n", 1, err));
@@ -133,7 +133,7 @@ static enum moe_code read_quoted(struct talk *t, struct moe_buffer *m, bool *end
 
 /* Reads a message: one line; several lines of which all but the last end in a backslash; or lines between two
  * groups of three quotes. */
-static enum moe_code read_message(struct talk *t, struct moe_buffer *m, bool *quoted, bool *end,
+static enum moe_code read_message(struct chat_session *t, struct moe_buffer *m, bool *quoted, bool *end,
                                   struct moe_err *err)
 {
     m->n = 0;
@@ -178,28 +178,28 @@ static enum moe_code replace_nuls(char **text, size_t n, struct moe_err *err)
 
 /* Appends the answer to the conversation as a turn.  Its thinking is stored separately (reasoning_content),
  * since the template decides whether later prompts contain it. */
-static enum moe_code remember(const struct talk *t, struct moe_generated *g, struct moe_err *err)
+static enum moe_code remember(const struct chat_session *t, struct moe_generated *g, struct moe_err *err)
 {
     const struct moe_tokenizer *tokens = t->rank->engine->tokenizer;
-    char *thought = NULL, *said = NULL;
-    size_t from, n = 0, n_said = 0, end = moe_chat_thinking(t->chat, g->tokens, (size_t)g->n, &from);
+    char *thought = NULL, *reply = NULL;
+    size_t from, n = 0, n_reply = 0, end = moe_chat_thinking(t->chat, g->tokens, (size_t)g->n, &from);
     enum moe_code code = MOE_OK;
     if (end) code = moe_decode_all(tokens, g->tokens + from, end - 1 - from, false, &thought, &n, err);
     if (end && code == MOE_OK)
-        code = moe_decode_all(tokens, g->tokens + end, (size_t)g->n - end, false, &said, &n_said, err);
+        code = moe_decode_all(tokens, g->tokens + end, (size_t)g->n - end, false, &reply, &n_reply, err);
     if (code == MOE_OK && end) code = replace_nuls(&thought, n, err);
     if (code == MOE_OK)
-        code = end ? replace_nuls(&said, n_said, err) : replace_nuls(&g->text, g->text_bytes, err);
-    cJSON *m = code == MOE_OK ? moe_prompt_turn(t->messages, "assistant", end ? said : g->text) : NULL;
+        code = end ? replace_nuls(&reply, n_reply, err) : replace_nuls(&g->text, g->text_bytes, err);
+    cJSON *m = code == MOE_OK ? moe_prompt_turn(t->messages, "assistant", end ? reply : g->text) : NULL;
     if (code == MOE_OK && (!m || (end && !moe_json_add_str(m, "reasoning_content", thought))))
         code = no_memory(err);
     free(thought);
-    free(said);
+    free(reply);
     return code;
 }
 
 /* Generates the answer to the conversation so far, printing it meanwhile. */
-static enum moe_code answer(const struct talk *t, struct moe_generated *g, struct moe_err *err)
+static enum moe_code answer(const struct chat_session *t, struct moe_generated *g, struct moe_err *err)
 {
     int32_t *ids = NULL;
     size_t n_ids;
@@ -214,18 +214,18 @@ static enum moe_code answer(const struct talk *t, struct moe_generated *g, struc
 }
 
 /* Removes the last turn. */
-static void take_back(struct talk *t)
+static void take_back(struct chat_session *t)
 {
     cJSON_DeleteItemFromArray(t->messages, cJSON_GetArraySize(t->messages) - 1);
 }
 
 /* Adds a user turn and generates its answer.  After a control-C the answer so far is kept; if there is none,
  * or if the turn does not fit the context, the user turn is removed again. */
-static enum moe_code one_turn(struct talk *t, const char *said, struct moe_err *err)
+static enum moe_code one_turn(struct chat_session *t, const char *text, struct moe_err *err)
 {
     struct moe_generated g = { 0 };
     bool kept, stopped;
-    if (!moe_prompt_turn(t->messages, "user", said)) return no_memory(err);
+    if (!moe_prompt_turn(t->messages, "user", text)) return no_memory(err);
     moe_run_hold(!t->o->rendezvous);
     t->rank->engine->cancel = moe_run_part();
     enum moe_code code = answer(t, &g, err);
@@ -254,7 +254,7 @@ static enum moe_code one_turn(struct talk *t, const char *said, struct moe_err *
 
 /* ---- commands ---- */
 
-static enum moe_code set_system(struct talk *t, const char *to, struct moe_err *err)
+static enum moe_code set_system(struct chat_session *t, const char *to, struct moe_err *err)
 {
     if (!*to && !t->system) tell("the system turn is the chat template's own, or none where it has none");
     else if (!*to && !*t->system) tell("there is no system turn");
@@ -268,14 +268,14 @@ static enum moe_code set_system(struct talk *t, const char *to, struct moe_err *
     return MOE_OK;
 }
 
-static void clear(struct talk *t)
+static void clear(struct chat_session *t)
 {
     while (cJSON_GetArraySize(t->messages)) take_back(t);
     tell("the conversation is forgotten");
 }
 
 /* The conversation as {"messages": [...]} in one line, malloc'd; NULL: no memory. */
-static char *conversation(const struct talk *t)
+static char *conversation(const struct chat_session *t)
 {
     cJSON *all = cJSON_CreateObject(), *list = moe_json_add_array(all, "messages"), *m;
     bool ok = list && (!t->system || !*t->system || moe_prompt_turn(list, "system", t->system));
@@ -286,7 +286,7 @@ static char *conversation(const struct talk *t)
 }
 
 /* Sets *may to whether `path` may be written: it does not exist, or the user agrees to replace it. */
-static enum moe_code may_save(struct talk *t, const char *path, bool *may, struct moe_err *err)
+static enum moe_code may_save(struct chat_session *t, const char *path, bool *may, struct moe_err *err)
 {
     struct moe_buffer reply = { 0 };
     bool end;
@@ -300,7 +300,7 @@ static enum moe_code may_save(struct talk *t, const char *path, bool *may, struc
     return code;
 }
 
-static enum moe_code save(struct talk *t, const char *path, struct moe_err *err)
+static enum moe_code save(struct chat_session *t, const char *path, struct moe_err *err)
 {
     bool may;
     if (!*path || !strcmp(path, "-")) return tell("/save wants the name of a file"), MOE_OK;
@@ -318,7 +318,7 @@ static enum moe_code save(struct talk *t, const char *path, struct moe_err *err)
     return MOE_OK;
 }
 
-static enum moe_code command(struct talk *t, char *line, bool *quit, struct moe_err *err)
+static enum moe_code command(struct chat_session *t, char *line, bool *quit, struct moe_err *err)
 {
     size_t n = strcspn(line, " \t\n");
     char *rest = line + n + strspn(line + n, " \t\n");
@@ -335,11 +335,11 @@ static enum moe_code command(struct talk *t, char *line, bool *quit, struct moe_
 
 /* ---- the conversation ---- */
 
-static enum moe_code turns(struct talk *t, struct moe_buffer *m, struct moe_err *err)
+static enum moe_code turns(struct chat_session *t, struct moe_buffer *m, struct moe_err *err)
 {
     for (bool end = false, quit = false, quoted; !quit; ) {
         /* the user may need longer than the time after which the other ranks mark this one dead */
-        if (t->rank->ep) MOE_TRY(moe_ep_rest(t->rank->ep, err));
+        if (t->rank->ep) MOE_TRY(moe_ep_pause(t->rank->ep, err));
         MOE_TRY(read_message(t, m, &quoted, &end, err));
         if (end) fputc('\n', stderr);
         if (end && m->n) tell("the text that was begun has no end, and is not sent");
@@ -352,7 +352,7 @@ static enum moe_code turns(struct talk *t, struct moe_buffer *m, struct moe_err 
     return MOE_OK;
 }
 
-static enum moe_code open_talk(struct talk *t, struct moe_err *err)
+static enum moe_code open_session(struct chat_session *t, struct moe_err *err)
 {
     MOE_TRY(moe_prompt_chat(&t->o->prompt, t->rank->engine, &t->chat, err));
     t->messages = cJSON_CreateArray();
@@ -363,9 +363,9 @@ static enum moe_code open_talk(struct talk *t, struct moe_err *err)
 
 enum moe_code moe_run_chat(const struct moe_run_options *o, struct moe_rank *r, struct moe_err *err)
 {
-    struct talk t = { .o = o, .rank = r };
+    struct chat_session t = { .o = o, .rank = r };
     struct moe_buffer m = { 0 };
-    enum moe_code code = open_talk(&t, err);
+    enum moe_code code = open_session(&t, err);
     moe_notice(&o->run, "chat: a line is a turn; /help lists commands; control-D ends");
     if (code == MOE_OK) code = turns(&t, &m, err);
     if (code == MOE_SIGINT) fputc('\n', stderr);

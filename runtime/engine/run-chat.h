@@ -13,7 +13,7 @@
 /* Reads turns from standard input, a terminal, and answers them.  Returns MOE_OK at the end of the input or
  * after /quit, MOE_SIGINT or MOE_SIGTERM when a signal ended the conversation.  A SIGINT during an answer
  * ends that answer only, unless ranks are processes: these get the signal, too, and the run ends.
- * While the user writes, the other ranks do not wait for requests of this one (moe_ep_rest). */
+ * While the user writes, the other ranks do not wait for requests of this one (moe_ep_pause). */
 enum moe_code moe_run_chat(const struct moe_run_options *o, struct moe_rank *r, struct moe_err *err);
 
 #endif

@@ -29,7 +29,7 @@ enum {
 };
 
 /* What is prepared before the ranks start. */
-struct several {
+struct multi_rank_run {
     struct moe_run_job *job;
     const struct moe_secret *secret;
     bool quiet;                       /* --quiet was given; run.quiet is also true for a silent rank */
@@ -42,7 +42,7 @@ struct several {
 /* ---- before there are ranks ---- */
 
 /* Reads and checks the plan of --replan. */
-static enum moe_code open_next(struct several *s, struct moe_err *err)
+static enum moe_code open_next(struct multi_rank_run *s, struct moe_err *err)
 {
     const struct moe_run_options *o = s->job->o;
     const struct moe_config *c = &s->lender->source->config;
@@ -71,7 +71,7 @@ static struct moe_ranks ranks_of(struct moe_run_job *j)
 }
 
 /* Opens the model, reads the plans and the inputs of the work. */
-static enum moe_code prepare(struct several *s, struct moe_err *err)
+static enum moe_code prepare(struct multi_rank_run *s, struct moe_err *err)
 {
     struct moe_run_job *j = s->job;
     const struct moe_run_options *o = j->o;
@@ -90,7 +90,7 @@ static enum moe_code prepare(struct several *s, struct moe_err *err)
 
 /* Called after a failure: finds the number of ranks, if possible, so that this process can meet the others
  * and tell them. */
-static void count_ranks(struct several *s)
+static void count_ranks(struct multi_rank_run *s)
 {
     const struct moe_run_options *o = s->job->o;
     struct moe_err ignored;
@@ -101,7 +101,7 @@ static void count_ranks(struct several *s)
 /* Seconds for which this process waits for the other ranks.  After a failure it only waits to tell them of
  * it, for a shorter time: the shortest when all ranks are likely to fail in the same way, as with a plan for
  * another number of ranks. */
-static double patience(const struct several *s, enum moe_code so_far)
+static double patience(const struct multi_rank_run *s, enum moe_code so_far)
 {
     bool other = (s->plan && s->plan->ranks != s->m.ranks) || (s->next && s->next->ranks != s->m.ranks);
     if (so_far == MOE_MISMATCH && other) return HURRY;
@@ -109,7 +109,7 @@ static double patience(const struct several *s, enum moe_code so_far)
 }
 
 /* Checks that a staged part of a model has all experts that ranks [first, last] will ever map. */
-static enum moe_code check_staged(const struct several *s, int first, int last, struct moe_err *err)
+static enum moe_code check_staged(const struct multi_rank_run *s, int first, int last, struct moe_err *err)
 {
     MOE_TRY(moe_plan_check_staged(s->plan, first, last, s->lender->source, err));
     return s->next ? moe_plan_check_staged(s->next, first, last, s->lender->source, err) : MOE_OK;
@@ -122,7 +122,7 @@ static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank 
                                struct moe_err *err)
 {
     int give = moe_handover_end(o->rendezvous);
-    int before = moe_ep_began(r->ep);
+    int before = moe_ep_report_begun_by(r->ep);
     off_t size = lseek(text, 0, SEEK_END);
     uint64_t bytes = size > 0 ? (uint64_t)size : 0;
     if (give >= 0) {
@@ -133,16 +133,16 @@ static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank 
         moe_warn(&o->run, "rank %d was lost while it printed: all is printed again", before);
         moe_run_print(NULL, "\n", 1);
     }
-    MOE_TRY(moe_ep_begin(r->ep, err));
+    MOE_TRY(moe_ep_begin_report(r->ep, err));
     MOE_TRY(moe_handover_print(text, 0, bytes / 2, STDOUT_FILENO, r->ep, err));
     moe_run_options_die_at(r->rank, "printing");
     return moe_handover_print(text, bytes / 2, bytes, STDOUT_FILENO, r->ep, err);
 }
 
 /* Makes the report in memory, then hands it over (struct moe_ranks_place.report). */
-static enum moe_code speak(void *ctx, struct moe_rank *r, const bool *dead, struct moe_err *err)
+static enum moe_code report(void *ctx, struct moe_rank *r, const bool *dead, struct moe_err *err)
 {
-    struct several *s = ctx;
+    struct multi_rank_run *s = ctx;
     struct moe_run_options *o = s->job->o;
     struct moe_capture c;
     moe_run_options_die_at(r->rank, "report");
@@ -167,7 +167,7 @@ static enum moe_code speak(void *ctx, struct moe_rank *r, const bool *dead, stru
 static enum moe_code agree(void *ctx, const struct moe_engine *e, struct moe_agreement *a,
                            struct moe_err *err)
 {
-    const struct several *s = ctx;
+    const struct multi_rank_run *s = ctx;
     const struct moe_run_job *j = s->job;
     const struct moe_run_content c = { .engine = e,
                                        .plan = s->plan,
@@ -182,14 +182,14 @@ static enum moe_code agree(void *ctx, const struct moe_engine *e, struct moe_agr
 /* Prints for whom this rank waits, also where the rank prints nothing else (struct moe_ranks_place.tell). */
 static void tell_wait(void *ctx, const char *line)
 {
-    const struct several *s = ctx;
+    const struct multi_rank_run *s = ctx;
     struct moe_run r = s->job->o->run;
     r.quiet = s->quiet;
     moe_notice(&r, "%s", line);
 }
 
 /* Decides whether this rank prints the error of the run, given the `reporter` of moe_ranks_process. */
-static void settle_reporter(const struct several *s, const struct moe_ranks_place *p, int reporter,
+static void settle_reporter(const struct multi_rank_run *s, const struct moe_ranks_place *p, int reporter,
                             enum moe_code code)
 {
     struct moe_run_options *o = s->job->o;
@@ -203,8 +203,8 @@ static void settle_reporter(const struct several *s, const struct moe_ranks_plac
     o->run.quiet = o->silent || s->quiet;
 }
 
-/* This process is one rank of several. */
-static enum moe_code one_of_them(struct several *s, enum moe_code so_far, struct moe_err *err)
+/* This process is one of the ranks. */
+static enum moe_code one_of_them(struct multi_rank_run *s, enum moe_code so_far, struct moe_err *err)
 {
     struct moe_run_options *o = s->job->o;
     struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? -1 : (int)o->rank,
@@ -213,7 +213,7 @@ static enum moe_code one_of_them(struct several *s, enum moe_code so_far, struct
                                  .secret = s->secret,
                                  .apart = moe_handover_end(o->rendezvous) < 0,
                                  .agree = agree,
-                                 .report = speak,
+                                 .report = report,
                                  .ctx = s };
     int reporter;
     p.tell = p.apart || !p.rank ? tell_wait : NULL;
@@ -235,7 +235,7 @@ static enum moe_code one_of_them(struct several *s, enum moe_code so_far, struct
 
 /* ---- ranks of this host, which this process starts ---- */
 
-static enum moe_code threads(struct several *s, struct moe_err *err)
+static enum moe_code threads(struct multi_rank_run *s, struct moe_err *err)
 {
     struct moe_results *r = NULL;
     int reporter;
@@ -245,7 +245,7 @@ static enum moe_code threads(struct several *s, struct moe_err *err)
     return code;
 }
 
-static enum moe_code start(struct several *s, char **argv, struct moe_err *err)
+static enum moe_code start(struct multi_rank_run *s, char **argv, struct moe_err *err)
 {
     struct moe_run_options *o = s->job->o;
     MOE_TRY(check_staged(s, 0, s->m.ranks - 1, err));
@@ -259,7 +259,7 @@ enum moe_code moe_run_ranks(struct moe_run_job *j, const struct moe_secret *secr
                             enum moe_code so_far, struct moe_err *err)
 {
     const struct moe_run_options *o = j->o;
-    struct several s = { .job = j, .secret = secret, .quiet = o->run.quiet, .m = ranks_of(j) };
+    struct multi_rank_run s = { .job = j, .secret = secret, .quiet = o->run.quiet, .m = ranks_of(j) };
     enum moe_code code = so_far == MOE_OK ? prepare(&s, err) : so_far;
     uint64_t n = (uint64_t)s.m.ranks;
     if (code == MOE_OK && strcmp(o->comm, "local"))

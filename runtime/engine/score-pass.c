@@ -124,7 +124,7 @@ static int64_t batch_at(const struct moe_score_side *d, int64_t at)
 }
 
 /* Divides positions [at, at + m) into segments, one for each window; returns their number. */
-static int64_t cut(struct moe_score_side *d, int64_t at, int64_t m)
+static int64_t make_segments(struct moe_score_side *d, int64_t at, int64_t m)
 {
     int64_t n = 0;
     if (d->batch < d->window) d->segments[n++] = (struct moe_segment){ &d->caches[0], at % d->window, m };
@@ -140,7 +140,7 @@ static enum moe_code run_layer(struct moe_score_side *d, int layer, struct moe_p
     for (int64_t at = 0, m; at < d->n; at += m) {
         m = batch_at(d, at);
         MOE_TRY(get(d, at, m, &h, err));
-        moe_forward_layer(d->e->forward, layer, d->segments, cut(d, at, m), h);
+        moe_forward_layer(d->e->forward, layer, d->segments, make_segments(d, at, m), h);
         MOE_TRY(moe_forward_check(d->e->forward, layer, h, m, err));
         MOE_TRY(put(d, at, m, err));
         moe_progress_add(progress, (uint64_t)m);

@@ -40,7 +40,7 @@ static int64_t best(const float *x, int64_t n)
 }
 
 /* Scores position s->at + i from its logits; a task of the pool. */
-static void judge(void *ctx, int64_t i, int worker)
+static void score_position(void *ctx, int64_t i, int worker)
 {
     struct scorer *s = ctx;
     int64_t v = s->model.e->model->config.vocab_size;
@@ -214,7 +214,7 @@ static enum moe_code run(struct scorer *s, struct moe_pool *pool, struct moe_pro
         int64_t m = s->n - s->at < s->rows ? s->n - s->at : s->rows;
         MOE_TRY(moe_score_side_logits(&s->model, s->at, m, s->logits, err));
         if (s->reference.e) MOE_TRY(moe_score_side_logits(&s->reference, s->at, m, s->logits_ref, err));
-        moe_pool_run(pool, m, judge, s);
+        moe_pool_run(pool, m, score_position, s);
         add(s, m, sums);
         moe_progress_add(progress, (uint64_t)m);
         MOE_TRY(moe_cancel_check(s->model.e->cancel, err));

@@ -122,7 +122,7 @@ enum moe_code moe_ep_dispatch(void *ctx, int layer, int64_t tokens, const float 
 {
     struct moe_ep *ep = ctx;
     MOE_CHECK(tokens <= ep->o.max_tokens);
-    MOE_TRY(moe_ep_hear(ep, err));
+    MOE_TRY(moe_ep_receive(ep, err));
     /* a new pass begins: its number is no lower than that of any pass which other ranks have begun */
     if (layer <= ep->layer || ep->layer < 0) ep->pass = ep->pass + 1 > ep->seen ? ep->pass + 1 : ep->seen;
     ep->layer = layer;
@@ -173,7 +173,7 @@ static enum moe_code await_replies(struct moe_ep *ep, struct moe_err *err)
     moe_comm_begin_wait(ep->c);
     for (;;) {
         bool all = true;
-        MOE_TRY(moe_ep_hear(ep, err));
+        MOE_TRY(moe_ep_receive(ep, err));
         if (moe_ep_dies(ep, err)) return MOE_DEVICE;
         MOE_TRY(moe_ep_serve(ep, &did, err));
         for (int r = 0; r < ep->ranks; r++) {

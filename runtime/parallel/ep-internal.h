@@ -7,9 +7,16 @@
 #include "runtime/comm/wire.h"
 #include "runtime/parallel/ep.h"
 
-/* Kinds of messages that ranks say to all others (moe_comm_say).  Kinds of moe_ep_say are sent with
- * FIRST_USER added. */
-enum { SAY_REST, SAY_DONE, SAY_FAIL, SAY_BEGIN, SAY_SPOKE, FIRST_USER };
+/* Kinds of messages that a rank sends to all others (moe_comm_broadcast).  The kinds of moe_ep_broadcast are
+ * sent with MESSAGE_FIRST_USER added. */
+enum {
+    MESSAGE_PAUSE,
+    MESSAGE_DONE,
+    MESSAGE_FAILURE,
+    MESSAGE_REPORT_BEGUN,
+    MESSAGE_REPORTED,
+    MESSAGE_FIRST_USER
+};
 
 /* Where one choice was dispatched to: the rank, and the index of its pair in that rank's request. */
 struct moe_ep_place { int32_t server, index; };
@@ -24,8 +31,8 @@ struct moe_ep {
     uint64_t steps;                 /* steps of work so far, counted for options.die */
     struct moe_ep_stats stats;
     struct moe_err failed;          /* the failure that another rank has sent; code MOE_OK: none */
-    int began;                      /* 1 + the last other rank that began to report; 0: none has */
-    bool spoken;                    /* another rank has reported */
+    int report_begun;               /* 1 + the last other rank that began to report; 0: none has */
+    bool reported;                  /* another rank has reported */
 
     /* Dispatch.  T: tokens of the batch, k: experts a token, H: hidden size, E: experts of a layer. */
     uint64_t pass;                  /* counts the forward passes of this rank */
@@ -79,9 +86,9 @@ int moe_ep_index(const struct moe_ep *ep, int layer);
  * rank must send nothing more. */
 bool moe_ep_dies(struct moe_ep *ep, struct moe_err *err);
 
-/* Handles all messages that have come from other ranks (moe_comm_say).  Returns the failure of a rank that
- * has sent one. */
-enum moe_code moe_ep_hear(struct moe_ep *ep, struct moe_err *err);
+/* Handles all broadcasts that have come from other ranks.  Returns the failure of a rank that has sent
+ * one. */
+enum moe_code moe_ep_receive(struct moe_ep *ep, struct moe_err *err);
 /* Waits for at most one tick.  Marks as dead the silent ones among ep->awaited and the ranks whose requests
  * this server waits for. */
 enum moe_code moe_ep_wait(struct moe_ep *ep, struct moe_err *err);

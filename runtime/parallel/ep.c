@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opens and closes one rank of an expert-parallel run, and handles the messages that ranks say to all others
+/* Opens and closes one rank of an expert-parallel run, and handles the messages that ranks send to all others
  * besides requests and replies. */
 #include "runtime/parallel/ep-internal.h"
 
@@ -72,7 +72,7 @@ static enum moe_code start(struct moe_ep *ep, struct moe_err *err)
 {
     if (!allocate(ep)) return moe_fail(err, MOE_NOMEM, "no memory for a rank");
     MOE_TRY(moe_split_open(&ep->split, ep->plan, err));
-    for (int r = 0; r < ep->ranks; r++) ep->active[r] = true; /* until a rank says that it rests or is done */
+    for (int r = 0; r < ep->ranks; r++) ep->active[r] = true; /* until a rank pauses or is done */
     for (int32_t i = 0; i < ep->plan->n_layers; i++) {
         if (ep->plan->layers[i].slots > ep->share_cap) ep->share_cap = ep->plan->layers[i].slots;
         MOE_TRY(moe_ep_map(ep, &ep->plan->layers[i], err));
@@ -128,12 +128,12 @@ void moe_ep_close(struct moe_ep **pep)
     free(ep);
 }
 
-/* ---- said and heard ---- */
+/* ---- messages to all ranks ---- */
 
-enum moe_code moe_ep_say(struct moe_ep *ep, uint32_t kind, const void *data, size_t bytes,
-                         struct moe_err *err)
+enum moe_code moe_ep_broadcast(struct moe_ep *ep, uint32_t kind, const void *data, size_t bytes,
+                               struct moe_err *err)
 {
-    return moe_comm_say(ep->c, FIRST_USER + kind, data, bytes, err);
+    return moe_comm_broadcast(ep->c, MESSAGE_FIRST_USER + kind, data, bytes, err);
 }
 
 static enum moe_code nonsense(int from, struct moe_err *err)
@@ -142,8 +142,8 @@ static enum moe_code nonsense(int from, struct moe_err *err)
                     from);
 }
 
-static enum moe_code heard_failure(struct moe_ep *ep, int from, const void *data, size_t bytes,
-                                   struct moe_err *err)
+static enum moe_code received_failure(struct moe_ep *ep, int from, const void *data, size_t bytes,
+                                      struct moe_err *err)
 {
     struct moe_err e;
     if (ep->failed.code != MOE_OK || ep->c->dead[from]) return MOE_OK;
@@ -152,28 +152,30 @@ static enum moe_code heard_failure(struct moe_ep *ep, int from, const void *data
     return MOE_OK;
 }
 
-static enum moe_code heard(struct moe_ep *ep, int from, uint32_t kind, const void *data, size_t bytes,
-                           struct moe_err *err)
+static enum moe_code received(struct moe_ep *ep, int from, uint32_t kind, const void *data, size_t bytes,
+                              struct moe_err *err)
 {
-    if (kind == SAY_FAIL) return heard_failure(ep, from, data, bytes, err);
-    if (kind >= FIRST_USER)
-        return ep->o.heard ? ep->o.heard(ep->o.ctx, from, kind - FIRST_USER, data, bytes, err) : MOE_OK;
+    if (kind == MESSAGE_FAILURE) return received_failure(ep, from, data, bytes, err);
+    if (kind >= MESSAGE_FIRST_USER)
+        return ep->o.received
+                 ? ep->o.received(ep->o.ctx, from, kind - MESSAGE_FIRST_USER, data, bytes, err)
+                 : MOE_OK;
     if (bytes) return nonsense(from, err);
-    if (kind == SAY_REST || kind == SAY_DONE) ep->active[from] = false;
-    if (kind == SAY_DONE) ep->done[from] = true;
-    if (kind == SAY_BEGIN) ep->began = from + 1;
-    if (kind == SAY_SPOKE) ep->spoken = true;
+    if (kind == MESSAGE_PAUSE || kind == MESSAGE_DONE) ep->active[from] = false;
+    if (kind == MESSAGE_DONE) ep->done[from] = true;
+    if (kind == MESSAGE_REPORT_BEGUN) ep->report_begun = from + 1;
+    if (kind == MESSAGE_REPORTED) ep->reported = true;
     return MOE_OK;
 }
 
-enum moe_code moe_ep_hear(struct moe_ep *ep, struct moe_err *err)
+enum moe_code moe_ep_receive(struct moe_ep *ep, struct moe_err *err)
 {
     int from;
     uint32_t kind;
     const void *data;
     size_t bytes;
-    while (moe_comm_heard(ep->c, &from, &kind, &data, &bytes))
-        MOE_TRY(heard(ep, from, kind, data, bytes, err));
+    while (moe_comm_received(ep->c, &from, &kind, &data, &bytes))
+        MOE_TRY(received(ep, from, kind, data, bytes, err));
     if (ep->failed.code == MOE_OK) return MOE_OK;
     *err = ep->failed;
     return ep->failed.code;
@@ -194,10 +196,10 @@ enum moe_code moe_ep_wait(struct moe_ep *ep, struct moe_err *err)
     return moe_ep_covered(ep, err);
 }
 
-enum moe_code moe_ep_rest(struct moe_ep *ep, struct moe_err *err)
+enum moe_code moe_ep_pause(struct moe_ep *ep, struct moe_err *err)
 {
     ep->active[ep->rank] = false;
-    return moe_comm_say(ep->c, SAY_REST, NULL, 0, err);
+    return moe_comm_broadcast(ep->c, MESSAGE_PAUSE, NULL, 0, err);
 }
 
 static bool all_done(const struct moe_ep *ep)
@@ -213,10 +215,10 @@ enum moe_code moe_ep_finish(struct moe_ep *ep, struct moe_err *err)
     ep->active[ep->rank] = false;
     ep->done[ep->rank] = true;
     if (moe_ep_dies(ep, err)) return MOE_DEVICE;
-    MOE_TRY(moe_comm_say(ep->c, SAY_DONE, NULL, 0, err));
+    MOE_TRY(moe_comm_broadcast(ep->c, MESSAGE_DONE, NULL, 0, err));
     moe_comm_begin_wait(ep->c);
     for (;;) {
-        MOE_TRY(moe_ep_hear(ep, err));
+        MOE_TRY(moe_ep_receive(ep, err));
         MOE_TRY(moe_ep_serve(ep, &did, err));
         if (all_done(ep)) return MOE_OK;
         if (did) {
@@ -228,19 +230,19 @@ enum moe_code moe_ep_finish(struct moe_ep *ep, struct moe_err *err)
     }
 }
 
-enum moe_code moe_ep_say_failure(struct moe_comm *c, const struct moe_err *why, struct moe_err *err)
+enum moe_code moe_ep_broadcast_failure(struct moe_comm *c, const struct moe_err *why, struct moe_err *err)
 {
     unsigned char out[MOE_WIRE_ERR_BYTES];
-    return moe_comm_say(c, SAY_FAIL, out, moe_wire_err_put(out, why), err);
+    return moe_comm_broadcast(c, MESSAGE_FAILURE, out, moe_wire_err_put(out, why), err);
 }
 
 void moe_ep_fail(struct moe_ep *ep, const struct moe_err *why)
 {
-    struct moe_err said = *why, ignored;
+    struct moe_err named = *why, ignored;
     /* a failure that came from another rank names that rank already */
-    bool heard = ep->failed.code != MOE_OK && !strcmp(ep->failed.msg, why->msg);
-    if (!heard) moe_wrap(&said, "rank %d", ep->rank);
-    moe_ep_say_failure(ep->c, &said, &ignored);
+    bool from_another = ep->failed.code != MOE_OK && !strcmp(ep->failed.msg, why->msg);
+    if (!from_another) moe_wrap(&named, "rank %d", ep->rank);
+    moe_ep_broadcast_failure(ep->c, &named, &ignored);
 }
 
 struct moe_ep_stats moe_ep_stats(const struct moe_ep *ep)

@@ -35,7 +35,7 @@ struct moe_ep;
 
 /* Tells all other ranks that this rank failed before it had a moe_ep.  The others fail with this same
  * error, so the message of *why has to name the rank. */
-enum moe_code moe_ep_say_failure(struct moe_comm *c, const struct moe_err *why, struct moe_err *err);
+enum moe_code moe_ep_broadcast_failure(struct moe_comm *c, const struct moe_err *why, struct moe_err *err);
 
 struct moe_ep_options {
     /* opened with slots of moe_ep_request_bytes and moe_ep_reply_bytes */
@@ -54,10 +54,10 @@ struct moe_ep_options {
     bool equal;                     /* replicas share an expert's tokens equally, else by the best split */
     uint64_t die;                   /* for tests: this rank stops at that step of its work; 0: never */
 
-    /* Called in this rank's thread, whenever it waits, with what another rank said by moe_ep_say.  A failure
-     * ends the run: it means that the message is malformed. */
-    enum moe_code (*heard)(void *ctx, int from, uint32_t kind, const void *data, size_t bytes,
-                           struct moe_err *err);
+    /* Called in this rank's thread, whenever it waits, with what another rank sent by moe_ep_broadcast.
+     * A failure ends the run: it means that the message is malformed. */
+    enum moe_code (*received)(void *ctx, int from, uint32_t kind, const void *data, size_t bytes,
+                              struct moe_err *err);
     void *ctx;
 };
 
@@ -71,26 +71,27 @@ size_t moe_ep_reply_bytes(const struct moe_config *c, int64_t max_tokens);
 enum moe_code moe_ep_open(struct moe_ep **ep, const struct moe_ep_options *o, struct moe_err *err);
 void moe_ep_close(struct moe_ep **ep); /* NULL-safe; nulls */
 
-/* Sends a message to all other ranks, which get it in options.heard before their moe_ep_finish returns.
+/* Sends a message to all other ranks, which get it in options.received before their moe_ep_finish returns.
  * kind: any number that the callers on both sides agree on. */
-enum moe_code moe_ep_say(struct moe_ep *ep, uint32_t kind, const void *data, size_t bytes,
-                         struct moe_err *err);
+enum moe_code moe_ep_broadcast(struct moe_ep *ep, uint32_t kind, const void *data, size_t bytes,
+                               struct moe_err *err);
 /* Tells the others not to wait for requests of this rank for a while (it waits for a person's input, for
  * example). The next dispatch ends this. */
-enum moe_code moe_ep_rest(struct moe_ep *ep, struct moe_err *err);
-/* Tells the others that this rank will dispatch nothing more, and serves them until they all say the same.
+enum moe_code moe_ep_pause(struct moe_ep *ep, struct moe_err *err);
+/* Tells the others that this rank will dispatch nothing more, and serves them until they all do so.
  * MOE_DEVICE when the others marked this rank dead.  A failure that another rank met (moe_ep_fail) is
  * returned as this rank's own. */
 enum moe_code moe_ep_finish(struct moe_ep *ep, struct moe_err *err);
 /* After moe_ep_finish one rank reports for all: the lowest living one.  Waits until this rank is the one
  * (*mine is true), or another rank has reported (false). */
-enum moe_code moe_ep_turn(struct moe_ep *ep, bool *mine, struct moe_err *err);
-/* The reporting rank says that it begins something that cannot be undone, such as printing.  When it dies,
- * the next rank learns from moe_ep_began that this had begun. */
-enum moe_code moe_ep_begin(struct moe_ep *ep, struct moe_err *err);
-int moe_ep_began(const struct moe_ep *ep); /* the last other rank that began; -1: none */
-/* The reporting rank says that it has reported.  When it dies before that, the next rank gets its turn. */
-enum moe_code moe_ep_spoke(struct moe_ep *ep, struct moe_err *err);
+enum moe_code moe_ep_await_report_turn(struct moe_ep *ep, bool *mine, struct moe_err *err);
+/* The reporting rank tells the others that it begins something that cannot be undone, such as printing.  When
+ * it dies, the next rank learns from moe_ep_report_begun_by that this had begun. */
+enum moe_code moe_ep_begin_report(struct moe_ep *ep, struct moe_err *err);
+int moe_ep_report_begun_by(const struct moe_ep *ep); /* the last other rank that began; -1: none */
+/* The reporting rank tells the others that it has reported.  When it dies before that, the next rank gets its
+ * turn. */
+enum moe_code moe_ep_reported(struct moe_ep *ep, struct moe_err *err);
 /* The reporting rank sends a heartbeat.  It calls this at least every moe_ep_tick_ms milliseconds while it
  * reports.  MOE_DEVICE: the others marked this rank dead, and another one reports. */
 enum moe_code moe_ep_heartbeat(struct moe_ep *ep, struct moe_err *err);

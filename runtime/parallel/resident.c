@@ -149,7 +149,7 @@ static bool add_expert(const struct moe_resident *p, int layer, int64_t e, struc
 }
 
 /* Sets the weights of an expert in the model; their pointers are NULL when it is not resident. */
-static void show(const struct moe_resident *p, int layer, int64_t e, struct moe_model *m)
+static void set_weights(const struct moe_resident *p, int layer, int64_t e, struct moe_model *m)
 {
     struct moe_expert *x = m ? &m->layers[layer].experts[e] : NULL;
     struct moe_weight *w[] = { x ? &x->gate : NULL, x ? &x->up : NULL, x ? &x->down : NULL };
@@ -177,7 +177,7 @@ enum moe_code moe_resident_add(struct moe_resident *p, int layer, const bool *he
     free(r.v);
     for (int64_t e = 0; code == MOE_OK && e < n; e++) {
         have[e] |= held[e];
-        show(p, layer, e, m);
+        set_weights(p, layer, e, m);
     }
     return code;
 }
@@ -191,7 +191,7 @@ void moe_resident_keep(struct moe_resident *p, int layer, const bool *held, stru
         if (!have[e] || held[e]) continue;
         listed &= add_expert(p, layer, e, &r);
         have[e] = false;
-        show(p, layer, e, m);
+        set_weights(p, layer, e, m);
     }
     if (listed) unmap(p, &r); /* without memory for the list they stay mapped, and unused */
     free(r.v);

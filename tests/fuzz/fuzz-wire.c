@@ -153,7 +153,7 @@ static void results(const uint8_t *p, size_t n, bool reference)
     assert(moe_results_open(&r, RANKS, &s, &e) == MOE_OK);
     while (n >= 3) {
         size_t bytes = (size_t)(p[1] | p[2] << 8) < n - 3 ? (size_t)(p[1] | p[2] << 8) : n - 3;
-        enum moe_code code = moe_results_heard(r, p[0] % RANKS, p[0] / RANKS % 5, p + 3, bytes, &e);
+        enum moe_code code = moe_results_received(r, p[0] % RANKS, p[0] / RANKS % 5, p + 3, bytes, &e);
         assert(code == MOE_OK || code == MOE_DEVICE);
         p += 3 + bytes;
         n -= 3 + bytes;

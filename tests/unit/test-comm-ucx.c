@@ -68,15 +68,15 @@ static const struct fault faults[] = {
     { "rank 1 sent a request before its last one was answered", REQUEST, 1, 0, 0, 64, 2 },
     { "rank 1 sent a reply that nobody asked for", REPLY, 1, 0, 0, 64, 1 },
     { "rank 1 sent a reply that is larger than any can be", REPLY, 1, 0, 0, SLOT + 64, 1 },
-    { "rank 1 sent the same words twice", SAID, 1, 9, 5, 10, 2 },
-    { "rank 1 sent the same words twice", SAID, 1, 9, 1u << 31, 10, 1 },
+    { "rank 1 sent the same words twice", BROADCAST, 1, 9, 5, 10, 2 },
+    { "rank 1 sent the same words twice", BROADCAST, 1, 9, 1u << 31, 10, 1 },
     { "rank 1 sent a message of a kind that there is not", KINDS, 1, 0, 0, 0, 1 },
     { "rank 1 sent a message of a kind that there is not", UINT32_MAX, 1, 0, 0, 0, 1 },
     { "rank 1 sent more bytes than a sign of life has", HEARTBEAT, 1, 0, 0, 100, 1 },
     { "rank 1 sent news of a rank that there is not", GIVEN_UP, 1, 2, 0, 0, 1 },
     { "no other rank has that number", REQUEST, 0, 0, 0, 64, 1 },
     { "no other rank has that number", HEARTBEAT, 2, 0, 0, 0, 1 },
-    { "no other rank has that number", SAID, UINT32_MAX, 0, 0, 64, 1 },
+    { "no other rank has that number", BROADCAST, UINT32_MAX, 0, 0, 64, 1 },
 };
 
 static void attack(struct moe_comm *c, const struct fault *f)
@@ -99,7 +99,7 @@ static void knock(struct moe_comm *c)
         send_raw(x, none, i, 100);
     }
     send_raw(x, none, sizeof none, 0);
-    OK(moe_comm_say(c, 77, "well", 4, &err) == MOE_OK);
+    OK(moe_comm_broadcast(c, 77, "well", 4, &err) == MOE_OK);
 }
 
 /* Rank 0 receives until it gets the message `says` or, for knock, the message sent after all of it. */
@@ -115,7 +115,7 @@ static void watch(struct moe_comm *c, const char *says)
     moe_comm_begin_wait(c);
     while (code == MOE_OK && kind != 77 && moe_now() < end) {
         code = moe_comm_wait(c, &err);
-        if (!says && code == MOE_OK && moe_comm_heard(c, &from, &kind, &data, &bytes))
+        if (!says && code == MOE_OK && moe_comm_received(c, &from, &kind, &data, &bytes))
             OK(from == 1 && kind == 77 && bytes == 4 && !memcmp(data, "well", 4));
     }
     bool good = says ? code == MOE_DEVICE && strstr(err.msg, says) : code == MOE_OK && kind == 77;

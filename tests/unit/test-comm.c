@@ -55,18 +55,18 @@ static bool serve(struct rank *r, struct moe_comm *c, struct moe_err *err)
     return did;
 }
 
-static void hear(struct rank *r, struct moe_comm *c, int *said)
+static void receive(struct rank *r, struct moe_comm *c, int *received)
 {
     int from;
     uint32_t kind;
     const void *data;
     size_t bytes;
-    while (moe_comm_heard(c, &from, &kind, &data, &bytes)) {
+    while (moe_comm_received(c, &from, &kind, &data, &bytes)) {
         int n;
         memcpy(&n, data, sizeof n);
         /* in order, none missing */
-        r->broken |= bytes != sizeof n || n != said[from] || kind != (uint32_t)(n % 7);
-        said[from]++;
+        r->broken |= bytes != sizeof n || n != received[from] || kind != (uint32_t)(n % 7);
+        received[from]++;
         r->words++;
     }
 }
@@ -80,15 +80,15 @@ static bool ask_all(struct rank *r, struct moe_comm *c, int round, struct moe_er
         for (size_t i = 4; i < length(r->rank, to, round); i++) p[i] = byte(r->rank, to, round, i);
         if (moe_comm_post(c, to, length(r->rank, to, round), err) != MOE_OK) return false;
     }
-    return moe_comm_say(c, (uint32_t)(round % 7), &round, sizeof round, err) == MOE_OK;
+    return moe_comm_broadcast(c, (uint32_t)(round % 7), &round, sizeof round, err) == MOE_OK;
 }
 
-static bool await(struct rank *r, struct moe_comm *c, int round, int *said, struct moe_err *err)
+static bool await(struct rank *r, struct moe_comm *c, int round, int *received, struct moe_err *err)
 {
     bool awaited[RANKS], all = false;
     moe_comm_begin_wait(c);
     while (!all) {
-        hear(r, c, said);
+        receive(r, c, received);
         if (serve(r, c, err)) moe_comm_begin_wait(c);
         all = true;
         for (int to = 0; to < RANKS; to++) {
@@ -113,18 +113,18 @@ static void *run(void *arg)
     struct rank *r = arg;
     struct moe_comm *c;
     struct moe_err err = MOE_ERR_INIT;
-    int said[RANKS] = { 0 };
+    int received[RANKS] = { 0 };
     if (moe_comm_local(&c, r->hub, r->rank, &err) != MOE_OK) return NULL;
     for (int round = 0; round < ROUNDS; round++) {
         if (r->dies && round == DEAD_AT) break;
-        if (!ask_all(r, c, round, &err) || !await(r, c, round, said, &err)) break;
+        if (!ask_all(r, c, round, &err) || !await(r, c, round, received, &err)) break;
     }
     if (!r->dies) /* until the others have what they asked for */
         for (int left = 1; left; ) {
             struct moe_err e = MOE_ERR_INIT;
-            hear(r, c, said);
+            receive(r, c, received);
             left = 0;
-            for (int k = 0; k < RANKS; k++) left += k != r->rank && !c->dead[k] && said[k] < ROUNDS;
+            for (int k = 0; k < RANKS; k++) left += k != r->rank && !c->dead[k] && received[k] < ROUNDS;
             if (!serve(r, c, &e) && left && moe_comm_wait(c, &e) != MOE_OK) break;
         }
     for (int i = 0; !r->dies && i < 50; i++) { /* the last round of the others may still be under way */
@@ -133,7 +133,7 @@ static void *run(void *arg)
     }
     r->lost = c->n_dead;
     if (r->lost) atomic_store(r->found, true);
-    if (r->dies == 2) { /* it was only slow, and without a sign of life: it hears that it was given up */
+    if (r->dies == 2) { /* it was only slow, and without a heartbeat: it is told that it was given up */
         for (int i = 0; i < 600 && !atomic_load(r->found); i++) poll(NULL, 0, 50);
         moe_comm_begin_wait(c);
         r->told_off = moe_comm_wait(c, &err) == MOE_DEVICE && strstr(err.msg, "given up");

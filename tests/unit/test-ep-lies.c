@@ -109,7 +109,8 @@ static void *lie(void *arg)
     struct moe_comm *c;
     const void *asked = NULL;
     OK(moe_comm_local(&c, l->hub, 1, &err) == MOE_OK);
-    if (l->lie->how == TALKS) OK(moe_comm_say(c, l->lie->kind, l->lie->data, l->lie->bytes, &err) == MOE_OK);
+    if (l->lie->how == TALKS)
+        OK(moe_comm_broadcast(c, l->lie->kind, l->lie->data, l->lie->bytes, &err) == MOE_OK);
     if (l->lie->how == ASKS) {
         unsigned char *slot = moe_comm_request(c, 0);
         write_request(slot, l->c);
@@ -117,7 +118,7 @@ static void *lie(void *arg)
         OK(moe_comm_post(c, 0, c->request_bytes, &err) == MOE_OK);
     }
     if (l->lie->how == ANSWERS) {
-        OK(moe_comm_say(c, DONE, NULL, 0, &err) == MOE_OK); /* it asks for nothing itself */
+        OK(moe_comm_broadcast(c, DONE, NULL, 0, &err) == MOE_OK); /* it asks for nothing itself */
         for (int i = 0; i < 5000 && !asked; i++, poll(NULL, 0, 1)) asked = moe_comm_requested(c, 0);
         OK(asked);
         unsigned char *slot = moe_comm_reply(c, 0);
@@ -195,7 +196,7 @@ static void hears(struct moe_comm *two, const char *want)
     uint32_t kind = 0;
     size_t bytes = 0;
     for (int i = 0; i < 5000 && (from != 0 || kind != FAIL); i++, poll(NULL, 0, 1))
-        if (!moe_comm_heard(two, &from, &kind, &data, &bytes)) from = -1;
+        if (!moe_comm_received(two, &from, &kind, &data, &bytes)) from = -1;
     bool is = from == 0 && moe_wire_err_get(data, bytes, &said);
     if (!is || strcmp(said.msg, want))
         fprintf(stderr, "from %d, kind %u: '%s', not '%s'\n", from, kind, is ? said.msg : "?", want);
@@ -214,7 +215,7 @@ static void passes_on(void)
     moe_ep_fail(h.ep, &err);
     hears(two, "rank 0: its disk is gone");
     moe_fail(&err, MOE_DEVICE, "rank 1: rank 2 gone");
-    OK(moe_ep_say_failure(one, &err, &heard) == MOE_OK);
+    OK(moe_ep_broadcast_failure(one, &err, &heard) == MOE_OK);
     OK(moe_ep_finish(h.ep, &heard) == MOE_DEVICE && !strcmp(heard.msg, "rank 1: rank 2 gone"));
     moe_ep_fail(h.ep, &heard);
     hears(two, "rank 1: rank 2 gone");

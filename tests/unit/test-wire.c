@@ -277,7 +277,7 @@ static bool hears(struct moe_results *r, int from, uint32_t kind, const void *p,
 {
     struct moe_err err = MOE_ERR_INIT;
     char who[16];
-    enum moe_code code = moe_results_heard(r, from, kind, p, n, &err);
+    enum moe_code code = moe_results_received(r, from, kind, p, n, &err);
     snprintf(who, sizeof who, "rank %d", from);
     OK(code == MOE_OK || (code == MOE_DEVICE && strstr(err.msg, who)));
     return code == MOE_OK;

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Decides which rank reports for all when the work is done: the lowest living rank, and the next one when
- * that rank dies before it has said that it has reported. */
+ * that rank dies before it has told the others that it has reported. */
 #include "runtime/parallel/ep-internal.h"
 
 #include <string.h>
 
-enum moe_code moe_ep_turn(struct moe_ep *ep, bool *mine, struct moe_err *err)
+enum moe_code moe_ep_await_report_turn(struct moe_ep *ep, bool *mine, struct moe_err *err)
 {
     moe_comm_begin_wait(ep->c);
     for (;;) {
         int who = 0;
-        MOE_TRY(moe_ep_hear(ep, err));
+        MOE_TRY(moe_ep_receive(ep, err));
         while (who < ep->rank && ep->c->dead[who]) who++;
-        *mine = who == ep->rank && !ep->spoken;
-        if (*mine || ep->spoken) return MOE_OK;
+        *mine = who == ep->rank && !ep->reported;
+        if (*mine || ep->reported) return MOE_OK;
         memset(ep->awaited, 0, (size_t)ep->ranks * sizeof *ep->awaited);
         ep->awaited[who] = true;
         MOE_TRY(moe_comm_wait(ep->c, err));
@@ -21,17 +21,17 @@ enum moe_code moe_ep_turn(struct moe_ep *ep, bool *mine, struct moe_err *err)
     }
 }
 
-int moe_ep_began(const struct moe_ep *ep) { return ep->began - 1; }
+int moe_ep_report_begun_by(const struct moe_ep *ep) { return ep->report_begun - 1; }
 
-enum moe_code moe_ep_begin(struct moe_ep *ep, struct moe_err *err)
+enum moe_code moe_ep_begin_report(struct moe_ep *ep, struct moe_err *err)
 {
-    MOE_TRY(moe_comm_say(ep->c, SAY_BEGIN, NULL, 0, err));
+    MOE_TRY(moe_comm_broadcast(ep->c, MESSAGE_REPORT_BEGUN, NULL, 0, err));
     return moe_comm_heartbeat(ep->c, err);
 }
 
-enum moe_code moe_ep_spoke(struct moe_ep *ep, struct moe_err *err)
+enum moe_code moe_ep_reported(struct moe_ep *ep, struct moe_err *err)
 {
-    return moe_comm_say(ep->c, SAY_SPOKE, NULL, 0, err);
+    return moe_comm_broadcast(ep->c, MESSAGE_REPORTED, NULL, 0, err);
 }
 
 enum moe_code moe_ep_heartbeat(struct moe_ep *ep, struct moe_err *err)
