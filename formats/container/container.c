@@ -310,6 +310,25 @@ enum moe_code moe_container_check_file(const struct moe_source *src, const char 
     return moe_fail_at(err, MOE_CORRUPT, path, NULL, "does not match its checksum (copy the file again)");
 }
 
+enum moe_code moe_container_plane_matches(const struct moe_source *src, const struct moe_tensor *t, int plane,
+                                          unsigned char *buf, size_t cap, bool *matches, struct moe_err *err)
+{
+    const struct moe_span *span = &t->plane[plane];
+    struct moe_hash *h = moe_hash_new();
+    enum moe_code code = MOE_OK;
+    if (!h) return moe_fail_at(err, MOE_NOMEM, src->path, NULL, "no memory to check it");
+    moe_hash_reset64(h);
+    for (uint64_t at = 0, n; code == MOE_OK && at < span->bytes; at += n) {
+        n = span->bytes - at < cap ? span->bytes - at : cap;
+        code = moe_source_read(src, t, plane, at, (size_t)n, buf, err);
+        if (code == MOE_OK) moe_hash_add64(h, buf, (size_t)n);
+    }
+    *matches = code == MOE_OK && moe_hash_get64(h) == t->hash[plane];
+    moe_hash_free(h);
+    moe_source_drop(src, span);
+    return code;
+}
+
 bool moe_container_lists(const struct moe_source *src, const char *name)
 {
     struct moe_listed f;

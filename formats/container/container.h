@@ -238,6 +238,11 @@ enum moe_code moe_container_read_file(const struct moe_source *src, const char *
  * and MOE_CORRUPT as above. */
 enum moe_code moe_container_check_file(const struct moe_source *src, const char *name,
                                        char path[MOE_PATH_BYTES], struct moe_err *err);
+/* Compare a plane with its hash in the shard's table, reading it in pieces: *matches.  buf [cap]: scratch
+ * memory. */
+enum moe_code moe_container_plane_matches(const struct moe_source *src, const struct moe_tensor *t, int plane,
+                                          unsigned char *buf, size_t cap, bool *matches,
+                                          struct moe_err *err);
 /* Whether the manifest lists a file of this name. */
 bool moe_container_lists(const struct moe_source *src, const char *name);
 

@@ -120,17 +120,10 @@ static enum moe_code hole_is_plane(const struct moe_source *src, const struct mo
                                    struct moe_err *err)
 {
     enum { PIECE = 1 << 16 };
-    struct moe_hash *h = moe_hash_new();
-    unsigned char *zeros = calloc(1, PIECE);
-    enum moe_code code = h && zeros ? MOE_OK : no_memory(src->path, err);
-    if (h) moe_hash_reset64(h);
-    for (uint64_t left = t->plane[MOE_PLANE_DATA].bytes, n; code == MOE_OK && left; left -= n) {
-        n = left < PIECE ? left : PIECE;
-        moe_hash_add64(h, zeros, (size_t)n);
-    }
-    *is = code == MOE_OK && moe_hash_get64(h) == t->hash[MOE_PLANE_DATA];
-    moe_hash_free(h);
-    free(zeros);
+    unsigned char *buf = malloc(PIECE);
+    if (!buf) return no_memory(src->path, err);
+    enum moe_code code = moe_container_plane_matches(src, t, MOE_PLANE_DATA, buf, PIECE, is, err);
+    free(buf);
     return code;
 }
 

@@ -177,27 +177,6 @@ static enum moe_code put_all(struct stage *s, struct moe_err *err)
 
 /* ---- checking ---- */
 
-enum { AS_HASHED, OTHERWISE, UNREAD };
-
-/* Compares a plane with its hash.  UNREAD: it cannot be read, and *err says why. */
-static int plane_is(const struct moe_source *src, const struct moe_tensor *t, int plane, unsigned char *buf,
-                    struct moe_err *err)
-{
-    const struct moe_span *span = &t->plane[plane];
-    struct moe_hash *h = moe_hash_new();
-    enum moe_code code = h ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory to check what was staged");
-    if (h) moe_hash_reset64(h);
-    for (uint64_t at = 0, n; code == MOE_OK && at < span->bytes; at += n) {
-        n = span->bytes - at < CHUNK ? span->bytes - at : CHUNK;
-        code = moe_source_read(src, t, plane, at, (size_t)n, buf, err);
-        if (code == MOE_OK) moe_hash_add64(h, buf, (size_t)n);
-    }
-    bool same = h && moe_hash_get64(h) == t->hash[plane];
-    moe_hash_free(h);
-    moe_source_drop(src, span);
-    return code != MOE_OK ? UNREAD : same ? AS_HASHED : OTHERWISE;
-}
-
 static enum moe_code damaged(const struct moe_source *src, const struct moe_tensor *t, int plane,
                              const char *remedy, struct moe_err *err)
 {
@@ -207,23 +186,20 @@ static enum moe_code damaged(const struct moe_source *src, const struct moe_tens
                        "the %s plane does not match its checksum (%s)", moe_plane_word(plane), remedy);
 }
 
-/* Compares the planes of tensor i with their hashes.  whole: the container from which src was just copied,
- * which may be the damaged one; NULL: not known. */
-static enum moe_code check_tensor(const struct moe_source *src, const struct moe_source *whole, int64_t i,
+/* Compares the planes of tensor i with their hashes.  src: the container from which `staged` was just copied,
+ * which may be the damaged one; NULL: not known.  Both list the same tensors. */
+static enum moe_code check_tensor(const struct moe_source *staged, const struct moe_source *src, int64_t i,
                                   unsigned char *buf, uint64_t *bytes, struct moe_err *err)
 {
-    const struct moe_tensor *t = &src->tensors[i];
+    const struct moe_tensor *t = &staged->tensors[i];
     for (int plane = 0; plane < MOE_PLANE_COUNT; plane++) {
+        bool same, source_same = true;
         if (t->plane[plane].file < 0 || !t->plane[plane].bytes) continue;
-        int is = plane_is(src, t, plane, buf, err);
-        if (is == UNREAD) return err->code;
-        if (is == OTHERWISE) { /* src and whole list the same tensors */
-            int there = whole ? plane_is(whole, &whole->tensors[i], plane, buf, err) : AS_HASHED;
-            if (there == UNREAD) return err->code;
-            return there == OTHERWISE
-                     ? damaged(whole, &whole->tensors[i], plane, "copy the container again", err)
-                     : damaged(src, t, plane, "stage it again", err);
-        }
+        MOE_TRY(moe_container_plane_matches(staged, t, plane, buf, CHUNK, &same, err));
+        if (!same && src)
+            MOE_TRY(moe_container_plane_matches(src, &src->tensors[i], plane, buf, CHUNK, &source_same, err));
+        if (!source_same) return damaged(src, &src->tensors[i], plane, "copy the container again", err);
+        if (!same) return damaged(staged, t, plane, "stage it again", err);
         *bytes += t->plane[plane].bytes;
     }
     return MOE_OK;
@@ -235,19 +211,19 @@ static bool needs(const struct stage *s, const struct moe_tensor *t)
     return t->expert < 0 || (l && wanted(s, l, t->expert));
 }
 
-/* The error that a staged file does not match its manifest.  whole: as for check_tensor; the error names its
+/* The error that a staged file does not match its manifest.  src: as for check_tensor; the error names its
  * file when that is damaged. */
-static enum moe_code damaged_file(const struct moe_source *whole, const char *name, const char *path,
+static enum moe_code damaged_file(const struct moe_source *src, const char *name, const char *path,
                                   struct moe_err *err)
 {
     char from[PATH_MAX];
-    if (whole) MOE_TRY(moe_container_check_file(whole, name, from, err));
+    if (src) MOE_TRY(moe_container_check_file(src, name, from, err));
     return moe_fail_at(err, MOE_CORRUPT, path, NULL, "does not match its checksum (stage it again)");
 }
 
 /* Compares the configuration, the tokenizer and all other files that are no shards with the digests of the
  * manifest. */
-static enum moe_code check_small(const struct moe_source *staged, const struct moe_source *whole,
+static enum moe_code check_small(const struct moe_source *staged, const struct moe_source *src,
                                  struct moe_err *err)
 {
     const cJSON *files = moe_json_get(staged->container->manifest, "files");
@@ -256,20 +232,20 @@ static enum moe_code check_small(const struct moe_source *staged, const struct m
         char path[PATH_MAX];
         if (moe_ends_with(name, ".moe") && !strchr(name, '/')) continue; /* a shard */
         enum moe_code code = moe_container_check_file(staged, name, path, err);
-        if (code == MOE_CORRUPT) return damaged_file(whole, name, path, err);
+        if (code == MOE_CORRUPT) return damaged_file(src, name, path, err);
         MOE_TRY(code);
     }
     return MOE_OK;
 }
 
 static enum moe_code check(const struct stage *s, const struct moe_source *staged,
-                           const struct moe_source *whole, uint64_t *bytes, struct moe_err *err)
+                           const struct moe_source *src, uint64_t *bytes, struct moe_err *err)
 {
     *bytes = 0;
     MOE_TRY(moe_plan_check_staged(s->p, s->first, s->last, staged, err));
-    MOE_TRY(check_small(staged, whole, err));
+    MOE_TRY(check_small(staged, src, err));
     for (int64_t i = 0; i < staged->n_tensors; i++) {
-        if (needs(s, &staged->tensors[i])) MOE_TRY(check_tensor(staged, whole, i, s->buf, bytes, err));
+        if (needs(s, &staged->tensors[i])) MOE_TRY(check_tensor(staged, src, i, s->buf, bytes, err));
         MOE_TRY(moe_cancel_check(s->cancel, err));
     }
     return MOE_OK;
