@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/comm/wire.h - the layout of all messages between ranks: this is the one place that writes them as
- * bytes and reads them.  It does no I/O and keeps no state; any thread may call it.
+ * bytes and reads them (wire-meet.c those of the rendezvous, wire-results.c results, wire.c all others).  It
+ * does no I/O and keeps no state; any thread may call it.
  *
  * Nothing that arrives is trusted until a function here has read it: each checks every length against the
  * bytes that are there and every number against its range, and makes every text end with NUL and safe to

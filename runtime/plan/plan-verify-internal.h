@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/plan/plan-verify-internal.h - the state of one layer that is being verified, and the verifier's
- * arithmetic on it.  Only runtime/plan/plan-verify*.c include it. */
+/* runtime/plan/plan-verify-internal.h - the state of a plan that is being verified, and of its present layer;
+ * the verifier's arithmetic on a layer.  Only runtime/plan/plan-verify*.c include it. */
 #ifndef MOE_RUNTIME_PLAN_PLAN_VERIFY_INTERNAL_H
 #define MOE_RUNTIME_PLAN_PLAN_VERIFY_INTERNAL_H
 
 #include "base/arena.h"
+#include "runtime/plan/plan-verify.h"
 
 #include <stdbool.h>
 #include <stdint.h>
+
+/* ---- one layer, and the arithmetic on it (plan-verify-math.c) ---- */
 
 struct check_layer {
     int32_t slots, cap;           /* slots of this layer, by ascending rank; room for so many in the arrays */
@@ -49,5 +52,42 @@ double moe_check_bound(struct check_layer *l, int32_t experts, int32_t ranks, in
  * placements to try. */
 int moe_check_better_exists(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor,
                             double max_load);
+
+/* ---- the plan ---- */
+
+struct moe_verify {
+    const char *path;
+    const cJSON *root;
+    int32_t ranks, experts, slots, survive, per_node, n_layers, windows;
+    int32_t prediction;      /* how many layers for multi-token prediction the model has (none is placed) */
+    struct check_layer layer;
+    int64_t *counts;         /* [windows][n_layers][experts], rows in the order of the plan's layers */
+    bool compare;            /* loads and bounds are compared */
+    cJSON *problems;
+    struct moe_plan_checked *out;
+    struct moe_progress *progress;
+    const struct moe_cancel *cancel;
+    struct moe_arena arena;
+    struct moe_err *err;
+    bool failed;             /* there was a problem */
+    double sum_load, sum_bound, sum_mean; /* over layers */
+    int64_t moved;           /* slots, over layers */
+    int32_t most_slots;      /* of a rank in a layer */
+};
+
+/* ---- the claims (plan-verify-claims.c) ---- */
+
+/* Notes a problem, which is a sentence. */
+void moe_verify_problem(struct moe_verify *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Reads a number that the plan claims; false: it makes no such claim. */
+bool moe_verify_claim(const cJSON *o, const char *key, double *x);
+/* Compares the number that o claims under this key, if it does, with what it is.  layer: the number of the
+ * layer that the claim is about; -1: it is about the whole plan. */
+void moe_verify_compare(struct moe_verify *v, const cJSON *o, int layer, const char *key, double is);
+
+/* Verifies layer `number`, whose JSON is o and whose row in v->counts is `row`.  old: the JSON of the old
+ * plan; NULL: there is none, and moves are not checked.  MOE_CORRUPT when o is no layer of a plan. */
+enum moe_code moe_verify_layer(struct moe_verify *v, const cJSON *o, int number, int32_t row,
+                               const cJSON *old, struct moe_err *err);
 
 #endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The messages by which ranks meet (rendezvous.h): frames, JOIN and WELCOME. */
+#include "runtime/comm/wire-internal.h"
+
+#include "base/show.h"
+
+#include <assert.h>
+
+#define MAGIC "MOERANKS"
+enum { MAGIC_BYTES = 8, ITEM_BYTES_MAX = 1 + MOE_AGREE_NAME + 16 };
+static_assert(sizeof MAGIC == MAGIC_BYTES + 1, "the magic number fills its field");
+static_assert(MOE_WIRE_FRAME_BYTES == (int)MAGIC_BYTES + 4 + 4 + 4 + 4 + 8 + 8, "the fields of a frame");
+
+void moe_wire_frame_put(unsigned char out[MOE_WIRE_FRAME_BYTES], const struct moe_wire_frame *f)
+{
+    unsigned char *at = out;
+    give_bytes(&at, MAGIC, MAGIC_BYTES);
+    give32(&at, f->version);
+    give32(&at, (uint32_t)f->rank);
+    give32(&at, (uint32_t)f->ranks);
+    give32(&at, f->type);
+    give64(&at, f->secret);
+    give64(&at, f->bytes);
+}
+
+bool moe_wire_frame_get(const unsigned char p[MOE_WIRE_FRAME_BYTES], struct moe_wire_frame *f)
+{
+    struct in in = reader(p, MOE_WIRE_FRAME_BYTES);
+    const unsigned char *magic = take_bytes(&in, MAGIC_BYTES);
+    f->version = take32(&in);
+    f->rank = (int32_t)take32(&in);
+    f->ranks = (int32_t)take32(&in);
+    f->type = take32(&in);
+    f->secret = take64(&in);
+    f->bytes = take64(&in);
+    return !memcmp(magic, MAGIC, MAGIC_BYTES);
+}
+
+uint64_t moe_wire_body_max(uint32_t type, int ranks)
+{
+    switch (type) {
+    case MOE_WIRE_HELLO: return MOE_WIRE_NONCE;
+    case MOE_WIRE_CHALLENGE: return MOE_WIRE_NONCE + MOE_WIRE_MAC;
+    case MOE_WIRE_JOIN:
+        return MOE_WIRE_ERR_BYTES + 4 + MOE_AGREE_MAX * ITEM_BYTES_MAX + 4 + MOE_WIRE_ADDRESS_MAX +
+               MOE_WIRE_MAC;
+    case MOE_WIRE_WELCOME: return MOE_WIRE_KEY + (uint64_t)ranks * (4 + MOE_WIRE_ADDRESS_MAX) + MOE_WIRE_MAC;
+    case MOE_WIRE_REFUSED: return MOE_WIRE_ERR_BYTES + MOE_WIRE_MAC;
+    default: return 0;
+    }
+}
+
+static void give_settings(unsigned char **at, const struct moe_agreement *a)
+{
+    give32(at, a->n);
+    for (uint32_t i = 0; i < a->n; i++) {
+        size_t n = strlen(a->item[i].name);
+        give(at, n, 1);
+        give_bytes(at, a->item[i].name, n);
+        give64(at, a->item[i].digest.high);
+        give64(at, a->item[i].digest.low);
+    }
+}
+
+static void take_settings(struct in *in, struct moe_agreement *a)
+{
+    *a = (struct moe_agreement){ .n = take32(in) };
+    in->bad |= a->n > MOE_AGREE_MAX;
+    for (uint32_t i = 0; !in->bad && i < a->n; i++) {
+        size_t n = (size_t)take(in, 1);
+        const unsigned char *p = take_bytes(in, n);
+        in->bad |= !n || n >= MOE_AGREE_NAME || (p && memchr(p, 0, n));
+        if (in->bad) return;
+        memcpy(a->item[i].name, p, n);
+        moe_show(a->item[i].name, sizeof a->item[i].name);
+        a->item[i].digest.high = take64(in);
+        a->item[i].digest.low = take64(in);
+    }
+}
+
+size_t moe_wire_join_bytes(const struct moe_wire_join *j)
+{
+    size_t n = 4 + 3 * 2 + strlen(j->failure.msg) + strlen(j->failure.file) + strlen(j->failure.tensor) + 4 +
+               4 + j->address_bytes;
+    for (uint32_t i = 0; i < j->settings.n; i++) n += 1 + strlen(j->settings.item[i].name) + 16;
+    return n;
+}
+
+void moe_wire_join_put(unsigned char *out, const struct moe_wire_join *j)
+{
+    moe_wire_give_err(&out, &j->failure);
+    give_settings(&out, &j->settings);
+    give32(&out, (uint32_t)j->address_bytes);
+    give_bytes(&out, j->address, j->address_bytes);
+}
+
+bool moe_wire_join_get(const unsigned char *p, size_t bytes, struct moe_wire_join *j)
+{
+    struct in in = reader(p, bytes), code = in;
+    if (take32(&code) != MOE_OK) {
+        moe_wire_take_err(&in, &j->failure);
+    } else { /* no failure: the lengths of its three texts are 0 */
+        j->failure = (struct moe_err)MOE_ERR_INIT;
+        take32(&in);
+        in.bad |= take(&in, 6) != 0;
+    }
+    take_settings(&in, &j->settings);
+    j->address_bytes = take32(&in);
+    in.bad |= j->address_bytes > MOE_WIRE_ADDRESS_MAX || (!j->address_bytes && j->failure.code == MOE_OK);
+    j->address = take_bytes(&in, j->address_bytes);
+    return !in.bad && in.at == in.end;
+}
+
+size_t moe_wire_welcome_bytes(int ranks, size_t addresses)
+{
+    return MOE_WIRE_KEY + 4 * (size_t)ranks + addresses;
+}
+
+void moe_wire_welcome_put(unsigned char *out, const unsigned char key[MOE_WIRE_KEY], int ranks,
+                          const size_t *offset, const unsigned char *all)
+{
+    give_bytes(&out, key, MOE_WIRE_KEY);
+    for (int r = 0; r < ranks; r++) give32(&out, (uint32_t)(offset[r + 1] - offset[r]));
+    give_bytes(&out, all, offset[ranks]);
+}
+
+bool moe_wire_welcome_get(const unsigned char *p, size_t bytes, unsigned char key[MOE_WIRE_KEY], int ranks,
+                          size_t *offset, const unsigned char **all)
+{
+    struct in in = reader(p, bytes);
+    const unsigned char *k = take_bytes(&in, MOE_WIRE_KEY);
+    if (!k) return false;
+    memcpy(key, k, MOE_WIRE_KEY);
+    offset[0] = 0;
+    for (int r = 0; r < ranks; r++) {
+        uint32_t n = take32(&in);
+        in.bad |= !n || n > MOE_WIRE_ADDRESS_MAX;
+        offset[r + 1] = offset[r] + n;
+    }
+    *all = take_bytes(&in, offset[ranks]);
+    return !in.bad && in.at == in.end;
+}
