@@ -337,7 +337,8 @@ static enum moe_code slots(struct ucx *x, struct moe_err *err)
     return MOE_OK;
 }
 
-static enum moe_code start(struct ucx *x, struct moe_err *err)
+/* here: all ranks run on this host. */
+static enum moe_code start(struct ucx *x, bool here, struct moe_err *err)
 {
     ucp_params_t params = { .field_mask = UCP_PARAM_FIELD_FEATURES,
                             .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP };
@@ -350,7 +351,7 @@ static enum moe_code start(struct ucx *x, struct moe_err *err)
                                        .cb = moe_ucx_receive,
                                        .arg = x };
     ucp_config_t *config;
-    if (x->u->ucp_config_read(NULL, NULL, &config) != UCS_OK)
+    if (moe_ucx_config(x->u, here, &config) != UCS_OK)
         return moe_fail(err, MOE_DEVICE, "--comm ucx: UCX refuses its settings (UCX_* in the environment)");
     ucs_status_t s = x->u->ucp_init_version(UCP_API_MAJOR, UCP_API_MINOR, &params, config, &x->context);
     x->u->ucp_config_release(config);
@@ -371,7 +372,7 @@ enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, bool
 {
     const struct moe_ucx *u;
     *out = NULL;
-    MOE_TRY(moe_ucx(&u, here, err));
+    MOE_TRY(moe_ucx(&u, err));
     struct ucx *x = calloc(1, sizeof *x);
     if (!x) return moe_fail(err, MOE_NOMEM, "no memory for a rank");
     enum moe_code code = moe_comm_init(&x->c, &ops, rank, ranks, (request_bytes + 63) / 64 * 64,
@@ -379,7 +380,7 @@ enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, bool
     x->u = u;
     x->broadcasts_end = &x->broadcasts;
     if (code == MOE_OK) code = slots(x, err);
-    if (code == MOE_OK) code = start(x, err);
+    if (code == MOE_OK) code = start(x, here, err);
     if (code != MOE_OK) {
         ucx_close(&x->c);
         return code;

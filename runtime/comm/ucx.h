@@ -13,7 +13,7 @@
 #include <ucp/api/ucp.h>
 
 #define MOE_UCX_FUNCTIONS(X) \
-    X(ucp_init_version) X(ucp_cleanup) X(ucp_config_read) X(ucp_config_release) \
+    X(ucp_init_version) X(ucp_cleanup) X(ucp_config_read) X(ucp_config_modify) X(ucp_config_release) \
     X(ucp_worker_create) X(ucp_worker_destroy) X(ucp_worker_get_address) X(ucp_worker_release_address) \
     X(ucp_worker_progress) X(ucp_worker_get_efd) X(ucp_worker_arm) X(ucp_worker_set_am_recv_handler) \
     X(ucp_am_send_nbx) X(ucp_am_recv_data_nbx) \
@@ -26,10 +26,16 @@ struct moe_ucx {
 #undef X
 };
 
-/* Loads the library at the first call, and gives its functions to every caller; it is never unloaded.  One
- * thread at a time may call this.  here: all ranks run on this host, so that UCX uses the loopback device
- * alone; only the first call decides that.  MOE_UNSUPPORTED where the library is not installed or too old. */
-enum moe_code moe_ucx(const struct moe_ucx **u, bool here, struct moe_err *err);
+/* Loads the library at the first call, and gives its functions to every caller; it is never unloaded.  Any
+ * thread may call this, but the first call sets variables of the environment (UCX_LOG_LEVEL and others that
+ * UCX reads when it is loaded), which no other thread may read or write meanwhile.  MOE_UNSUPPORTED where the
+ * library is not installed or too old. */
+enum moe_code moe_ucx(const struct moe_ucx **u, struct moe_err *err);
+
+/* UCX's settings: those of the user (UCX_* in the environment), and this program's where he has set none.
+ * here: all ranks run on this host, so that UCX uses the loopback device alone.  The caller releases *config
+ * (ucp_config_release), unless this failed. */
+ucs_status_t moe_ucx_config(const struct moe_ucx *u, bool here, ucp_config_t **config);
 #endif
 
 #endif
