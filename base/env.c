@@ -10,9 +10,9 @@
 static const struct { const char *name, *values, *help;
 } table[] = {
     { "MOE_CPU", "ref|avx2|avx512", "use no kernel variant above this level" },
-    { "MOE_DIE", "RANK:STEP",
-      "moe-run: that expert-parallel rank stops dead at that step of its work, to see the others go on; or, "
-      "a process, at start, report, printing or reported; or stops at hang" },
+    { "MOE_DIE", "RANK:WHERE[,RANK:WHERE...]",
+      "moe-run: that expert-parallel rank dies there, to see the others go on: at a step of its work (a "
+      "number), or, if it is a process, at start, report, printing or reported; at hang it stops" },
     { "OMPI_COMM_WORLD_RANK", "R",
       "moe-run --rendezvous: which rank this is, when Open MPI's mpirun started it" },
     { "OMPI_COMM_WORLD_SIZE", "N", "and how many there are" },

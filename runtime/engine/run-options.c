@@ -348,22 +348,39 @@ enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct
                     MOE_COMM_RANKS_MAX);
 }
 
+/* An entry RANK:WHERE of MOE_DIE. */
+struct death { long rank; const char *where; size_t bytes; };
+
+/* Reads the entry at *at and moves *at to the next one.  False: there is none, or it has another form. */
+static bool next_death(const char **at, struct death *d)
+{
+    char *end;
+    if (!*at) return false;
+    d->rank = strtol(*at, &end, 10);
+    if (end == *at || *end != ':') return false;
+    d->where = end + 1;
+    d->bytes = strcspn(d->where, ",");
+    *at = d->where[d->bytes] ? d->where + d->bytes + 1 : NULL;
+    return true;
+}
+
 void moe_run_options_die(int *rank, uint64_t *step)
 {
-    const char *v = moe_env("MOE_DIE"), *colon = v ? strchr(v, ':') : NULL;
-    if (!colon) return;
-    *rank = (int)strtol(v, NULL, 10);
-    *step = strtoull(colon + 1, NULL, 10);
+    struct death d;
+    for (const char *at = moe_env("MOE_DIE"); next_death(&at, &d); ) {
+        char *end;
+        uint64_t n = strtoull(d.where, &end, 10);
+        if (!n || end != d.where + d.bytes) continue; /* it is the name of a point */
+        *rank = (int)d.rank;
+        *step = n;
+        return;
+    }
 }
 
 void moe_run_options_die_at(int rank, const char *point)
 {
-    for (const char *v = moe_env("MOE_DIE"); v; v = strchr(v, ',')) {
-        char *end;
-        size_t n = strlen(point);
-        v += *v == ',';
-        if (strtol(v, &end, 10) == rank && end != v && *end == ':' && !strncmp(end + 1, point, n) &&
-            (!end[n + 1] || end[n + 1] == ','))
+    struct death d;
+    for (const char *at = moe_env("MOE_DIE"); next_death(&at, &d); )
+        if (d.rank == rank && d.bytes == strlen(point) && !strncmp(d.where, point, d.bytes))
             kill(getpid(), strcmp(point, "hang") ? SIGKILL : SIGSTOP);
-    }
 }

@@ -41,10 +41,12 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
  * frees it (moe_plan_free). */
 enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct moe_config *c,
                                    struct moe_plan **plan, struct moe_err *err);
-/* For tests: sets *rank and *step from MOE_DIE=RANK:STEP in the environment, if it is set
- * (moe_ep_options.die). */
+/* For tests: MOE_DIE=RANK:WHERE[,RANK:WHERE...] in the environment says which rank dies, and where.  WHERE is
+ * a step of its work (moe_ep_options.die), or the name of a point in its process. */
+
+/* Sets *rank and *step from the first entry with a step, if there is one. */
 void moe_run_options_die(int *rank, uint64_t *step);
-/* For tests: if MOE_DIE=RANK:POINT[,RANK:POINT...] in the environment names this rank and point, kills this
- * process at once, or stops it (SIGSTOP) when the point is "hang". */
+/* If an entry names this rank and point, kills this process at once, or stops it (SIGSTOP) when the point is
+ * "hang". */
 void moe_run_options_die_at(int rank, const char *point);
 #endif

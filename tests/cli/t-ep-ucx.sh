@@ -215,6 +215,9 @@ for at in 0:report 0:printing 0:reported 3:report,0:report 0:report,1:printing 0
     [ "$(wc -l <"$T/out")" = 1 ] || fail "$what: $(wc -l <"$T/out") lines"
     check "texts(j) == texts(w)"
 done
+what="one killed when it reports, another at a step"
+MOE_DIE=0:report,1:30 timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 12 --plan "$T/plan.json" --comm ucx >"$T/out" 2>"$T/err" || fail "$what: exit $?: $(cat "$T/err")"
+check "lost(j) == list(range(1, 12, 4)) and [r['lost'] for r in j['ranks']] == [True, True, False, False]"
 what="--score, the reporting rank killed"
 MOE_DIE=0:report ok "$R" -q --json $M --score "$T/text" --window 64 --ranks 4 --comm ucx
 check_score
