@@ -45,6 +45,27 @@ check_score()
     check 'abs(j["perplexity"] / w["perplexity"] - 1) < 1e-6 and j["tokens"] == w["tokens"]'
     mv "$T/one-texts" "$T/one"
 }
+# aside NAME COMMAND...: runs a command that mostly waits, beside others.  After a `wait` came looks at it.
+aside()
+{
+    aside=$1
+    shift
+    {
+        got=0
+        "$@" >"$T/out-$aside" 2>"$T/err-$aside" </dev/null || got=$?
+        echo $got >"$T/exit-$aside"
+    } &
+}
+# came NAME EXIT [TEXT]: fails unless command NAME ended so and, with TEXT, printed one line with it.  What it
+# printed is in $T/out and $T/err then.
+came()
+{
+    mv "$T/out-$1" "$T/out" && mv "$T/err-$1" "$T/err" && got=$(cat "$T/exit-$1") || fail "$what: it has not come"
+    [ "$got" = "$2" ] || { cat "$T/err"; fail "$what: exit $got, not $2"; }
+    [ $# = 2 ] && return
+    [ "$(wc -l <"$T/err")" = 1 ] && grep -qF -- "$3" "$T/err" || { cat "$T/err"; fail "$what: not one line with '$3'"; }
+    count
+}
 free_port() # one that nobody listens at, below those which the system gives to connections (UCX has many open)
 {
     python3 - <<'P'

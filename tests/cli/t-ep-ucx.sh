@@ -64,8 +64,11 @@ soon()
     "$@"
     [ $(($(date +%s) - $start)) -le "$limit" ] || fail "took more than $limit s: $*"
 }
+for r in 0 2; do aside start-$r env MOE_DIE=$r:start timeout 20 "$R" -q $M --prompt x --ranks 3 --comm ucx; done
+wait
 for r in 0 2; do
-    MOE_DIE=$r:start soon 20 refused 17 "rank $r was ended by signal 9 (Killed, as when memory is short) before all ranks were there" -q $M --prompt x --ranks 3 --comm ucx
+    what="rank $r killed at its start"
+    came start-$r 17 "rank $r was ended by signal 9 (Killed, as when memory is short) before all ranks were there"
 done
 # alone_in BAD TEXT CODE WORDS...: rank BAD gets WORDS and fails; both ranks end with CODE, and each prints
 # TEXT once.
@@ -166,11 +169,11 @@ refused 15 " has another model, plan or settings than rank 0: --plan differs" $M
 wait
 what="a plan for another number of ranks"
 for r in 0 1; do # nobody else comes, and it does not wait for them for long
-    soon 10 refused 15 "the plan does not fit: it has 4 ranks, not 3" -q $M --prompt x -n 2 --comm ucx --ranks 3 --plan "$T/plan.json" --rank $r \
-        --rendezvous 127.0.0.1:$port
-    soon 10 refused 15 "the plan does not fit: it has 4 ranks, not 3" -q $M --prompt x -n 2 --comm ucx --plan "$T/a.json" --replan "$T/plan.json" --rank $r \
-        --rendezvous 127.0.0.1:$port
+    aside plan-$r timeout 10 "$R" -q $M --prompt x -n 2 --comm ucx --ranks 3 --plan "$T/plan.json" --rank $r --rendezvous 127.0.0.1:$(free_port)
+    aside replan-$r timeout 10 "$R" -q $M --prompt x -n 2 --comm ucx --plan "$T/a.json" --replan "$T/plan.json" --rank $r --rendezvous 127.0.0.1:$(free_port)
 done
+wait
+for case in plan-0 plan-1 replan-0 replan-1; do came $case 15 "the plan does not fit: it has 4 ranks, not 3"; done
 what="one rank has a plan for another number of ranks"
 for wrong in 2 0; do # the others learn it at once, and so does a rank that comes a second later
     port=$(free_port) begin=$(date +%s)

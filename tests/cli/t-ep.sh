@@ -95,10 +95,15 @@ for after in $moves; do
     check 'texts(j) == texts(w) and [r["plans"] for r in j["ranks"]] == [1] * 4'
 done
 plan plan-two 4 67 1 11
-for step in $deaths; do # a death in the middle of the move
+# A death in the middle of the move.  Here and below the runs wait for the silence of a rank side by side.
+for step in $deaths; do
+    aside $step env MOE_DIE=1:$step timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 24 --plan "$T/plan-4.json" --replan "$T/plan-two.json" \
+        --replan-after 2 --rank-timeout $silence
+done
+wait
+for step in $deaths; do
     what="dead at step $step of a move"
-    MOE_DIE=1:$step timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 24 --plan "$T/plan-4.json" --replan "$T/plan-two.json" --replan-after 2 --rank-timeout $silence \
-        >"$T/out" 2>"$T/err" || fail "$what: exit $?: $(cat "$T/err")"
+    came $step 0
     check 'lost(j) == list(range(1, 20, 4)) and all(a == b for i, (a, b) in enumerate(zip(texts(j), texts(w))) if i not in lost(j))'
     check '[r["plans"] for r in j["ranks"] if not r["lost"]] == [1] * 3'
 done
@@ -122,19 +127,27 @@ ok "$R" -q --json $M --prompts "$T/prompts" -n 12
 mv "$T/out" "$T/one"
 kills="1 17 60 130 290"
 sanitized && kills="17 130"
+quiet="--rank-timeout $silence"
+for step in $kills; do
+    aside $step env MOE_DIE=$(($step % 4)):$step timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 12 --plan "$T/plan-4.json" $quiet
+done
+aside copies env MOE_DIE=2:40 "$R" $M --prompts "$T/prompts" -n 12 --ranks 4 $quiet
+aside prompt env MOE_DIE=0:40 "$R" -q $M --prompt "In the" -n 12 --plan "$T/plan-4.json" $quiet
+aside score env MOE_DIE=1:9 "$R" -q $M --score "$T/text" --window 64 --plan "$T/plan-4.json" $quiet
+wait
 for step in $kills; do
     rank=$(($step % 4))
-    MOE_DIE=$rank:$step timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 12 --plan "$T/plan-4.json" --rank-timeout $silence >"$T/out" 2>"$T/err" ||
-        { cat "$T/err"; fail "exit $? with rank $rank dead at step $step"; }
     what="rank $rank dead at step $step"
+    came $step 0
     check "lost(j) == list(range($rank, 20, 4)) and [r['lost'] for r in j['ranks']] == [k == $rank for k in range(4)]"
     check 'all(a == b for i, (a, b) in enumerate(zip(texts(j), texts(w))) if i not in lost(j))'
 done
-export MOE_DIE=2:40
-refused 17 "rank 2 gone, and with it the only copies of 24 experts: 16, 17, 18, 19 ... of layer 1" $M --prompts "$T/prompts" -n 12 --ranks 4 --rank-timeout $silence
-MOE_DIE=0:40 refused 17 "lost with rank 0" -q $M --prompt "In the" -n 12 --plan "$T/plan-4.json" --rank-timeout $silence
-MOE_DIE=1:9 refused 17 "rank 1 was lost" -q $M --score "$T/text" --window 64 --plan "$T/plan-4.json" --rank-timeout $silence
-unset MOE_DIE
+what="only copies lost"
+came copies 17 "rank 2 gone, and with it the only copies of 24 experts: 16, 17, 18, 19 ... of layer 1"
+what="the only prompt lost"
+came prompt 17 "lost with rank 0"
+what="a part of the score lost"
+came score 17 "rank 1 was lost"
 
 # ---- refusals -------------------------------------------------------------------
 refused 2 "--ranks" $M --prompt x --ranks 0

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -306,25 +307,23 @@ static void failures(const struct moe_secret *secret)
 
 /* Ranks that have come learn at once why the run fails, while another one has not come: of a rank with
  * another plan, of one that has failed, and of rank 0's own failure. */
-static void told_at_once(const struct moe_secret *secret)
+static void told_at_once(const struct moe_secret *secret, int what)
 {
     struct moe_agreement other = settings;
     other.item[1].digest.low++;
-    for (int what = 0; what < 3; what++) {
-        struct rank r[4] = { rank(0, 4, secret), rank(1, 4, secret), rank(2, 4, secret) };
-        double t = moe_now();
-        new_place();
-        if (what == 0) r[1].v.settings = &other;
-        if (what == 1) moe_fail(&r[1].failure, MOE_MISMATCH, "a plan for another run");
-        if (what == 2) moe_fail(&r[0].failure, MOE_MISMATCH, "a plan for another run");
-        if (what == 2) r[0].v.timeout = 2; /* it waits so long to tell the others */
-        for (int k = 0; k < 3; k++) start(&r[k]);
-        end(&r[1]), end(&r[2]);
-        OK(moe_now() - t < 1.5);
-        end(&r[0]);
-        OK(moe_now() - t < 5);
-        all_failed(r, 3, MOE_MISMATCH, what ? "a plan for another run" : "--seed differs");
-    }
+    struct rank r[4] = { rank(0, 4, secret), rank(1, 4, secret), rank(2, 4, secret) };
+    double t = moe_now();
+    new_place();
+    if (what == 0) r[1].v.settings = &other;
+    if (what == 1) moe_fail(&r[1].failure, MOE_MISMATCH, "a plan for another run");
+    if (what == 2) moe_fail(&r[0].failure, MOE_MISMATCH, "a plan for another run");
+    if (what == 2) r[0].v.timeout = 2; /* it waits so long to tell the others */
+    for (int k = 0; k < 3; k++) start(&r[k]);
+    end(&r[1]), end(&r[2]);
+    OK(moe_now() - t < 1.5);
+    end(&r[0]);
+    OK(moe_now() - t < 5);
+    all_failed(r, 3, MOE_MISMATCH, what ? "a plan for another run" : "--seed differs");
 }
 
 /* A rank that left before all had come may come again. */
@@ -551,6 +550,62 @@ static void test_self(void)
     close(pair[0]), close(pair[1]);
 }
 
+/* ---- all of it: most parts wait for rank 0 to give up, so they run side by side, each in a process ---- */
+
+enum { PARTS = 10 };
+
+static void run_part(int part, const struct moe_secret *a, const struct moe_secret *b)
+{
+    const struct moe_secret *secret = part % 2 ? a : NULL;
+    switch (part) {
+    case 0:
+    case 1:
+        plain(secret);
+        strangers(secret);
+        other_versions(secret, MOE_WIRE_VERSION - 1);
+        break;
+    case 2:
+    case 3: other_versions(secret, MOE_WIRE_VERSION + 1); break;
+    case 4:
+    case 5: failures(secret); break;
+    case 6:
+    case 7:
+    case 8: told_at_once(a, part - 6); break;
+    default:
+        many_ranks();
+        bad_frames();
+        comes_again();
+        secrets(a, b);
+        false_hosts();
+    }
+}
+
+/* A process that runs one part and then writes its number of checks into the pipe. */
+static pid_t fork_part(int part, int pipe_end, const struct moe_secret *a, const struct moe_secret *b)
+{
+    pid_t pid = fork();
+    OK(pid >= 0);
+    if (pid) return pid;
+    checks = 0;
+    run_part(part, a, b);
+    _exit(write(pipe_end, &checks, sizeof checks) != sizeof checks);
+}
+
+static void run_parts(const struct moe_secret *a, const struct moe_secret *b)
+{
+    pid_t pid[PARTS];
+    int ends[2], status;
+    long n;
+    OK(!pipe(ends));
+    for (int k = 0; k < PARTS; k++) pid[k] = fork_part(k, ends[1], a, b);
+    for (int k = 0; k < PARTS; k++) {
+        OK(waitpid(pid[k], &status, 0) == pid[k] && status == 0);
+        OK(read(ends[0], &n, sizeof n) == sizeof n && n > 0);
+        checks += n;
+    }
+    close(ends[0]), close(ends[1]);
+}
+
 int main(void)
 {
     struct moe_err err = MOE_ERR_INIT;
@@ -563,19 +618,7 @@ int main(void)
     secret_files();
     signatures(a);
     test_self();
-    for (int with = 0; with < 2; with++) {
-        plain(with ? a : NULL);
-        strangers(with ? a : NULL);
-        other_versions(with ? a : NULL, MOE_WIRE_VERSION - 1);
-        other_versions(with ? a : NULL, MOE_WIRE_VERSION + 1);
-        failures(with ? a : NULL);
-    }
-    told_at_once(a);
-    many_ranks();
-    bad_frames();
-    comes_again();
-    secrets(a, b);
-    false_hosts();
+    run_parts(a, b);
     moe_secret_free(&a);
     moe_secret_free(&b);
     printf("test-meet: %ld checks\n", checks);
