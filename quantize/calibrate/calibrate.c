@@ -408,33 +408,19 @@ static enum moe_code replay(void *ctx, const struct moe_shard_unit *u, const str
     return moe_walk_next(&c->walk, err);
 }
 
-/* Adds routing.json, which says how many calibration tokens went to each expert. */
+/* Adds routing.json, unless no layer has a note. */
 static enum moe_code publish(void *ctx, struct moe_writer *w, const cJSON *notes, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
     struct moe_routing *r;
-    int32_t *layers = malloc((size_t)(cJSON_GetArraySize(notes) + 1) * sizeof *layers), n = 0;
-
-    if (!layers) return moe_fail(err, MOE_NOMEM, "no memory for routing.json");
-    for (const cJSON *j = notes->child; j; j = j->next)
-        layers[n++] = (int32_t)cJSON_GetObjectItemCaseSensitive(j, "layer")->valuedouble;
-    enum moe_code code = n ? moe_routing_new(&r, (int32_t)c->src->config.n_routed_experts,
-                                             (int32_t)c->src->config.num_experts_per_tok, n, layers, 1, err)
-                           : MOE_OK;
-    free(layers);
-    if (code != MOE_OK || !n) return code;
-    r->tokens[0] = c->o.n;
-    n = 0;
-    for (const cJSON *j = notes->child; j; j = j->next, n++) {
-        int64_t *row = moe_routing_row(r, 0, n), e = 0;
-        for (const cJSON *t = cJSON_GetObjectItemCaseSensitive(j, "tokens")->child; t && e < r->experts;
-             t = t->next)
-            row[e++] = (int64_t)t->valuedouble;
-    }
     size_t bytes;
+
+    if (!notes->child) return MOE_OK;
+    MOE_TRY(moe_notes_check(notes, &c->src->config, moe_writer_dir(w), err));
+    MOE_TRY(moe_notes_routing(notes, &c->src->config, c->o.n, &r, err));
     char *text = moe_routing_print(r, &bytes);
-    code = text ? moe_writer_add_file(w, "routing.json", text, bytes, err)
-                : moe_fail(err, MOE_NOMEM, "no memory for routing.json");
+    enum moe_code code = text ? moe_writer_add_file(w, "routing.json", text, bytes, err)
+                              : moe_fail(err, MOE_NOMEM, "no memory for routing.json");
     free(text);
     moe_routing_free(&r);
     return code;

@@ -116,6 +116,59 @@ static double number(const cJSON *o, const char *key)
     return v ? v->valuedouble : 0;
 }
 
+/* Whether every element of the array under `key` is a number from 0 on; without an array there is none. */
+static bool are_counts(const cJSON *o, const char *key)
+{
+    const cJSON *list = get(o, key);
+    for (const cJSON *v = first_of(o, key); v; v = v->next)
+        if (!cJSON_IsNumber(v) || !(v->valuedouble >= 0 && v->valuedouble <= 0x1p53)) return false;
+    return !list || cJSON_IsArray(list);
+}
+
+static bool is_sound(const cJSON *note, int64_t layers, int64_t experts)
+{
+    const cJSON *layer = get(note, "layer"), *tokens = get(note, "tokens");
+    bool ok = cJSON_IsNumber(layer) && layer->valuedouble >= 0 && layer->valuedouble < (double)layers &&
+              cJSON_IsArray(tokens) && cJSON_GetArraySize(tokens) == experts && are_counts(note, "tokens") &&
+              are_counts(note, "cold");
+    for (const cJSON *e = first_of(note, "worst"); ok && e; e = e->next)
+        ok = cJSON_GetArraySize(e) == 3 && cJSON_IsNumber(e->child) && cJSON_IsNumber(e->child->next) &&
+             cJSON_IsNumber(e->child->next->next);
+    for (const cJSON *o = first_of(note, "clipped"); ok && o; o = o->next)
+        ok = cJSON_IsString(get(o, "input"));
+    return ok;
+}
+
+enum moe_code moe_notes_check(const cJSON *notes, const struct moe_config *c, const char *path,
+                              struct moe_err *err)
+{
+    for (const cJSON *j = notes->child; j; j = j->next)
+        if (!is_sound(j, c->num_hidden_layers, c->n_routed_experts))
+            return moe_fail_at(err, MOE_CORRUPT, path, NULL,
+                               "the journal of a layer in it is damaged (remove it and start again)");
+    return MOE_OK;
+}
+
+enum moe_code moe_notes_routing(const cJSON *notes, const struct moe_config *c, int64_t tokens,
+                                struct moe_routing **r, struct moe_err *err)
+{
+    int32_t *layers = malloc((size_t)(cJSON_GetArraySize(notes) + 1) * sizeof *layers), n = 0;
+
+    if (!layers) return moe_fail(err, MOE_NOMEM, "no memory for routing.json");
+    for (const cJSON *j = notes->child; j; j = j->next) layers[n++] = (int32_t)number(j, "layer");
+    enum moe_code code = moe_routing_new(r, (int32_t)c->n_routed_experts, (int32_t)c->num_experts_per_tok, n,
+                                         layers, 1, err);
+    free(layers);
+    MOE_TRY(code);
+    (*r)->tokens[0] = tokens;
+    n = 0;
+    for (const cJSON *j = notes->child; j; j = j->next) {
+        int64_t *row = moe_routing_row(*r, 0, n++);
+        for (const cJSON *t = first_of(j, "tokens"); t; t = t->next) *row++ = (int64_t)t->valuedouble;
+    }
+    return MOE_OK;
+}
+
 cJSON *moe_cold_experts(const cJSON *notes)
 {
     cJSON *all = cJSON_CreateArray();

@@ -6,6 +6,8 @@
 
 #include "base/json.h"
 #include "base/file-kind.h"
+#include "formats/config.h"
+#include "formats/routing.h"
 #include "quantize/rounding/clip.h"
 
 #include <stdbool.h>
@@ -55,6 +57,17 @@ struct moe_layer_stats {
  * "worst" lists the ten experts with the largest output_error: [[expert, error, tokens], ...].  The caller
  * deletes it; NULL when out of memory. */
 cJSON *moe_layer_note(const struct moe_layer_stats *s);
+
+/* Checks the notes of all layers, some of which an earlier run may have left in the journals of its units in
+ * the directory `path`: whether each has a layer of the model, the tokens of all experts, and well-formed
+ * lists.  MOE_CORRUPT names `path`.  The functions below want notes that have passed. */
+enum moe_code moe_notes_check(const cJSON *notes, const struct moe_config *c, const char *path,
+                              struct moe_err *err);
+
+/* *r: how many of the `tokens` calibration tokens went to each expert of the layers that have a note; the
+ * caller frees it.  Nothing is owned on failure. */
+enum moe_code moe_notes_routing(const cJSON *notes, const struct moe_config *c, int64_t tokens,
+                                struct moe_routing **r, struct moe_err *err);
 
 /* Lists, from the notes of all layers, the experts that saw less than a twentieth of the mean number of
  * tokens: [[layer, expert], ...].  The caller deletes it; NULL when out of memory. */

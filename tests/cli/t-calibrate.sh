@@ -78,7 +78,7 @@ kept="-q --calib $F/calib.txt --calib-tokens 256 --sequence-length 64 --sensitiv
 kept="$kept --quantize all-linear $F/bf16"
 ok "$BIN/moe-quantize" $kept -o "$T/kept.moe"
 need_faults
-for how in damaged old coded; do
+for how in damaged old coded journal; do
     rm -rf "$T/k.moe" "$T/k.moe.partial"
     got=0
     shim MOE_FAULT=fsync:26:SIGKILL "$BIN/moe-quantize" $kept -o "$T/k.moe" >"$T/out" 2>&1 || got=$?
@@ -94,6 +94,15 @@ for how in damaged old coded; do
             code 13 "coded-001.work': is damaged, or an older version wrote it (remove it and use --resume)" \
                 "$BIN/moe-quantize" $kept -o "$T/k.moe" --resume
             rm "$p/coded-001.work" ;;
+        journal) # sealed, but its note lacks what routing.json is made of
+            cp "$p/layer-001.json" "$T/journal"
+            for key in layer tokens; do
+                cp "$T/journal" "$p/layer-001.json"
+                ok python3 tests/gen/reseal.py "$p/layer-001.json" "\"$key\":" '"other":'
+                code 13 "k.moe.partial': the journal of a layer in it is damaged" \
+                    "$BIN/moe-quantize" $kept -o "$T/k.moe" --resume
+            done
+            cp "$T/journal" "$p/layer-001.json" ;;
     esac
     ok "$BIN/moe-quantize" $kept -o "$T/k.moe" --resume
     ok diff -r "$T/kept.moe" "$T/k.moe"

@@ -4,30 +4,15 @@
 
     oldstate.py NAME.moe | NAME.moe.partial
 """
-import json
 import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "readers"))
 sys.dont_write_bytecode = True
 import readmoe
+from reseal import rewrite
 
 DROP = {"weights", "replace", "replaces", "kernels"}
-
-
-def seal(text):
-    """The text of a file whose last "checksum" is this one's."""
-    digits = json.loads(text)["checksum"].encode()
-    at = text.rindex(digits)
-    zeros = text[:at] + b"0" * 32 + text[at + 32:]
-    return zeros[:at] + b"%032x" % readmoe.xxh3_128(zeros) + zeros[at + 32:]
-
-
-def rewrite(path, change):
-    with open(path, "rb") as f: text = f.read()
-    text = seal(change(text))
-    with open(path, "wb") as f: f.write(text)
-    return text
 
 
 def without(text):
