@@ -18,6 +18,7 @@ static enum moe_code dry_run(struct moe_convert_args *o, const struct moe_source
 {
     struct moe_rewrite_estimate e;
     MOE_TRY(moe_rewrite_estimate(src, r, o->run.pool, &e, err));
+    MOE_TRY(moe_rewrite_fits(&e, err));
     moe_report_plan(&o->run, json, e.input_bytes, e.output_bytes, e.memory_bytes, e.seconds);
     moe_json_add_i64(json, "tensors", src->n_tensors);
     return MOE_OK;

@@ -5,6 +5,8 @@
 
 #include <moe/quantize.h>
 
+#include <inttypes.h>
+
 /* One call of the API: the caller's options and what was made of them. */
 struct job {
     struct moe_quantize_options o;
@@ -29,7 +31,7 @@ static struct moe_quantize_request request(const struct moe_quantize_options *o,
     q.n_calib = o->n_calib;
     if (o->calib_tokens) q.calib_tokens = o->calib_tokens;
     if (o->sequence_length) q.sequence = o->sequence_length;
-    q.seed = moe_api_i64(o->seed);
+    q.seed = (int64_t)o->seed;
     q.scratch = o->scratch;
     q.cancel = o->cancel;
     return q;
@@ -43,6 +45,8 @@ static enum moe_code open_job(struct job *j, const char *source, const char *out
     MOE_TRY(moe_api_given(source, "source", err));
     MOE_TRY(moe_api_options(&j->o, sizeof j->o, options, "moe_quantize_options", err));
     MOE_TRY(moe_api_files(j->o.calib, j->o.n_calib, "calib", err));
+    if (j->o.seed > INT64_MAX)
+        return moe_fail(err, MOE_USAGE, "seed %" PRIu64 ": want at most %" PRId64, j->o.seed, INT64_MAX);
     j->ask = request(&j->o, output);
     MOE_TRY(moe_quantizing_begin(&j->z, &j->ask, err));
     MOE_TRY(moe_api_pool(&j->pool, j->o.threads, err));
@@ -103,7 +107,7 @@ static enum moe_code estimate(struct job *j, struct moe_quantize_needs *n, struc
                                               .scratch_bytes = e.plan.scratch,
                                               .seconds = e.rewrite.seconds,
                                               .weights_quantized = e.rewrite.weights_quantized,
-                                              .fits = !calibrated || e.plan.fits };
+                                              .fits = calibrated ? e.plan.fits : e.rewrite.fits };
     moe_api_result(n, &found, sizeof found);
     return MOE_OK;
 }

@@ -14,6 +14,7 @@ static enum moe_code dry_run(const struct moe_quantize_args *o, struct moe_quant
     if (!counted) moe_tell_uncounted(&o->run, z, &why);
     else if (z->choice.calibrated) moe_tell_text(&o->run, z);
     MOE_TRY(moe_quantizing_estimate(z, &e, o->run.pool, err));
+    if (!z->choice.calibrated) MOE_TRY(moe_rewrite_fits(&e.rewrite, err));
     moe_report_estimate(&o->run, json, z, &e);
     return MOE_OK;
 }

@@ -114,7 +114,9 @@ struct moe_score_options {
     int64_t window;
     uint64_t memory;           /* most bytes besides mapped files; 0: what the machine has free */
     const char *scratch;       /* a directory for hidden states that memory does not hold; NULL: none */
-    bool special;              /* a special token's name in the text becomes that token */
+    /* A special token's name in the text becomes that token, so a text may be a chat that the caller
+     * has rendered by the model's template. */
+    bool special;
     /* another model with the same vocabulary, to compare with, which no other thread may use meanwhile; NULL:
      * none */
     struct moe_lm *reference;

@@ -29,7 +29,7 @@ struct moe_quantize_options {
     size_t n_calib;
     int64_t calib_tokens;      /* most tokens of the text that are used; 0: 1048576 */
     int64_t sequence_length;   /* tokens of a sequence; 0: 2048, or the model's context if that is less */
-    uint64_t seed;             /* of the labels that the Fisher pass samples from the model */
+    uint64_t seed;             /* of the labels that the Fisher pass samples; at most INT64_MAX */
     const char *scratch;       /* a directory for hidden states that memory does not hold; NULL: none */
     bool resume;               /* go on from OUTPUT.partial; excludes force */
     bool force;                /* replace what this library wrote there before, once the output is complete */
@@ -54,7 +54,7 @@ struct moe_quantize_needs {
     uint64_t scratch_bytes;    /* space that has to be free in the directory scratch */
     double seconds;            /* estimated from short measurements on this machine */
     int64_t weights_quantized; /* single weights (not tensors) that become NVFP4 */
-    bool fits;                 /* a calibration fits the memory allowed; true without calibration */
+    bool fits;                 /* memory_bytes is allowed; if not, it is the least that will do */
 };
 
 /* Estimates what moe_quantize_model would take with these options; writes nothing.  o may be NULL; *n is

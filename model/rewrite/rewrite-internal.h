@@ -59,10 +59,10 @@ enum moe_code moe_rewrite_work(const struct moe_source *src, const struct moe_re
                                struct moe_work *work, struct moe_err *err);
 void moe_rewrite_work_release(struct moe_work *work);
 
-/* How many items can be written at once within o->memory, and the memory that this takes; MOE_NOMEM when not
- * even one can. */
-enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe_rewrite_options *o,
-                                  struct moe_pool *pool, int *workers, uint64_t *memory, struct moe_err *err);
+/* Sets e->workers to how many items can be written at once within o->memory, at least one, and with it
+ * memory_bytes, memory_limit and fits. */
+void moe_rewrite_plan_memory(const struct moe_source *src, const struct moe_rewrite_options *o,
+                             struct moe_pool *pool, struct moe_rewrite_estimate *e);
 
 /* Writes all units that the writer does not have yet.  What it allocates stays in `k` until
  * moe_rewrite_release. */

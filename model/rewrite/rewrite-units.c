@@ -451,10 +451,12 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uin
 
 static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *err)
 {
-    uint64_t memory;
+    struct moe_rewrite_estimate memory;
     const struct moe_source *src = k->src;
 
-    MOE_TRY(moe_rewrite_workers(src, k->o, k->pool, &k->workers, &memory, err));
+    moe_rewrite_plan_memory(src, k->o, k->pool, &memory);
+    MOE_TRY(moe_rewrite_fits(&memory, err));
+    k->workers = memory.workers;
     /* The pipeline runs one thread more than the pool has.  Where memory is too small for so many
      * workers, there is one slot for each worker. */
     k->slots = k->workers > moe_pool_threads(k->pool) ? SLOTS_PER_WORKER * k->workers : k->workers;

@@ -3,6 +3,7 @@
 #include "model/rewrite/rewrite-internal.h"
 
 #include "base/io.h"
+#include "base/minmax.h"
 #include "base/newdir.h"
 #include "kernels/kernels.h"
 #include "model/rewrite/files.h"
@@ -33,21 +34,27 @@ static uint64_t unit_memory(const struct moe_source *src)
     return (uint64_t)most * 2 * 4096;
 }
 
-enum moe_code moe_rewrite_workers(const struct moe_source *src, const struct moe_rewrite_options *o,
-                                  struct moe_pool *pool, int *workers, uint64_t *memory, struct moe_err *err)
+void moe_rewrite_plan_memory(const struct moe_source *src, const struct moe_rewrite_options *o,
+                             struct moe_pool *pool, struct moe_rewrite_estimate *e)
 {
     uint64_t base = moe_peak_rss() + unit_memory(src);
     uint64_t each = moe_emit_estimate(src) + (256 << 10);
     uint64_t limit = o->memory ? o->memory : moe_peak_rss() + moe_available_memory() / 2;
     int64_t fit = limit > base ? (int64_t)((limit - base) / each) : 0;
-    *workers = moe_pool_threads(pool) + (moe_pool_threads(pool) > 1);
-    if (fit < *workers) *workers = (int)fit;
-    if (*workers < 1)
-        return moe_fail(err, MOE_NOMEM,
-                        "needs at least %llu MiB of memory, %llu MiB allowed (raise --memory)",
-                        (unsigned long long)((base + each) >> 20) + 1, (unsigned long long)(limit >> 20));
-    *memory = base + (uint64_t)*workers * each;
-    return MOE_OK;
+    int64_t most = moe_pool_threads(pool) + (moe_pool_threads(pool) > 1);
+
+    e->fits = fit >= 1;
+    e->workers = (int)moe_max_i64(1, moe_min_i64(fit, most));
+    e->memory_bytes = base + (uint64_t)e->workers * each;
+    e->memory_limit = limit;
+}
+
+enum moe_code moe_rewrite_fits(const struct moe_rewrite_estimate *e, struct moe_err *err)
+{
+    if (e->fits) return MOE_OK;
+    return moe_fail(err, MOE_NOMEM, "needs at least %llu MiB of memory, %llu MiB allowed (raise --memory)",
+                    (unsigned long long)(e->memory_bytes >> 20) + 1,
+                    (unsigned long long)(e->memory_limit >> 20));
 }
 
 enum moe_code moe_rewrite_types(const struct moe_source *src, const struct moe_rewrite_options *o,
@@ -126,8 +133,8 @@ enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct mo
     *e = (struct moe_rewrite_estimate){ 0 };
     MOE_TRY(moe_rewrite_types(src, o, &type, err));
     e->input_bytes = input_bytes(src, type);
-    enum moe_code code = moe_rewrite_workers(src, o, pool, &e->workers, &e->memory_bytes, err);
-    if (code == MOE_OK) code = shard_bytes(src, type, &e->output_bytes, err);
+    moe_rewrite_plan_memory(src, o, pool, e);
+    enum moe_code code = shard_bytes(src, type, &e->output_bytes, err);
     if (o->vision) e->output_bytes += moe_extra_bytes(src, MOE_EXTRA_VISION);
     if (o->rest) e->output_bytes += moe_extra_bytes(src, MOE_EXTRA_SUPERSEDED);
     e->disk_bytes = e->output_bytes + moe_beside_bytes(src, 1);

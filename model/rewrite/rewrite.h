@@ -98,13 +98,20 @@ struct moe_rewrite_estimate {
     int64_t weights_quantized;
     int workers;
     double seconds;
+    uint64_t memory_limit;           /* what memory_bytes may be at most */
+    /* memory_bytes <= memory_limit.  If false, the other fields are those of the smallest run, with one
+     * worker. */
+    bool fits;
 };
 
-/* What a run will take; writes nothing.  e->seconds is the larger of two times: that of computing, from a
- * short benchmark of the kernels on this machine, and that of reading or writing at an assumed 1 GB/s. */
+/* What a run will take, also where it does not fit; writes nothing.  e->seconds is the larger of two times:
+ * that of computing, from a short measurement of the kernels on this machine, and that of reading or writing
+ * at an assumed 1 GB/s. */
 enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct moe_rewrite_options *o,
                                    struct moe_pool *pool, struct moe_rewrite_estimate *e,
                                    struct moe_err *err);
+/* MOE_NOMEM, with the option that would help, for an estimate that does not fit. */
+enum moe_code moe_rewrite_fits(const struct moe_rewrite_estimate *e, struct moe_err *err);
 
 struct moe_rewrite_result {
     uint64_t input_bytes, output_bytes;

@@ -290,6 +290,10 @@ static void test_quantize(void)
 
     OK(moe_quantize_estimate(BF16, &o, &n, &err) == MOE_OK);
     OK(n.fits && n.output_bytes > 0 && n.output_bytes < n.input_bytes && n.seconds > 0);
+    o.memory = 1;
+    OK(moe_quantize_estimate(BF16, &o, &n, &err) == MOE_OK && !n.fits && n.memory_bytes > o.memory);
+    FAILS(MOE_NOMEM, moe_quantize_model(BF16, in_dir("q.moe"), &o, &w, &err));
+    o.memory = 0;
     OK(moe_quantize_model(BF16, in_dir("q.moe"), &o, &w, &err) == MOE_OK);
     OK(w.weights_quantized == n.weights_quantized && w.weights_quantized > 0);
     OK(moe_describe(in_dir("q.moe"), &d, &err) == MOE_OK && !strcmp(d.layout, "nvfp4"));
@@ -301,6 +305,10 @@ static void test_quantize(void)
     o.calib = calib;
     o.n_calib = 1;
     FAILS(MOE_UNSUPPORTED, moe_quantize_model(in_dir("q.moe"), in_dir("x.moe"), &o, NULL, &err));
+    o.seed = UINT64_MAX;
+    FAILS(MOE_USAGE, moe_quantize_model(BF16, in_dir("x.moe"), &o, NULL, &err));
+    SAYS("seed 18446744073709551615");
+    o.seed = 0;
     o.calib_tokens = 4096;
     o.memory = 1;
     OK(moe_quantize_estimate(BF16, &o, &n, &err) == MOE_OK && !n.fits);
