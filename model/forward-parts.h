@@ -15,7 +15,7 @@ struct moe_forward {
     const struct moe_model *m;
     const struct moe_kernels *k;
     /* what k points to: this machine's kernels, but for those that moe_forward_activations and
-     * moe_forward_many change */
+     * moe_forward_use_gemm change */
     struct moe_kernels own;
     struct moe_pool *pool;
     struct moe_hooks hooks;

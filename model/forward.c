@@ -186,7 +186,7 @@ void moe_forward_activations(struct moe_forward *f, enum moe_activations a)
     f->own.nvfp4_activations = moe_activations_kernel(&f->own, a);
 }
 
-void moe_forward_many(struct moe_forward *f) { f->own.matmul = moe_matmul_many; }
+void moe_forward_use_gemm(struct moe_forward *f) { f->own.matmul = moe_matmul_many; }
 
 float moe_input_scale(const struct moe_weight *w)
 {

@@ -136,7 +136,7 @@ void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks);
 void moe_forward_activations(struct moe_forward *f, enum moe_activations a);
 /* From now on products are computed by moe_matmul_many (kernels/many.h), which is faster for the hundreds of
  * tokens of a calibration batch.  moe_forward_activations takes this back. */
-void moe_forward_many(struct moe_forward *f);
+void moe_forward_use_gemm(struct moe_forward *f);
 /* The factor that multiplies a weight's quantized inputs.  This is the input scale that modelopt stores, and
  * the reciprocal of the one that compressed-tensors stores; 1 when the weight has none. */
 float moe_input_scale(const struct moe_weight *w);

@@ -162,7 +162,7 @@ static enum moe_code open_probe(struct probe *p, int64_t sequence, bool backward
         p->lengths[i] = s;
     }
     MOE_TRY(moe_forward_open(&p->f, &p->m, p->n, s, MOE_MLA_EXPANDED, p->pool, p->err));
-    moe_forward_many(p->f);
+    moe_forward_use_gemm(p->f);
     return backward ? moe_backward_open(&p->back, &p->m, p->n, s, p->pool, p->err) : MOE_OK;
 }
 

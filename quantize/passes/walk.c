@@ -282,7 +282,7 @@ static enum moe_code take_buffers(struct moe_walk *c, struct moe_err *err)
     const struct moe_config *g = &c->src->config;
     int64_t s = c->sequence, batch = moe_walk_batch(s), sequences = (batch + s - 1) / s;
     MOE_TRY(moe_forward_open(&c->f, c->m, batch, s, MOE_MLA_EXPANDED, c->pool, err));
-    moe_forward_many(c->f);
+    moe_forward_use_gemm(c->f);
     MOE_TRY(moe_mlp_open(&c->mlp, g->hidden_size, widest(g), &forward_only, true, c->pool, err));
     c->kv_buffer = array(sequences * s * (g->kv_lora_rank + g->qk_rope_head_dim), sizeof *c->kv_buffer);
     c->kv_layer = array(sequences * g->num_hidden_layers, sizeof *c->kv_layer);
