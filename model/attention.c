@@ -90,12 +90,12 @@ static void project(struct attention *a)
     struct moe_forward *f = a->f;
     const struct moe_config *c = &f->m->config;
 
-    moe_forward_saw(f, a->layer, MOE_ROLE_KV_A, f->x, c->hidden_size, a->tokens);
+    moe_forward_observe(f, a->layer, MOE_ROLE_KV_A, f->x, c->hidden_size, a->tokens);
     if (c->q_lora_rank) {
         moe_forward_matmul(f, &a->y->q_a, f->x, c->hidden_size, a->tokens, f->qa);
         moe_forward_norm(f, f->qa, c->q_lora_rank, a->y->q_a_norm, f->m->lora_eps, c->q_lora_rank, a->tokens,
                          f->qa, c->q_lora_rank);
-        moe_forward_saw(f, a->layer, MOE_ROLE_Q_B, f->qa, c->q_lora_rank, a->tokens);
+        moe_forward_observe(f, a->layer, MOE_ROLE_Q_B, f->qa, c->q_lora_rank, a->tokens);
         moe_forward_matmul(f, &a->y->q_b, f->qa, c->q_lora_rank, a->tokens, f->q);
     } else {
         moe_forward_matmul(f, &a->y->q, f->x, c->hidden_size, a->tokens, f->q);
@@ -105,7 +105,7 @@ static void project(struct attention *a)
                      rotate_and_store, a);
     for (int64_t i = 0; i < a->n_segments; i++) {
         float *rows = a->s[i].kv->layer[a->layer] + a->s[i].first * a->width;
-        moe_forward_saw(f, a->layer, MOE_ROLE_KV_B, rows, a->width, a->s[i].n);
+        moe_forward_observe(f, a->layer, MOE_ROLE_KV_B, rows, a->width, a->s[i].n);
         if (moe_forward_quantizes(f, &a->y->kv_b))
             moe_forward_quantize(f, rows, a->width, moe_input_scale(&a->y->kv_b), a->kl, a->s[i].n, rows,
                                  a->width);
@@ -196,7 +196,7 @@ void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_se
     project(&a);
     if (f->mla == MOE_MLA_EXPANDED) moe_pool_run(f->pool, n_segments * a.heads, expanded, &a);
     else moe_forward_each(f, (tokens + BLOCK - 1) / BLOCK * a.heads, absorbed_work(&a), absorbed, &a);
-    moe_forward_saw(f, layer, MOE_ROLE_O, f->attn, a.heads * a.v, tokens);
+    moe_forward_observe(f, layer, MOE_ROLE_O, f->attn, a.heads * a.v, tokens);
     moe_forward_matmul(f, &a.y->o, f->attn, a.heads * a.v, tokens, f->y);
     moe_forward_add(f, h, f->y, tokens);
 }

@@ -231,14 +231,14 @@ static void mlps(struct routed *r, enum moe_role gate)
     bool quantize = f->activations != MOE_ACTIVATIONS_FLOAT;
     float scale = quantize && r->all ? moe_forward_gate_up_scale(f, r->all) : 0;
 
-    if (r->all) moe_forward_saw(f, r->layer, gate, f->x, hidden, r->tokens);
+    if (r->all) moe_forward_observe(f, r->layer, gate, f->x, hidden, r->tokens);
     if (f->hooks.input) moe_pool_run(f->pool, r->active, show_gate, r);
     if (scale > 0) moe_forward_quantize(f, f->x, hidden, scale, hidden, r->tokens, f->x, hidden);
     if (quantize) moe_forward_each(f, r->active, 8 * r->chosen * hidden, quantize_gate, r);
     r->all_blocks = blocks(all, ROWS);
     r->blocks = blocks(c->moe_intermediate_size, ROWS);
     moe_forward_each(f, r->all_blocks + r->active * r->blocks, 2 * work, gate_up, r);
-    if (r->all) moe_forward_saw(f, r->layer, (enum moe_role)(gate + 2), r->all_gate, all, r->tokens);
+    if (r->all) moe_forward_observe(f, r->layer, (enum moe_role)(gate + 2), r->all_gate, all, r->tokens);
     if (f->hooks.input) moe_pool_run(f->pool, r->active, show_down, r);
     if (r->all && moe_forward_quantizes(f, &r->all->down))
         moe_forward_quantize(f, r->all_gate, all, moe_input_scale(&r->all->down), all, r->tokens, r->all_gate,

@@ -79,8 +79,8 @@ void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const 
 void moe_forward_add(struct moe_forward *f, float *h, const float *y, int64_t n);
 
 /* Tells the observer, where there is one, what goes into a weight that is no routed expert's. */
-static inline void moe_forward_saw(const struct moe_forward *f, int layer, enum moe_role role, const float *x,
-                                   int64_t ldx, int64_t n)
+static inline void moe_forward_observe(const struct moe_forward *f, int layer, enum moe_role role,
+                                       const float *x, int64_t ldx, int64_t n)
 {
     if (f->hooks.input) f->hooks.input(f->hooks.ctx, layer, role, -1, x, ldx, n);
 }
