@@ -8,7 +8,7 @@
 #include "formats/checkpoint/safetensors.h"
 #include "model/export/hf-files.h"
 #include "model/export/hf-nvfp4.h"
-#include "model/export/hf-place.h"
+#include "model/export/hf-layout.h"
 
 /* What a tensor of the checkpoint holds of a weight: a weight that is not NVFP4 as it is, or as BF16; of an
  * NVFP4 weight the codes, the block scales, the global scale or the input scale. */
@@ -84,14 +84,15 @@ uint64_t moe_hf_index_bytes(const struct moe_hf_plan *p);
 uint64_t moe_hf_write_memory(const struct moe_source *src);
 /* Bytes of memory that the names of all entries take, while an index or a header is made. */
 uint64_t moe_hf_names_memory(const struct moe_hf_plan *p);
-/* Writes all shards and the index.  place, unless NULL: the shards exist and hold the weights that `place`
- * takes, so only scalars and the other tensors are written; MOE_MISMATCH when a shard's header is not that of
+/* Writes all shards and the index.  layout, unless NULL: the shards exist and hold the weights that `layout`
+ * holds, so only scalars and the other tensors are written; MOE_MISMATCH when a shard's header is not that of
  * the plan. */
-enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const struct moe_hf_place *place,
+enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const struct moe_hf_layout *layout,
                                   const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
                                   struct moe_err *err);
 /* Writes the configurations and the small files of p's container, then all shards and the index. */
-enum moe_code moe_hf_write_all(const struct moe_hf_plan *p, const struct moe_hf_place *place, const char *dir,
+enum moe_code moe_hf_write_all(const struct moe_hf_plan *p, const struct moe_hf_layout *layout,
+                               const char *dir,
                                struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err);
 
 

@@ -33,13 +33,14 @@ uint64_t moe_hf_names_memory(const struct moe_hf_plan *p)
     return (uint64_t)p->n * (p->n_shards > 1 ? 400 : 280);
 }
 
-enum moe_code moe_hf_write_all(const struct moe_hf_plan *p, const struct moe_hf_place *place, const char *dir,
+enum moe_code moe_hf_write_all(const struct moe_hf_plan *p, const struct moe_hf_layout *layout,
+                               const char *dir,
                                struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err)
 {
     static const char *const replaced[] = { "config.json", "hf_quant_config.json", NULL };
     MOE_TRY(moe_hf_write_configs(p, dir, r, err));
     MOE_TRY(moe_export_small_files(p->src, dir, replaced, !r->text_only, err));
-    return moe_hf_write_shards(p, place, dir, progress, r, err);
+    return moe_hf_write_shards(p, layout, dir, progress, r, err);
 }
 
 static enum moe_code export_all(const struct moe_hf_plan *p, const char *out, const struct moe_hf_options *o,

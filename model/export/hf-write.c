@@ -247,7 +247,7 @@ static enum moe_code write_shard(struct writer *w, const char *dir, int64_t shar
 
 /* ---- files that hold most of their values already ---- */
 
-/* MOE_INTERNAL when a weight that is in the files already would have to be quantized again: hf-place.c must
+/* MOE_INTERNAL when a weight that is in the files already would have to be quantized again: hf-layout.c must
  * not have put it there. */
 static enum moe_code check_filled(struct writer *w, const struct moe_hf_entry *e, struct moe_err *err)
 {
@@ -259,18 +259,18 @@ static enum moe_code check_filled(struct writer *w, const struct moe_hf_entry *e
                        "it was written under another global scale than the weight that engines fuse it with");
 }
 
-static enum moe_code fill_entry(struct writer *w, const struct moe_hf_place *place,
+static enum moe_code fill_entry(struct writer *w, const struct moe_hf_layout *layout,
                                 const struct moe_hf_entry *e, uint64_t at, struct moe_err *err)
 {
     bool weight = e->part < MOE_HF_GLOBAL;
-    if (weight && moe_hf_place_takes(place, e->tensor, MOE_PLANE_DATA)) return check_filled(w, e, err);
+    if (weight && moe_hf_layout_holds(layout, e->tensor, MOE_PLANE_DATA)) return check_filled(w, e, err);
     w->at = at;
     MOE_TRY(write_entry(w, e, err));
     if (weight) moe_progress_add(w->progress, moe_hf_entry_bytes(w->p, e));
     return moe_cancel_check_resumable(w->p->cancel, err);
 }
 
-static enum moe_code fill_shard(struct writer *w, const struct moe_hf_place *place, int64_t shard,
+static enum moe_code fill_shard(struct writer *w, const struct moe_hf_layout *layout, int64_t shard,
                                 struct moe_err *err)
 {
     struct moe_hf_items items;
@@ -284,7 +284,7 @@ static enum moe_code fill_shard(struct writer *w, const struct moe_hf_place *pla
         w->shard = shard;
         code = moe_hf_files_check(w->files, shard, head, bytes, all, err);
         for (int64_t i = 0; code == MOE_OK && i < items.n; i++)
-            code = fill_entry(w, place, &items.v[i].e, items.header[i].offset, err);
+            code = fill_entry(w, layout, &items.v[i].e, items.header[i].offset, err);
         free(head);
     }
     if (code == MOE_OK) code = moe_hf_files_sync(w->files, shard, err);
@@ -346,15 +346,15 @@ static void stop(struct writer *w)
     moe_hash_free(w->scale_hash);
 }
 
-enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const struct moe_hf_place *place,
+enum moe_code moe_hf_write_shards(const struct moe_hf_plan *p, const struct moe_hf_layout *layout,
                                   const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
                                   struct moe_err *err)
 {
     struct writer w = { .p = p, .k = moe_kernels(), .progress = progress,
-                        .files = place ? moe_hf_place_files(place) : NULL };
+                        .files = layout ? moe_hf_layout_files(layout) : NULL };
     enum moe_code code = start(&w, err);
     for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++)
-        code = place ? fill_shard(&w, place, s, err) : write_shard(&w, dir, s, err);
+        code = layout ? fill_shard(&w, layout, s, err) : write_shard(&w, dir, s, err);
     if (code == MOE_OK) code = moe_hf_write_index(p, dir, err);
     r->relative_error = w.den > 0 ? sqrt(w.num / w.den) : 0;
     stop(&w);

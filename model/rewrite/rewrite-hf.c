@@ -6,22 +6,22 @@
 #include "base/cancel.h"
 #include "model/export/export-dir.h"
 #include "model/rewrite/files.h"
-#include "model/export/hf-place.h"
+#include "model/export/hf-layout.h"
 #include "model/rewrite/rewrite-internal.h"
 
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Plans the checkpoint.  The caller frees *type and closes *place; both are NULL on failure. */
+/* Plans the checkpoint.  The caller frees *type and closes *layout; both are NULL on failure. */
 static enum moe_code plan(const struct moe_source *src, const struct moe_rewrite_options *o,
-                          const struct moe_hf_options *hf, uint8_t **type, struct moe_hf_place **place,
+                          const struct moe_hf_options *hf, uint8_t **type, struct moe_hf_layout **layout,
                           struct moe_err *err)
 {
-    *place = NULL;
-    MOE_CHECK(!o->layers && !o->place);
+    *layout = NULL;
+    MOE_CHECK(!o->layers && !o->hf_layout);
     MOE_TRY(moe_rewrite_types(src, o, type, err));
-    enum moe_code code = moe_hf_place_open(place, src, *type, hf, o->calibrated || o->coder, err);
+    enum moe_code code = moe_hf_layout_open(layout, src, *type, hf, o->calibrated || o->coder, err);
     if (code == MOE_OK) return MOE_OK;
     free(*type);
     *type = NULL;
@@ -30,10 +30,10 @@ static enum moe_code plan(const struct moe_source *src, const struct moe_rewrite
 
 /* *need: the memory of the end of the work, when the workers' buffers are freed.  MOE_NOMEM when o->memory is
  * less. */
-static enum moe_code check_memory(const struct moe_rewrite_options *o, const struct moe_hf_place *place,
+static enum moe_code check_memory(const struct moe_rewrite_options *o, const struct moe_hf_layout *layout,
                                   uint64_t *need, struct moe_err *err)
 {
-    *need = moe_peak_rss() + moe_hf_place_memory(place);
+    *need = moe_peak_rss() + moe_hf_layout_memory(layout);
     if (!o->memory || *need <= o->memory) return MOE_OK;
     return moe_fail(err, MOE_NOMEM, "needs at least %llu MiB of memory, %llu MiB allowed (raise --memory)",
                     (unsigned long long)(*need >> 20) + 1, (unsigned long long)(o->memory >> 20));
@@ -41,15 +41,16 @@ static enum moe_code check_memory(const struct moe_rewrite_options *o, const str
 
 /* Adds up the disk space: the checkpoint's files and the container with its holes, which is in DIR.partial
  * until the end. */
-static enum moe_code disk(const struct moe_source *src, const uint8_t *type, const struct moe_hf_place *place,
+static enum moe_code disk(const struct moe_source *src, const uint8_t *type,
+                          const struct moe_hf_layout *layout,
                           struct moe_rewrite_estimate *e, struct moe_err *err)
 {
     enum moe_code code = MOE_OK;
-    e->disk_bytes = moe_hf_place_result(place)->output_bytes + moe_beside_bytes(src, 2);
+    e->disk_bytes = moe_hf_layout_result(layout)->output_bytes + moe_beside_bytes(src, 2);
     for (int u = 0; code == MOE_OK && u < moe_unit_count(src); u++) {
         struct moe_shard_unit unit;
         code = moe_unit_open(&unit, src, type, u, err);
-        if (code == MOE_OK && unit.n) e->disk_bytes += moe_hf_place_left(place, &unit);
+        if (code == MOE_OK && unit.n) e->disk_bytes += moe_hf_layout_left(layout, &unit);
         if (code == MOE_OK) moe_unit_release(&unit);
     }
     return code;
@@ -60,17 +61,17 @@ enum moe_code moe_rewrite_hf_estimate(const struct moe_source *src, const struct
                                       struct moe_rewrite_estimate *e, struct moe_hf_result *r,
                                       struct moe_err *err)
 {
-    struct moe_hf_place *place;
+    struct moe_hf_layout *layout;
     uint8_t *type;
 
-    MOE_TRY(plan(src, o, hf, &type, &place, err));
-    *r = *moe_hf_place_result(place);
+    MOE_TRY(plan(src, o, hf, &type, &layout, err));
+    *r = *moe_hf_layout_result(layout);
     uint64_t at_end;
-    enum moe_code code = check_memory(o, place, &at_end, err);
+    enum moe_code code = check_memory(o, layout, &at_end, err);
     if (code == MOE_OK) code = moe_rewrite_estimate(src, o, pool, e, err);
-    if (code == MOE_OK) code = disk(src, type, place, e, err);
+    if (code == MOE_OK) code = disk(src, type, layout, e, err);
     free(type);
-    moe_hf_place_close(&place);
+    moe_hf_layout_close(&layout);
     e->output_bytes = r->output_bytes;
     r->memory_bytes = at_end;
     if (at_end > e->memory_bytes) e->memory_bytes = at_end;
@@ -87,7 +88,7 @@ struct pass {
     struct moe_progress *progress;
     struct moe_rewrite_result *got;
     struct moe_hf_result *r;
-    struct moe_hf_place *place;
+    struct moe_hf_layout *layout;
     struct moe_newdir dir;
     struct moe_export_dir export;
     char options[64], work[MOE_WORK_BYTES];
@@ -151,7 +152,7 @@ static enum moe_code finish(struct pass *p, struct moe_err *err)
     char work[MOE_WORK_BYTES];
     enum moe_code code = moe_source_open(&made, p->within, err);
     if (code == MOE_OK) {
-        code = moe_hf_place_finish(p->place, made, p->dir.path, p->progress, p->r, err);
+        code = moe_hf_layout_finish(p->layout, made, p->dir.path, p->progress, p->r, err);
         moe_export_dir_work(made, p->options, work);
         moe_source_close(&made);
     }
@@ -164,9 +165,9 @@ static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *
 {
     struct moe_rewrite_options o = *p->o;
     bool begun;
-    o.place = p->place;
+    o.hf_layout = p->layout;
     MOE_TRY(is_begun(p, &begun, err));
-    enum moe_code code = moe_hf_place_make(p->place, p->dir.path, begun, out, err);
+    enum moe_code code = moe_hf_layout_make(p->layout, p->dir.path, begun, out, err);
     if (code != MOE_OK) return begun ? moe_newdir_interrupted(code, p->within, p->dir.path, err) : code;
     MOE_TRY(moe_work_manifest(p->within, true, err));
     MOE_TRY(moe_work_manifest(p->begun, false, err));
@@ -218,15 +219,15 @@ enum moe_code moe_rewrite_hf(const struct moe_source *src, const char *out,
     if (!p) return moe_fail_at(err, MOE_NOMEM, out, NULL, "no memory to write it");
     *p = (struct pass){ .src = src, .o = o, .hf = hf, .pool = pool, .progress = progress, .got = got,
                         .r = r };
-    enum moe_code code = plan(src, o, hf, &type, &p->place, err);
-    if (code == MOE_OK) *r = *moe_hf_place_result(p->place);
+    enum moe_code code = plan(src, o, hf, &type, &p->layout, err);
+    if (code == MOE_OK) *r = *moe_hf_layout_result(p->layout);
     if (code == MOE_OK) moe_rewrite_count(src, type, got);
     free(type);
-    if (code == MOE_OK) code = check_memory(o, p->place, &need, err);
+    if (code == MOE_OK) code = check_memory(o, p->layout, &need, err);
     if (code == MOE_OK) code = run(p, out, err);
     if (code != MOE_OK) moe_rewrite_result_release(got);
     got->output_bytes = r->output_bytes;
-    moe_hf_place_close(&p->place);
+    moe_hf_layout_close(&p->layout);
     free(p);
     return code;
 }

@@ -6,7 +6,7 @@
 
 #include "base/io.h"
 #include "model/rewrite/files.h"
-#include "model/export/hf-place.h"
+#include "model/export/hf-layout.h"
 #include "model/rewrite/same.h"
 
 #include <stdio.h>
@@ -51,7 +51,7 @@ static enum moe_code create_with_sink(struct moe_rewrite_work *k, struct moe_liv
                                       struct moe_err *err)
 {
     struct moe_plane_sink sink;
-    MOE_TRY(moe_hf_place_divert(k->o->place, &l->unit, &sink, err));
+    MOE_TRY(moe_hf_layout_redirect(k->o->hf_layout, &l->unit, &sink, err));
     enum moe_code code = moe_shard_create_with_sink(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header,
                                                     &sink, err);
     if (code != MOE_OK) sink.close(sink.ctx);
@@ -66,7 +66,7 @@ static enum moe_code create(struct moe_rewrite_work *k, struct moe_live *l, stru
     if (l->source && l->unit.layer < 0 && (!k->o->layers || !k->o->layers->first))
         MOE_TRY(moe_source_skipped(l->source, k->src, err));
     MOE_TRY(moe_writer_unit_path(k->writer, l->unit.name, path, sizeof path, err));
-    if (k->o->place) return create_with_sink(k, l, path, err);
+    if (k->o->hf_layout) return create_with_sink(k, l, path, err);
     return moe_shard_create(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header, err);
 }
 
@@ -299,7 +299,7 @@ static enum moe_code end_coded(struct moe_rewrite_work *k, struct moe_live *l, s
     if (!input) return moe_fail(err, MOE_NOMEM, "no memory for input scales");
     enum moe_code code = moe_writer_unit_path(k->writer, l->unit.name, path, sizeof path, err);
     if (code == MOE_OK)
-        code = k->o->coder->end(k->o->coder->ctx, &l->unit, &(struct moe_unit_file){ path, k->o->place },
+        code = k->o->coder->end(k->o->coder->ctx, &l->unit, &(struct moe_unit_file){ path, k->o->hf_layout },
                                 input, &note, err);
     for (int64_t i = 0; code == MOE_OK && i < l->unit.n; i++)
         if (is_coded(k, l, i)) code = moe_emit_input(l->shard, i, input[i], err);
@@ -329,7 +329,7 @@ static enum moe_code replay_unit(struct moe_rewrite_work *k, int number, struct 
     if (n >= (int)sizeof path)
         code = moe_fail_at(err, MOE_IO, moe_writer_dir(k->writer), NULL, "the path is too long");
     else if (n)
-        code = k->o->coder->replay(k->o->coder->ctx, &unit, &(struct moe_unit_file){ path, k->o->place },
+        code = k->o->coder->replay(k->o->coder->ctx, &unit, &(struct moe_unit_file){ path, k->o->hf_layout },
                                    err);
     moe_unit_release(&unit);
     return code;
@@ -375,12 +375,12 @@ static enum moe_code look_at_planes(struct moe_rewrite_work *k, const struct moe
 {
     struct moe_plane_sink sink;
     enum moe_code code = MOE_OK;
-    MOE_TRY(moe_hf_place_divert(k->o->place, u, &sink, err));
+    MOE_TRY(moe_hf_layout_redirect(k->o->hf_layout, u, &sink, err));
     if (check) {
         code = moe_shard_check_own(path, u->out, u->n, &sink, k->progress, k->o->cancel, err);
-        if (code == MOE_OK) code = moe_hf_place_check(k->o->place, u, k->progress, err);
+        if (code == MOE_OK) code = moe_hf_layout_check(k->o->hf_layout, u, k->progress, err);
     } else {
-        *bytes += moe_hf_place_bytes(k->o->place, u) + moe_shard_own_bytes(u->out, u->n, &sink);
+        *bytes += moe_hf_layout_bytes(k->o->hf_layout, u) + moe_shard_own_bytes(u->out, u->n, &sink);
     }
     sink.close(sink.ctx);
     return code;
@@ -437,7 +437,7 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uin
         if (unit.n && !moe_writer_has_unit(k->writer, unit.name)) {
             k->todo[k->n_todo++] = (struct moe_todo){ u, items, items + unit.n_items };
             items += unit.n_items;
-            *bytes += k->o->place ? moe_hf_place_left(k->o->place, &unit) : unit.header.file_bytes;
+            *bytes += k->o->hf_layout ? moe_hf_layout_left(k->o->hf_layout, &unit) : unit.header.file_bytes;
         } else {
             for (int64_t t = 0; t < unit.n; t++) *done += moe_tensor_bytes(&k->src->tensors[unit.in[t]]);
             k->n_there += unit.n > 0;
@@ -505,7 +505,7 @@ enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uin
 {
     uint64_t need, done;
     enum moe_code code = list_units(k, &need, &done, err);
-    if (code == MOE_OK && k->o->place && k->n_there)
+    if (code == MOE_OK && k->o->hf_layout && k->n_there)
         code = moe_rewrite_check_placed(k, moe_writer_dir(k->writer), err);
     if (!k->o->coder)
         moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes, MOE_UNIT_BYTES);

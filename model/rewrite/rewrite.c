@@ -311,12 +311,12 @@ static void tell_kept(const struct moe_rewrite_work *k, const char *out, enum mo
     const char *dir = k->writer ? moe_writer_dir(k->writer) : NULL;
     char outer[PATH_MAX] = ""; /* the directory of an export in one pass, which holds the container */
 
-    if (k->o->place) snprintf(outer, sizeof outer, "%.*s", (int)(strrchr(out, '/') - out), out);
+    if (k->o->hf_layout) snprintf(outer, sizeof outer, "%.*s", (int)(strrchr(out, '/') - out), out);
     if (dir && *outer) dir = outer;
     if (done)
         moe_cancel_left(code, err,
                         "%d of %d %s are finished and kept in '%s' (go on with the same command and "
-                        "--resume)", done, k->n_there + k->n_todo, k->o->place ? "parts" : "files", dir);
+                        "--resume)", done, k->n_there + k->n_todo, k->o->hf_layout ? "parts" : "files", dir);
     else if (dir && moe_writer_has_work(k->writer))
         moe_cancel_left(code, err,
                         "no file is finished yet, what was computed for them is kept in '%s' (go on "
@@ -342,7 +342,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     moe_rewrite_count(src, k.type, r);
     enum moe_code code = open_writer(&k, out, mode, r, err);
     if (code == MOE_OK && !r->was_done) code = moe_rewrite_units(&k, out, r->input_bytes, err);
-    if (code == MOE_OK && r->was_done && o->place) code = moe_rewrite_check_placed(&k, out, err);
+    if (code == MOE_OK && r->was_done && o->hf_layout) code = moe_rewrite_check_placed(&k, out, err);
     double from = moe_now();
     if (code == MOE_OK && !r->was_done) code = moe_source_unchanged(src, &k.before, o->cancel, &spoiled, err);
     if (code == MOE_OK) code = r->was_done ? report_done(src, out, r, err) : publish(&k, r, err);

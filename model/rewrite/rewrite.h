@@ -20,11 +20,11 @@
 
 struct moe_shard_unit;
 struct moe_writer;
-struct moe_hf_place;
+struct moe_hf_layout;
 
 /* Where the planes of a unit are once they are written: in the file `path`, as u->out says, but for the
- * values that `place` takes (model/export/hf-place.h; NULL: none). */
-struct moe_unit_file { const char *path; const struct moe_hf_place *place; };
+ * values that `hf_layout` holds (model/export/hf-layout.h; NULL: none). */
+struct moe_unit_file { const char *path; const struct moe_hf_layout *hf_layout; };
 
 /* The NVFP4 codes that a coder chose for a tensor. */
 struct moe_coded {
@@ -80,7 +80,7 @@ struct moe_rewrite_options {
     bool rest;                       /* keep what --to hf needs (source.rest, superseded.safetensors); for a
                                       * container in source precision */
     bool vision;                     /* keep the vision tensors (vision.safetensors) */
-    struct moe_hf_place *place;      /* the values that it takes go to a checkpoint's files; NULL: none */
+    struct moe_hf_layout *hf_layout; /* the values that it holds go to a checkpoint's files; NULL: none */
     /* the peak resident memory of the process stays below so many bytes; 0: below what it has now and half of
      * what the machine has free */
     uint64_t memory;

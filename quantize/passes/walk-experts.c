@@ -4,7 +4,7 @@
 
 #include "base/io.h"
 #include "kernels/scalar.h"
-#include "model/export/hf-place.h"
+#include "model/export/hf-layout.h"
 #include "quantize/passes/work.h"
 
 #include <stdlib.h>
@@ -75,8 +75,8 @@ static enum moe_code read_plane(const struct origin *p, const struct moe_tensor 
                                 size_t bytes, uint8_t *to, struct moe_err *err)
 {
     if (p->src) return moe_source_read(p->src, t, plane, 0, bytes, to, err);
-    if (p->file->place && moe_hf_place_takes(p->file->place, index, plane))
-        return moe_hf_place_read(p->file->place, index, plane, to, err);
+    if (p->file->hf_layout && moe_hf_layout_holds(p->file->hf_layout, index, plane))
+        return moe_hf_layout_read(p->file->hf_layout, index, plane, to, err);
     return moe_pread(p->fd, p->file->path, to, bytes, t->plane[plane].offset, err);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The plan of a checkpoint, its files, the values written into them, and their check. */
-#include "model/export/hf-place.h"
+#include "model/export/hf-layout.h"
 
 #include "base/hash.h"
 #include "base/io.h"
@@ -12,9 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct moe_hf_place {
+struct moe_hf_layout {
     struct moe_source planned;   /* a copy of the source that describes its tensors as they will be */
-    uint8_t *takes;              /* [n_tensors] whether its values go to the checkpoint's files */
+    uint8_t *holds_values;       /* [n_tensors] whether its values go to the checkpoint's files */
     int64_t *first;              /* [n_tensors] the index of its first entry in the plan */
     uint64_t *at;                /* [plan.n] the offset of an entry in its file */
     struct moe_hf_plan plan;
@@ -48,7 +48,7 @@ static void describe(struct moe_tensor *t, uint8_t type, bool inputs)
 
 /* Whether the values that quantizing gives are those that the checkpoint holds.  They are not when the export
  * decodes the tensor, nor when it may have to be quantized again under its partner's global scale. */
-static bool as_made(const struct moe_hf_place *p, const struct moe_source *src, int64_t i,
+static bool as_made(const struct moe_hf_layout *p, const struct moe_source *src, int64_t i,
                     enum moe_hf_part part)
 {
     const struct moe_tensor *t = &p->planned.tensors[i], *o = moe_source_fused(&p->planned, t);
@@ -61,7 +61,7 @@ static bool as_made(const struct moe_hf_place *p, const struct moe_source *src, 
 }
 
 /* Sets the offsets of the entries of one file. */
-static enum moe_code place_file(struct moe_hf_place *p, int64_t shard, struct moe_err *err)
+static enum moe_code place_file(struct moe_hf_layout *p, int64_t shard, struct moe_err *err)
 {
     struct moe_hf_items items;
     char *head;
@@ -79,29 +79,29 @@ static enum moe_code place_file(struct moe_hf_place *p, int64_t shard, struct mo
     return code;
 }
 
-static enum moe_code place_all(struct moe_hf_place *p, const struct moe_source *src, struct moe_err *err)
+static enum moe_code place_all(struct moe_hf_layout *p, const struct moe_source *src, struct moe_err *err)
 {
     for (int64_t i = 0; i < p->plan.n; i++) {
         const struct moe_hf_entry *e = &p->plan.entries[i];
         if (e->part > MOE_HF_CODES) continue;
         p->first[e->tensor] = i;
-        p->takes[e->tensor] = as_made(p, src, e->tensor, (enum moe_hf_part)e->part);
+        p->holds_values[e->tensor] = as_made(p, src, e->tensor, (enum moe_hf_part)e->part);
     }
     p->result.output_bytes = moe_hf_index_bytes(&p->plan);
     for (int64_t s = 0; s < p->plan.n_shards; s++) MOE_TRY(place_file(p, s, err));
     return MOE_OK;
 }
 
-static enum moe_code plan(struct moe_hf_place *p, const struct moe_source *src, const uint8_t *type,
+static enum moe_code plan(struct moe_hf_layout *p, const struct moe_source *src, const uint8_t *type,
                           const struct moe_hf_options *o, bool inputs, struct moe_err *err)
 {
     size_t n = (size_t)src->n_tensors;
 
     p->planned = *src;
     p->planned.tensors = malloc(n * sizeof *p->planned.tensors);
-    p->takes = calloc(n, sizeof *p->takes);
+    p->holds_values = calloc(n, sizeof *p->holds_values);
     p->first = calloc(n, sizeof *p->first);
-    if (!p->planned.tensors || !p->takes || !p->first)
+    if (!p->planned.tensors || !p->holds_values || !p->first)
         return moe_fail(err, MOE_NOMEM, "no memory for %zu tensors", n);
     memcpy(p->planned.tensors, src->tensors, n * sizeof *p->planned.tensors);
     for (size_t i = 0; i < n; i++) {
@@ -118,55 +118,56 @@ static enum moe_code plan(struct moe_hf_place *p, const struct moe_source *src, 
         : moe_fail(err, MOE_NOMEM, "no memory for %lld places", (long long)p->plan.n);
 }
 
-enum moe_code moe_hf_place_open(struct moe_hf_place **out, const struct moe_source *src, const uint8_t *type,
-                                const struct moe_hf_options *o, bool inputs, struct moe_err *err)
+enum moe_code moe_hf_layout_open(struct moe_hf_layout **out, const struct moe_source *src,
+                                 const uint8_t *type,
+                                 const struct moe_hf_options *o, bool inputs, struct moe_err *err)
 {
-    struct moe_hf_place *p = calloc(1, sizeof *p);
+    struct moe_hf_layout *p = calloc(1, sizeof *p);
     *out = p;
     if (!p) return moe_fail(err, MOE_NOMEM, "no memory for a plan");
     MOE_CHECK(o->shard_bytes >= MOE_HF_SHARD_MIN);
     enum moe_code code = plan(p, src, type, o, inputs, err);
-    if (code != MOE_OK) moe_hf_place_close(out);
+    if (code != MOE_OK) moe_hf_layout_close(out);
     return code;
 }
 
-void moe_hf_place_close(struct moe_hf_place **pp)
+void moe_hf_layout_close(struct moe_hf_layout **pp)
 {
-    struct moe_hf_place *p = *pp;
+    struct moe_hf_layout *p = *pp;
     if (!p) return;
     moe_hf_files_close(&p->files);
     moe_hf_plan_release(&p->plan);
     free(p->planned.tensors);
-    free(p->takes);
+    free(p->holds_values);
     free(p->first);
     free(p->at);
     free(p);
     *pp = NULL;
 }
 
-const struct moe_hf_result *moe_hf_place_result(const struct moe_hf_place *p) { return &p->result; }
-struct moe_hf_files *moe_hf_place_files(const struct moe_hf_place *p) { return p->files; }
+const struct moe_hf_result *moe_hf_layout_result(const struct moe_hf_layout *p) { return &p->result; }
+struct moe_hf_files *moe_hf_layout_files(const struct moe_hf_layout *p) { return p->files; }
 
 static bool is_value(int plane) { return plane == MOE_PLANE_DATA || plane == MOE_PLANE_SCALE; }
 
-bool moe_hf_place_takes(const struct moe_hf_place *p, int64_t index, int plane)
+bool moe_hf_layout_holds(const struct moe_hf_layout *p, int64_t index, int plane)
 {
-    return is_value(plane) && p->takes[index];
+    return is_value(plane) && p->holds_values[index];
 }
 
-/* Bytes of weights that moe_hf_place_finish has to write. */
-static uint64_t bytes_left(const struct moe_hf_place *p)
+/* Bytes of weights that moe_hf_layout_finish has to write. */
+static uint64_t bytes_left(const struct moe_hf_layout *p)
 {
     uint64_t n = 0;
     for (int64_t i = 0; i < p->plan.n; i++) {
         const struct moe_hf_entry *e = &p->plan.entries[i];
-        if (e->part < MOE_HF_GLOBAL && !p->takes[e->tensor]) n += moe_hf_entry_bytes(&p->plan, e);
+        if (e->part < MOE_HF_GLOBAL && !p->holds_values[e->tensor]) n += moe_hf_entry_bytes(&p->plan, e);
     }
     return n;
 }
 
 /* The container's descriptors, all names, and a chunk of a weight where weights are left to be written. */
-uint64_t moe_hf_place_memory(const struct moe_hf_place *p)
+uint64_t moe_hf_layout_memory(const struct moe_hf_layout *p)
 {
     uint64_t chunk = bytes_left(p) ? moe_hf_write_memory(&p->planned) : 0;
     return chunk + moe_hf_names_memory(&p->plan) +
@@ -177,7 +178,7 @@ uint64_t moe_hf_place_memory(const struct moe_hf_place *p)
 
 /* Names one file and, where it does not exist, adds its bytes to *need; with need NULL it is created.  begun:
  * MOE_MISMATCH where it does not exist. */
-static enum moe_code look_at_file(struct moe_hf_place *p, int64_t shard, bool begun, uint64_t *need,
+static enum moe_code look_at_file(struct moe_hf_layout *p, int64_t shard, bool begun, uint64_t *need,
                                   struct moe_err *err)
 {
     struct moe_hf_items items;
@@ -200,8 +201,8 @@ static enum moe_code look_at_file(struct moe_hf_place *p, int64_t shard, bool be
     return code == MOE_OK ? moe_cancel_check(p->plan.cancel, err) : code;
 }
 
-enum moe_code moe_hf_place_make(struct moe_hf_place *p, const char *dir, bool begun, const char *shown,
-                                struct moe_err *err)
+enum moe_code moe_hf_layout_make(struct moe_hf_layout *p, const char *dir, bool begun, const char *shown,
+                                 struct moe_err *err)
 {
     uint64_t need = 0;
     MOE_TRY(moe_hf_files_open(&p->files, dir, p->plan.n_shards, err));
@@ -213,7 +214,7 @@ enum moe_code moe_hf_place_make(struct moe_hf_place *p, const char *dir, bool be
 }
 
 /* The file that has an entry of the plan. */
-static int64_t shard_of(const struct moe_hf_place *p, int64_t entry)
+static int64_t shard_of(const struct moe_hf_layout *p, int64_t entry)
 {
     int64_t low = 0, high = p->plan.n_shards - 1;
     while (low < high) {
@@ -228,7 +229,7 @@ static int64_t shard_of(const struct moe_hf_place *p, int64_t entry)
 
 /* What the functions of a struct moe_plane_sink get. */
 struct unit_sink {
-    struct moe_hf_place *p;
+    struct moe_hf_layout *p;
     int64_t *in;         /* [n] the unit's tensors, as indices into the source's */
     int64_t n;
 };
@@ -236,12 +237,12 @@ struct unit_sink {
 static bool takes(void *ctx, int64_t tensor, int plane)
 {
     const struct unit_sink *d = ctx;
-    return moe_hf_place_takes(d->p, d->in[tensor], plane);
+    return moe_hf_layout_holds(d->p, d->in[tensor], plane);
 }
 
 /* Writes scales that come in tiles, whole stripes of 128 rows or the last one, row by row as a checkpoint has
  * them.  offset and bytes are those of the tiled plane. */
-static enum moe_code write_scales(struct moe_hf_place *p, int64_t index, uint64_t offset, const void *data,
+static enum moe_code write_scales(struct moe_hf_layout *p, int64_t index, uint64_t offset, const void *data,
                                   size_t bytes, struct moe_err *err)
 {
     const struct moe_tensor *t = &p->planned.tensors[index];
@@ -273,14 +274,14 @@ static enum moe_code write_values(void *ctx, int64_t tensor, int plane, uint64_t
 
 /* Syncs all files that hold values of these tensors.  The entries of a layer are next to each other, so few
  * files are synced for more than one unit. */
-static enum moe_code sync_files(const struct moe_hf_place *p, const int64_t *in, int64_t n_in,
+static enum moe_code sync_files(const struct moe_hf_layout *p, const int64_t *in, int64_t n_in,
                                 struct moe_err *err)
 {
     int64_t n = p->plan.n_shards;
     bool *has = calloc((size_t)n, sizeof *has);
     if (!has) return moe_fail(err, MOE_NOMEM, "no memory to sync %lld files", (long long)n);
     for (int64_t i = 0; i < n_in; i++)
-        if (p->takes[in[i]]) has[shard_of(p, p->first[in[i]])] = true;
+        if (p->holds_values[in[i]]) has[shard_of(p, p->first[in[i]])] = true;
     enum moe_code code = MOE_OK;
     for (int64_t s = 0; code == MOE_OK && s < n; s++)
         if (has[s]) code = moe_hf_files_sync(p->files, s, err);
@@ -301,8 +302,8 @@ static void forget(void *ctx)
     free(d);
 }
 
-enum moe_code moe_hf_place_divert(struct moe_hf_place *p, const struct moe_shard_unit *u,
-                                  struct moe_plane_sink *to, struct moe_err *err)
+enum moe_code moe_hf_layout_redirect(struct moe_hf_layout *p, const struct moe_shard_unit *u,
+                                     struct moe_plane_sink *to, struct moe_err *err)
 {
     struct unit_sink *d = calloc(1, sizeof *d);
     if (d) d->in = malloc((size_t)u->n * sizeof *d->in);
@@ -317,18 +318,18 @@ enum moe_code moe_hf_place_divert(struct moe_hf_place *p, const struct moe_shard
     return MOE_OK;
 }
 
-/* The header, a page of scalars for each item, and the values that the checkpoint's files do not take. */
-uint64_t moe_hf_place_left(const struct moe_hf_place *p, const struct moe_shard_unit *u)
+/* The header, a page of scalars for each item, and the values that the checkpoint's files do not hold. */
+uint64_t moe_hf_layout_left(const struct moe_hf_layout *p, const struct moe_shard_unit *u)
 {
     uint64_t n = u->header.data_offset + (uint64_t)u->n_items * 4096;
     for (int64_t i = 0; i < u->n; i++)
         for (int k = 0; k < MOE_PLANE_COUNT; k++)
-            if (is_value(k) && !p->takes[u->in[i]]) n += u->out[i].plane[k].bytes;
+            if (is_value(k) && !p->holds_values[u->in[i]]) n += u->out[i].plane[k].bytes;
     return n;
 }
 
-enum moe_code moe_hf_place_read(const struct moe_hf_place *p, int64_t index, int plane, void *to,
-                                struct moe_err *err)
+enum moe_code moe_hf_layout_read(const struct moe_hf_layout *p, int64_t index, int plane, void *to,
+                                 struct moe_err *err)
 {
     const struct moe_tensor *t = &p->planned.tensors[index];
     int64_t entry = p->first[index] + (plane == MOE_PLANE_SCALE), shard = shard_of(p, entry);
@@ -347,7 +348,7 @@ enum moe_code moe_hf_place_read(const struct moe_hf_place *p, int64_t index, int
 
 enum { CHECK_PIECE = 1 << 20 };
 
-struct checker { const struct moe_hf_place *p; struct moe_hash *hash; uint8_t *piece; };
+struct checker { const struct moe_hf_layout *p; struct moe_hash *hash; uint8_t *piece; };
 
 static enum moe_code hash_data(struct checker *c, int64_t index, struct moe_err *err)
 {
@@ -401,12 +402,12 @@ static enum moe_code check_plane(struct checker *c, int64_t index, const struct 
                        "with --force)", plane == MOE_PLANE_DATA ? "values" : "scales");
 }
 
-uint64_t moe_hf_place_bytes(const struct moe_hf_place *p, const struct moe_shard_unit *u)
+uint64_t moe_hf_layout_bytes(const struct moe_hf_layout *p, const struct moe_shard_unit *u)
 {
     uint64_t n = 0;
     for (int64_t i = 0; i < u->n; i++)
         for (int k = 0; k < MOE_PLANE_COUNT; k++)
-            if (moe_hf_place_takes(p, u->in[i], k)) n += u->out[i].plane[k].bytes;
+            if (moe_hf_layout_holds(p, u->in[i], k)) n += u->out[i].plane[k].bytes;
     return n;
 }
 
@@ -415,15 +416,15 @@ static enum moe_code check_all(struct checker *c, const struct moe_shard_unit *u
 {
     for (int64_t i = 0; i < u->n; i++)
         for (int k = 0; k < MOE_PLANE_COUNT; k++) {
-            if (!u->out[i].plane[k].bytes || !moe_hf_place_takes(c->p, u->in[i], k)) continue;
+            if (!u->out[i].plane[k].bytes || !moe_hf_layout_holds(c->p, u->in[i], k)) continue;
             MOE_TRY(check_plane(c, u->in[i], &u->out[i], k, err));
             moe_progress_add(progress, u->out[i].plane[k].bytes);
         }
     return sync_files(c->p, u->in, u->n, err); /* this also drops what was read from the page cache */
 }
 
-enum moe_code moe_hf_place_check(const struct moe_hf_place *p, const struct moe_shard_unit *u,
-                                 struct moe_progress *progress, struct moe_err *err)
+enum moe_code moe_hf_layout_check(const struct moe_hf_layout *p, const struct moe_shard_unit *u,
+                                  struct moe_progress *progress, struct moe_err *err)
 {
     struct checker c = { .p = p, .hash = moe_hash_new() };
     size_t room = CHECK_PIECE;
@@ -449,7 +450,7 @@ static void check_same(const struct moe_source *a, const struct moe_source *b)
     }
 }
 
-static enum moe_code finish(const struct moe_hf_place *p, const struct moe_hf_plan *plan, const char *dir,
+static enum moe_code finish(const struct moe_hf_layout *p, const struct moe_hf_plan *plan, const char *dir,
                             struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err)
 {
     /* An input scale of 1 stands for none, so when a calibration gives that value to every weight, the
@@ -464,9 +465,9 @@ static enum moe_code finish(const struct moe_hf_place *p, const struct moe_hf_pl
     return code;
 }
 
-enum moe_code moe_hf_place_finish(const struct moe_hf_place *p, const struct moe_source *made,
-                                  const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
-                                  struct moe_err *err)
+enum moe_code moe_hf_layout_finish(const struct moe_hf_layout *p, const struct moe_source *made,
+                                   const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
+                                   struct moe_err *err)
 {
     struct moe_hf_plan plan;
     const struct moe_hf_options o = { .flavor = p->plan.flavor, .shard_bytes = p->plan.shard_bytes,
