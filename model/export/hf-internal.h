@@ -42,7 +42,7 @@ void moe_hf_plan_release(struct moe_hf_plan *p);
 bool moe_hf_is_nvfp4(const struct moe_tensor *t);
 /* The tensor whose global scale t is written under: of two weights that engines fuse (gate and up, q_a and
  * kv_a) the one with the larger global scale; t itself when it has no partner or the two scales agree. */
-const struct moe_tensor *moe_hf_lead(const struct moe_source *src, const struct moe_tensor *t);
+const struct moe_tensor *moe_hf_global_owner(const struct moe_source *src, const struct moe_tensor *t);
 /* The global scale of t as a factor of values; compressed-tensors stores the reciprocal of this. */
 float moe_hf_multiplier(const struct moe_tensor *t);
 /* The global scale and the input scale of t as the plan's flavor stores them; for a fused pair both are the

@@ -56,7 +56,7 @@ static bool as_made(const struct moe_hf_layout *p, const struct moe_source *src,
     if (part == MOE_HF_PLAIN || !o) return true;
     bool kept = src->tensors[i].type == MOE_NVFP4;
     bool other = src->tensors[o - p->planned.tensors].type == MOE_NVFP4;
-    if (kept && other) return moe_hf_multiplier(moe_hf_lead(&p->planned, t)) == moe_hf_multiplier(t);
+    if (kept && other) return moe_hf_multiplier(moe_hf_global_owner(&p->planned, t)) == moe_hf_multiplier(t);
     return !kept && !other; /* both are quantized now, under one global scale */
 }
 

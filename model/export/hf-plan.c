@@ -39,7 +39,7 @@ static float input_factor(const struct moe_tensor *t)
     return t->input_scale > 0 ? factor(t, t->input_scale) : 1.0f;
 }
 
-const struct moe_tensor *moe_hf_lead(const struct moe_source *src, const struct moe_tensor *t)
+const struct moe_tensor *moe_hf_global_owner(const struct moe_source *src, const struct moe_tensor *t)
 {
     const struct moe_tensor *p = moe_source_fused(src, t);
     return p && moe_hf_multiplier(p) > moe_hf_multiplier(t) ? p : t;
@@ -54,8 +54,8 @@ static float spelled(const struct moe_hf_plan *p, const struct moe_tensor *t, fl
 
 float moe_hf_global(const struct moe_hf_plan *p, const struct moe_tensor *t)
 {
-    const struct moe_tensor *lead = moe_hf_lead(p->src, t);
-    return spelled(p, lead, lead->global);
+    const struct moe_tensor *owner = moe_hf_global_owner(p->src, t);
+    return spelled(p, owner, owner->global);
 }
 
 float moe_hf_input_scale(const struct moe_hf_plan *p, const struct moe_tensor *t)
@@ -97,7 +97,7 @@ static enum moe_code check_fused(const struct moe_source *src, struct moe_err *e
 /* Whether t is quantized again under its partner's global scale. */
 static bool reencoded(const struct moe_source *src, const struct moe_tensor *t)
 {
-    return moe_hf_multiplier(moe_hf_lead(src, t)) != moe_hf_multiplier(t);
+    return moe_hf_multiplier(moe_hf_global_owner(src, t)) != moe_hf_multiplier(t);
 }
 
 static void count(const struct moe_source *src, struct moe_hf_result *r)

@@ -182,7 +182,7 @@ static void add_error(struct writer *w, const struct moe_tensor *t, int64_t n, f
 static enum moe_code write_reencoded(struct writer *w, const struct moe_tensor *t, bool codes,
                                      struct moe_err *err)
 {
-    float global = moe_hf_multiplier(moe_hf_lead(w->p->src, t));
+    float global = moe_hf_multiplier(moe_hf_global_owner(w->p->src, t));
     unsigned char *scales = w->out + (size_t)(chunk_rows(t) * t->cols / 2);
     begin(w);
     FOR_CHUNKS(t, r0, n) {
@@ -206,7 +206,7 @@ static enum moe_code write_scalar(struct writer *w, float v, struct moe_err *err
 static enum moe_code write_entry(struct writer *w, const struct moe_hf_entry *e, struct moe_err *err)
 {
     const struct moe_tensor *t = &w->p->src->tensors[e->tensor];
-    bool again = moe_hf_multiplier(moe_hf_lead(w->p->src, t)) != moe_hf_multiplier(t);
+    bool again = moe_hf_multiplier(moe_hf_global_owner(w->p->src, t)) != moe_hf_multiplier(t);
     switch ((enum moe_hf_part)e->part) {
     case MOE_HF_PLAIN: return write_plain(w, t, err);
     case MOE_HF_DECODED: return write_decoded(w, t, err);
@@ -253,7 +253,7 @@ static enum moe_code check_filled(struct writer *w, const struct moe_hf_entry *e
 {
     char name[128];
     const struct moe_tensor *t = &w->p->src->tensors[e->tensor];
-    if (moe_hf_multiplier(moe_hf_lead(w->p->src, t)) == moe_hf_multiplier(t)) return MOE_OK;
+    if (moe_hf_multiplier(moe_hf_global_owner(w->p->src, t)) == moe_hf_multiplier(t)) return MOE_OK;
     return moe_fail_at(err, MOE_INTERNAL, w->p->src->path,
                        moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name),
                        "it was written under another global scale than the weight that engines fuse it with");
