@@ -27,7 +27,7 @@ struct written {
     struct moe_originals rest;    /* its records */
     struct moe_names beside;      /* when src is a checkpoint: the names in its directory */
     bool unfinished;              /* path is unfinished: the index, which is written last, may be missing */
-    bool within;                  /* MOE_EXPORT_WITHIN may be there */
+    bool inner;                   /* MOE_EXPORT_INNER may be there */
 };
 
 static enum moe_code not_written(const struct written *w, const char *name, struct moe_err *err)
@@ -121,10 +121,10 @@ static bool is_left(const struct written *w, const char *name)
 }
 
 /* *is: whether the directory `name` is the container, complete or begun, of an export in one pass. */
-static enum moe_code look_within(const struct written *w, const char *name, bool *is, struct moe_err *err)
+static enum moe_code look_at_inner(const struct written *w, const char *name, bool *is, struct moe_err *err)
 {
     char path[PATH_MAX];
-    *is = w->within && (!strcmp(name, MOE_EXPORT_WITHIN "/") || !strcmp(name, MOE_EXPORT_WITHIN ".partial/"));
+    *is = w->inner && (!strcmp(name, MOE_EXPORT_INNER "/") || !strcmp(name, MOE_EXPORT_INNER ".partial/"));
     if (!*is) return MOE_OK;
     MOE_TRY(moe_path_join(path, sizeof path, w->path, name, err));
     return moe_container_unfinished(path, NULL, err);
@@ -141,14 +141,14 @@ static enum moe_code all_written(const struct written *w, const char *under, str
     enum moe_code code = moe_list_dir(path, &names, err);
     for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
         enum moe_exists there = MOE_ABSENT;
-        bool within = false;
+        bool inner = false;
         snprintf(name, sizeof name, "%s%s", under, names.v[i]); /* a name cut off here matches none below */
         code = moe_path_join(path, sizeof path, w->path, name, err);
         if (code == MOE_OK) code = moe_look(path, &there, err);
         if (code != MOE_OK) break;
         if (there == MOE_DIR) snprintf(name, sizeof name, "%s%s/", under, names.v[i]);
-        if (there == MOE_DIR) code = look_within(w, name, &within, err);
-        if (code != MOE_OK || within) continue;
+        if (there == MOE_DIR) code = look_at_inner(w, name, &inner, err);
+        if (code != MOE_OK || inner) continue;
         bool is = there == MOE_DIR ? is_folder(w, name) : is_written(w, name) || is_left(w, name);
         code = !is ? not_written(w, name, err) : there == MOE_DIR ? all_written(w, name, err) : MOE_OK;
     }
@@ -193,9 +193,9 @@ static enum moe_code is_checkpoint(const char *path, bool *empty, struct moe_err
 
 /* MOE_EXISTS unless all files in `path` have names that an export of the container has. */
 static enum moe_code only_its_names(const char *path, const struct moe_export_dir *e, bool unfinished,
-                                    bool within, struct moe_err *err)
+                                    bool inner, struct moe_err *err)
 {
-    struct written w = { .path = path, .src = e->src, .unfinished = unfinished, .within = within };
+    struct written w = { .path = path, .src = e->src, .unfinished = unfinished, .inner = inner };
     enum moe_code code = read_written(&w, err);
     if (code == MOE_OK) code = all_written(&w, "", err);
     moe_names_release(&w.beside);
@@ -206,11 +206,11 @@ static enum moe_code only_its_names(const char *path, const struct moe_export_di
 }
 
 /* The same, and unless `path` is a checkpoint or empty. */
-static enum moe_code has_its_names(const char *path, const struct moe_export_dir *e, bool within, bool *empty,
+static enum moe_code has_its_names(const char *path, const struct moe_export_dir *e, bool inner, bool *empty,
                                    struct moe_err *err)
 {
     MOE_TRY(is_checkpoint(path, empty, err));
-    return *empty ? MOE_OK : only_its_names(path, e, false, within, err);
+    return *empty ? MOE_OK : only_its_names(path, e, false, inner, err);
 }
 
 /* Of a published directory it must also be proved that this tool made it. */
@@ -295,10 +295,10 @@ enum moe_code moe_export_dir_whole(struct moe_newdir *d, const struct moe_export
     return MOE_OK;
 }
 
-static enum moe_code drop_within(const struct moe_newdir *d, struct moe_err *err)
+static enum moe_code drop_inner(const struct moe_newdir *d, struct moe_err *err)
 {
     char path[PATH_MAX];
-    MOE_TRY(moe_path_join(path, sizeof path, d->path, MOE_EXPORT_WITHIN, err));
+    MOE_TRY(moe_path_join(path, sizeof path, d->path, MOE_EXPORT_INNER, err));
     return moe_remove_tree(path, err);
 }
 
@@ -315,7 +315,7 @@ static enum moe_code publish(struct moe_newdir *d, const struct moe_export_dir *
 {
     const struct moe_newdir_kind export = { .look = replaceable, .with = e };
     bool may;
-    if (e->work) MOE_TRY(drop_within(d, err));
+    if (e->work) MOE_TRY(drop_inner(d, err));
     else MOE_TRY(put_made(d, e, err));
     MOE_TRY(moe_newdir_may_replace(d, &may, err));
     return moe_newdir_publish(d, may ? &export : NULL, err);

@@ -4,7 +4,7 @@
  *
  * An export writes a checkpoint from a container.  An export "in one pass" (model/rewrite/rewrite-hf.h)
  * quantizes a model and writes the checkpoint at the same time; until the end it keeps in its unfinished
- * directory a container that has holes where the checkpoint holds the values. */
+ * directory the inner container, which has holes where the checkpoint holds the values. */
 #ifndef MOE_MODEL_EXPORT_EXPORT_DIR_H
 #define MOE_MODEL_EXPORT_EXPORT_DIR_H
 
@@ -12,8 +12,8 @@
 #include "formats/container/container.h"
 #include "model/export/export-made.h"
 
-/* The name of that container in the unfinished directory. */
-#define MOE_EXPORT_WITHIN "quantized.moe"
+/* The name of the inner container in the unfinished directory. */
+#define MOE_EXPORT_INNER "quantized.moe"
 
 struct moe_export_dir {
     const struct moe_source *src; /* what is exported: a container; with `work` it may be a checkpoint */
@@ -53,7 +53,7 @@ enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_d
                                  struct moe_err *err);
 
 /* For an export in one pass, when all its files are written and durable: marks the directory as complete, so
- * that from now on RESUME has only to remove the container in it and to publish.  `made` is the work line of
+ * that from now on RESUME has only to remove the inner container and to publish.  `made` is the work line of
  * an export of that container (moe_export_dir_work). */
 enum moe_code moe_export_dir_whole(struct moe_newdir *d, const struct moe_export_dir *e, const char *made,
                                    struct moe_err *err);

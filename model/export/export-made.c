@@ -46,7 +46,7 @@ static enum moe_code add_all(struct moe_hash *h, const char *path, struct moe_er
     MOE_TRY(moe_list_dir(path, &names, err));
     enum moe_code code = MOE_OK;
     for (size_t i = 0; code == MOE_OK && i < names.n; i++) /* these two are removed when it is published */
-        if (strcmp(names.v[i], MOE_NEWDIR_MARK) && strcmp(names.v[i], MOE_EXPORT_WITHIN))
+        if (strcmp(names.v[i], MOE_NEWDIR_MARK) && strcmp(names.v[i], MOE_EXPORT_INNER))
             code = add(h, path, names.v[i], err);
     moe_hash_add128(h, "/", 2); /* marks the directory's end, because no name is a slash */
     moe_names_release(&names);

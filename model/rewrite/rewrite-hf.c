@@ -92,13 +92,13 @@ struct pass {
     struct moe_newdir dir;
     struct moe_export_dir export;
     char options[64], work[MOE_WORK_BYTES];
-    char within[PATH_MAX], begun[PATH_MAX]; /* paths of the container and of its .partial */
+    char inner[PATH_MAX], begun[PATH_MAX];  /* paths of the inner container and of its .partial */
 };
 
 static enum moe_code is_begun(const struct pass *p, bool *begun, struct moe_err *err)
 {
     enum moe_exists whole, part;
-    MOE_TRY(moe_look(p->within, &whole, err));
+    MOE_TRY(moe_look(p->inner, &whole, err));
     MOE_TRY(moe_look(p->begun, &part, err));
     *begun = whole != MOE_ABSENT || part != MOE_ABSENT;
     return MOE_OK;
@@ -114,8 +114,8 @@ static enum moe_code name_all(struct pass *p, const struct moe_work *work, const
     moe_hf_options_words(p->hf, p->options);
     snprintf(p->work, sizeof p->work, "moe " MOE_VERSION " %s in one pass %s", p->options, digest);
     MOE_TRY(moe_newdir_name(&d, out, err));
-    MOE_TRY(moe_path_join(p->within, sizeof p->within, d.path, MOE_EXPORT_WITHIN, err));
-    return moe_path_join(p->begun, sizeof p->begun, d.path, MOE_EXPORT_WITHIN ".partial", err);
+    MOE_TRY(moe_path_join(p->inner, sizeof p->inner, d.path, MOE_EXPORT_INNER, err));
+    return moe_path_join(p->begun, sizeof p->begun, d.path, MOE_EXPORT_INNER ".partial", err);
 }
 
 /* When `code` says that the unfinished directory is that of another work, tells which option differs, as the
@@ -125,7 +125,7 @@ static enum moe_code tell_difference(const struct pass *p, const struct moe_work
 {
     struct moe_err why;
     bool differs = code == MOE_MISMATCH && (moe_work_compare(p->begun, work, &why) == MOE_MISMATCH ||
-                                            moe_work_compare(p->within, work, &why) == MOE_MISMATCH);
+                                            moe_work_compare(p->inner, work, &why) == MOE_MISMATCH);
     if (differs) *err = why;
     return code;
 }
@@ -150,7 +150,7 @@ static enum moe_code finish(struct pass *p, struct moe_err *err)
 {
     struct moe_source *made;
     char work[MOE_WORK_BYTES];
-    enum moe_code code = moe_source_open(&made, p->within, err);
+    enum moe_code code = moe_source_open(&made, p->inner, err);
     if (code == MOE_OK) {
         code = moe_hf_layout_finish(p->layout, made, p->dir.path, p->progress, p->r, err);
         moe_export_dir_work(made, p->options, work);
@@ -168,10 +168,10 @@ static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *
     o.hf_layout = p->layout;
     MOE_TRY(is_begun(p, &begun, err));
     enum moe_code code = moe_hf_layout_make(p->layout, p->dir.path, begun, out, err);
-    if (code != MOE_OK) return begun ? moe_newdir_interrupted(code, p->within, p->dir.path, err) : code;
-    MOE_TRY(moe_work_manifest(p->within, true, err));
+    if (code != MOE_OK) return begun ? moe_newdir_interrupted(code, p->inner, p->dir.path, err) : code;
+    MOE_TRY(moe_work_manifest(p->inner, true, err));
     MOE_TRY(moe_work_manifest(p->begun, false, err));
-    MOE_TRY(moe_rewrite(p->src, p->within, MOE_WRITE_RESUME, &o, p->pool, p->progress, p->got, err));
+    MOE_TRY(moe_rewrite(p->src, p->inner, MOE_WRITE_RESUME, &o, p->pool, p->progress, p->got, err));
     p->got->was_done = false; /* even with a complete container the checkpoint had to be finished */
     return finish(p, err);
 }
@@ -181,7 +181,7 @@ static void tell_kept(const struct pass *p, enum moe_code code, struct moe_err *
 {
     struct moe_err ignored;
     enum moe_exists there;
-    if (moe_look(p->within, &there, &ignored) != MOE_OK || there == MOE_ABSENT) return;
+    if (moe_look(p->inner, &there, &ignored) != MOE_OK || there == MOE_ABSENT) return;
     moe_cancel_left(code, err,
                     "every weight is quantized, and kept in '%s' (go on with the same command and "
                     "--resume)", p->dir.path);
