@@ -285,8 +285,8 @@ enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export
     return moe_newdir_begin(d, out, &export, left_of(e), err);
 }
 
-enum moe_code moe_export_dir_whole(struct moe_newdir *d, const struct moe_export_dir *e, const char *made,
-                                   struct moe_err *err)
+enum moe_code moe_export_dir_complete(struct moe_newdir *d, const struct moe_export_dir *e, const char *made,
+                                      struct moe_err *err)
 {
     MOE_TRY(moe_export_made_put(d->path, d->lock, made, err));
     moe_made_by_put(d->lock, e->work);
@@ -310,7 +310,7 @@ static enum moe_code put_made(const struct moe_newdir *d, const struct moe_expor
     return moe_export_made_put(d->path, d->lock, work, err);
 }
 
-/* An export in one pass has set its lines already, in moe_export_dir_whole. */
+/* An export in one pass has set its lines already, in moe_export_dir_complete. */
 static enum moe_code publish(struct moe_newdir *d, const struct moe_export_dir *e, struct moe_err *err)
 {
     const struct moe_newdir_kind export = { .look = replaceable, .with = e };

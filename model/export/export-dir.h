@@ -55,8 +55,8 @@ enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_d
 /* For an export in one pass, when all its files are written and durable: marks the directory as complete, so
  * that from now on RESUME has only to remove the inner container and to publish.  `made` is the work line of
  * an export of that container (moe_export_dir_work). */
-enum moe_code moe_export_dir_whole(struct moe_newdir *d, const struct moe_export_dir *e, const char *made,
-                                   struct moe_err *err);
+enum moe_code moe_export_dir_complete(struct moe_newdir *d, const struct moe_export_dir *e, const char *made,
+                                      struct moe_err *err);
 
 /* Copies the small files of a container (its hf/ and tokenizer/) into `dir`, but for those named in `except`
  * (a list that ends with NULL) and, unless `vision`, those that serve images alone. */

@@ -158,7 +158,7 @@ static enum moe_code finish(struct pass *p, struct moe_err *err)
     }
     if (code == MOE_CORRUPT) return moe_err_remedy(err, "start over with --force");
     MOE_TRY(code);
-    return moe_export_dir_whole(&p->dir, &p->export, work, err);
+    return moe_export_dir_complete(&p->dir, &p->export, work, err);
 }
 
 static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *err)
