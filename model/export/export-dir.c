@@ -219,7 +219,7 @@ static enum moe_code replaceable(const char *path, const void *with, struct moe_
     const struct moe_export_dir *e = with;
     bool empty;
     MOE_TRY(has_its_names(path, e, false, &empty, err));
-    return empty ? MOE_OK : moe_export_made_check(path, e->src, e->proof, e->cancel, err);
+    return empty ? MOE_OK : moe_export_state_check(path, e->src, e->proof, e->cancel, err);
 }
 
 /* A complete .partial directory needs no such proof: it has the mark of this tool's unfinished work. */
@@ -258,8 +258,8 @@ static enum moe_code look_at_final(struct moe_newdir *d, const struct moe_export
     if (!resume) MOE_TRY(moe_no_link(d->final, "directory", err));
     MOE_TRY(replaceable(d->final, e, err));
     if (e->mode == MOE_WRITE_FORCE || (resume && moe_newdir_resumes(d))) return MOE_OK;
-    if (resume && e->work) MOE_TRY(moe_export_made_by(d->final, work, &d->whole, err));
-    else if (resume) MOE_TRY(moe_export_made_is(d->final, work, &d->whole, err));
+    if (resume && e->work) MOE_TRY(moe_export_command_is(d->final, work, &d->whole, err));
+    else if (resume) MOE_TRY(moe_export_state_is(d->final, work, &d->whole, err));
     if (d->whole) return MOE_OK;
     return moe_fail_at(err, MOE_EXISTS, d->final, NULL, "already exists (replace it with --force)");
 }
@@ -285,10 +285,10 @@ enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export
     return moe_newdir_begin(d, out, &export, left_of(e), err);
 }
 
-enum moe_code moe_export_dir_complete(struct moe_newdir *d, const struct moe_export_dir *e, const char *made,
-                                      struct moe_err *err)
+enum moe_code moe_export_dir_complete(struct moe_newdir *d, const struct moe_export_dir *e,
+                                      const char *export_work, struct moe_err *err)
 {
-    MOE_TRY(moe_export_made_put(d->path, d->lock, made, err));
+    MOE_TRY(moe_export_state_put(d->path, d->lock, export_work, err));
     moe_made_by_put(d->lock, e->work);
     MOE_TRY(moe_newdir_whole(d, err));
     d->keep = true;
@@ -302,12 +302,13 @@ static enum moe_code drop_inner(const struct moe_newdir *d, struct moe_err *err)
     return moe_remove_tree(path, err);
 }
 
-static enum moe_code put_made(const struct moe_newdir *d, const struct moe_export_dir *e, struct moe_err *err)
+static enum moe_code put_state(const struct moe_newdir *d, const struct moe_export_dir *e,
+                               struct moe_err *err)
 {
     char work[MOE_WORK_BYTES];
     moe_export_dir_work(e->src, e->options, work);
     MOE_TRY(moe_source_check_unmodified(e->src, err));
-    return moe_export_made_put(d->path, d->lock, work, err);
+    return moe_export_state_put(d->path, d->lock, work, err);
 }
 
 /* An export in one pass has set its lines already, in moe_export_dir_complete. */
@@ -316,7 +317,7 @@ static enum moe_code publish(struct moe_newdir *d, const struct moe_export_dir *
     const struct moe_newdir_kind export = { .look = replaceable, .with = e };
     bool may;
     if (e->work) MOE_TRY(drop_inner(d, err));
-    else MOE_TRY(put_made(d, e, err));
+    else MOE_TRY(put_state(d, e, err));
     MOE_TRY(moe_newdir_may_replace(d, &may, err));
     return moe_newdir_publish(d, may ? &export : NULL, err);
 }

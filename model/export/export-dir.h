@@ -10,7 +10,7 @@
 
 #include "base/newdir.h"
 #include "formats/container/container.h"
-#include "model/export/export-made.h"
+#include "model/export/export-state.h"
 
 /* The name of the inner container in the unfinished directory. */
 #define MOE_EXPORT_INNER "quantized.moe"
@@ -33,8 +33,9 @@ void moe_export_dir_work(const struct moe_source *src, const char *options, char
  *
  * What stands at `out` is replaced under MOE_WRITE_FORCE alone, and only when it is an empty directory, or
  * a checkpoint of which every file is one that an export of src writes and which is proved to be an export of
- * this tool (model/export/export-made.h).  RESUME may replace the same when it goes on with a run under FORCE
- * that was killed.  When `out` is, unchanged, what the same source and options give, RESUME sets d->whole.
+ * this tool (model/export/export-state.h).  RESUME may replace the same when it goes on with a run under
+ * FORCE that was killed.  When `out` is, unchanged, what the same source and options give, RESUME sets
+ * d->whole.
  *
  * out.partial of an earlier run that is unfinished, and holds nothing but files of an export of src, is
  * started over under FORCE, and under RESUME when its source and options were the same (else MOE_MISMATCH).
@@ -53,10 +54,10 @@ enum moe_code moe_export_dir_end(struct moe_newdir *d, const struct moe_export_d
                                  struct moe_err *err);
 
 /* For an export in one pass, when all its files are written and durable: marks the directory as complete, so
- * that from now on RESUME has only to remove the inner container and to publish.  `made` is the work line of
- * an export of that container (moe_export_dir_work). */
-enum moe_code moe_export_dir_complete(struct moe_newdir *d, const struct moe_export_dir *e, const char *made,
-                                      struct moe_err *err);
+ * that from now on RESUME has only to remove the inner container and to publish.  `export_work` is the work
+ * line of an export of that container (moe_export_dir_work). */
+enum moe_code moe_export_dir_complete(struct moe_newdir *d, const struct moe_export_dir *e,
+                                      const char *export_work, struct moe_err *err);
 
 /* Copies the small files of a container (its hf/ and tokenizer/) into `dir`, but for those named in `except`
  * (a list that ends with NULL) and, unless `vision`, those that serve images alone. */

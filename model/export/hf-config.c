@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* config.json and hf_quant_config.json as modelopt and compressed-tensors write them. */
 #include "base/io.h"
-#include "model/export/export-made.h"
+#include "model/export/export-state.h"
 #include "model/export/hf-internal.h"
 #include "model/export/model-config.h"
 

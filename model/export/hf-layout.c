@@ -465,7 +465,7 @@ static enum moe_code finish(const struct moe_hf_layout *p, const struct moe_hf_p
     return code;
 }
 
-enum moe_code moe_hf_layout_finish(const struct moe_hf_layout *p, const struct moe_source *made,
+enum moe_code moe_hf_layout_finish(const struct moe_hf_layout *p, const struct moe_source *inner,
                                    const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
                                    struct moe_err *err)
 {
@@ -473,8 +473,8 @@ enum moe_code moe_hf_layout_finish(const struct moe_hf_layout *p, const struct m
     const struct moe_hf_options o = { .flavor = p->plan.flavor, .shard_bytes = p->plan.shard_bytes,
                                       .cancel = p->plan.cancel };
     *r = (struct moe_hf_result){ 0 };
-    check_same(&p->planned, made);
-    MOE_TRY(moe_hf_plan_open(&plan, made, &o, r, err));
+    check_same(&p->planned, inner);
+    MOE_TRY(moe_hf_plan_open(&plan, inner, &o, r, err));
     r->output_bytes = p->result.output_bytes;
     enum moe_code code = finish(p, &plan, dir, progress, r, err);
     moe_hf_plan_release(&plan);

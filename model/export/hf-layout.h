@@ -58,9 +58,9 @@ uint64_t moe_hf_layout_bytes(const struct moe_hf_layout *p, const struct moe_sha
 enum moe_code moe_hf_layout_check(const struct moe_hf_layout *p, const struct moe_shard_unit *u,
                                   struct moe_progress *progress, struct moe_err *err);
 
-/* To be called when all units are written; `made` is the container with the holes.  Writes what is missing
+/* To be called when all units are written; `inner` is the container with the holes.  Writes what is missing
  * in the checkpoint `dir`: scalars and the other weights, the index, configurations and small files. */
-enum moe_code moe_hf_layout_finish(const struct moe_hf_layout *p, const struct moe_source *made,
+enum moe_code moe_hf_layout_finish(const struct moe_hf_layout *p, const struct moe_source *inner,
                                    const char *dir, struct moe_progress *progress, struct moe_hf_result *r,
                                    struct moe_err *err);
 

@@ -148,13 +148,13 @@ static enum moe_code begin(struct pass *p, const char *out, struct moe_err *err)
  * For a damaged container the usual remedy, to copy it again, does not apply, as there is no other copy. */
 static enum moe_code finish(struct pass *p, struct moe_err *err)
 {
-    struct moe_source *made;
+    struct moe_source *inner;
     char work[MOE_WORK_BYTES];
-    enum moe_code code = moe_source_open(&made, p->inner, err);
+    enum moe_code code = moe_source_open(&inner, p->inner, err);
     if (code == MOE_OK) {
-        code = moe_hf_layout_finish(p->layout, made, p->dir.path, p->progress, p->r, err);
-        moe_export_dir_work(made, p->options, work);
-        moe_source_close(&made);
+        code = moe_hf_layout_finish(p->layout, inner, p->dir.path, p->progress, p->r, err);
+        moe_export_dir_work(inner, p->options, work);
+        moe_source_close(&inner);
     }
     if (code == MOE_CORRUPT) return moe_err_remedy(err, "start over with --force");
     MOE_TRY(code);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The line that an export keeps with its directory, and what proves an export without it. */
-#include "model/export/export-made.h"
+#include "model/export/export-state.h"
 
 #include "base/hash.h"
 #include "base/io.h"
@@ -75,7 +75,7 @@ static void put_line(char line[MOE_WORK_BYTES], const char *state, const char *w
     snprintf(line, MOE_WORK_BYTES, "%s by %s", state, work);
 }
 
-enum moe_code moe_export_made_put(const char *path, int fd, const char *work, struct moe_err *err)
+enum moe_code moe_export_state_put(const char *path, int fd, const char *work, struct moe_err *err)
 {
     char line[MOE_WORK_BYTES], state[STATE_BYTES];
     MOE_TRY(state_of(path, state, err));
@@ -99,7 +99,7 @@ static enum moe_code look_at_line(const char *path, char was[MOE_WORK_BYTES], bo
     return MOE_OK;
 }
 
-enum moe_code moe_export_made_is(const char *path, const char *work, bool *is, struct moe_err *err)
+enum moe_code moe_export_state_is(const char *path, const char *work, bool *is, struct moe_err *err)
 {
     char was[MOE_WORK_BYTES], now[MOE_WORK_BYTES];
     MOE_TRY(look_at_line(path, was, is, err));
@@ -108,7 +108,7 @@ enum moe_code moe_export_made_is(const char *path, const char *work, bool *is, s
     return MOE_OK;
 }
 
-enum moe_code moe_export_made_by(const char *path, const char *work, bool *is, struct moe_err *err)
+enum moe_code moe_export_command_is(const char *path, const char *work, bool *is, struct moe_err *err)
 {
     char was[MOE_WORK_BYTES], by[MOE_WORK_BYTES];
     MOE_TRY(look_at_line(path, was, is, err));
@@ -236,9 +236,9 @@ static enum moe_code is_producer(const char *path, bool *is, struct moe_err *err
     return MOE_OK;
 }
 
-enum moe_code moe_export_made_check(const char *path, const struct moe_source *src,
-                                    enum moe_export_proof proof, const struct moe_cancel *cancel,
-                                    struct moe_err *err)
+enum moe_code moe_export_state_check(const char *path, const struct moe_source *src,
+                                     enum moe_export_proof proof, const struct moe_cancel *cancel,
+                                     struct moe_err *err)
 {
     char was[MOE_WORK_BYTES];
     bool is;
