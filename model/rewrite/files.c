@@ -183,7 +183,7 @@ static uint64_t small_bytes(const struct moe_source *src)
 /* Bytes for a raw tensor: its lines in a journal and in source.jsonl, about 140 each with short names. */
 enum { LINES_BYTES = 640 };
 
-uint64_t moe_beside_bytes(const struct moe_source *src, int copies)
+uint64_t moe_other_files_bytes(const struct moe_source *src, int copies)
 {
     return (uint64_t)copies * small_bytes(src) + (uint64_t)src->n_raws * LINES_BYTES + (1 << 20);
 }

@@ -35,7 +35,7 @@ uint64_t moe_extra_bytes(const struct moe_source *src, enum moe_extra_kind kind)
 
 /* The disk space that a run wants for all but shards, at most: the source's small files `copies` times,
  * journals, provenance and a reserve. */
-uint64_t moe_beside_bytes(const struct moe_source *src, int copies);
+uint64_t moe_other_files_bytes(const struct moe_source *src, int copies);
 
 /* Copies the small files: those of a checkpoint (JSON, tokenizer, template, code) go to tokenizer/ and hf/,
  * those of a container keep their names.  *jsonl: the text of a container's source.jsonl, which the caller

@@ -46,7 +46,7 @@ static enum moe_code disk(const struct moe_source *src, const uint8_t *type,
                           struct moe_rewrite_estimate *e, struct moe_err *err)
 {
     enum moe_code code = MOE_OK;
-    e->disk_bytes = moe_hf_layout_result(layout)->output_bytes + moe_beside_bytes(src, 2);
+    e->disk_bytes = moe_hf_layout_result(layout)->output_bytes + moe_other_files_bytes(src, 2);
     for (int u = 0; code == MOE_OK && u < moe_unit_count(src); u++) {
         struct moe_shard_unit unit;
         code = moe_unit_open(&unit, src, type, u, err);

@@ -137,7 +137,7 @@ enum moe_code moe_rewrite_estimate(const struct moe_source *src, const struct mo
     enum moe_code code = shard_bytes(src, type, &e->output_bytes, err);
     if (o->vision) e->output_bytes += moe_extra_bytes(src, MOE_EXTRA_VISION);
     if (o->rest) e->output_bytes += moe_extra_bytes(src, MOE_EXTRA_SUPERSEDED);
-    e->disk_bytes = e->output_bytes + moe_beside_bytes(src, 1);
+    e->disk_bytes = e->output_bytes + moe_other_files_bytes(src, 1);
     e->weights_quantized = weights_to_quantize(src, type);
     free(type);
     MOE_TRY(code);
