@@ -17,7 +17,7 @@
 struct moe_todo { int number; int64_t first, end; };
 
 /* A unit that is being written, from its first item's start until it is handed to the committer. */
-struct moe_live {
+struct moe_open_unit {
     bool open;
     struct moe_shard_unit unit;
     struct moe_shard_writer *shard;
@@ -45,8 +45,8 @@ struct moe_rewrite_work {
     double sync;                    /* seconds spent making units and the whole container durable */
     /* `lock` guards what follows. */
     pthread_mutex_t lock;
-    /* [slots]: unit t of todo is live[t % slots], and no more than `slots` are open at once */
-    struct moe_live *live;
+    /* [slots]: unit t of todo is open_units[t % slots], and no more than `slots` are open at once */
+    struct moe_open_unit *open_units;
     struct moe_emit **idle;         /* [n_idle] those of emit that no worker uses */
     int n_idle;
 };

@@ -19,11 +19,12 @@ enum { SLOTS_PER_WORKER = 8 };
 
 /* ---- opening and finishing units ---- */
 
-static struct moe_live *live(const struct moe_rewrite_work *k, int t) { return &k->live[t % k->slots]; }
+static struct moe_open_unit *open_unit(const struct moe_rewrite_work *k,
+                                       int t) { return &k->open_units[t % k->slots]; }
 
 static const struct moe_unit_item *item_of(const struct moe_rewrite_work *k, int t, int64_t item)
 {
-    return &live(k, t)->unit.items[item - k->todo[t].first];
+    return &open_unit(k, t)->unit.items[item - k->todo[t].first];
 }
 
 /* Which unit of todo an item belongs to. */
@@ -38,16 +39,16 @@ static int find(const struct moe_rewrite_work *k, int64_t item)
     return low;
 }
 
-static void release(struct moe_live *l)
+static void release(struct moe_open_unit *l)
 {
     moe_shard_abort(&l->shard);
     cJSON_Delete(l->source);
     moe_tally_release(&l->tally);
     moe_unit_release(&l->unit);
-    *l = (struct moe_live){ 0 };
+    *l = (struct moe_open_unit){ 0 };
 }
 
-static enum moe_code create_with_sink(struct moe_rewrite_work *k, struct moe_live *l, const char *path,
+static enum moe_code create_with_sink(struct moe_rewrite_work *k, struct moe_open_unit *l, const char *path,
                                       struct moe_err *err)
 {
     struct moe_plane_sink sink;
@@ -58,7 +59,7 @@ static enum moe_code create_with_sink(struct moe_rewrite_work *k, struct moe_liv
     return code;
 }
 
-static enum moe_code create(struct moe_rewrite_work *k, struct moe_live *l, struct moe_err *err)
+static enum moe_code create(struct moe_rewrite_work *k, struct moe_open_unit *l, struct moe_err *err)
 {
     char path[4096];
     if (k->src->kind == MOE_CHECKPOINT && !(l->source = cJSON_CreateArray()))
@@ -70,9 +71,9 @@ static enum moe_code create(struct moe_rewrite_work *k, struct moe_live *l, stru
     return moe_shard_create(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header, err);
 }
 
-static enum moe_code open_unit(struct moe_rewrite_work *k, int t, struct moe_err *err)
+static enum moe_code begin_unit(struct moe_rewrite_work *k, int t, struct moe_err *err)
 {
-    struct moe_live *l = live(k, t);
+    struct moe_open_unit *l = open_unit(k, t);
     enum moe_code code = moe_unit_open(&l->unit, k->src, k->type, k->todo[t].number, err);
     if (code == MOE_OK) code = create(k, l, err);
     if (code == MOE_OK) l->open = true;
@@ -85,7 +86,7 @@ static enum moe_code enter(struct moe_rewrite_work *k, int t, struct moe_emit **
 {
     enum moe_code code = MOE_OK;
     pthread_mutex_lock(&k->lock);
-    if (!live(k, t)->open) code = open_unit(k, t, err);
+    if (!open_unit(k, t)->open) code = begin_unit(k, t, err);
     if (code == MOE_OK) *e = k->idle[--k->n_idle];
     pthread_mutex_unlock(&k->lock);
     return code;
@@ -100,7 +101,7 @@ static void leave(struct moe_rewrite_work *k, struct moe_emit *e)
 }
 
 /* Whether a unit reads this file of the source. */
-static bool reads(const struct moe_rewrite_work *k, const struct moe_live *l, int32_t file)
+static bool reads(const struct moe_rewrite_work *k, const struct moe_open_unit *l, int32_t file)
 {
     for (int64_t i = 0; i < l->unit.n; i++)
         if (k->src->tensors[l->unit.in[i]].plane[MOE_PLANE_DATA].file == file) return true;
@@ -109,7 +110,7 @@ static bool reads(const struct moe_rewrite_work *k, const struct moe_live *l, in
 
 /* Drops the pages of the unit's source files that reading ahead has left in the page cache, but not of
  * files that another open unit reads: that one drops them when it ends. */
-static void drop_sources(struct moe_rewrite_work *k, const struct moe_live *l)
+static void drop_sources(struct moe_rewrite_work *k, const struct moe_open_unit *l)
 {
     int32_t last = -1;
     pthread_mutex_lock(&k->lock);
@@ -118,7 +119,7 @@ static void drop_sources(struct moe_rewrite_work *k, const struct moe_live *l)
         bool used = file == last;
         last = file;
         for (int s = 0; s < k->slots && !used; s++)
-            used = &k->live[s] != l && k->live[s].open && reads(k, &k->live[s], file);
+            used = &k->open_units[s] != l && k->open_units[s].open && reads(k, &k->open_units[s], file);
         if (!used) moe_source_drop_file(k->src, file);
     }
     pthread_mutex_unlock(&k->lock);
@@ -126,7 +127,7 @@ static void drop_sources(struct moe_rewrite_work *k, const struct moe_live *l)
 
 /* Hands a finished unit to the committer.  note: what the coder wants to have kept with it, or NULL; it
  * is owned by this function from now on, on failure too. */
-static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_live *l, cJSON *note,
+static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_open_unit *l, cJSON *note,
                                struct moe_err *err)
 {
     cJSON *report = moe_tally_json(&l->tally);
@@ -171,7 +172,7 @@ static enum moe_code own_global(struct moe_rewrite_work *k, struct moe_emit *e, 
     return MOE_OK;
 }
 
-static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_live *l, struct moe_emit *e,
+static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_open_unit *l, struct moe_emit *e,
                                int64_t i, const float *shared, struct moe_emitted *d, struct moe_err *err)
 {
     const struct moe_tensor *in = &k->src->tensors[l->unit.in[i]];
@@ -183,7 +184,7 @@ static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_live
     return moe_emit_nvfp4(e, in, k->o->method, global, 1.0f, l->shard, i, d, err);
 }
 
-static enum moe_code write_item(struct moe_rewrite_work *k, const struct moe_live *l,
+static enum moe_code write_item(struct moe_rewrite_work *k, const struct moe_open_unit *l,
                                 const struct moe_unit_item *g, struct moe_emit *e, struct moe_emitted *d,
                                 struct moe_err *err)
 {
@@ -206,7 +207,7 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
     struct moe_emit *e;
     int t = find(k, i);
     MOE_TRY(enter(k, t, &e, err));
-    enum moe_code code = write_item(k, live(k, t), item_of(k, t, i), e, k->done[slot], err);
+    enum moe_code code = write_item(k, open_unit(k, t), item_of(k, t, i), e, k->done[slot], err);
     leave(k, e);
     return code;
 }
@@ -217,7 +218,7 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
 {
     struct moe_rewrite_work *k = ctx;
     int t = find(k, i);
-    struct moe_live *l = live(k, t);
+    struct moe_open_unit *l = open_unit(k, t);
     const struct moe_unit_item *g = item_of(k, t, i);
     uint64_t bytes = 0;
 
@@ -249,13 +250,13 @@ static int unit_at(const struct moe_rewrite_work *k, int i)
 }
 
 /* Whether tensor i of the unit becomes NVFP4, so that the coder is asked for its codes. */
-static bool is_coded(const struct moe_rewrite_work *k, const struct moe_live *l, int64_t i)
+static bool is_coded(const struct moe_rewrite_work *k, const struct moe_open_unit *l, int64_t i)
 {
     return l->unit.out[i].type == MOE_NVFP4 && k->src->tensors[l->unit.in[i]].type != MOE_NVFP4;
 }
 
-static enum moe_code code_item(struct moe_rewrite_work *k, const struct moe_live *l, int64_t item, int worker,
-                               struct moe_emit *e, struct moe_emitted *d, struct moe_err *err)
+static enum moe_code code_item(struct moe_rewrite_work *k, const struct moe_open_unit *l, int64_t item,
+                               int worker, struct moe_emit *e, struct moe_emitted *d, struct moe_err *err)
 {
     const struct moe_unit_item *g = &l->unit.items[item];
     struct moe_coded coded[3];
@@ -279,7 +280,7 @@ static enum moe_code produce_coded(void *ctx, int64_t i, int slot, struct moe_er
     struct moe_rewrite_work *k = ctx;
     struct moe_emit *e;
     MOE_TRY(enter(k, k->now, &e, err));
-    enum moe_code code = code_item(k, live(k, k->now), i, slot, e, k->done[slot], err);
+    enum moe_code code = code_item(k, open_unit(k, k->now), i, slot, e, k->done[slot], err);
     leave(k, e);
     return code;
 }
@@ -290,7 +291,7 @@ static enum moe_code consume_coded(void *ctx, int64_t i, int slot, struct moe_er
     return consume(k, k->todo[k->now].first + i, slot, err);
 }
 
-static enum moe_code end_coded(struct moe_rewrite_work *k, struct moe_live *l, struct moe_err *err)
+static enum moe_code end_coded(struct moe_rewrite_work *k, struct moe_open_unit *l, struct moe_err *err)
 {
     char path[4096];
     cJSON *note = NULL;
@@ -311,9 +312,9 @@ static enum moe_code end_coded(struct moe_rewrite_work *k, struct moe_live *l, s
 
 static enum moe_code write_coded(struct moe_rewrite_work *k, struct moe_err *err)
 {
-    struct moe_live *l = live(k, k->now);
+    struct moe_open_unit *l = open_unit(k, k->now);
     const struct moe_todo *t = &k->todo[k->now];
-    MOE_TRY(open_unit(k, k->now, err));
+    MOE_TRY(begin_unit(k, k->now, err));
     MOE_TRY(k->o->coder->begin(k->o->coder->ctx, &l->unit, err));
     MOE_TRY(moe_pipe_run(k->pool, t->end - t->first, k->slots, produce_coded, consume_coded, k, err));
     return end_coded(k, l, err);
@@ -464,9 +465,9 @@ static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *er
     k->emit = calloc((size_t)k->workers, sizeof *k->emit);
     k->idle = calloc((size_t)k->workers, sizeof *k->idle);
     k->done = calloc((size_t)k->slots, sizeof *k->done);
-    k->live = calloc((size_t)k->slots, sizeof *k->live);
+    k->open_units = calloc((size_t)k->slots, sizeof *k->open_units);
     k->raw_of = malloc((size_t)(src->n_tensors + 1) * MOE_PLANE_COUNT * sizeof *k->raw_of);
-    if (!k->emit || !k->idle || !k->done || !k->live || !k->raw_of)
+    if (!k->emit || !k->idle || !k->done || !k->open_units || !k->raw_of)
         return moe_fail(err, MOE_NOMEM, "no memory for %d workers", k->workers);
     for (; k->n_idle < k->workers; k->n_idle++) {
         MOE_TRY(moe_emit_open(&k->emit[k->n_idle], src, err));
@@ -491,8 +492,8 @@ static enum moe_code run(struct moe_rewrite_work *k, struct moe_err *err)
                                                     consume, k, err)
                                      : MOE_OK;
     for (int s = 0; s < k->slots; s++) {
-        if (k->live[s].open) drop_sources(k, &k->live[s]);
-        release(&k->live[s]);
+        if (k->open_units[s].open) drop_sources(k, &k->open_units[s]);
+        release(&k->open_units[s]);
     }
     if (moe_commit_wait(k->commit, &e) != MOE_OK && code == MOE_OK) *err = e, code = e.code;
     k->sync += moe_commit_seconds(k->commit);
@@ -523,7 +524,7 @@ void moe_rewrite_release(struct moe_rewrite_work *k)
     free(k->emit);
     free(k->idle);
     free(k->done);
-    free(k->live);
+    free(k->open_units);
     free(k->raw_of);
     free(k->todo);
 }
