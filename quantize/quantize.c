@@ -293,18 +293,18 @@ static enum moe_code calibrate(struct moe_quantizing *z, const struct moe_calibr
     struct moe_calibration_plan plan;
     struct moe_calibrate *c = NULL;
     cJSON *options = calibration_json(cal, &z->text);
-    struct moe_coder coder = { .method = moe_quantize_method(&z->choice),
-                               .kernels = moe_kernels_level(),
-                               .options = options };
+    struct moe_code_chooser chooser = { .method = moe_quantize_method(&z->choice),
+                                        .kernels = moe_kernels_level(),
+                                        .options = options };
     moe_calibrate_plan(z->src, cal, moe_pool_threads(pool), &plan);
     enum moe_code code = options ? moe_calibrate_fits(&plan, cal, err)
                                  : moe_fail(err, MOE_NOMEM, "no memory for the options");
     if (code == MOE_OK) code = moe_calibrate_open(&c, z->src, cal, &plan, pool, progress, err);
     if (code == MOE_OK) {
-        moe_calibrate_coder(c, &coder);
-        z->choice.rewrite.coder = &coder;
+        moe_calibrate_chooser(c, &chooser);
+        z->choice.rewrite.chooser = &chooser;
         code = rewrite(z, got, pool, progress, err);
-        z->choice.rewrite.coder = NULL;
+        z->choice.rewrite.chooser = NULL;
     }
     if (code == MOE_OK) got->flops = moe_calibrate_flops(c);
     moe_calibrate_close(&c);

@@ -381,9 +381,9 @@ enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, en
     return put_scalar(w, at, MOE_PLANE_INPUT, input_scale, err);
 }
 
-enum moe_code moe_emit_coded(struct moe_emit *e, const struct moe_tensor *in, const struct moe_coded *c,
-                             struct moe_shard_writer *w, int64_t at, struct moe_emitted *d,
-                             struct moe_err *err)
+enum moe_code moe_emit_chosen(struct moe_emit *e, const struct moe_tensor *in,
+                              const struct moe_chosen_codes *c, struct moe_shard_writer *w, int64_t at,
+                              struct moe_emitted *d, struct moe_err *err)
 {
     d->num = c->num, d->den = c->den;
     begin(e);

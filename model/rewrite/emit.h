@@ -48,12 +48,12 @@ enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, en
                              float global, float input_scale, struct moe_shard_writer *w, int64_t at,
                              struct moe_emitted *d, struct moe_err *err);
 
-/* Writes the codes, block scales and global scale that a coder chose (rewrite.h); moe_emit_input writes the
- * input scale later. */
-struct moe_coded;
-enum moe_code moe_emit_coded(struct moe_emit *e, const struct moe_tensor *in, const struct moe_coded *c,
-                             struct moe_shard_writer *w, int64_t at, struct moe_emitted *d,
-                             struct moe_err *err);
+/* Writes the codes, block scales and global scale that a code chooser chose (rewrite.h); moe_emit_input
+ * writes the input scale later. */
+struct moe_chosen_codes;
+enum moe_code moe_emit_chosen(struct moe_emit *e, const struct moe_tensor *in,
+                              const struct moe_chosen_codes *c, struct moe_shard_writer *w, int64_t at,
+                              struct moe_emitted *d, struct moe_err *err);
 enum moe_code moe_emit_input(struct moe_shard_writer *w, int64_t at, float input_scale, struct moe_err *err);
 
 /* Copies a tensor that keeps its type: the bytes stay as they are, but NVFP4 block scales are moved into

@@ -97,11 +97,11 @@ cJSON *moe_rewrite_options_json(const struct moe_rewrite_options *o)
     if (o->layers) snprintf(range, sizeof range, "%d-%d", o->layers->first, o->layers->last);
     bool ok = j && moe_json_add_str(j, "to", o->scope != MOE_SCOPE_NONE ? "nvfp4" : "source") &&
               (!changes || moe_json_add_str(
-                               j, "method", o->coder ? o->coder->method : moe_method_name(o->method))) &&
+                               j, "method", o->chooser ? o->chooser->method : moe_method_name(o->method))) &&
               (!changes || moe_json_add_str(j, "quantize", moe_scope_name(o->scope))) &&
               (!o->rest || o->vision || moe_json_add_bool(j, "keep_vision", false)) && put_rules(j, o) &&
               (!*range || moe_json_add_str(j, "layers", range)) &&
-              (!o->coder || moe_json_add(j, "calibration", cJSON_Duplicate(o->coder->options, 1)));
+              (!o->chooser || moe_json_add(j, "calibration", cJSON_Duplicate(o->chooser->options, 1)));
     if (ok) return j;
     cJSON_Delete(j);
     return NULL;
@@ -207,7 +207,7 @@ enum moe_code moe_quantization_json(const struct moe_source *src, const struct m
     }
     cJSON *q = cJSON_CreateObject();
     *relative_error = errors_json(reports);
-    const struct moe_coder *c = o->coder;
+    const struct moe_code_chooser *c = o->chooser;
     if (q && *relative_error &&
         moe_json_add_str(q, "method", c ? c->method : moe_method_name(o->method)) &&
         moe_json_add_str(q, "quantize", moe_scope_name(o->scope)) && put_rules(q, o) &&

@@ -2,7 +2,7 @@
 /* model/rewrite/report.h - what a rewrite measured, as JSON for journals, manifests and tools.
  *
  * A unit's report is an array: a row [layer, role, num, den, weights] for each kind of tensor that was
- * quantized or decoded, and perhaps a coder's note. */
+ * quantized or decoded, and perhaps a code chooser's note. */
 #ifndef MOE_MODEL_REWRITE_REPORT_H
 #define MOE_MODEL_REWRITE_REPORT_H
 
@@ -25,9 +25,10 @@ void moe_tally_add(struct moe_tally *t, const struct moe_tensor *in, double num,
 cJSON *moe_tally_json(const struct moe_tally *t);
 void moe_tally_release(struct moe_tally *t);
 
-/* Adds a coder's note to a unit's report, which owns it from now on; false without memory, and then the note
- * is deleted.  moe_report_notes: all notes of the array that moe_writer_reports gives, in its order; the
- * caller deletes the array that is returned, whose elements belong to `reports`.  NULL without memory. */
+/* Adds a code chooser's note to a unit's report, which owns it from now on; false without memory, and then
+ * the note is deleted.  moe_report_notes: all notes of the array that moe_writer_reports gives, in its
+ * order; the caller deletes the array that is returned, whose elements belong to `reports`.  NULL without
+ * memory. */
 bool moe_report_add_note(cJSON *report, cJSON *note);
 cJSON *moe_report_notes(const cJSON *reports);
 

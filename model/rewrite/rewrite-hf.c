@@ -21,7 +21,7 @@ static enum moe_code plan(const struct moe_source *src, const struct moe_rewrite
     *layout = NULL;
     MOE_CHECK(!o->layers && !o->hf_layout);
     MOE_TRY(moe_rewrite_types(src, o, type, err));
-    enum moe_code code = moe_hf_layout_open(layout, src, *type, hf, o->calibrated || o->coder, err);
+    enum moe_code code = moe_hf_layout_open(layout, src, *type, hf, o->calibrated || o->chooser, err);
     if (code == MOE_OK) return MOE_OK;
     free(*type);
     *type = NULL;

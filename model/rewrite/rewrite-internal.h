@@ -40,7 +40,7 @@ struct moe_rewrite_work {
     struct moe_emitted (*done)[3];  /* [slots] what was measured of an item's tensors */
     struct moe_todo *todo;          /* [n_todo] */
     int n_todo, n_there;            /* n_there: units that an earlier run finished */
-    int now;                        /* with a coder, which takes one unit after the other: the present one */
+    int now;                        /* with a chooser, which takes the units one by one: the present one */
     struct moe_commit *commit;
     double sync;                    /* seconds spent making units and the whole container durable */
     /* `lock` guards what follows. */

@@ -19,8 +19,10 @@ enum { SLOTS_PER_WORKER = 8 };
 
 /* ---- opening and finishing units ---- */
 
-static struct moe_open_unit *open_unit(const struct moe_rewrite_work *k,
-                                       int t) { return &k->open_units[t % k->slots]; }
+static struct moe_open_unit *open_unit(const struct moe_rewrite_work *k, int t)
+{
+    return &k->open_units[t % k->slots];
+}
 
 static const struct moe_unit_item *item_of(const struct moe_rewrite_work *k, int t, int64_t item)
 {
@@ -125,7 +127,7 @@ static void drop_sources(struct moe_rewrite_work *k, const struct moe_open_unit 
     pthread_mutex_unlock(&k->lock);
 }
 
-/* Hands a finished unit to the committer.  note: what the coder wants to have kept with it, or NULL; it
+/* Hands a finished unit to the committer.  note: what the chooser wants to have kept with it, or NULL; it
  * is owned by this function from now on, on failure too. */
 static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_open_unit *l, cJSON *note,
                                struct moe_err *err)
@@ -234,64 +236,64 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
             if (raw >= 0) MOE_TRY(moe_source_entry(l->source, k->src, raw, d->source_hash[p], err));
         }
     }
-    if (!k->o->coder) moe_progress_add(k->progress, bytes);
-    if (i + 1 == k->todo[t].end && !k->o->coder) MOE_TRY(hand_over(k, l, NULL, err));
+    if (!k->o->chooser) moe_progress_add(k->progress, bytes);
+    if (i + 1 == k->todo[t].end && !k->o->chooser) MOE_TRY(hand_over(k, l, NULL, err));
     MOE_TRY(moe_commit_check(k->commit, err));
     return moe_cancel_check_resumable(k->o->cancel, err);
 }
 
-/* ---- units whose codes a coder chooses: one after the other ---- */
+/* ---- units whose codes a code chooser chooses: one after the other ---- */
 
 /* The unit that is written as number i: dense.moe last, since its quantized tensors are known only when
  * all layers have been calibrated. */
 static int unit_at(const struct moe_rewrite_work *k, int i)
 {
-    return k->o->coder ? (i + 1) % moe_unit_count(k->src) : i;
+    return k->o->chooser ? (i + 1) % moe_unit_count(k->src) : i;
 }
 
-/* Whether tensor i of the unit becomes NVFP4, so that the coder is asked for its codes. */
-static bool is_coded(const struct moe_rewrite_work *k, const struct moe_open_unit *l, int64_t i)
+/* Whether tensor i of the unit becomes NVFP4, so that the chooser is asked for its codes. */
+static bool needs_codes(const struct moe_rewrite_work *k, const struct moe_open_unit *l, int64_t i)
 {
     return l->unit.out[i].type == MOE_NVFP4 && k->src->tensors[l->unit.in[i]].type != MOE_NVFP4;
 }
 
-static enum moe_code code_item(struct moe_rewrite_work *k, const struct moe_open_unit *l, int64_t item,
-                               int worker, struct moe_emit *e, struct moe_emitted *d, struct moe_err *err)
+static enum moe_code choose_item(struct moe_rewrite_work *k, const struct moe_open_unit *l, int64_t item,
+                                 int worker, struct moe_emit *e, struct moe_emitted *d, struct moe_err *err)
 {
     const struct moe_unit_item *g = &l->unit.items[item];
-    struct moe_coded coded[3];
+    struct moe_chosen_codes chosen[3];
     float amax[3] = { 0 };
 
-    memset(coded, 0, sizeof coded);
+    memset(chosen, 0, sizeof chosen);
     for (int j = 0; j < g->n; j++)
-        if (is_coded(k, l, g->first + j))
+        if (needs_codes(k, l, g->first + j))
             MOE_TRY(moe_emit_amax(e, &k->src->tensors[l->unit.in[g->first + j]], &amax[j], &d[j], err));
-    MOE_TRY(k->o->coder->code(k->o->coder->ctx, &l->unit, item, worker, amax, coded, err));
+    MOE_TRY(k->o->chooser->choose(k->o->chooser->ctx, &l->unit, item, worker, amax, chosen, err));
     for (int j = 0; j < g->n; j++) {
         const struct moe_tensor *in = &k->src->tensors[l->unit.in[g->first + j]];
-        if (coded[j].codes) MOE_TRY(moe_emit_coded(e, in, &coded[j], l->shard, g->first + j, &d[j], err));
+        if (chosen[j].codes) MOE_TRY(moe_emit_chosen(e, in, &chosen[j], l->shard, g->first + j, &d[j], err));
         else MOE_TRY(write_one(k, l, e, g->first + j, NULL, &d[j], err));
     }
     return MOE_OK;
 }
 
-static enum moe_code produce_coded(void *ctx, int64_t i, int slot, struct moe_err *err)
+static enum moe_code produce_chosen(void *ctx, int64_t i, int slot, struct moe_err *err)
 {
     struct moe_rewrite_work *k = ctx;
     struct moe_emit *e;
     MOE_TRY(enter(k, k->now, &e, err));
-    enum moe_code code = code_item(k, open_unit(k, k->now), i, slot, e, k->done[slot], err);
+    enum moe_code code = choose_item(k, open_unit(k, k->now), i, slot, e, k->done[slot], err);
     leave(k, e);
     return code;
 }
 
-static enum moe_code consume_coded(void *ctx, int64_t i, int slot, struct moe_err *err)
+static enum moe_code consume_chosen(void *ctx, int64_t i, int slot, struct moe_err *err)
 {
     struct moe_rewrite_work *k = ctx;
     return consume(k, k->todo[k->now].first + i, slot, err);
 }
 
-static enum moe_code end_coded(struct moe_rewrite_work *k, struct moe_open_unit *l, struct moe_err *err)
+static enum moe_code end_chosen(struct moe_rewrite_work *k, struct moe_open_unit *l, struct moe_err *err)
 {
     char path[4096];
     cJSON *note = NULL;
@@ -300,24 +302,24 @@ static enum moe_code end_coded(struct moe_rewrite_work *k, struct moe_open_unit 
     if (!input) return moe_fail(err, MOE_NOMEM, "no memory for input scales");
     enum moe_code code = moe_writer_unit_path(k->writer, l->unit.name, path, sizeof path, err);
     if (code == MOE_OK)
-        code = k->o->coder->end(k->o->coder->ctx, &l->unit, &(struct moe_unit_file){ path, k->o->hf_layout },
-                                input, &note, err);
+        code = k->o->chooser->end(k->o->chooser->ctx, &l->unit,
+                                  &(struct moe_unit_file){ path, k->o->hf_layout }, input, &note, err);
     for (int64_t i = 0; code == MOE_OK && i < l->unit.n; i++)
-        if (is_coded(k, l, i)) code = moe_emit_input(l->shard, i, input[i], err);
+        if (needs_codes(k, l, i)) code = moe_emit_input(l->shard, i, input[i], err);
     free(input);
     if (code == MOE_OK) return hand_over(k, l, note, err);
     cJSON_Delete(note);
     return code;
 }
 
-static enum moe_code write_coded(struct moe_rewrite_work *k, struct moe_err *err)
+static enum moe_code write_chosen(struct moe_rewrite_work *k, struct moe_err *err)
 {
     struct moe_open_unit *l = open_unit(k, k->now);
     const struct moe_todo *t = &k->todo[k->now];
     MOE_TRY(begin_unit(k, k->now, err));
-    MOE_TRY(k->o->coder->begin(k->o->coder->ctx, &l->unit, err));
-    MOE_TRY(moe_pipe_run(k->pool, t->end - t->first, k->slots, produce_coded, consume_coded, k, err));
-    return end_coded(k, l, err);
+    MOE_TRY(k->o->chooser->begin(k->o->chooser->ctx, &l->unit, err));
+    MOE_TRY(moe_pipe_run(k->pool, t->end - t->first, k->slots, produce_chosen, consume_chosen, k, err));
+    return end_chosen(k, l, err);
 }
 
 static enum moe_code replay_unit(struct moe_rewrite_work *k, int number, struct moe_err *err)
@@ -330,33 +332,33 @@ static enum moe_code replay_unit(struct moe_rewrite_work *k, int number, struct 
     if (n >= (int)sizeof path)
         code = moe_fail_at(err, MOE_IO, moe_writer_dir(k->writer), NULL, "the path is too long");
     else if (n)
-        code = k->o->coder->replay(k->o->coder->ctx, &unit, &(struct moe_unit_file){ path, k->o->hf_layout },
-                                   err);
+        code = k->o->chooser->replay(k->o->chooser->ctx, &unit,
+                                     &(struct moe_unit_file){ path, k->o->hf_layout }, err);
     moe_unit_release(&unit);
     return code;
 }
 
-static enum moe_code start_coder(struct moe_rewrite_work *k, struct moe_err *err)
+static enum moe_code start_chooser(struct moe_rewrite_work *k, struct moe_err *err)
 {
     bool *todo = calloc((size_t)moe_unit_count(k->src) + 1, sizeof *todo);
     if (!todo) return moe_fail(err, MOE_NOMEM, "no memory for %d units", moe_unit_count(k->src));
     for (int i = 0; i < k->n_todo; i++) todo[k->todo[i].number] = true;
-    enum moe_code code = k->o->coder->start(k->o->coder->ctx, moe_writer_dir(k->writer), todo, err);
+    enum moe_code code = k->o->chooser->start(k->o->chooser->ctx, moe_writer_dir(k->writer), todo, err);
     free(todo);
     return code;
 }
 
-/* Writes the units one after the other, and replays to the coder those that are finished already. */
-static enum moe_code run_coded(struct moe_rewrite_work *k, struct moe_err *err)
+/* Writes the units one after the other, and replays to the chooser those that are finished already. */
+static enum moe_code run_chosen(struct moe_rewrite_work *k, struct moe_err *err)
 {
     int units = moe_unit_count(k->src);
-    if (k->n_todo) MOE_TRY(start_coder(k, err));
+    if (k->n_todo) MOE_TRY(start_chooser(k, err));
     for (int i = 0; i < units && k->now < k->n_todo; i++) {
         if (k->todo[k->now].number != unit_at(k, i)) {
             MOE_TRY(replay_unit(k, unit_at(k, i), err));
             continue;
         }
-        MOE_TRY(write_coded(k, err));
+        MOE_TRY(write_chosen(k, err));
         k->now++;
     }
     return MOE_OK;
@@ -461,7 +463,7 @@ static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *er
     /* The pipeline runs one thread more than the pool has.  Where memory is too small for so many
      * workers, there is one slot for each worker. */
     k->slots = k->workers > moe_pool_threads(k->pool) ? SLOTS_PER_WORKER * k->workers : k->workers;
-    if (k->o->coder) k->slots = k->workers < k->o->coder->workers ? k->workers : k->o->coder->workers;
+    if (k->o->chooser) k->slots = k->workers < k->o->chooser->workers ? k->workers : k->o->chooser->workers;
     k->emit = calloc((size_t)k->workers, sizeof *k->emit);
     k->idle = calloc((size_t)k->workers, sizeof *k->idle);
     k->done = calloc((size_t)k->slots, sizeof *k->done);
@@ -487,7 +489,7 @@ static enum moe_code run(struct moe_rewrite_work *k, struct moe_err *err)
     MOE_TRY(open_workers(k, err));
     MOE_TRY(moe_commit_open(&k->commit, k->writer, moe_pool_threads(k->pool) > 1, err));
     pthread_mutex_init(&k->lock, NULL);
-    enum moe_code code = k->o->coder ? run_coded(k, err)
+    enum moe_code code = k->o->chooser ? run_chosen(k, err)
                        : k->n_todo   ? moe_pipe_run(k->pool, k->todo[k->n_todo - 1].end, k->slots, produce,
                                                     consume, k, err)
                                      : MOE_OK;
@@ -508,9 +510,9 @@ enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uin
     enum moe_code code = list_units(k, &need, &done, err);
     if (code == MOE_OK && k->o->hf_layout && k->n_there)
         code = moe_rewrite_check_placed(k, moe_writer_dir(k->writer), err);
-    if (!k->o->coder)
+    if (!k->o->chooser)
         moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes, MOE_UNIT_BYTES);
-    if (!k->o->coder) moe_progress_skip(k->progress, done);
+    if (!k->o->chooser) moe_progress_skip(k->progress, done);
     if (code == MOE_OK) code = moe_need_space(moe_writer_dir(k->writer), need + (1 << 20), out, err);
     if (code == MOE_OK) code = run(k, err);
     moe_progress_end(k->progress);

@@ -189,7 +189,7 @@ static enum moe_code publish_notes(struct moe_rewrite_work *k, const cJSON *repo
 {
     cJSON *notes = moe_report_notes(reports);
     if (!notes) return moe_fail(err, MOE_NOMEM, "no memory for a report");
-    enum moe_code code = k->o->coder->publish(k->o->coder->ctx, k->writer, notes, err);
+    enum moe_code code = k->o->chooser->publish(k->o->chooser->ctx, k->writer, notes, err);
     if (code == MOE_OK && !(r->notes = cJSON_Duplicate(notes, 1)))
         code = moe_fail(err, MOE_NOMEM, "no memory for a report");
     cJSON_Delete(notes);
@@ -212,7 +212,7 @@ static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_resu
         code = moe_merged_quantization_json(k->src, &quantization, &r->relative_error, err);
     else if (code == MOE_OK)
         code = moe_quantization_json(k->src, k->o, reports, &quantization, &r->relative_error, err);
-    if (code == MOE_OK && k->o->coder) code = publish_notes(k, reports, r, err);
+    if (code == MOE_OK && k->o->chooser) code = publish_notes(k, reports, r, err);
     if (code == MOE_OK && k->o->layers) code = set_part(k, reports, err);
     if (code == MOE_OK && !types) code = moe_fail(err, MOE_NOMEM, "no memory for the manifest");
     if (code == MOE_OK)
@@ -261,11 +261,11 @@ static enum moe_code report_done(const struct moe_source *src, const char *out, 
     return code;
 }
 
-/* The name of the kernels that the bytes depend on: the coder's, and those that calibrated the source;
+/* The name of the kernels that the bytes depend on: the chooser's, and those that calibrated the source;
  * "mixed" when these differ, NULL when there are none. */
 static const char *kernels_of(const struct moe_source *src, const struct moe_rewrite_options *o)
 {
-    const char *own = o->coder ? o->coder->kernels : NULL, *before = moe_source_kernels(src);
+    const char *own = o->chooser ? o->chooser->kernels : NULL, *before = moe_source_kernels(src);
     if (own && before && strcmp(own, before)) return "mixed";
     return own ? own : before;
 }

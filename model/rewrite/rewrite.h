@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* model/rewrite/rewrite.h - writes a model as a container, each tensor in its source's type or another.
  *
- * moe-convert and moe-quantize both use it; a calibration takes part as a coder.  A worker holds one chunk of
- * rows (at least 128) of one tensor, so memory is threads times a few MB plus the descriptors, whatever the
- * model's size.  Quantizing reads a tensor twice: once for its largest value, once for the codes.  The pairs
- * that engines fuse, gate and up of one MLP, and q_a and kv_a, share their global scale, which is found
- * before any code is chosen (q_a and kv_a are each read once more for the other's sake).  The bytes written
- * depend on the source's values and the options alone, not on threads, nor on whether the source is a
- * checkpoint or a container made from it. */
+ * moe-convert and moe-quantize both use it; a calibration takes part as a code chooser.  A worker holds one
+ * chunk of rows (at least 128) of one tensor, so memory is threads times a few MB plus the descriptors,
+ * whatever the model's size.  Quantizing reads a tensor twice: once for its largest value, once for the
+ * codes.  The pairs that engines fuse, gate and up of one MLP, and q_a and kv_a, share their global scale,
+ * which is found before any code is chosen (q_a and kv_a are each read once more for the other's sake).  The
+ * bytes written depend on the source's values and the options alone, not on threads, nor on whether the
+ * source is a checkpoint or a container made from it. */
 #ifndef MOE_MODEL_REWRITE_REWRITE_H
 #define MOE_MODEL_REWRITE_REWRITE_H
 
@@ -26,42 +26,42 @@ struct moe_hf_layout;
  * values that `hf_layout` holds (model/export/hf-layout.h; NULL: none). */
 struct moe_unit_file { const char *path; const struct moe_hf_layout *hf_layout; };
 
-/* The NVFP4 codes that a coder chose for a tensor. */
-struct moe_coded {
-    /* codes [rows, cols / 2] and e4m3 scales [rows, cols / 16], row-major; codes NULL: the coder leaves this
-     * tensor to the rewrite */
+/* The NVFP4 codes that were chosen for a tensor by a struct moe_code_chooser. */
+struct moe_chosen_codes {
+    /* codes [rows, cols / 2] and e4m3 scales [rows, cols / 16], row-major; codes NULL: the chooser leaves
+     * this tensor to the rewrite */
     const uint8_t *codes, *scales;
     float global;
     double num, den;                 /* sum of (w - w')^2 and of w^2 */
 };
 
-/* A coder chooses the codes in place of options.method; calibration is one (quantize/calibrate/calibrate.h).
- * It gets every unit in the order of the layers and dense.moe last, so that it can carry hidden states from
+/* Chooses the codes in place of options.method; a calibration does (quantize/calibrate/calibrate.h).  It
+ * gets every unit in the order of the layers and dense.moe last, so that it can carry hidden states from
  * layer to layer. */
-struct moe_coder {
+struct moe_code_chooser {
     void *ctx;
     const char *method;              /* for the manifest and for --resume */
     /* all else that changes the bytes; kept for --resume, and as "calibration" in the manifest */
     const cJSON *options;
     const char *kernels;             /* those that the codes depend on (moe_kernels_level); NULL: none */
-    int workers;                     /* items that are coded at once, at most */
-    /* Called before the first unit.  dir: the partial directory, in which the coder may keep files of its own
-     * that are removed when the container is published.  todo [moe_unit_count]: whether a unit is still to be
-     * written.  The coder begins the progress, here or later, and the rewrite ends it. */
+    int workers;                     /* items whose codes are chosen at once, at most */
+    /* Called before the first unit.  dir: the partial directory, in which the chooser may keep files of its
+     * own that are removed when the container is published.  todo [moe_unit_count]: whether a unit is still
+     * to be written.  The chooser begins the progress, here or later, and the rewrite ends it. */
     enum moe_code (*start)(void *ctx, const char *dir, const bool *todo, struct moe_err *err);
     /* Called when a unit starts, from the caller's thread, while nothing else uses the pool. */
     enum moe_code (*begin)(void *ctx, const struct moe_shard_unit *u, struct moe_err *err);
     /* Sets out[j], which is zeroed, for each tensor j of the item that becomes NVFP4; amax[j] is its largest
-     * |value|.  Called from any thread; a worker in [0, workers) codes one item at a time.  What `out` points
-     * to lives until the worker's next call. */
-    enum moe_code (*code)(void *ctx, const struct moe_shard_unit *u, int64_t item, int worker,
-                          const float *amax, struct moe_coded *out, struct moe_err *err);
+     * |value|.  Called from any thread; a worker in [0, workers) chooses for one item at a time.  What `out`
+     * points to lives until the worker's next call. */
+    enum moe_code (*choose)(void *ctx, const struct moe_shard_unit *u, int64_t item, int worker,
+                            const float *amax, struct moe_chosen_codes *out, struct moe_err *err);
     /* Called when all items of a unit are written to `file`, from the caller's thread, while nothing else
      * uses the pool.  Sets input_scale [u->n] of every tensor that became NVFP4, and *note to an object that
      * the unit's journal keeps (NULL: none), which the rewrite owns from then on. */
     enum moe_code (*end)(void *ctx, const struct moe_shard_unit *u, const struct moe_unit_file *file,
                          float *input_scale, cJSON **note, struct moe_err *err);
-    /* Called in the place of begin, code and end for a unit that an earlier run finished. */
+    /* Called in the place of begin, choose and end for a unit that an earlier run finished. */
     enum moe_code (*replay)(void *ctx, const struct moe_shard_unit *u, const struct moe_unit_file *file,
                             struct moe_err *err);
     /* Called before the container is published, with the notes of all units in their order; may add files
@@ -75,8 +75,8 @@ struct moe_rewrite_options {
     const char *const *rules;        /* --tensor-type */
     size_t n_rules;
     const struct moe_layer_range *layers; /* write only these layers, as a part; NULL: all */
-    const struct moe_coder *coder;   /* NULL: codes by `method` */
-    bool calibrated;                 /* for estimates: the run will have a coder */
+    const struct moe_code_chooser *chooser; /* NULL: codes by `method` */
+    bool calibrated;                 /* for estimates: the run will have a code chooser */
     bool rest;                       /* keep what --to hf needs (source.rest, superseded.safetensors); for a
                                       * container in source precision */
     bool vision;                     /* keep the vision tensors (vision.safetensors) */
@@ -94,7 +94,7 @@ enum moe_code moe_rewrite_types(const struct moe_source *src, const struct moe_r
 
 struct moe_rewrite_estimate {
     uint64_t input_bytes, output_bytes, memory_bytes;
-    uint64_t disk_bytes;             /* disk space that the output needs, without a coder's own files */
+    uint64_t disk_bytes;             /* disk space that the output needs, without the chooser's files */
     int64_t weights_quantized;
     int workers;
     double seconds;
@@ -124,8 +124,8 @@ struct moe_rewrite_result {
                                       * by its header digest alone, without samples of weights */
     /* {"layers": [...], "total"}; the caller deletes it; NULL when nothing was quantized */
     cJSON *relative_error;
-    /* the notes of a coder's units, in their order; the caller deletes it; NULL without a coder or with
-     * was_done */
+    /* the chooser's notes on the units, in their order; the caller deletes it; NULL without a chooser or
+     * with was_done */
     cJSON *notes;
     /* {"read", "hash", "decode", "quantize", "error", "write", "sync"}: seconds, summed over threads, waiting
      * included; the caller deletes it; NULL with was_done */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The run: a coder (struct moe_coder) that takes all tokens through the model, quantizes each expert when
- * moe_rewrite asks for it, and reports on each layer. */
+/* The run: a code chooser (struct moe_code_chooser) that takes all tokens through the model, quantizes each
+ * expert when moe_rewrite asks for it, and reports on each layer. */
 #include "quantize/calibrate/calibrate-internal.h"
 
 #include "base/io.h"
@@ -112,7 +112,7 @@ static struct moe_mlp_tokens with_borrowed(struct moe_calibrate *c, struct moe_e
 
 static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard_unit *u,
                                  const struct moe_unit_item *g, int worker, const float *amax,
-                                 struct moe_coded *out, struct moe_err *err)
+                                 struct moe_chosen_codes *out, struct moe_err *err)
 {
     struct moe_mlp_weights w = { .quantize = { false } };
     struct moe_mlp_result r;
@@ -135,12 +135,12 @@ static enum moe_code code_expert(struct moe_calibrate *c, const struct moe_shard
         moe_meter_add(&c->meter, moe_calibrate_expert_work(c->src, &c->o, (double)t.own));
     for (int i = 0; i < 3; i++)
         if (w.quantize[i])
-            out[i] = (struct moe_coded){ r.rounded[i].codes, r.rounded[i].scales, r.global[i],
-                                         r.rounded[i].num, r.rounded[i].den };
+            out[i] = (struct moe_chosen_codes){ r.rounded[i].codes, r.rounded[i].scales, r.global[i],
+                                                r.rounded[i].num, r.rounded[i].den };
     return MOE_OK;
 }
 
-/* ---- the coder ---- */
+/* ---- the code chooser ---- */
 
 /* Reads and factors F of the layer into c->f, unless it is there already. */
 static enum moe_code load_fisher(struct moe_calibrate *c, int layer, struct moe_err *err)
@@ -273,7 +273,7 @@ static enum moe_code fetch(struct moe_calibrate *c, struct moe_spill *a, int lay
 }
 
 static enum moe_code code_dense(struct moe_calibrate *c, const struct moe_shard_unit *u,
-                                const struct moe_unit_item *g, int worker, struct moe_coded *out,
+                                const struct moe_unit_item *g, int worker, struct moe_chosen_codes *out,
                                 struct moe_err *err)
 {
     struct moe_spill *a = &c->workers[worker].spill;
@@ -284,13 +284,13 @@ static enum moe_code code_dense(struct moe_calibrate *c, const struct moe_shard_
         if (t->type != MOE_NVFP4 || in->type == MOE_NVFP4 || t->layer < 0) continue;
         MOE_TRY(fetch(c, a, t->layer, err));
         const struct moe_spill_tensor *k = moe_spill_find(a, t->role);
-        if (k) out[i] = (struct moe_coded){ k->codes, k->scales, k->global, k->num, k->den };
+        if (k) out[i] = (struct moe_chosen_codes){ k->codes, k->scales, k->global, k->num, k->den };
     }
     return MOE_OK;
 }
 
-static enum moe_code code(void *ctx, const struct moe_shard_unit *u, int64_t item, int worker,
-                          const float *amax, struct moe_coded *out, struct moe_err *err)
+static enum moe_code choose(void *ctx, const struct moe_shard_unit *u, int64_t item, int worker,
+                            const float *amax, struct moe_chosen_codes *out, struct moe_err *err)
 {
     struct moe_calibrate *c = ctx;
     return u->layer < 0 ? code_dense(c, u, &u->items[item], worker, out, err)
@@ -426,16 +426,16 @@ static enum moe_code publish(void *ctx, struct moe_writer *w, const cJSON *notes
     return code;
 }
 
-void moe_calibrate_coder(struct moe_calibrate *c, struct moe_coder *coder)
+void moe_calibrate_chooser(struct moe_calibrate *c, struct moe_code_chooser *chooser)
 {
-    coder->ctx = c;
-    coder->workers = c->plan.workers;
-    coder->start = start;
-    coder->begin = begin;
-    coder->code = code;
-    coder->end = end;
-    coder->replay = replay;
-    coder->publish = publish;
+    chooser->ctx = c;
+    chooser->workers = c->plan.workers;
+    chooser->start = start;
+    chooser->begin = begin;
+    chooser->choose = choose;
+    chooser->end = end;
+    chooser->replay = replay;
+    chooser->publish = publish;
 }
 
 /* ---- open and close ---- */

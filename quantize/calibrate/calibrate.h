@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/calibrate/calibrate.h - calibrates a model layer by layer while it is written.  A calibration is a
- * struct moe_coder: moe_rewrite asks it for the codes of every tensor that becomes NVFP4.
+ * struct moe_code_chooser: moe_rewrite asks it for the codes of every tensor that becomes NVFP4.
  *
  * In each layer all tokens pass attention and the router.  Then the experts are quantized, each over the
  * tokens that chose it (quantize/rounding/mlp.h), as many at once as memory holds.  Then the tokens pass the
@@ -67,7 +67,7 @@ int64_t moe_calibrate_tokens_per_expert(const struct moe_source *src, const stru
 
 struct moe_calibrate;
 /* o and p are copied.  What o points to, the source (which is mapped) and the pool must outlive *c.  progress
- * may be NULL.  *c is NULL on failure.  The memory of the plan is taken later, by the coder's start(). */
+ * may be NULL.  *c is NULL on failure.  The memory of the plan is taken later, by the chooser's start(). */
 enum moe_code moe_calibrate_open(struct moe_calibrate **c, struct moe_source *src,
                                  const struct moe_calibration *o, const struct moe_calibration_plan *p,
                                  struct moe_pool *pool, struct moe_progress *progress, struct moe_err *err);
@@ -75,7 +75,7 @@ void moe_calibrate_close(struct moe_calibrate **c);
 /* Operations that this run has done, counted as in moe_calibration_plan.work; what earlier runs did is left
  * out. */
 double moe_calibrate_flops(const struct moe_calibrate *c);
-/* Sets ctx, workers and the functions of the coder; the caller sets the other fields. */
-void moe_calibrate_coder(struct moe_calibrate *c, struct moe_coder *coder);
+/* Sets ctx, workers and the functions of the chooser; the caller sets the other fields. */
+void moe_calibrate_chooser(struct moe_calibrate *c, struct moe_code_chooser *chooser);
 
 #endif
