@@ -6,9 +6,9 @@
 #include "convert/gguf.h"
 #include "formats/gguf/gguf.h"
 
-/* ---- gguf-fold.c: the type of each tensor, and where the powers of two of NVFP4's global scales go ---- */
+/* ---- gguf-powers.c: types, and where the powers of two of NVFP4's global scales go ---- */
 
-struct moe_gguf_fold {
+struct moe_gguf_powers {
     uint8_t *type;     /* [src->n_tensors] enum moe_gguf_type */
     /* [src->n_tensors] the file's values are the model's times 2^power; for kv_b this holds of v_b alone */
     int16_t *power;
@@ -20,13 +20,13 @@ struct moe_gguf_fold {
 /* Chooses types and powers.  With outtype AUTO it reads the block scales of all weights that may be NVFP4,
  * Q6_K or Q4_0 in the file; in a dry run not those of experts, which are then assumed to fit.  pool and
  * progress may be NULL.  After a failure there is nothing to release. */
-enum moe_code moe_gguf_fold(struct moe_gguf_fold *f, const struct moe_source *src,
-                            const struct moe_gguf_options *o, struct moe_pool *pool,
-                            struct moe_progress *progress, struct moe_err *err);
-void moe_gguf_fold_release(struct moe_gguf_fold *f);
+enum moe_code moe_gguf_place_powers(struct moe_gguf_powers *p, const struct moe_source *src,
+                                    const struct moe_gguf_options *o, struct moe_pool *pool,
+                                    struct moe_progress *progress, struct moe_err *err);
+void moe_gguf_powers_release(struct moe_gguf_powers *p);
 /* The power of two that the block scales of tensor `i` are multiplied by: the exponent of its global scale
- * plus f->power[i]. */
-int moe_gguf_shift(const struct moe_gguf_fold *f, const struct moe_source *src, int64_t i);
+ * plus p->power[i]. */
+int moe_gguf_shift(const struct moe_gguf_powers *p, const struct moe_source *src, int64_t i);
 
 /* For each e4m3 code without sign, code[c] is that of its value times 2^by, to nearest, ties to even, or
  * NO_SCALE when that is above 448 or NaN; exact[c]: nothing was rounded. */
@@ -56,11 +56,11 @@ struct moe_gguf_plan {
     int64_t n;
     int32_t *to;      /* [src->n_tensors] the index in t of what each goes into; for kv_b: k_b, v_b is next */
     int32_t *input;   /* [n] the index in t of the tensor with its input scales; -1: none */
-    const struct moe_gguf_fold *fold; /* not owned */
+    const struct moe_gguf_powers *powers; /* not owned */
 };
 
 enum moe_code moe_gguf_plan(struct moe_gguf_plan *p, const struct moe_source *src,
-                            const struct moe_gguf_fold *fold, struct moe_err *err);
+                            const struct moe_gguf_powers *powers, struct moe_err *err);
 void moe_gguf_plan_release(struct moe_gguf_plan *p);
 /* The input scale of tensor `i` of the source as the file has it, which takes account of the power of two
  * that the tensor's inputs are multiplied by. */

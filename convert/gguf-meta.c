@@ -149,7 +149,7 @@ static enum moe_code model(struct moe_gguf_meta *m, const struct moe_source *src
             { "expert_feed_forward_length", c->moe_intermediate_size },
             { "expert_count", c->n_routed_experts }, { "expert_shared_count", c->n_shared_experts });
     moe_gguf_f32(m, "deepseek2.expert_weights_scale",
-                 ldexp(c->routed_scaling_factor, p->fold->routing));
+                 ldexp(c->routed_scaling_factor, p->powers->routing));
     if (c->norm_topk_prob) moe_gguf_bool(m, "deepseek2.expert_weights_norm", true);
     NUMBERS(m, err, { "rope.dimension_count", c->qk_rope_head_dim });
     /* The loader divides this by 0.1, for the sake of old files. */

@@ -46,7 +46,7 @@ float moe_gguf_input_scale(const struct moe_gguf_plan *p, const struct moe_sourc
     bool down = t->role == MOE_ROLE_EXPERT_DOWN; /* other weights of the role down have power 0 */
     if (t->plane[MOE_PLANE_INPUT].file < 0) return 1.0f;
     float v = t->reciprocal ? 1.0f / t->input_scale : t->input_scale;
-    return v == 1.0f ? v : ldexpf(v, down ? 0 : -p->fold->power[i]); /* 1 stands for no calibration */
+    return v == 1.0f ? v : ldexpf(v, down ? 0 : -p->powers->power[i]); /* 1 stands for no calibration */
 }
 
 /* Adds a tensor of shape [a], [a, b] or [a, b, c] in ggml's order; b or c 0: fewer dimensions. */
@@ -86,7 +86,7 @@ static void add_dense(struct moe_gguf_plan *p, const struct moe_source *src, int
     const struct moe_tensor *t = &src->tensors[i];
     const struct moe_config *c = &src->config;
     uint64_t rows = (uint64_t)t->rows, cols = (uint64_t)t->cols;
-    uint32_t type = p->fold->type[i];
+    uint32_t type = p->powers->type[i];
     p->to[i] = (int32_t)p->n;
     if (t->role == MOE_ROLE_KV_B) {
         uint64_t heads = (uint64_t)c->num_attention_heads, nope = (uint64_t)c->qk_nope_head_dim,
@@ -105,7 +105,7 @@ static enum moe_code add_expert(struct moe_gguf_plan *p, const struct moe_source
                                 struct moe_err *err)
 {
     const struct moe_tensor *t = &src->tensors[i], *first = t - 3 * (int64_t)t->expert;
-    uint32_t type = p->fold->type[i];
+    uint32_t type = p->powers->type[i];
     char name[128];
     if (t->expert == 0) {
         p->to[i] = (int32_t)p->n;
@@ -125,7 +125,7 @@ static enum moe_code add_expert(struct moe_gguf_plan *p, const struct moe_source
 }
 
 enum moe_code moe_gguf_plan(struct moe_gguf_plan *p, const struct moe_source *src,
-                            const struct moe_gguf_fold *fold, struct moe_err *err)
+                            const struct moe_gguf_powers *powers, struct moe_err *err)
 {
     int64_t most = 0;
     /* each tensor may bring a second one, v_b or its input scales */
@@ -133,7 +133,7 @@ enum moe_code moe_gguf_plan(struct moe_gguf_plan *p, const struct moe_source *sr
     *p = (struct moe_gguf_plan){ .t = calloc((size_t)most + 1, sizeof *p->t),
                                  .to = malloc(((size_t)src->n_tensors + 1) * sizeof *p->to),
                                  .input = malloc(((size_t)most + 1) * sizeof *p->input),
-                                 .fold = fold };
+                                 .powers = powers };
     bool ok = p->t && p->to && p->input;
     enum moe_code code = ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a list of tensors");
     for (int64_t i = 0; code == MOE_OK && i < src->n_tensors; i++) {

@@ -191,7 +191,7 @@ static enum moe_code split_stripe(struct work *x, struct worker *k, const struct
     const struct moe_weight *w = &k->rows.w;
     int64_t nope = x->src->config.qk_nope_head_dim, v = x->src->config.v_head_dim, rank = w->cols;
     size_t e = kb->type == MOE_GGUF_F32 ? 4 : 2;
-    int power = x->plan->fold->power[k->rows.t - x->src->tensors];
+    int power = x->plan->powers->power[k->rows.t - x->src->tensors];
     MOE_TRY(decoded_stripe(k, kb->type, 0, err));
     for (int64_t r = 0, n; r < w->rows; r += n) {
         int64_t h = (k->rows.first + r) / (nope + v), i = (k->rows.first + r) % (nope + v);
@@ -224,9 +224,9 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
     uint64_t row_bytes = (uint64_t)moe_gguf_row_bytes(to->type, (uint64_t)t->cols);
     uint64_t base = t->expert > 0 ? (uint64_t)t->expert * (uint64_t)t->rows * row_bytes : 0;
     bool more = true;
-    int power = x->plan->fold->power[i];
+    int power = x->plan->powers->power[i];
     struct moe_gguf_shift shift;
-    if (to->type == MOE_GGUF_NVFP4) moe_gguf_shift_of(moe_gguf_shift(x->plan->fold, x->src, i), &shift);
+    if (to->type == MOE_GGUF_NVFP4) moe_gguf_shift_of(moe_gguf_shift(x->plan->powers, x->src, i), &shift);
     k->decoded = k->rounded = false;
     k->num = k->den = 0;
     k->blocks = 0;
@@ -239,10 +239,10 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
             continue;
         }
         if (to->type == MOE_GGUF_NVFP4)
-            MOE_TRY(nvfp4_stripe(k, &shift, x->plan->fold->inexact[i], row_bytes, err));
+            MOE_TRY(nvfp4_stripe(k, &shift, x->plan->powers->inexact[i], row_bytes, err));
         else if (to->type == MOE_GGUF_Q6_K) MOE_TRY(q6_k_stripe(k, power, row_bytes, err));
         else if (to->type == MOE_GGUF_Q4_0)
-            MOE_TRY(q4_0_stripe(k, power, x->plan->fold->inexact[i], row_bytes, err));
+            MOE_TRY(q4_0_stripe(k, power, x->plan->powers->inexact[i], row_bytes, err));
         else MOE_TRY(decoded_stripe(k, to->type, power, err));
         MOE_TRY(moe_gguf_write(x->w, to, base + (uint64_t)k->rows.first * row_bytes, k->out,
                                (size_t)k->rows.w.rows * row_bytes, err));
@@ -390,15 +390,15 @@ enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, con
                               struct moe_err *err)
 {
     struct moe_gguf_plan plan = { 0 };
-    struct moe_gguf_fold fold;
+    struct moe_gguf_powers powers;
     struct moe_gguf_meta meta = { 0 };
     struct work x = { .src = src, .plan = &plan, .progress = progress, .cancel = o->cancel, .r = r };
     *r = (struct moe_gguf_result){ .worst = -1 };
     MOE_TRY(begin(&x, out, o, err));
-    MOE_TRY(moe_gguf_fold(&fold, src, o, pool, progress, err));
-    enum moe_code code = moe_gguf_plan(&plan, src, &fold, err);
+    MOE_TRY(moe_gguf_place_powers(&powers, src, o, pool, progress, err));
+    enum moe_code code = moe_gguf_plan(&plan, src, &powers, err);
     r->tensors = plan.n;
-    memcpy(r->dropped, fold.dropped, sizeof r->dropped);
+    memcpy(r->dropped, powers.dropped, sizeof r->dropped);
     for (int64_t i = 0; i < plan.n; i++) {
         r->nvfp4 += plan.t[i].type == MOE_GGUF_NVFP4;
         r->q6_k += plan.t[i].type == MOE_GGUF_Q6_K;
@@ -411,7 +411,7 @@ enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, con
     if (x.den > 0) r->relative_error = sqrt(x.num / x.den);
     moe_gguf_meta_release(&meta);
     moe_gguf_plan_release(&plan);
-    moe_gguf_fold_release(&fold);
+    moe_gguf_powers_release(&powers);
     return code;
 }
 

@@ -10,7 +10,7 @@
 #include "formats/container/container.h"
 
 /* The type of weights that are neither BF16, F16 nor F32 in the model (those keep their type).
- * AUTO: an NVFP4 weight stays NVFP4 where its global scale can be moved into other numbers (gguf-fold.c), and
+ * AUTO: an NVFP4 weight stays NVFP4 where its global scale can go into other numbers (gguf-powers.c), and
  *   becomes Q6_K elsewhere, or BF16 where rows are not a multiple of 256.  INT4 becomes Q4_0, all other
  *   types BF16.
  * Q6_K: the same, but no weight is NVFP4.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* convert/gguf-fold.c - the type of each tensor, and where the powers of two of NVFP4's global scales go.
+/* convert/gguf-powers.c - the type of each tensor, and where the powers of two of NVFP4's global scales go.
  *
  * llama.cpp's deepseek2 multiplies by no global scale, so a file from which it computes the right values must
  * not need one.  A global scale that is a power of two can be moved elsewhere without rounding.  With
@@ -40,7 +40,7 @@ enum { SHIFT_LEAST = -18, SHIFT_MOST = 17, SHIFTS = SHIFT_MOST - SHIFT_LEAST + 1
 
 struct work {
     const struct moe_source *src;
-    struct moe_gguf_fold *f;
+    struct moe_gguf_powers *p;
     uint64_t *fits;      /* [n_tensors] bit k: a shift by SHIFT_LEAST + k costs at most ROUNDING_MOST */
     uint64_t *exact;     /* [n_tensors] bit k: that shift rounds no block scale */
     int16_t *least;      /* [n_tensors] moe_gguf_least_power */
@@ -81,7 +81,7 @@ static bool exponent(const struct moe_tensor *t, int *e)
     return power;
 }
 
-static bool is_nvfp4(const struct work *x, int64_t i) { return x->f->type[i] == MOE_GGUF_NVFP4; }
+static bool is_nvfp4(const struct work *x, int64_t i) { return x->p->type[i] == MOE_GGUF_NVFP4; }
 
 /* Whether all values are almost zero, so that its block scales need no shift. */
 static bool near_zero(const struct moe_tensor *t)
@@ -199,8 +199,8 @@ static int64_t unit_of(const struct moe_tensor *t)
 static void drop(struct work *x, int64_t i, enum moe_gguf_why why)
 {
     const struct moe_tensor *t = &x->src->tensors[i];
-    struct moe_gguf_dropped *d = &x->f->dropped[why];
-    x->f->type[i] = t->cols % 256 ? MOE_GGUF_BF16 : MOE_GGUF_Q6_K;
+    struct moe_gguf_dropped *d = &x->p->dropped[why];
+    x->p->type[i] = t->cols % 256 ? MOE_GGUF_BF16 : MOE_GGUF_Q6_K;
     if (t->expert > 0) return;
     if (!d->n++) d->first = i;
 }
@@ -229,7 +229,7 @@ static void first_types(struct work *x, enum moe_outtype o)
 {
     const struct moe_source *src = x->src;
     enum moe_gguf_why why;
-    for (int64_t i = 0; i < src->n_tensors; i++) x->f->type[i] = (uint8_t)type_for(&src->tensors[i], o);
+    for (int64_t i = 0; i < src->n_tensors; i++) x->p->type[i] = (uint8_t)type_for(&src->tensors[i], o);
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
         if (!is_nvfp4(x, i) || !hopeless(t, o, &why)) continue;
@@ -295,28 +295,28 @@ static int choose_power(struct work *x, int64_t first, int64_t end, uint32_t rol
 }
 
 /* Chooses the power of a group among the tensors first .. end - 1, and sets it for all of them. */
-static void fold_group(struct work *x, int64_t first, int64_t end, const struct group *g)
+static void place_group(struct work *x, int64_t first, int64_t end, const struct group *g)
 {
     int n = choose_power(x, first, end, g->readers, false);
     for (int64_t i = first; i < end; i++) {
         const struct moe_tensor *t = &x->src->tensors[i];
-        if (has(g->readers, t)) x->f->power[i] = (int16_t)-n;
-        if (t->role == (int)g->place) x->f->power[i] = (int16_t)n;
+        if (has(g->readers, t)) x->p->power[i] = (int16_t)-n;
+        if (t->role == (int)g->place) x->p->power[i] = (int16_t)n;
     }
-    if (g->place == MOE_ROLE_COUNT) x->f->routing = n;
+    if (g->place == MOE_ROLE_COUNT) x->p->routing = n;
 }
 
-static void fold_all(struct work *x)
+static void place_all(struct work *x)
 {
     const struct moe_source *src = x->src;
     for (int64_t first = 0, end; first < src->n_tensors; first = end) {
         end = first + 1;
         while (end < src->n_tensors && src->tensors[end].layer == src->tensors[first].layer) end++;
         for (size_t k = 0; k < sizeof groups / sizeof *groups; k++)
-            if (groups[k].place != MOE_ROLE_COUNT) fold_group(x, first, end, &groups[k]);
+            if (groups[k].place != MOE_ROLE_COUNT) place_group(x, first, end, &groups[k]);
         choose_power(x, first, end, DOWNS, true);
     }
-    fold_group(x, 0, src->n_tensors, &groups[sizeof groups / sizeof *groups - 1]);
+    place_group(x, 0, src->n_tensors, &groups[sizeof groups / sizeof *groups - 1]);
 }
 
 /* ---- scales too small for F16 ---- */
@@ -324,14 +324,14 @@ static void fold_all(struct work *x)
 /* Whether the scales of tensor i are too small for the F16 scales of its type. */
 static bool is_small(const struct work *x, int64_t i)
 {
-    uint32_t type = x->f->type[i];
-    return (type == MOE_GGUF_Q6_K || type == MOE_GGUF_Q4_0) && x->f->power[i] < x->least[i];
+    uint32_t type = x->p->type[i];
+    return (type == MOE_GGUF_Q6_K || type == MOE_GGUF_Q4_0) && x->p->power[i] < x->least[i];
 }
 
 /* Makes a tensor with such scales BF16, and with it all experts of its stack. */
 static void widen_small(struct work *x)
 {
-    struct moe_gguf_dropped *d = &x->f->dropped[MOE_GGUF_SMALL];
+    struct moe_gguf_dropped *d = &x->p->dropped[MOE_GGUF_SMALL];
     for (int64_t i = 0; i < x->src->n_tensors; i++) {
         const struct moe_tensor *t = &x->src->tensors[i];
         if (!is_small(x, i)) continue;
@@ -340,7 +340,7 @@ static void widen_small(struct work *x)
                       ? i
                       : moe_source_find(x->src, (enum moe_role)t->role, t->layer, 0) - x->src->tensors;
         for (; k < x->src->n_tensors && x->src->tensors[k].layer == t->layer; k++)
-            if (x->src->tensors[k].role == t->role) x->f->type[k] = MOE_GGUF_BF16;
+            if (x->src->tensors[k].role == t->role) x->p->type[k] = MOE_GGUF_BF16;
     }
 }
 
@@ -349,18 +349,18 @@ static void widen_small(struct work *x)
 static void widen_f16(struct work *x)
 {
     for (int64_t i = 0; i < x->src->n_tensors; i++)
-        if (x->f->type[i] == MOE_GGUF_F16 && x->f->power[i]) x->f->type[i] = MOE_GGUF_F32;
+        if (x->p->type[i] == MOE_GGUF_F16 && x->p->power[i]) x->p->type[i] = MOE_GGUF_F32;
 }
 
 /* Marks the weights of which the file may hold rounded block scales. */
 static void mark_inexact(struct work *x)
 {
     for (int64_t i = 0; i < x->src->n_tensors; i++) {
-        if (x->f->type[i] == MOE_GGUF_Q4_0) x->f->inexact[i] = x->f->power[i] < x->whole[i];
+        if (x->p->type[i] == MOE_GGUF_Q4_0) x->p->inexact[i] = x->p->power[i] < x->whole[i];
         if (!is_nvfp4(x, i)) continue;
-        int shift = moe_gguf_shift(x->f, x->src, i);
+        int shift = moe_gguf_shift(x->p, x->src, i);
         bool known = shift >= SHIFT_LEAST && shift <= SHIFT_MOST;
-        x->f->inexact[i] = !(known && x->exact[i] >> (shift - SHIFT_LEAST) & 1);
+        x->p->inexact[i] = !(known && x->exact[i] >> (shift - SHIFT_LEAST) & 1);
     }
 }
 
@@ -370,7 +370,7 @@ static void list_todo(struct work *x, const struct moe_gguf_options *o)
 {
     for (int64_t i = 0; i < x->src->n_tensors; i++) {
         const struct moe_tensor *t = &x->src->tensors[i];
-        uint32_t type = x->f->type[i];
+        uint32_t type = x->p->type[i];
         bool has_scales = type == MOE_GGUF_NVFP4 || type == MOE_GGUF_Q6_K || type == MOE_GGUF_Q4_0;
         x->fits[i] = ANY_SHIFT;
         x->least[i] = INT16_MIN;
@@ -379,16 +379,16 @@ static void list_todo(struct work *x, const struct moe_gguf_options *o)
     }
 }
 
-enum moe_code moe_gguf_fold(struct moe_gguf_fold *f, const struct moe_source *src,
-                            const struct moe_gguf_options *o, struct moe_pool *pool,
-                            struct moe_progress *progress, struct moe_err *err)
+enum moe_code moe_gguf_place_powers(struct moe_gguf_powers *p, const struct moe_source *src,
+                                    const struct moe_gguf_options *o, struct moe_pool *pool,
+                                    struct moe_progress *progress, struct moe_err *err)
 {
     size_t n = (size_t)src->n_tensors + 1;
     size_t units = (size_t)(src->config.num_hidden_layers + 1) * MOE_ROLE_COUNT;
     int slots = moe_pool_threads(pool) + 1;
-    struct work x = { .src = src, .f = f, .progress = progress, .cancel = o->cancel };
-    *f = (struct moe_gguf_fold){ .type = calloc(n, sizeof *f->type), .power = calloc(n, sizeof *f->power) };
-    f->inexact = calloc(n, sizeof *f->inexact);
+    struct work x = { .src = src, .p = p, .progress = progress, .cancel = o->cancel };
+    *p = (struct moe_gguf_powers){ .type = calloc(n, sizeof *p->type), .power = calloc(n, sizeof *p->power) };
+    p->inexact = calloc(n, sizeof *p->inexact);
     x.fits = calloc(n, sizeof *x.fits);
     x.exact = calloc(n, sizeof *x.exact);
     x.least = calloc(n, sizeof *x.least);
@@ -397,7 +397,7 @@ enum moe_code moe_gguf_fold(struct moe_gguf_fold *f, const struct moe_source *sr
     x.bad = calloc(units, sizeof *x.bad);
     x.weights = calloc(units, sizeof *x.weights);
     x.buf = malloc((size_t)slots * CHUNK);
-    bool ok = f->type && f->power && f->inexact && x.fits && x.exact && x.least && x.whole && x.todo &&
+    bool ok = p->type && p->power && p->inexact && x.fits && x.exact && x.least && x.whole && x.todo &&
               x.bad && x.weights && x.buf;
     enum moe_code code = ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a list of tensors");
     if (code == MOE_OK) {
@@ -410,7 +410,7 @@ enum moe_code moe_gguf_fold(struct moe_gguf_fold *f, const struct moe_source *sr
         if (x.n) moe_progress_end(progress);
     }
     if (code == MOE_OK) {
-        fold_all(&x);
+        place_all(&x);
         widen_small(&x);
         widen_f16(&x);
         mark_inexact(&x);
@@ -423,21 +423,21 @@ enum moe_code moe_gguf_fold(struct moe_gguf_fold *f, const struct moe_source *sr
     free(x.bad);
     free(x.weights);
     free(x.buf);
-    if (code != MOE_OK) moe_gguf_fold_release(f);
+    if (code != MOE_OK) moe_gguf_powers_release(p);
     return code;
 }
 
-void moe_gguf_fold_release(struct moe_gguf_fold *f)
+void moe_gguf_powers_release(struct moe_gguf_powers *p)
 {
-    free(f->type);
-    free(f->power);
-    free(f->inexact);
-    *f = (struct moe_gguf_fold){ 0 };
+    free(p->type);
+    free(p->power);
+    free(p->inexact);
+    *p = (struct moe_gguf_powers){ 0 };
 }
 
-int moe_gguf_shift(const struct moe_gguf_fold *f, const struct moe_source *src, int64_t i)
+int moe_gguf_shift(const struct moe_gguf_powers *p, const struct moe_source *src, int64_t i)
 {
     int e = 0;
     exponent(&src->tensors[i], &e);
-    return e + f->power[i];
+    return e + p->power[i];
 }
