@@ -87,8 +87,8 @@ bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales, const stru
                          int64_t cols, uint8_t *out, int64_t *rounded);
 /* Adds the squared error of the same packing to *num and the squares of the values to *den, both without the
  * global scale. */
-void moe_gguf_weigh_nvfp4(const uint8_t *codes, const uint8_t *scales, const struct moe_gguf_shift *shift,
-                          int64_t cols, double *num, double *den);
+void moe_gguf_add_error_nvfp4(const uint8_t *codes, const uint8_t *scales, const struct moe_gguf_shift *shift,
+                              int64_t cols, double *num, double *den);
 /* Packs a row of NVFP4 as Q6_K: `cols` (a multiple of 256) values e2m1 * e4m3 * factor become cols / 256
  * blocks of 210 bytes.  Codes are exact; the scale of each 16 values is approximated.  Adds the squared
  * error to *num and the squares of the values to *den.  False when a scale is NaN or too large for F16. */
@@ -96,9 +96,9 @@ bool moe_gguf_pack_q6_k(const uint8_t *codes, const uint8_t *scales, double fact
                         uint8_t *out, double *num, double *den);
 /* Packs a row of INT4 as Q4_0: `cols` (a multiple of 32) codes and a scale for every 32 of them, times
  * 2^power, become cols / 32 blocks of 18 bytes.  Returns how many scales F16 does not hold exactly (they are
- * rounded to nearest), or -1 when one is too large for F16.  weigh: adds the squared error of the values to
- * *num and their squares to *den. */
+ * rounded to nearest), or -1 when one is too large for F16.  add_error: adds the squared error of the values
+ * to *num and their squares to *den. */
 int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const float *scales, int power, int64_t cols, uint8_t *out,
-                           bool weigh, double *num, double *den);
+                           bool add_error, double *num, double *den);
 
 #endif

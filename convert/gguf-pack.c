@@ -56,8 +56,8 @@ bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales, const stru
     return ok;
 }
 
-void moe_gguf_weigh_nvfp4(const uint8_t *codes, const uint8_t *scales, const struct moe_gguf_shift *shift,
-                          int64_t cols, double *num, double *den)
+void moe_gguf_add_error_nvfp4(const uint8_t *codes, const uint8_t *scales, const struct moe_gguf_shift *shift,
+                              int64_t cols, double *num, double *den)
 {
     for (int64_t b = 0; b < cols / 16; b++) {
         uint8_t c = scales[b] & 0x7f;
@@ -102,7 +102,7 @@ static double squares_int4(const uint8_t *codes)
 }
 
 int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const float *scales, int power, int64_t cols, uint8_t *out,
-                           bool weigh, double *num, double *den)
+                           bool add_error, double *num, double *den)
 {
     int64_t rounded = 0;
     for (int64_t b = 0; b < cols / 32; b++, codes += 16, scales++, out += 18) {
@@ -110,7 +110,7 @@ int64_t moe_gguf_pack_q4_0(const uint8_t *codes, const float *scales, int power,
         uint16_t h;
         if (!(fabs(s) <= 65504)) return -1;
         rounded += !to_f16(s, &h);
-        if (weigh) {
+        if (add_error) {
             double d = fabs(s) - (double)moe_f16_to_f32(h & 0x7fff), w = squares_int4(codes);
             *num += w * d * d;
             *den += w * s * s;

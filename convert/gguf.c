@@ -136,7 +136,7 @@ static enum moe_code nvfp4_stripe(struct worker *k, const struct moe_gguf_shift 
     for (int64_t r = 0; ok && r < w->rows; r++) {
         const uint8_t *codes = w->data + r * w->cols / 2, *s = scales + r * w->cols / 16;
         ok = moe_gguf_pack_nvfp4(codes, s, shift, w->cols, k->out + (size_t)r * row_bytes, &k->blocks);
-        if (inexact) moe_gguf_weigh_nvfp4(codes, s, shift, w->cols, &num, &den);
+        if (inexact) moe_gguf_add_error_nvfp4(codes, s, shift, w->cols, &num, &den);
     }
     k->num += num * global * global;
     k->den += den * global * global;
