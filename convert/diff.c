@@ -13,7 +13,7 @@
 enum { PIECE = 1 << 20, LISTED_MAX = 1000 };
 
 /* The result of comparing two tensors by value. */
-struct gap {
+struct difference {
     double num, den, max;                   /* sum of (a - b)^2 and of a^2; the largest |a - b| */
     int64_t weights, different, not_finite; /* not_finite: values that are not finite and not the same */
     int64_t row, col;                       /* where the largest difference is, and the two values there */
@@ -25,10 +25,10 @@ struct worker {
     unsigned char *x, *y; /* PIECE bytes each */
     char what[160];       /* how the present tensor differs; "": it is the same */
     bool shape, type, compared;
-    struct gap gap;
+    struct difference difference;
 };
 
-struct worst { const struct moe_tensor *t, *u; struct gap gap; };
+struct worst { const struct moe_tensor *t, *u; struct difference difference; };
 
 /* The tensors of one type that were compared by value with tensors of another type. */
 struct pair { int64_t tensors; double num, den; };
@@ -133,7 +133,7 @@ static enum moe_code stored(const struct diff *d, struct worker *k, const struct
 /* ---- as values ---- */
 
 /* Counts elements of which one is not finite, and sets both to 0 so that the sums leave them out. */
-static void mask_nonfinite(float *x, float *y, int64_t n, struct gap *g)
+static void mask_nonfinite(float *x, float *y, int64_t n, struct difference *g)
 {
     for (int64_t i = 0; i < n; i++) {
         if (isfinite(x[i]) && isfinite(y[i])) continue;
@@ -145,7 +145,7 @@ static void mask_nonfinite(float *x, float *y, int64_t n, struct gap *g)
 }
 
 /* Adds the difference of two rows of n values to *g. */
-static void add_row(struct gap *g, float *x, float *y, int64_t n, int64_t row)
+static void add_row(struct difference *g, float *x, float *y, int64_t n, int64_t row)
 {
     const struct moe_kernels *k = moe_kernels();
     float most = -1;
@@ -153,9 +153,9 @@ static void add_row(struct gap *g, float *x, float *y, int64_t n, int64_t row)
     if (!isfinite(k->amax(x, n)) || !isfinite(k->amax(y, n))) mask_nonfinite(x, y, n, g);
     k->sqerr(x, y, n, &g->num, &g->den);
     for (int64_t i = 0; i < n; i++) {
-        float gap = fabsf(x[i] - y[i]);
+        float difference = fabsf(x[i] - y[i]);
         different += x[i] != y[i];
-        if (gap > most) most = gap, at = i;
+        if (difference > most) most = difference, at = i;
     }
     g->weights += n;
     g->different += different;
@@ -171,7 +171,7 @@ static enum moe_code compare_values(struct worker *k, const struct moe_tensor *t
                                     struct moe_err *err)
 {
     bool more;
-    k->gap = (struct gap){ 0 };
+    k->difference = (struct difference){ 0 };
     moe_rows_begin(&k->a, t);
     moe_rows_begin(&k->b, u);
     for (;;) { /* both tensors have the same stripes, which depend on the shape alone */
@@ -181,7 +181,8 @@ static enum moe_code compare_values(struct worker *k, const struct moe_tensor *t
         MOE_TRY(moe_rows_decode(&k->a, false, err));
         MOE_TRY(moe_rows_decode(&k->b, false, err));
         for (int64_t r = 0; r < k->a.w.rows; r++)
-            add_row(&k->gap, k->a.values + r * t->cols, k->b.values + r * t->cols, t->cols, k->a.first + r);
+            add_row(&k->difference, k->a.values + r * t->cols, k->b.values + r * t->cols, t->cols,
+                    k->a.first + r);
     }
 }
 
@@ -217,17 +218,18 @@ static enum moe_code list(struct diff *d, const struct moe_tensor *t, const char
              : moe_fail(err, MOE_NOMEM, "no memory for the list of differences");
 }
 
-static bool worse(const struct gap *g, const struct gap *h)
+static bool worse(const struct difference *g, const struct difference *h)
 {
     if (!g->not_finite != !h->not_finite) return g->not_finite != 0;
     return relative(g->num, g->den) > relative(h->num, h->den);
 }
 
-static void rank(struct diff *d, const struct moe_tensor *t, const struct moe_tensor *u, const struct gap *g)
+static void rank(struct diff *d, const struct moe_tensor *t, const struct moe_tensor *u,
+                 const struct difference *g)
 {
     int64_t at = d->n_worst;
     if (!g->different) return;
-    while (at > 0 && worse(g, &d->worst[at - 1].gap)) at--;
+    while (at > 0 && worse(g, &d->worst[at - 1].difference)) at--;
     if (at == d->top) return;
     if (d->n_worst < d->top) d->n_worst++;
     memmove(&d->worst[at + 1], &d->worst[at], (size_t)(d->n_worst - at - 1) * sizeof *d->worst);
@@ -240,7 +242,7 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
     const struct worker *k = &d->worker[slot];
     const struct moe_tensor *t = &d->a->tensors[i],
                             *u = moe_source_find(d->b, (enum moe_role)t->role, t->layer, t->expert);
-    const struct gap *g = &k->gap;
+    const struct difference *g = &k->difference;
     char line[256];
     int n = snprintf(line, sizeof line, "%s", k->what);
     moe_progress_add(d->progress, 1);
@@ -347,7 +349,7 @@ static cJSON *config_json(const struct diff *d)
 static bool add_worst(cJSON *rows, const struct worst *w)
 {
     char name[128];
-    const struct gap *g = &w->gap;
+    const struct difference *g = &w->difference;
     cJSON *o = moe_json_append(rows, cJSON_CreateObject());
     return moe_json_add_str(
                o, "tensor", moe_tensor_name((enum moe_role)w->t->role, w->t->layer, w->t->expert, name)) &&
