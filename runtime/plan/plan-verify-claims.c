@@ -376,5 +376,9 @@ enum moe_code moe_verify_layer(struct moe_verify *v, const cJSON *o, int number,
                            (int)v->slots);
     check_coverage(v, o, number);
     if (v->windows) check_loads(v, o, number, row);
-    return old ? check_moves(v, o, number, old, err) : MOE_OK;
+    if (old) return check_moves(v, o, number, old, err);
+    double moved = 0;
+    v->moved_known &= moe_verify_claim(o, "slots_moved", &moved);
+    v->moved += moved;
+    return MOE_OK;
 }

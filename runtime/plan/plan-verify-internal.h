@@ -71,7 +71,8 @@ struct moe_verify {
     struct moe_err *err;
     bool failed;             /* there was a problem */
     double sum_load, sum_bound, sum_mean; /* over layers */
-    int64_t moved;           /* slots, over layers */
+    double moved;            /* slots, over layers; without the old plan, as the layers claim */
+    bool moved_known;        /* the old plan was given, or each layer has made such a claim */
     int32_t most_slots;      /* of a rank in a layer */
 };
 
@@ -86,7 +87,8 @@ bool moe_verify_claim(const cJSON *o, const char *key, double *x);
 void moe_verify_compare(struct moe_verify *v, const cJSON *o, int layer, const char *key, double is);
 
 /* Verifies layer `number`, whose JSON is o and whose row in v->counts is `row`.  old: the JSON of the old
- * plan; NULL: there is none, and moves are not checked.  MOE_CORRUPT when o is no layer of a plan. */
+ * plan; NULL: there is none, and the layer's claim of its moves is believed.  MOE_CORRUPT when o is no layer
+ * of a plan. */
 enum moe_code moe_verify_layer(struct moe_verify *v, const cJSON *o, int number, int32_t row,
                                const cJSON *old, struct moe_err *err);
 

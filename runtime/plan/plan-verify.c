@@ -161,9 +161,10 @@ static enum moe_code check_layers(struct moe_verify *v, const cJSON *old, struct
     return moe_cancel_check(v->cancel, err);
 }
 
-static void check_totals(struct moe_verify *v, bool moves)
+static void check_totals(struct moe_verify *v)
 {
     double expert = 0, replicated = 0, layers = v->n_layers;
+    moe_verify_compare(v, v->root, -1, "copies_min", v->out->copies_min);
     moe_verify_compare(v, v->root, -1, "experts_lost_worst", v->out->lost_worst);
     moe_verify_compare(v, v->root, -1, "experts_lost_worst_node", v->out->lost_worst_node);
     bool silent = !(v->sum_load > 0);
@@ -173,8 +174,9 @@ static void check_totals(struct moe_verify *v, bool moves)
                  moe_verify_claim(v->root, "replicated_bytes", &replicated);
     if (known)
         moe_verify_compare(v, v->root, -1, "bytes_per_rank", replicated + v->most_slots * layers * expert);
-    if (moves) moe_verify_compare(v, v->root, -1, "slots_moved", (double)v->moved);
-    if (moves && known) moe_verify_compare(v, v->root, -1, "bytes_moved", (double)v->moved * expert);
+    if (!v->moved_known) return;
+    moe_verify_compare(v, v->root, -1, "slots_moved", v->moved);
+    if (known) moe_verify_compare(v, v->root, -1, "bytes_moved", v->moved * expert);
 }
 
 static enum moe_code verify(struct moe_verify *v, const struct moe_routing *const *stats, int n,
@@ -189,7 +191,7 @@ static enum moe_code verify(struct moe_verify *v, const struct moe_routing *cons
     enum moe_code code = check_layers(v, old, err);
     moe_progress_end(v->progress);
     MOE_TRY(code);
-    check_totals(v, old);
+    check_totals(v);
     v->out->load_max = v->sum_load;
     v->out->load_mean = v->sum_mean;
     return v->failed ? MOE_VERIFY : MOE_OK;
@@ -201,10 +203,14 @@ enum moe_code moe_plan_verify(struct moe_plan_checked *out, const char *path, co
                               const struct moe_cancel *cancel, struct moe_err *err)
 {
     *out = (struct moe_plan_checked){ .copies_min = INT32_MAX };
-    struct moe_verify v = {
-        .path = path, .root = root, .problems = problems, .out = out, .progress = progress, .cancel = cancel,
-        .err = err
-    };
+    struct moe_verify v = { .path = path,
+                            .root = root,
+                            .problems = problems,
+                            .out = out,
+                            .progress = progress,
+                            .cancel = cancel,
+                            .err = err,
+                            .moved_known = true };
     enum moe_code code = verify(&v, stats, n_stats, from, err);
     moe_arena_clear(&v.arena);
     return code;

@@ -168,12 +168,14 @@ elif how == "cut": l["min_cut_ranks"] = l["min_cut_ranks"][:-1] or [0, 1]
 elif how == "loads": l["loads"][9] *= 1.001
 elif how == "total": p["gap_total"] *= 1.1
 elif how == "bytes": p["bytes_per_rank"] += 1e6
+elif how == "total_copies": p["copies_min"] += 1
+elif how == "total_moved": p["slots_moved"] += 1
 elif how == "survive": p["survive"] = 1
 elif how == "rank": l["ranks"][0].append(l["ranks"][1].pop())
 else: l[how] = l[how] * 1.001 + (l[how] == 0)
 json.dump(p, open(sys.argv[2], "w"))
 Y
-    for how in swap gone cut loads total bytes survive twice load_max load_mean bound min_cut load_max_after_loss gap copies_min experts_lost_worst activated_max noise_floor; do
+    for how in swap gone cut loads total bytes total_copies total_moved survive twice load_max load_mean bound min_cut load_max_after_loss gap copies_min experts_lost_worst activated_max noise_floor; do
         python3 "$T/tamper.py" "$T/few.plan" "$T/bad" $how || fail "tamper $how"
         "$P" verify "$T/bad" --stats "$T/few.json" -q >"$T/out" 2>"$T/err"
         [ $? = 16 ] || { cat "$T/out" "$T/err"; fail "a plan with a wrong $how is verified"; }

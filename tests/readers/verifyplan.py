@@ -4,7 +4,7 @@
 
 A third implementation of docs/reference/placement.md, beside the planner and moe-plan verify: slots and coverage, loads, bounds, the min-cut split (by the
 named cut from below, by a flow from above), loads after each loss (worst layers), batch figures, moves.  Prints what is wrong; exit 1 then."""
-import gzip, json, math, statistics, sys
+import collections, gzip, json, math, statistics, sys
 
 problems = []
 compared = 0
@@ -219,10 +219,13 @@ def main():
     if windows and bound:
         claim(plan, "gap_total", load / bound - 1, "all layers")
     claim(plan, "experts_lost_worst", max(l.get("experts_lost_worst", 0) for l in plan["layers"]), "all layers")
+    copies = [collections.Counter(e for r in l["ranks"] for e in r) for l in plan["layers"]]
+    claim(plan, "copies_min", min(c[e] for c in copies for e in range(plan["experts"])), "all layers")
+    moved = sum(l.get("slots_moved", 0) for l in plan["layers"])  # each was compared with the old plan, where that was given
+    claim(plan, "slots_moved", moved, "all layers")
     if "expert_bytes" in plan:
         claim(plan, "bytes_per_rank", plan["replicated_bytes"] + max(len(r) for l in plan["layers"] for r in l["ranks"]) * len(numbers) * plan["expert_bytes"], "all layers")
-        if old:
-            claim(plan, "bytes_moved", plan["slots_moved"] * plan["expert_bytes"], "all layers")
+        claim(plan, "bytes_moved", moved * plan["expert_bytes"], "all layers")
     for p in problems[:20]:
         print(p)
     print("verifyplan: %d claims, %d problems" % (compared, len(problems)))
