@@ -275,10 +275,9 @@ static enum moe_code check_output(const struct moe_run_options *o, const char *p
                             err);
 }
 
-enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e,
-                                    struct moe_err *err)
+/* Checks --mla-norm-eps, --mla, --device and --activations. */
+static enum moe_code check_arithmetic(const struct moe_run_options *o, struct moe_err *err)
 {
-    MOE_TRY(moe_want_model(&o->run, err));
     if (strcmp(o->eps, "config") && strcmp(o->eps, "1e-6"))
         return moe_fail(err, MOE_USAGE, "unknown --mla-norm-eps '%s' (config or 1e-6)", o->eps);
     if (strcmp(o->mla, "absorbed") && strcmp(o->mla, "plain"))
@@ -296,7 +295,12 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
             err, MOE_USAGE,
             "unknown --activations '%s' (float, int16, nvfp4, nvfp4-four-over-six or nvfp4-search)",
             o->activations);
-    MOE_TRY(check_ranks(o, err));
+    return MOE_OK;
+}
+
+/* Checks how tokens are chosen, how many, and in how much memory. */
+static enum moe_code check_sampling(const struct moe_run_options *o, struct moe_err *err)
+{
     if (o->temperature < 0)
         return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
     if (!(o->top_p > 0 && o->top_p <= 1))
@@ -313,11 +317,22 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
     for (size_t i = 0; i < o->stop.n; i++)
         if (!*o->stop.v[i])
             return moe_fail(err, MOE_USAGE, "--stop wants a text to end before, and it is empty");
+    return MOE_OK;
+}
+
+enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e,
+                                    struct moe_err *err)
+{
+    MOE_TRY(moe_want_model(&o->run, err));
+    MOE_TRY(check_arithmetic(o, err));
+    MOE_TRY(check_ranks(o, err));
+    MOE_TRY(check_sampling(o, err));
     MOE_TRY(check_chat(o, err));
     MOE_TRY(check_shared_input(o, "prompts", o->prompts, err));
     MOE_TRY(check_shared_input(o, "score", o->score, err));
     MOE_TRY(check_output(o, o->trace, &moe_trace_kind, err));
     MOE_TRY(check_output(o, o->record, &moe_routing_kind, err));
+    int activations = moe_activations_find(o->activations); /* check_arithmetic has found it */
     *e = (struct moe_engine_options){ .cancel = o->run.cancel,
                                       .context = o->context,
                                       .memory = (uint64_t)o->memory,

@@ -34,6 +34,32 @@ void moe_place_weights(const struct moe_plan_task *t, int32_t row, double *w, do
     *mean = total / t->ranks;
 }
 
+/* Allocates all arrays but `w`.  False: there is no memory. */
+static bool allocate(struct moe_place *s)
+{
+    struct moe_arena *a = &s->arena;
+    int32_t experts = s->experts, ranks = s->ranks;
+    bool tracked = s->floor == 2 && ranks > 2 && ranks <= COMMON_LOAD_RANKS_MAX;
+    s->first = MOE_NEWN(a, int32_t, ranks + 1);
+    s->slot = MOE_NEWN(a, int32_t, s->slots);
+    s->fill = MOE_NEWN(a, int32_t, ranks);
+    s->count = MOE_NEWN(a, int32_t, experts);
+    s->order = MOE_NEWN(a, int32_t, experts);
+    s->had = MOE_NEWN(a, int32_t, experts);
+    s->kept = MOE_NEWN(a, int32_t, s->slots);
+    s->holders = MOE_NEWN(a, int32_t, ranks);
+    s->has = moe_arena_array(a, (int64_t)ranks * experts, 1);
+    s->piece = MOE_NEWN(a, double, (int64_t)experts * s->windows);
+    s->size = MOE_NEWN(a, double, experts);
+    s->load = MOE_NEWN(a, double, (int64_t)ranks * s->windows);
+    s->cost = MOE_NEWN(a, double, ranks);
+    s->rank_sum = MOE_NEWN(a, int32_t, experts);
+    if (tracked) s->common_load = MOE_NEWN(a, double, (int64_t)ranks * ranks);
+    return s->first && s->slot && s->fill && s->count && s->order && s->had && s->kept && s->holders &&
+           s->has && s->piece && s->size && s->load && s->cost && s->rank_sum &&
+           (!tracked || s->common_load);
+}
+
 enum moe_code moe_place_open(struct moe_place **out, const struct moe_plan_task *t, int32_t row,
                              struct moe_err *err)
 {
@@ -51,38 +77,14 @@ enum moe_code moe_place_open(struct moe_place **out, const struct moe_plan_task 
                                            : t->ranks,
                              .cancel = t->cancel,
                              .work = 20000000 };
-    struct moe_arena *a = &s->arena;
-    int64_t ew = (int64_t)r->experts * r->n_windows;
-    double *w = MOE_NEWN(a, double, ew);
+    double *w = MOE_NEWN(&s->arena, double, (int64_t)r->experts * r->n_windows);
     s->w = w;
-    s->first = MOE_NEWN(a, int32_t, t->ranks + 1);
-    s->slot = MOE_NEWN(a, int32_t, t->slots);
-    s->fill = MOE_NEWN(a, int32_t, t->ranks);
-    s->count = MOE_NEWN(a, int32_t, r->experts);
-    s->order = MOE_NEWN(a, int32_t, r->experts);
-    s->had = MOE_NEWN(a, int32_t, r->experts);
-    s->kept = MOE_NEWN(a, int32_t, t->slots);
-    s->holders = MOE_NEWN(a, int32_t, t->ranks);
-    s->has = moe_arena_array(a, (int64_t)t->ranks * r->experts, 1);
-    s->piece = MOE_NEWN(a, double, ew);
-    s->size = MOE_NEWN(a, double, r->experts);
-    s->load = MOE_NEWN(a, double, (int64_t)t->ranks * r->n_windows);
-    s->cost = MOE_NEWN(a, double, t->ranks);
-    s->rank_sum = MOE_NEWN(a, int32_t, r->experts);
-    if (!w || !s->first || !s->slot || !s->fill || !s->count || !s->order || !s->had || !s->kept ||
-        !s->holders || !s->has || !s->piece || !s->size || !s->load || !s->cost || !s->rank_sum) {
+    if (!w || !allocate(s)) {
         moe_place_close(&s);
         return moe_fail(err, MOE_NOMEM, "no memory to plan a layer");
     }
     moe_place_weights(t, row, w, &s->mean);
-    if (s->floor == 2 && t->ranks > 2 && t->ranks <= COMMON_LOAD_RANKS_MAX) {
-        s->common_load = MOE_NEWN(a, double, (int64_t)t->ranks * t->ranks);
-        if (!s->common_load) {
-            moe_place_close(&s);
-            return moe_fail(err, MOE_NOMEM, "no memory to plan a layer");
-        }
-        s->max_common_load = COMMON_LOAD_SHARE * s->mean;
-    }
+    if (s->common_load) s->max_common_load = COMMON_LOAD_SHARE * s->mean;
     for (int32_t k = 0; k < t->ranks; k++)
         s->first[k + 1] = s->first[k] + t->slots / t->ranks + (k < t->slots % t->ranks);
     *out = s;
