@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/api.h"
 
+#include "base/io.h"
+
 #include <stdint.h>
 #include <string.h>
 
@@ -78,3 +80,31 @@ enum moe_code moe_api_pool(struct moe_pool **pool, int64_t threads, struct moe_e
                         (long long)threads, MOST);
     return moe_pool_open(pool, (int)threads, err);
 }
+
+static void told(void *ctx, const struct moe_progress_work *w, enum moe_progress_event event)
+{
+    static const double least = 0.1; /* seconds between two calls */
+    struct moe_api_progress *p = ctx;
+    double now = moe_now();
+
+    if (event == MOE_PROGRESS_ADDED && now - p->last < least) return;
+    p->last = now;
+    const struct moe_progress_report r = { .size = sizeof r,
+                                           .label = w->label,
+                                           .unit = w->unit,
+                                           .done = w->done,
+                                           .resumed = w->skipped,
+                                           .total = w->total,
+                                           .ended = event == MOE_PROGRESS_ENDED };
+    p->report(p->ctx, &r);
+}
+
+struct moe_progress *moe_api_progress_init(struct moe_api_progress *p, moe_api_progress_fn *report,
+                                           void *ctx)
+{
+    *p = (struct moe_api_progress){ .report = report, .ctx = ctx };
+    moe_progress_init(&p->progress, told, p);
+    return report ? &p->progress : NULL;
+}
+
+void moe_api_progress_release(struct moe_api_progress *p) { moe_progress_release(&p->progress); }

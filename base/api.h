@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* base/api.h - helpers that all public functions (include/moe/) use: structs whose size may grow with the
- * version, an err that may be NULL, and a thread pool for one call. */
+ * version, an err that may be NULL, a thread pool for one call, and its progress. */
 #ifndef MOE_BASE_API_H
 #define MOE_BASE_API_H
 
 #include "base/err.h"
 #include "base/pool.h"
+#include "base/progress.h"
 
 #include <stdint.h>
 
@@ -36,6 +37,21 @@ static inline int64_t moe_api_i64(uint64_t n) { return n > INT64_MAX ? INT64_MAX
 /* Open a thread pool for one call of a public function; the caller closes it.  threads 0 means as many as
  * there are processors.  MOE_USAGE for a number out of range; *pool is NULL after any failure. */
 enum moe_code moe_api_pool(struct moe_pool **pool, int64_t threads, struct moe_err *err);
+
+/* What a call reports to the caller's `progress` (moe/progress.h). */
+typedef void moe_api_progress_fn(void *ctx, const struct moe_progress_report *report);
+struct moe_api_progress {
+    struct moe_progress progress;
+    moe_api_progress_fn *report;
+    void *ctx;
+    double last; /* when it was called, by moe_now */
+};
+
+/* What to hand to the work: NULL where the caller gave no callback.  Released by the function that
+ * initialised it, with or without a callback. */
+struct moe_progress *moe_api_progress_init(struct moe_api_progress *p, moe_api_progress_fn *report,
+                                           void *ctx);
+void moe_api_progress_release(struct moe_api_progress *p);
 
 /* Put at the start of a public function: where the caller gave NULL for `err`, the rest of the function
  * writes to a local struct instead. */

@@ -17,6 +17,7 @@ struct job {
     const char *output;
     enum moe_write_mode mode;
     struct moe_pool *pool;
+    struct moe_progress *progress;
     struct moe_written done;
 };
 
@@ -27,7 +28,7 @@ static enum moe_code to_container(struct job *j, const struct moe_source *src, s
     struct moe_rewrite_result got;
 
     MOE_TRY(moe_check_vocabulary(src, err));
-    MOE_TRY(moe_rewrite(src, j->output, j->mode, &r, j->pool, NULL, &got, err));
+    MOE_TRY(moe_rewrite(src, j->output, j->mode, &r, j->pool, j->progress, &got, err));
     moe_rewrite_result_release(&got);
     j->done = (struct moe_written){ .input_bytes = got.input_bytes, .output_bytes = got.output_bytes,
                                     .tensors = got.tensors, .was_done = got.was_done };
@@ -39,7 +40,7 @@ static enum moe_code to_hf(struct job *j, const struct moe_source *src, struct m
     const struct moe_export_options x = { .mode = j->mode, .vision = true, .cancel = j->o->cancel };
     struct moe_export_result got;
 
-    MOE_TRY(moe_export_hf(src, j->output, &x, NULL, &got, err));
+    MOE_TRY(moe_export_hf(src, j->output, &x, j->progress, &got, err));
     j->done = (struct moe_written){ .input_bytes = got.input_bytes, .output_bytes = got.output_bytes,
                                     .tensors = got.tensors, .was_done = got.was_done };
     return MOE_OK;
@@ -51,7 +52,7 @@ static enum moe_code to_gguf(struct job *j, const struct moe_source *src, struct
                                         .cancel = j->o->cancel };
     struct moe_gguf_result got;
 
-    MOE_TRY(moe_export_gguf(src, j->output, &x, j->pool, NULL, &got, err));
+    MOE_TRY(moe_export_gguf(src, j->output, &x, j->pool, j->progress, &got, err));
     j->done = (struct moe_written){ .input_bytes = got.input_bytes, .output_bytes = got.output_bytes,
                                     .tensors = got.tensors, .was_done = got.was_done };
     return MOE_OK;
@@ -87,8 +88,11 @@ enum moe_code moe_convert_model(const char *source, const char *output,
     if (o.resume && o.force) return moe_fail(err, MOE_USAGE, "resume and force exclude each other");
     struct job j = { .o = &o, .output = output, .mode = moe_write_mode_of(o.force, o.resume) };
     MOE_TRY(moe_api_pool(&j.pool, o.threads, err));
+    struct moe_api_progress progress;
+    j.progress = moe_api_progress_init(&progress, o.progress, o.ctx);
     enum moe_code code = moe_source_open(&src, source, err);
     if (code == MOE_OK) code = moe_source_blame_change(src, run(&j, src, err), err);
+    moe_api_progress_release(&progress);
     moe_source_close(&src);
     moe_pool_close(&j.pool);
     if (code == MOE_OK && w) moe_api_result(w, &j.done, sizeof j.done);

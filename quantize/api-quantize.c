@@ -63,9 +63,13 @@ static void close_job(struct job *j)
 static enum moe_code quantize(struct job *j, struct moe_written *w, struct moe_err *err)
 {
     struct moe_quantize_result got;
+    struct moe_api_progress progress;
 
     MOE_TRY(moe_quantizing_read_text(&j->z, err));
-    MOE_TRY(moe_quantizing_run(&j->z, &got, j->pool, NULL, err));
+    struct moe_progress *told = moe_api_progress_init(&progress, j->o.progress, j->o.ctx);
+    enum moe_code code = moe_quantizing_run(&j->z, &got, j->pool, told, err);
+    moe_api_progress_release(&progress);
+    MOE_TRY(code);
     const struct moe_written done = { .input_bytes = got.rewrite.input_bytes,
                                       .output_bytes = got.rewrite.output_bytes,
                                       .tensors = got.rewrite.tensors,

@@ -169,8 +169,9 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
     }
     bool tty = isatty(STDERR_FILENO), bars = tty && strcmp(r->color, "never");
     if (!r->quiet)
-        r->progress = moe_progress_open(stderr, bars,
-                                        !strcmp(r->color, "always") || (bars && !moe_env("NO_COLOR")), NULL);
+        r->bar = moe_bar_open(stderr, bars, !strcmp(r->color, "always") || (bars && !moe_env("NO_COLOR")),
+                              NULL);
+    r->progress = moe_bar_progress(r->bar);
     return false;
 }
 
@@ -229,7 +230,8 @@ static void print_failure(const struct moe_run *r, enum moe_code code)
 
 int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
 {
-    moe_progress_close(&r->progress);
+    moe_bar_close(&r->bar);
+    r->progress = NULL;
     moe_pool_close(&r->pool);
     /* a page of a mapped file that could not be read is the cause of any other failure */
     if (code != MOE_MISMATCH && moe_map_check(&r->err) != MOE_OK) code = MOE_IO;
@@ -264,7 +266,7 @@ static void say(const struct moe_run *r, const char *head, const char *fmt, va_l
 {
     char line[1024];
     moe_show_line(line, sizeof line, fmt, ap);
-    if (r->progress) moe_progress_note(r->progress, "%s%s", head, line);
+    if (r->bar) moe_bar_note(r->bar, "%s%s", head, line);
     else fprintf(stderr, "%s%s\n", head, line);
 }
 

@@ -18,11 +18,11 @@
 #define MOE_BASE_CLI_TOOL_H
 
 #include "base/cancel.h"
+#include "base/cli/bar.h"
 #include "base/cli/opt.h"
 #include "base/json.h"
 #include "base/notes.h"
 #include "base/pool.h"
-#include "base/progress.h"
 
 struct moe_run {
     const struct moe_tool *tool;
@@ -32,7 +32,8 @@ struct moe_run {
     bool json, quiet;
     int64_t threads;     /* 0: all processors; --threads 0 itself is a usage error */
     const char *color;   /* auto, always, never */
-    struct moe_progress *progress; /* NULL under --quiet */
+    struct moe_bar *bar;           /* NULL under --quiet */
+    struct moe_progress *progress; /* what the bar shows; NULL without one */
     struct moe_pool *pool;         /* opened by moe_run_begin */
     struct moe_notes notes;        /* passes the library's lines to moe_notice and moe_warn */
     const struct moe_cancel *cancel; /* the process's token: cancelled by SIGINT and SIGTERM */

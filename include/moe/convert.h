@@ -10,6 +10,7 @@
 #define MOE_CONVERT_H
 
 #include <moe/cancel.h>
+#include <moe/progress.h>
 
 #include <stddef.h>
 #include <stdint.h>
@@ -38,6 +39,9 @@ struct moe_convert_options {
     bool resume;
     bool force;                /* replace what this library wrote there before, once the output is complete */
     struct moe_cancel *cancel; /* the token that can end the call early; NULL: none */
+    /* Called with how far the call has come (moe/progress.h); NULL: not called. */
+    void (*progress)(void *ctx, const struct moe_progress_report *report);
+    void *ctx;                 /* the first argument of `progress` */
 };
 
 /* Converts the model at `source`, a container or a checkpoint ("hf" wants a container), and writes it to the

@@ -13,6 +13,7 @@
 #define MOE_LM_H
 
 #include <moe/cancel.h>
+#include <moe/progress.h>
 
 #include <stddef.h>
 #include <stdint.h>
@@ -121,6 +122,9 @@ struct moe_score_options {
      * none */
     struct moe_lm *reference;
     struct moe_cancel *cancel; /* the token that can end the call early; NULL: none */
+    /* Called with how far the call has come (moe/progress.h); NULL: not called. */
+    void (*progress)(void *ctx, const struct moe_progress_report *report);
+    void *ctx;                 /* the first argument of `progress` */
 };
 
 struct moe_score_result {

@@ -40,6 +40,7 @@
 #include <moe/lm.h>
 #include <moe/model.h>
 #include <moe/plan.h>
+#include <moe/progress.h>
 #include <moe/quantize.h>
 
 #endif

@@ -8,6 +8,7 @@
 #define MOE_PLAN_H
 
 #include <moe/cancel.h>
+#include <moe/progress.h>
 
 #include <stddef.h>
 #include <stdint.h>
@@ -33,6 +34,9 @@ struct moe_placement_options {
     size_t n_stats;
     const char *from;          /* path of the plan in use, of which few slots are to move; NULL: none */
     struct moe_cancel *cancel; /* the token that can end the call early; NULL: none */
+    /* Called with how far the call has come (moe/progress.h); NULL: not called. */
+    void (*progress)(void *ctx, const struct moe_progress_report *report);
+    void *ctx;                 /* the first argument of `progress` */
 };
 
 /* Makes a placement for `model`, the path of a container, of a checkpoint, or of a directory with only a
@@ -48,6 +52,9 @@ struct moe_placement_check {
     size_t n_stats;
     const char *from;          /* path of the older plan that it was made from; NULL: no move is compared */
     struct moe_cancel *cancel; /* the token that can end the call early; NULL: none */
+    /* Called with how far the call has come (moe/progress.h); NULL: not called. */
+    void (*progress)(void *ctx, const struct moe_progress_report *report);
+    void *ctx;                 /* the first argument of `progress` */
 };
 
 /* Computes every number in the plan file at the path `plan` again, by code that shares nothing with the

@@ -34,6 +34,9 @@ struct moe_quantize_options {
     bool resume;               /* go on from OUTPUT.partial; excludes force */
     bool force;                /* replace what this library wrote there before, once the output is complete */
     struct moe_cancel *cancel; /* the token that can end the call early; NULL: none */
+    /* Called with how far the call has come (moe/progress.h); NULL: not called. */
+    void (*progress)(void *ctx, const struct moe_progress_report *report);
+    void *ctx;                 /* the first argument of `progress` */
 };
 
 /* Quantizes the model at `source`, a container or a checkpoint, and writes a container to the path `output`

@@ -284,8 +284,11 @@ static enum moe_code score(struct moe_lm *lm, const int32_t *ids, size_t n, cons
                         (long long)o->window, (long long)lm->engine->context);
     lm->now.parent = o->cancel;
     if (o->reference) o->reference->now.parent = o->cancel;
+    struct moe_api_progress progress;
+    struct moe_progress *told = moe_api_progress_init(&progress, o->progress, o->ctx);
     enum moe_code code = moe_score_text(lm->engine, o->reference ? o->reference->engine : NULL, &t, lm->pool,
-                                        NULL, &found, err);
+                                        told, &found, err);
+    moe_api_progress_release(&progress);
     if (o->reference) code = ended(o->reference, code, err);
     code = ended(lm, code, err);
     if (code == MOE_OK) fill_in(r, &found);

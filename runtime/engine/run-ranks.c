@@ -226,7 +226,8 @@ static enum moe_code one_of_them(struct multi_rank_run *s, enum moe_code so_far,
     if (!so_far) check_staged(s, p.rank, p.rank, err); /* moe_ranks_process tells the others of *err */
     if (p.rank) {
         o->run.quiet = true;
-        moe_progress_close(&o->run.progress);
+        moe_bar_close(&o->run.bar);
+        o->run.progress = NULL;
     }
     enum moe_code code = moe_ranks_process(&s->m, &p, s->lender, &reporter, s->dead, err);
     settle_reporter(s, &p, reporter, code);

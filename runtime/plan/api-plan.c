@@ -58,11 +58,14 @@ enum moe_code moe_placement_make(const char *model, const struct moe_placement_o
     MOE_TRY(moe_api_options(&o, sizeof o, options, "moe_placement_options", err));
     MOE_TRY(moe_api_files(o.stats, o.n_stats, "stats", err));
     if (!o.ranks && !o.from) return moe_fail(err, MOE_USAGE, "for how many ranks?");
-    const struct moe_plan_request q = request(&o);
+    struct moe_plan_request q = request(&o);
     MOE_TRY(moe_plan_request_check(&q, err));
     MOE_TRY(moe_api_pool(&pool, o.threads, err));
+    struct moe_api_progress progress;
+    q.progress = moe_api_progress_init(&progress, o.progress, o.ctx);
     enum moe_code code = moe_plan_open_model(&src, model, err);
     if (code == MOE_OK) code = make(src, &q, pool, json, err);
+    moe_api_progress_release(&progress);
     moe_source_close(&src);
     moe_pool_close(&pool);
     return code;
@@ -98,15 +101,18 @@ enum moe_code moe_placement_verify(const char *plan, const struct moe_placement_
     MOE_TRY(moe_api_options(&o, sizeof o, options, "moe_placement_check", err));
     MOE_TRY(moe_api_files(o.stats, o.n_stats, "stats", err));
     if (!strcmp(plan, "-")) return moe_fail(err, MOE_USAGE, "plan is a file, and no stream ('-')");
-    const struct moe_plan_check q = { .plan = plan,
-                                      .stats = o.stats,
-                                      .n_stats = o.n_stats,
-                                      .windows = moe_plan_windows(MOE_PLAN_UNSET),
-                                      .from = o.from,
-                                      .cancel = o.cancel };
+    struct moe_plan_check q = { .plan = plan,
+                                .stats = o.stats,
+                                .n_stats = o.n_stats,
+                                .windows = moe_plan_windows(MOE_PLAN_UNSET),
+                                .from = o.from,
+                                .cancel = o.cancel };
+    struct moe_api_progress progress;
     cJSON *list = cJSON_CreateArray();
     if (!list) return moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
+    q.progress = moe_api_progress_init(&progress, o.progress, o.ctx);
     enum moe_code code = moe_plan_check_file(&found, &q, list, err);
+    moe_api_progress_release(&progress);
     if (code == MOE_VERIFY && problems) *problems = lines(list);
     cJSON_Delete(list);
     return code;

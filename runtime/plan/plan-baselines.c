@@ -4,6 +4,7 @@
 #include "base/io.h"
 #include "runtime/plan/plan-search.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

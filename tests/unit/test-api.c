@@ -166,6 +166,26 @@ static void test_two(void)
     }
 }
 
+/* What the callback of one call was told, and what it found wrong. */
+struct told { int pieces, reports, wrong; bool open; uint64_t done, total; struct moe_cancel *cancel; };
+
+static void follow(void *ctx, const struct moe_progress_report *r)
+{
+    struct told *t = ctx;
+    bool first = !t->open;
+
+    t->wrong += r->size != sizeof *r || !*r->label || r->resumed > r->done;
+    if (first) t->pieces++;
+    else t->wrong += r->done < t->done;
+    t->reports++;
+    t->open = !r->ended;
+    t->done = r->done;
+    t->total = r->total;
+    if (t->cancel) moe_cancel_request(t->cancel, MOE_SIGINT);
+}
+
+static bool heard(const struct told *t) { return t->reports >= 2 && t->pieces && !t->open && !t->wrong; }
+
 static void test_score(void)
 {
     static char text[6000];
@@ -179,8 +199,12 @@ static void test_score(void)
     OK(moe_lm_score(lm, text, sizeof text, &o, &r, &err) == MOE_OK);
     double nll = r.nll;
     OK(r.tokens > 0 && r.tokens % 64 == 0 && nll > 0 && r.kl == 0);
+    struct told t = { 0 };
     o.reference = lm;
+    o.progress = follow;
+    o.ctx = &t;
     OK(moe_lm_score(other, text, sizeof text, &o, &r, &err) == MOE_OK);
+    OK(heard(&t) && t.pieces == 1 && t.done == t.total);
     OK(r.nll_reference == nll && r.nll != nll && r.kl > 0 && r.top1_agreement > 0.5);
     FAILS(MOE_USAGE, moe_lm_score(lm, text, sizeof text, &o, &r, &err));
     FAILS(MOE_USAGE, moe_lm_score(other, text, 10, &o, &r, &err));
@@ -221,6 +245,47 @@ static void test_convert(void)
     FAILS(MOE_USAGE, moe_convert_model(BF16, in_dir("b.moe"), &o, NULL, &err));
     moe_cancel_close(&token);
     OK(!token);
+}
+
+static void write_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "wb");
+
+    OK(f && fputs(text, f) >= 0 && !fclose(f));
+}
+
+static void test_progress(void)
+{
+    struct told t = { 0 };
+    struct moe_convert_options o = { .size = sizeof o, .progress = follow, .ctx = &t };
+    struct moe_quantize_options q = { .size = sizeof q, .method = "max", .progress = follow, .ctx = &t };
+    struct moe_placement_options p = { .size = sizeof p, .ranks = 4, .progress = follow, .ctx = &t };
+    struct moe_placement_check c = { .size = sizeof c, .progress = follow, .ctx = &t };
+    const char *made = in_dir("told.moe"), *path = in_dir("told.json");
+    char *json;
+
+    OK(moe_convert_model(BF16, made, &o, NULL, &err) == MOE_OK && heard(&t) && t.done == t.total);
+    for (size_t i = 0; i < 2; i++) {
+        t = (struct told){ 0 };
+        o.to = i ? "gguf" : "hf";
+        OK(moe_convert_model(made, in_dir(o.to), &o, NULL, &err) == MOE_OK && heard(&t) && t.done);
+    }
+    t = (struct told){ 0 };
+    OK(moe_quantize_model(BF16, in_dir("told-q.moe"), &q, NULL, &err) == MOE_OK && heard(&t) && t.done);
+    t = (struct told){ 0 };
+    OK(moe_placement_make(BF16, &p, &json, &err) == MOE_OK && heard(&t) && t.done == t.total);
+    write_text(path, json);
+    free(json);
+    t = (struct told){ 0 };
+    OK(moe_placement_verify(path, &c, NULL, &err) == MOE_OK && heard(&t) && t.pieces == 1);
+    /* the callback ends the call; that the work has ended is told, too */
+    t = (struct told){ 0 };
+    OK(moe_cancel_open(&t.cancel, &err) == MOE_OK);
+    o.to = NULL;
+    o.cancel = t.cancel;
+    FAILS(MOE_SIGINT, moe_convert_model(BF16, in_dir("ended.moe"), &o, NULL, &err));
+    OK(heard(&t) && t.done < t.total);
+    moe_cancel_close(&t.cancel);
 }
 
 static void *request(void *token)
@@ -315,13 +380,6 @@ static void test_quantize(void)
     FAILS(MOE_NOMEM, moe_quantize_model(BF16, in_dir("x.moe"), &o, NULL, &err));
 }
 
-static void write_text(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "wb");
-
-    OK(f && fputs(text, f) >= 0 && !fclose(f));
-}
-
 static void test_plan(void)
 {
     struct moe_placement_options o = { .size = sizeof o };
@@ -410,6 +468,7 @@ int main(int argc, char **argv)
     test_two();
     test_score();
     test_convert();
+    test_progress();
     test_quantize();
     test_cancel();
     test_cancel_answer();

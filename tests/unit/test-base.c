@@ -4,6 +4,7 @@
 #include "base/arena.h"
 #include "base/buffer.h"
 #include "base/cancel.h"
+#include "base/cli/bar.h"
 #include "base/env.h"
 #include "base/err.h"
 #include "base/grow.h"
@@ -319,7 +320,8 @@ static void test_progress_resumed(void)
     size_t n = 0;
     FILE *f = open_memstream(&text, &n);
     now = 100;
-    struct moe_progress *p = moe_progress_open(f, true, false, clock_);
+    struct moe_bar *bar = moe_bar_open(f, true, false, clock_);
+    struct moe_progress *p = moe_bar_progress(bar);
     moe_progress_begin(p, "first", 8000000, MOE_UNIT_MFLOP);
     moe_progress_skip(p, 4000000);
     moe_progress_label(p, "second");
@@ -334,7 +336,7 @@ static void test_progress_resumed(void)
     moe_progress_add(p, 20); /* more than was said */
     fflush(f);
     OK(strstr(text, "third") && strstr(text, "100%") && strstr(text, " 0.0 s left"));
-    moe_progress_close(&p);
+    moe_bar_close(&bar);
     fclose(f);
     free(text);
 }
@@ -347,13 +349,14 @@ static char *drawn_at(const char *width, uint64_t done)
     setenv("COLUMNS", width, 1);
     FILE *f = open_memstream(&text, &n);
     now = 0;
-    struct moe_progress *p = moe_progress_open(f, true, false, clock_);
+    struct moe_bar *bar = moe_bar_open(f, true, false, clock_);
+    struct moe_progress *p = moe_bar_progress(bar);
     moe_progress_begin(p, "calibrate, layer 60 of 60, experts of 384", 100000000000, MOE_UNIT_MFLOP);
     now = 359 * 86400;
     moe_progress_add(p, done);
     fflush(f);
     char *line = strdup(text + 4); /* without CR ESC [ K */
-    moe_progress_close(&p);
+    moe_bar_close(&bar);
     fclose(f);
     free(text);
     unsetenv("COLUMNS");
@@ -383,12 +386,49 @@ static void test_progress_width(void)
     free(line);
 }
 
+struct followed { int events[3]; struct moe_progress_work last; };
+
+static void follow(void *ctx, const struct moe_progress_work *w, enum moe_progress_event event)
+{
+    struct followed *h = ctx;
+    h->events[event]++;
+    h->last = *w;
+}
+
+/* What the interface tells, whoever listens. */
+static void test_progress_events(void)
+{
+    struct followed h = { 0 };
+    struct moe_progress p;
+    moe_progress_init(&p, follow, &h);
+    moe_progress_add(&p, 7); /* before there is work: nobody is told, and it does not count */
+    OK(!h.events[MOE_PROGRESS_ADDED]);
+    moe_progress_begin(&p, "one", 10, MOE_UNIT_ITEMS);
+    OK(h.events[MOE_PROGRESS_BEGUN] == 1 && !h.last.done && h.last.total == 10);
+    OK(!strcmp(h.last.label, "one"));
+    moe_progress_skip(&p, 4);
+    moe_progress_label(&p, "two");
+    OK(!h.events[MOE_PROGRESS_ADDED] && !strcmp(h.last.label, "one"));
+    moe_progress_add(&p, 1);
+    OK(h.events[MOE_PROGRESS_ADDED] == 1 && h.last.done == 5 && h.last.skipped == 4);
+    OK(h.last.unit == MOE_UNIT_ITEMS && !strcmp(h.last.label, "two"));
+    moe_progress_end(&p);
+    moe_progress_end(&p);
+    OK(h.events[MOE_PROGRESS_ENDED] == 1 && h.last.done == 5);
+    moe_progress_begin(&p, "a label that is much longer than the fifty bytes that are kept of it", 1,
+                       MOE_UNIT_BYTES);
+    OK(strlen(h.last.label) == sizeof h.last.label - 1 && !h.last.done && !h.last.skipped);
+    moe_progress_release(&p);
+    OK(h.events[MOE_PROGRESS_ENDED] == 2);
+}
+
 static void test_progress(void)
 {
     char *text = NULL, s[16];
     size_t n = 0;
     FILE *f = open_memstream(&text, &n);
-    struct moe_progress *p = moe_progress_open(f, true, false, clock_);
+    struct moe_bar *bar = moe_bar_open(f, true, false, clock_);
+    struct moe_progress *p = moe_bar_progress(bar);
     moe_progress_begin(p, "reading", 1000, MOE_UNIT_ITEMS);
     now = 0.5;
     moe_progress_add(p, 100);
@@ -403,10 +443,11 @@ static void test_progress(void)
     moe_progress_add(p, 1);
     fflush(f);
     OK(n == drawn); /* at most ten times a second */
-    moe_progress_close(&p);
+    moe_bar_close(&bar);
     fclose(f);
-    OK(!p && n > drawn);
+    OK(!bar && n > drawn);
     free(text);
+    test_progress_events();
     test_progress_resumed();
     test_progress_width();
     moe_progress_begin(NULL, "x", 1, MOE_UNIT_BYTES);

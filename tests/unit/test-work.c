@@ -2,6 +2,7 @@
 /* Tests the operation counts of a calibrated run (quantize/passes/work.h): against products counted one by
  * one, that they are linear in tokens, and that progress adds up to them. */
 #include "tests/ok.h"
+#include "base/cli/bar.h"
 #include "quantize/passes/work.h"
 
 #include <math.h>
@@ -101,7 +102,8 @@ static void test_meter(void)
     char *text = NULL;
     size_t bytes = 0;
     FILE *f = open_memstream(&text, &bytes);
-    struct moe_progress *p = moe_progress_open(f, true, false, clock_);
+    struct moe_bar *bar = moe_bar_open(f, true, false, clock_);
+    struct moe_progress *p = moe_bar_progress(bar);
     struct moe_meter m;
     moe_meter_init(&m, p);
     moe_meter_begin(&m, "work", 1e9);
@@ -122,7 +124,7 @@ static void test_meter(void)
     OK(same(m.done, 1e9) && m.told == 1000);
     moe_meter_add(NULL, 1);
     moe_meter_release(&m);
-    moe_progress_close(&p);
+    moe_bar_close(&bar);
     fclose(f);
     free(text);
 }
