@@ -71,8 +71,9 @@ static bool decimal(const char *s, const char *end, uint32_t *out)
 
 static bool grow_lines(struct parser *p, uint32_t rank)
 {
-    size_t before = p->cap;
-    if (!MOE_GROW(p->lines, p->cap, (size_t)rank + 1)) return false;
+    enum { FIRST = 1 << 14 };
+    size_t before = p->cap, need = (size_t)rank + 1;
+    if (!MOE_GROW(p->lines, p->cap, need < FIRST ? FIRST : need)) return false;
     if (p->cap > before) memset(p->lines + before, 0, (p->cap - before) * sizeof *p->lines);
     return true;
 }
