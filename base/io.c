@@ -274,31 +274,31 @@ void moe_unlock(int fd)
     if (fd >= 0) close(fd);
 }
 
-enum moe_code moe_held_look(int fd, const char *path, bool *held, struct moe_err *err)
+enum moe_code moe_fd_is_path_find(int fd, const char *path, bool *is, struct moe_err *err)
 {
     struct stat a, b;
     if (fstat(fd, &a)) return moe_fail_errno(err, errno, path, "cannot stat");
     bool there = !lstat(path, &b);
     if (!there && errno != ENOENT) return moe_fail_errno(err, errno, path, "cannot stat");
-    *held = there && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
+    *is = there && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
     return MOE_OK;
 }
 
-enum moe_code moe_held_check(int fd, const char *path, struct moe_err *err)
+enum moe_code moe_fd_is_path_check(int fd, const char *path, struct moe_err *err)
 {
-    bool held;
-    MOE_TRY(moe_held_look(fd, path, &held, err));
-    return held ? MOE_OK
-                : moe_fail_at(err, MOE_EXISTS, path, NULL,
-                              "was taken away while this was written, and what stands there now is not this "
-                              "run's (run it again)");
+    bool is;
+    MOE_TRY(moe_fd_is_path_find(fd, path, &is, err));
+    return is ? MOE_OK
+              : moe_fail_at(err, MOE_EXISTS, path, NULL,
+                            "was taken away while this was written, and what stands there now is not this "
+                            "run's (run it again)");
 }
 
-bool moe_held_is(int fd, const char *path)
+bool moe_fd_is_path(int fd, const char *path)
 {
     struct moe_err ignored;
-    bool held;
-    return moe_held_look(fd, path, &held, &ignored) == MOE_OK && held;
+    bool is;
+    return moe_fd_is_path_find(fd, path, &is, &ignored) == MOE_OK && is;
 }
 
 enum moe_code moe_look(const char *path, enum moe_exists *what, struct moe_err *err)

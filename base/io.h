@@ -84,12 +84,12 @@ enum moe_code moe_lock_dir(const char *path, int *fd, struct moe_err *err);
 void moe_unlock(int fd);
 
 /* Whether the file or directory that is open as fd is still the one at `path`: another process may have moved
- * it away and created a new one, and then nothing at `path` may be published or removed.  moe_held_look sets
- * *held, or returns MOE_IO when this cannot be found out.  moe_held_check returns MOE_EXISTS when it is not.
- * moe_held_is returns false also when this cannot be found out. */
-enum moe_code moe_held_look(int fd, const char *path, bool *held, struct moe_err *err);
-enum moe_code moe_held_check(int fd, const char *path, struct moe_err *err);
-bool moe_held_is(int fd, const char *path);
+ * it away and created a new one, and then nothing at `path` may be published or removed.
+ * moe_fd_is_path_find sets *is, or returns MOE_IO when this cannot be found out.  moe_fd_is_path_check
+ * returns MOE_EXISTS when it is not.  moe_fd_is_path returns false also when this cannot be found out. */
+enum moe_code moe_fd_is_path_find(int fd, const char *path, bool *is, struct moe_err *err);
+enum moe_code moe_fd_is_path_check(int fd, const char *path, struct moe_err *err);
+bool moe_fd_is_path(int fd, const char *path);
 
 /* What exists at `path`, links followed; a link to nothing is MOE_OTHER.  moe_look fails when that cannot be
  * found out (a directory without search permission, an I/O error); moe_exists returns MOE_OTHER then, for

@@ -124,7 +124,7 @@ enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, 
  * the search for duplicate keys takes for one key while its map grows. */
 enum { NODE = 80, SHORT = 32, KEY = 160 };
 
-uint64_t moe_json_need(const char *s, size_t n)
+uint64_t moe_json_memory_bound(const char *s, size_t n)
 {
     uint64_t values = 1, strings = 0, keys = 0;
     bool in_string = false;
@@ -151,7 +151,7 @@ static enum moe_code parse_kept(const char *text, size_t size, cJSON **out, stru
 enum moe_code moe_json_parse_row(const char *text, size_t size, const struct moe_json_row *row, cJSON **out,
                                  struct moe_err *err)
 {
-    uint64_t need = row->memory ? moe_json_need(text, size) : 0;
+    uint64_t need = row->memory ? moe_json_memory_bound(text, size) : 0;
     *out = NULL;
     if (need > row->memory)
         return moe_fail_at(err, MOE_NOMEM, row->file, NULL,

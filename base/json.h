@@ -24,7 +24,7 @@ enum moe_code moe_json_parse(const char *text, size_t size, const char *file, cJ
 enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, struct moe_err *err);
 /* An upper bound, in bytes, of the memory that the tree of a text takes with its numbers' spellings: up to 80
  * for each byte of the text. */
-uint64_t moe_json_need(const char *text, size_t size);
+uint64_t moe_json_memory_bound(const char *text, size_t size);
 /* Parse one row of a file of JSON rows, like moe_json_parse followed by moe_json_keep_numbers; messages name
  * file and line.  MOE_NOMEM, before anything is parsed, when the tree may take more than row->memory bytes
  * (0: no limit). */

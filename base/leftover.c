@@ -39,13 +39,13 @@ bool moe_record_parse(const char *text, size_t n, struct moe_record *r)
            take_line(&at, end, r->replaces, sizeof r->replaces);
 }
 
-enum moe_code moe_which(const char *path, char which[MOE_WHICH_BYTES], struct moe_err *err)
+enum moe_code moe_file_identity(const char *path, char identity[MOE_IDENTITY_BYTES], struct moe_err *err)
 {
     struct stat st;
-    *which = 0;
+    *identity = 0;
     if (lstat(path, &st))
         return errno == ENOENT || errno == ENOTDIR ? MOE_OK : moe_fail_errno(err, errno, path, "cannot stat");
-    snprintf(which, MOE_WHICH_BYTES, "%llx:%llx %lld.%09ld", (unsigned long long)st.st_dev,
+    snprintf(identity, MOE_IDENTITY_BYTES, "%llx:%llx %lld.%09ld", (unsigned long long)st.st_dev,
              (unsigned long long)st.st_ino, (long long)st.st_mtim.tv_sec, (long)st.st_mtim.tv_nsec);
     return MOE_OK;
 }
@@ -88,21 +88,21 @@ static void get_line(int fd, const char *name, char line[MOE_WORK_BYTES])
     line[n > 0 ? n : 0] = 0;
 }
 
-void moe_made_put(int fd, const char *line) { put_line(fd, MADE, line); }
-void moe_made_get(int fd, char line[MOE_WORK_BYTES]) { get_line(fd, MADE, line); }
-void moe_made_by_put(int fd, const char *line) { put_line(fd, MADE_BY, line); }
-void moe_made_by_get(int fd, char line[MOE_WORK_BYTES]) { get_line(fd, MADE_BY, line); }
+void moe_made_state_put(int fd, const char *line) { put_line(fd, MADE, line); }
+void moe_made_state_get(int fd, char line[MOE_WORK_BYTES]) { get_line(fd, MADE, line); }
+void moe_made_command_put(int fd, const char *line) { put_line(fd, MADE_BY, line); }
+void moe_made_command_get(int fd, char line[MOE_WORK_BYTES]) { get_line(fd, MADE_BY, line); }
 
 /* ---- messages ---- */
 
-enum moe_code moe_left_whole(const char *partial, const char *final, struct moe_err *err)
+enum moe_code moe_fail_leftover_finished(const char *partial, const char *final, struct moe_err *err)
 {
     return moe_fail_at(err, MOE_EXISTS, partial, NULL,
                        "is finished and waits for its name (rename it to '%s', or start over with --force)",
                        final);
 }
 
-enum moe_code moe_left_other(const char *partial, struct moe_err *err)
+enum moe_code moe_fail_leftover_other_work(const char *partial, struct moe_err *err)
 {
     return moe_fail_at(
         err, MOE_MISMATCH, partial, NULL,

@@ -16,18 +16,23 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* What a new run does with a leftover.  STAYS: it is kept and the run fails with MOE_EXISTS.
- * UNFINISHED_GOES: the same work starts an unfinished one over and publishes a finished one; other work fails
- * with MOE_MISMATCH or MOE_EXISTS.  UNFINISHED_KEPT: the same, but the contents of an unfinished one are kept
- * for a writer that continues.  GOES: it is started over, whatever it is. */
-enum moe_left { MOE_LEFT_STAYS, MOE_LEFT_UNFINISHED_GOES, MOE_LEFT_UNFINISHED_KEPT, MOE_LEFT_GOES };
+/* What a new run does with a leftover.  REFUSE: it is kept and the run fails with MOE_EXISTS.  RESTART: the
+ * same work starts an unfinished one over and publishes a finished one; other work fails with MOE_MISMATCH or
+ * MOE_EXISTS.  CONTINUE: the same, but the contents of an unfinished one are kept for a writer that
+ * continues.  DISCARD: it is started over, whatever it is. */
+enum moe_leftover_policy {
+    MOE_LEFTOVER_REFUSE,
+    MOE_LEFTOVER_RESTART,
+    MOE_LEFTOVER_CONTINUE,
+    MOE_LEFTOVER_DISCARD
+};
 
 /* bytes with the NUL */
-enum { MOE_WORK_BYTES = 256, MOE_WHICH_BYTES = 96, MOE_RECORD_BYTES = 384 };
+enum { MOE_WORK_BYTES = 256, MOE_IDENTITY_BYTES = 96, MOE_RECORD_BYTES = 384 };
 
-/* replaces: the identity (moe_which) of what existed under the final name and may be replaced; "" for
+/* replaces: the identity (moe_file_identity) of what existed under the final name and may be replaced; "" for
  * nothing. */
-struct moe_record { char work[MOE_WORK_BYTES], replaces[MOE_WHICH_BYTES]; };
+struct moe_record { char work[MOE_WORK_BYTES], replaces[MOE_IDENTITY_BYTES]; };
 
 /* Print the record into `text`, which has MOE_RECORD_BYTES bytes; returns the length without the NUL. */
 size_t moe_record_text(const struct moe_record *r, char *text);
@@ -37,7 +42,7 @@ bool moe_record_parse(const char *text, size_t n, struct moe_record *r);
 
 /* An identity of the file or directory at `path` as it is now: device, inode and time of last change; "" when
  * nothing exists there. */
-enum moe_code moe_which(const char *path, char which[MOE_WHICH_BYTES], struct moe_err *err);
+enum moe_code moe_file_identity(const char *path, char identity[MOE_IDENTITY_BYTES], struct moe_err *err);
 
 /* Store the record in an extended attribute of the open file or directory fd (does nothing where that is not
  * possible), remove it, read it (false: there is none). */
@@ -48,16 +53,16 @@ bool moe_work_get(int fd, struct moe_record *r);
 /* The same for a line that stays when the output has its final name.  It records the state (size, time) in
  * which the file was made, so that a later run that is asked to replace it can see whether it was changed.
  * get: "" when there is none, or where the file system has no extended attributes. */
-void moe_made_put(int fd, const char *line);
-void moe_made_get(int fd, char line[MOE_WORK_BYTES]);
+void moe_made_state_put(int fd, const char *line);
+void moe_made_state_get(int fd, char line[MOE_WORK_BYTES]);
 
 /* A second such line, which records the whole command that made the file. */
-void moe_made_by_put(int fd, const char *line);
-void moe_made_by_get(int fd, char line[MOE_WORK_BYTES]);
+void moe_made_command_put(int fd, const char *line);
+void moe_made_command_get(int fd, char line[MOE_WORK_BYTES]);
 
 /* Fails with MOE_EXISTS: `partial` is finished and is kept; `final` is the name that it should get. */
-enum moe_code moe_left_whole(const char *partial, const char *final, struct moe_err *err);
+enum moe_code moe_fail_leftover_finished(const char *partial, const char *final, struct moe_err *err);
 /* Fails with MOE_MISMATCH: the unfinished output at `partial` belongs to other work. */
-enum moe_code moe_left_other(const char *partial, struct moe_err *err);
+enum moe_code moe_fail_leftover_other_work(const char *partial, struct moe_err *err);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/newdir.h"
 
-#include "base/apart.h"
+#include "base/overlap.h"
 #include "base/cancel.h"
 #include "base/io.h"
 
@@ -37,12 +37,13 @@ enum moe_code moe_newdir_name(struct moe_newdir *d, const char *out, struct moe_
                        "is no name for a new directory (choose another one with -o)");
 }
 
-enum moe_code moe_newdir_apart(const char *out, const char *input, const char *which, struct moe_err *err)
+enum moe_code moe_newdir_check_overlap(const char *out, const char *input, const char *which,
+                                       struct moe_err *err)
 {
     struct moe_newdir d;
     MOE_TRY(moe_newdir_name(&d, out, err));
-    MOE_TRY(moe_apart(d.final, d.final, input, which, err));
-    return moe_apart(d.path, d.path, input, which, err);
+    MOE_TRY(moe_check_overlap(d.final, d.final, input, which, err));
+    return moe_check_overlap(d.path, d.path, input, which, err);
 }
 
 /* ---- the lock ---- */
@@ -89,7 +90,7 @@ static enum moe_code try_lock(struct moe_newdir *d, bool *again, struct moe_err 
     *again = false;
     if (code == MOE_OK) {
         code = moe_lock_dir(d->path, &d->lock, err);
-        *again = code == MOE_NOT_FOUND || (code == MOE_OK && !moe_held_is(d->lock, d->path));
+        *again = code == MOE_NOT_FOUND || (code == MOE_OK && !moe_fd_is_path(d->lock, d->path));
     }
     if (*again) moe_newdir_unlock(d);
     else if (code != MOE_OK && code != MOE_EXISTS && d->created) rmdir(d->path);
@@ -186,27 +187,28 @@ static enum moe_code whose(const struct moe_newdir *d, const struct moe_names *n
                        "another name with -o)");
 }
 
-/* Keep or empty an earlier run's work as `left` says; anything else stays. */
+/* Keep or empty an earlier run's work as `policy` says; anything else stays. */
 static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *names,
-                               const struct moe_newdir_kind *kind, enum moe_left left, struct moe_err *err)
+                               const struct moe_newdir_kind *kind, enum moe_leftover_policy policy,
+                               struct moe_err *err)
 {
     struct moe_record was;
     bool whole, has;
     MOE_TRY(whose(d, names, kind, &whole, err));
     MOE_TRY(read_record(d->path, d->lock, &was, &has, err));
     bool same = has && !strcmp(was.work, kind->work);
-    bool go_on = left == MOE_LEFT_UNFINISHED_GOES || left == MOE_LEFT_UNFINISHED_KEPT;
+    bool go_on = policy == MOE_LEFTOVER_RESTART || policy == MOE_LEFTOVER_CONTINUE;
     if (same && go_on) d->record = was;
-    if (whole && left != MOE_LEFT_GOES) {
-        d->whole = d->keep = left != MOE_LEFT_STAYS && same;
-        return d->whole ? MOE_OK : moe_left_whole(d->path, d->final, err);
+    if (whole && policy != MOE_LEFTOVER_DISCARD) {
+        d->whole = d->keep = policy != MOE_LEFTOVER_REFUSE && same;
+        return d->whole ? MOE_OK : moe_fail_leftover_finished(d->path, d->final, err);
     }
-    if (left == MOE_LEFT_STAYS)
+    if (policy == MOE_LEFTOVER_REFUSE)
         return moe_fail_at(err, MOE_EXISTS, d->path, NULL,
                            "holds unfinished work (go on with --resume, start over with --force)");
-    if (go_on && !same) return moe_left_other(d->path, err);
+    if (go_on && !same) return moe_fail_leftover_other_work(d->path, err);
     moe_newdir_mark(d);
-    if (left == MOE_LEFT_UNFINISHED_KEPT) return MOE_OK;
+    if (policy == MOE_LEFTOVER_CONTINUE) return MOE_OK;
     MOE_TRY(write_mark(d->path, &d->record, err));
     return empty(d->path, names, err);
 }
@@ -214,14 +216,14 @@ static enum moe_code take_over(struct moe_newdir *d, const struct moe_names *nam
 /* An empty directory is used as if this process had created it: another process may have created it and not
  * locked it yet, and would create it again if it were removed. */
 static enum moe_code begin(struct moe_newdir *d, const struct moe_newdir_kind *kind,
-                           enum moe_left left, struct moe_err *err)
+                           enum moe_leftover_policy policy, struct moe_err *err)
 {
     struct moe_names names;
     MOE_TRY(moe_newdir_lock(d, err));
     MOE_TRY(moe_list_dir(d->path, &names, err));
     enum moe_code code = MOE_OK;
     d->created = !names.n;
-    if (names.n) code = take_over(d, &names, kind, left, err);
+    if (names.n) code = take_over(d, &names, kind, policy, err);
     else {
         moe_newdir_mark(d);
         code = write_mark(d->path, &d->record, err);
@@ -235,9 +237,9 @@ static enum moe_code begin(struct moe_newdir *d, const struct moe_newdir_kind *k
 static enum moe_code speaks_of_final(const struct moe_newdir *d, const struct moe_record *r, bool *speaks,
                                      struct moe_err *err)
 {
-    char which[MOE_WHICH_BYTES];
-    MOE_TRY(moe_which(d->final, which, err));
-    *speaks = *which && !strcmp(r->replaces, which);
+    char identity[MOE_IDENTITY_BYTES];
+    MOE_TRY(moe_file_identity(d->final, identity, err));
+    *speaks = *identity && !strcmp(r->replaces, identity);
     return MOE_OK;
 }
 
@@ -259,14 +261,14 @@ bool moe_newdir_resumes(const struct moe_newdir *d)
 }
 
 enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const struct moe_newdir_kind *kind,
-                               enum moe_left left, struct moe_err *err)
+                               enum moe_leftover_policy policy, struct moe_err *err)
 {
     struct moe_err ignored;
     MOE_TRY(moe_newdir_name(d, out, err));
     MOE_CHECK(kind->work && kind->unfinished);
     snprintf(d->record.work, sizeof d->record.work, "%s", kind->work);
-    if (left == MOE_LEFT_GOES) MOE_TRY(moe_which(d->final, d->record.replaces, err));
-    enum moe_code code = begin(d, kind, left, err);
+    if (policy == MOE_LEFTOVER_DISCARD) MOE_TRY(moe_file_identity(d->final, d->record.replaces, err));
+    enum moe_code code = begin(d, kind, policy, err);
     if (code == MOE_OK) return MOE_OK;
     if (d->created && d->lock >= 0) moe_remove_tree(d->path, &ignored);
     moe_newdir_unlock(d);
@@ -282,7 +284,7 @@ static enum moe_code drop(const struct moe_newdir *d, const struct moe_newdir_ki
     MOE_TRY(moe_list_dir(d->path, &names, err));
     bool begun = has_mark_file(&names);
     moe_names_release(&names);
-    if (!begun || !moe_held_is(d->lock, d->path)) return MOE_OK;
+    if (!begun || !moe_fd_is_path(d->lock, d->path)) return MOE_OK;
     enum moe_code code = kind->unfinished(d->path, kind->with, err);
     if (code != MOE_OK) return code == MOE_EXISTS ? MOE_OK : code;
     MOE_TRY(read_record(d->path, d->lock, &was, &has, err));
@@ -304,7 +306,7 @@ enum moe_code moe_newdir_drop(struct moe_newdir *d, const struct moe_newdir_kind
 void moe_newdir_end(struct moe_newdir *d)
 {
     struct moe_err ignored;
-    if (d->lock >= 0 && !d->keep && moe_held_is(d->lock, d->path))
+    if (d->lock >= 0 && !d->keep && moe_fd_is_path(d->lock, d->path))
         moe_remove_tree(d->path, &ignored); /* an interrupted run leaves nothing that could be resumed */
     moe_newdir_unlock(d);
 }
@@ -350,7 +352,7 @@ static enum moe_code replace(struct moe_newdir *d, const struct moe_newdir_kind 
     MOE_TRY(moe_lock_dir(d->final, &old.lock, err));
     moe_newdir_mark(&old); /* after the exchange it is being removed: a kill then leaves it marked */
     enum moe_code code = exchange(d, kind, err);
-    if (moe_held_is(d->lock, d->final)) { /* also true when the exchange failed only in its sync */
+    if (moe_fd_is_path(d->lock, d->final)) { /* also true when the exchange failed only in its sync */
         unmark(d->lock);
         moe_work_drop(d->lock);
     } else {
@@ -363,7 +365,7 @@ static enum moe_code replace(struct moe_newdir *d, const struct moe_newdir_kind 
 
 enum moe_code moe_newdir_whole(struct moe_newdir *d, struct moe_err *err)
 {
-    MOE_TRY(moe_held_check(d->lock, d->path, err));
+    MOE_TRY(moe_fd_is_path_check(d->lock, d->path, err));
     moe_newdir_mark(d);
     MOE_TRY(drop_mark_file(d, err));
     if (moe_fsync(d->lock) && errno != EINVAL && errno != EROFS)

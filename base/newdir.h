@@ -45,8 +45,9 @@ struct moe_newdir_kind {
 /* Fill in the two names.  MOE_USAGE when the last component of `out` is no name ("", ".", ".."). */
 enum moe_code moe_newdir_name(struct moe_newdir *d, const char *out, struct moe_err *err);
 /* MOE_USAGE when `out` or out.partial is the same as `input`, lies in it or contains it; `which` is as in
- * base/apart.h. */
-enum moe_code moe_newdir_apart(const char *out, const char *input, const char *which, struct moe_err *err);
+ * base/overlap.h. */
+enum moe_code moe_newdir_check_overlap(const char *out, const char *input, const char *which,
+                                       struct moe_err *err);
 
 /* Create path, or take the directory that exists there, and lock it.  MOE_EXISTS when another process
  * has locked it, when it is no directory, or when `final` is a symbolic link, which a directory must not
@@ -59,17 +60,17 @@ void moe_newdir_mark(const struct moe_newdir *d);
 enum moe_code moe_newdir_is_marked(const char *dir, bool *marked, struct moe_err *err);
 
 /* Call _name and _lock.  After success path is empty but for the mark file MOE_NEWDIR_MARK; or, with
- * MOE_LEFT_UNFINISHED_KEPT, it still holds what the same work left there; or d->whole is set and path is to
- * be published as it is.  `left` decides about what an earlier run left there; what must stay gives
+ * MOE_LEFTOVER_CONTINUE, it still holds what the same work left there; or d->whole is set and path is to
+ * be published as it is.  `policy` decides about what an earlier run left there; what must stay gives
  * MOE_EXISTS, or MOE_MISMATCH when it is other, unfinished work.  An earlier run's directory is unfinished
  * when it has the mark file and kind->unfinished accepts it; it is complete when it has the sticky bit alone
  * and kind->look accepts it.  After a failure _end need not be called. */
 enum moe_code moe_newdir_begin(struct moe_newdir *d, const char *out, const struct moe_newdir_kind *kind,
-                               enum moe_left left, struct moe_err *err);
+                               enum moe_leftover_policy policy, struct moe_err *err);
 /* _resumes: after _name, whether path holds work that may replace what exists under the final name; without
- * this MOE_LEFT_UNFINISHED_GOES cannot succeed where something exists there.  _may_replace: after _begin,
+ * this MOE_LEFTOVER_RESTART cannot succeed where something exists there.  _may_replace: after _begin,
  * whether what exists under the final name is still what existed there when this work was begun with
- * MOE_LEFT_GOES. */
+ * MOE_LEFTOVER_DISCARD. */
 bool moe_newdir_resumes(const struct moe_newdir *d);
 enum moe_code moe_newdir_may_replace(const struct moe_newdir *d, bool *may, struct moe_err *err);
 /* After _name, when the final name has this work's result already: removes NAME.partial when it is unfinished

@@ -171,7 +171,7 @@ static enum moe_code lock_partial(const struct moe_newfile *f, struct moe_err *e
     if (r && errno == EWOULDBLOCK) return busy(f, err);
     if (r) return moe_fail_errno(err, errno, f->tmp, "cannot lock");
     bool held;
-    MOE_TRY(moe_held_look(f->fd, f->tmp, &held, err));
+    MOE_TRY(moe_fd_is_path_find(f->fd, f->tmp, &held, err));
     return held ? MOE_OK : busy(f, err);
 }
 
@@ -198,7 +198,7 @@ static enum moe_code read_record(const struct moe_newfile *f, const struct stat 
 
 /* Check that an earlier writer of such files left this one; then empty it, or find it complete.  An empty
  * file holds nothing: another process may have created it and lost the lock to this one just now. */
-static enum moe_code take_over(struct moe_newfile *f, bool (*ours)(int fd), enum moe_left left,
+static enum moe_code take_over(struct moe_newfile *f, bool (*ours)(int fd), enum moe_leftover_policy policy,
                                struct moe_err *err)
 {
     struct moe_record was;
@@ -209,15 +209,16 @@ static enum moe_code take_over(struct moe_newfile *f, bool (*ours)(int fd), enum
     MOE_TRY(read_record(f, &st, &was, &has, err));
     if (st.st_size && !has && !ours(f->fd)) return in_the_way(f, err);
     bool same = has && !strcmp(was.work, f->record.work);
-    if (same && left == MOE_LEFT_UNFINISHED_GOES) f->record = was;
-    if (st.st_mode & S_ISVTX && left != MOE_LEFT_GOES) {
-        f->whole = left != MOE_LEFT_STAYS && same;
-        return f->whole ? MOE_OK : moe_left_whole(f->tmp, f->path, err);
+    if (same && policy == MOE_LEFTOVER_RESTART) f->record = was;
+    if (st.st_mode & S_ISVTX && policy != MOE_LEFTOVER_DISCARD) {
+        f->whole = policy != MOE_LEFTOVER_REFUSE && same;
+        return f->whole ? MOE_OK : moe_fail_leftover_finished(f->tmp, f->path, err);
     }
-    if (left == MOE_LEFT_STAYS && st.st_size)
+    if (policy == MOE_LEFTOVER_REFUSE && st.st_size)
         return moe_fail_at(err, MOE_EXISTS, f->tmp, NULL,
                            "holds unfinished work (start over with --resume or --force)");
-    if (left == MOE_LEFT_UNFINISHED_GOES && st.st_size && !same) return moe_left_other(f->tmp, err);
+    if (policy == MOE_LEFTOVER_RESTART && st.st_size && !same)
+        return moe_fail_leftover_other_work(f->tmp, err);
     set_whole(f->fd, false);
     return moe_ftruncate(f->fd, 0) ? moe_fail_errno(err, errno, f->tmp, "cannot empty") : MOE_OK;
 }
@@ -235,15 +236,16 @@ bool moe_newfile_resumes(const char *path)
     struct moe_record was;
     struct moe_err ignored;
     struct stat st;
-    char which[MOE_WHICH_BYTES];
+    char identity[MOE_IDENTITY_BYTES];
     bool has = false;
-    if (moe_which(path, which, &ignored) != MOE_OK || asprintf(&f.tmp, "%s.partial", path) < 0) return false;
+    if (moe_file_identity(path, identity, &ignored) != MOE_OK) return false;
+    if (asprintf(&f.tmp, "%s.partial", path) < 0) return false;
     f.fd = moe_open(f.tmp, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     bool file = f.fd >= 0 && !fstat(f.fd, &st) && S_ISREG(st.st_mode);
     bool read = file && read_record(&f, &st, &was, &has, &ignored) == MOE_OK && has;
     if (f.fd >= 0) close(f.fd);
     free(f.tmp);
-    return read && *which && !strcmp(was.replaces, which);
+    return read && *identity && !strcmp(was.replaces, identity);
 }
 
 static enum moe_code open_or_create(struct moe_newfile *f, bool *created, struct moe_err *err)
@@ -261,19 +263,19 @@ static enum moe_code open_or_create(struct moe_newfile *f, bool *created, struct
 }
 
 enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, bool (*ours)(int fd),
-                                       enum moe_left left, const char *work, struct moe_err *err)
+                                       enum moe_leftover_policy policy, const char *work, struct moe_err *err)
 {
     bool created = false;
     *f = (struct moe_newfile){ .fd = -1, .partial = true };
     snprintf(f->record.work, sizeof f->record.work, "%s", work);
-    if (left == MOE_LEFT_GOES) MOE_TRY(moe_which(path, f->record.replaces, err));
+    if (policy == MOE_LEFTOVER_DISCARD) MOE_TRY(moe_file_identity(path, f->record.replaces, err));
     MOE_TRY(check_name(path, err));
     MOE_TRY(check_there(path, true, err));
     if (asprintf(&f->tmp, "%s.partial", path) < 0) f->tmp = NULL;
     if (!f->tmp || !(f->path = strdup(path))) return no_memory(f, path, err);
     enum moe_code code = open_or_create(f, &created, err), locked = MOE_OK;
     if (code == MOE_OK) code = locked = lock_partial(f, err);
-    if (code == MOE_OK && !created) code = take_over(f, ours, left, err);
+    if (code == MOE_OK && !created) code = take_over(f, ours, policy, err);
     if (code == MOE_OK && !f->whole) code = put_record(f, err);
     if (code == MOE_OK) return MOE_OK;
     if (!created || locked != MOE_OK) { /* this process must not remove the file */
@@ -296,7 +298,7 @@ static void release(struct moe_newfile *f)
 
 void moe_newfile_abort(struct moe_newfile *f)
 {
-    if (f->fd >= 0 && f->tmp && !f->whole && moe_held_is(f->fd, f->tmp)) unlink(f->tmp);
+    if (f->fd >= 0 && f->tmp && !f->whole && moe_fd_is_path(f->fd, f->tmp)) unlink(f->tmp);
     release(f);
 }
 
@@ -361,21 +363,21 @@ enum moe_code moe_newfile_sync(struct moe_newfile *f, struct moe_err *err)
 /* Whether what exists under the final name is what existed there when the partial file was begun. */
 static enum moe_code is_what_was(const struct moe_newfile *f, bool *is, struct moe_err *err)
 {
-    char which[MOE_WHICH_BYTES];
-    MOE_TRY(moe_which(f->path, which, err));
-    *is = *which && !strcmp(which, f->record.replaces);
+    char identity[MOE_IDENTITY_BYTES];
+    MOE_TRY(moe_file_identity(f->path, identity, err));
+    *is = *identity && !strcmp(identity, f->record.replaces);
     return MOE_OK;
 }
 
 enum moe_code moe_newfile_publish(struct moe_newfile *f, bool replace, struct moe_err *err)
 {
     enum moe_code code = moe_newfile_sync(f, err);
-    if (code == MOE_OK && f->tmp) code = moe_held_check(f->fd, f->tmp, err);
+    if (code == MOE_OK && f->tmp) code = moe_fd_is_path_check(f->fd, f->tmp, err);
     if (code == MOE_OK && f->partial) set_whole(f->fd, true);
     if (code == MOE_OK && f->partial && replace) code = is_what_was(f, &replace, err);
     if (code == MOE_OK) code = take_name(f, replace, err);
     bool stays = f->whole || (f->partial && code == MOE_EXISTS);
-    if (code != MOE_OK && f->tmp && !stays && moe_held_is(f->fd, f->tmp)) unlink(f->tmp);
+    if (code != MOE_OK && f->tmp && !stays && moe_fd_is_path(f->fd, f->tmp)) unlink(f->tmp);
     if (code == MOE_OK && f->partial) {
         set_whole(f->fd, false);
         moe_work_drop(f->fd);

@@ -46,12 +46,13 @@ enum moe_code moe_newfile_open(struct moe_newfile *f, const char *path, struct m
  * lock, so that a second writer is refused (MOE_EXISTS).  Its first MOE_RECORD_BYTES bytes are the record of
  * `work` (base/leftover.h); the caller overwrites them last of all.  A path.partial that exists counts as an
  * earlier writer's when it is empty, has such a record, or ours(fd) returns true (fd is open for reading);
- * then `left` decides whether it is emptied, kept, or found finished (f->whole).  Any other file is left
- * alone (MOE_EXISTS).  With MOE_LEFT_GOES, publish may replace what exists at `path` now; so may a later run
- * that resumes this work. */
+ * then `policy` decides whether it is emptied, kept, or found finished (f->whole).  Any other file is left
+ * alone (MOE_EXISTS).  With MOE_LEFTOVER_DISCARD, publish may replace what exists at `path` now; so may a
+ * later run that resumes this work. */
 enum moe_code moe_newfile_open_partial(struct moe_newfile *f, const char *path, bool (*ours)(int fd),
-                                       enum moe_left left, const char *work, struct moe_err *err);
-/* Whether path.partial is work that may replace what exists at `path`; without this MOE_LEFT_UNFINISHED_GOES
+                                       enum moe_leftover_policy policy, const char *work,
+                                       struct moe_err *err);
+/* Whether path.partial is work that may replace what exists at `path`; without this MOE_LEFTOVER_RESTART
  * cannot succeed where something exists there. */
 bool moe_newfile_resumes(const char *path);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/apart.h"
+#include "base/overlap.h"
 
 #include "base/io.h"
 
@@ -64,8 +64,8 @@ static enum moe_code refuse(const char *shown, const char *how, const char *othe
                        which);
 }
 
-enum moe_code moe_apart(const char *shown, const char *out, const char *other, const char *which,
-                        struct moe_err *err)
+enum moe_code moe_check_overlap(const char *shown, const char *out, const char *other, const char *which,
+                                struct moe_err *err)
 {
     char dir[PATH_MAX];
     struct stat st, at;

@@ -355,13 +355,13 @@ static enum moe_code begin(struct work *x, const char *out, const struct moe_ggu
     char id[33];
     bool resume = o->mode == MOE_WRITE_RESUME;
     if (o->dry_run) return MOE_OK;
-    if (!resume) MOE_TRY(moe_gguf_may_write(out, moe_write_left(o->mode), err));
-    MOE_TRY(moe_source_apart(x->src, out, err));
+    if (!resume) MOE_TRY(moe_gguf_may_write(out, moe_leftover_of(o->mode), err));
+    MOE_TRY(moe_source_check_overlap(x->src, out, err));
     MOE_TRY(moe_source_identity(x->src, x->cancel, &x->before, err));
     moe_hex128(moe_identity_digest(&x->before), id);
     snprintf(x->name, sizeof x->name, "moe " MOE_VERSION " gguf %d of %s", (int)o->outtype, id);
     x->r->was_done = resume && !moe_newfile_resumes(out) && moe_gguf_is_made(out, x->name);
-    return !resume || x->r->was_done ? MOE_OK : moe_gguf_may_write(out, moe_write_left(o->mode), err);
+    return !resume || x->r->was_done ? MOE_OK : moe_gguf_may_write(out, moe_leftover_of(o->mode), err);
 }
 
 static enum moe_code write_file(struct work *x, const char *out, const struct moe_gguf_options *o,
@@ -370,7 +370,7 @@ static enum moe_code write_file(struct work *x, const char *out, const struct mo
     bool spoiled;
     if (x->r->was_done) return MOE_OK;
     if (o->mode != MOE_WRITE_RESUME) MOE_TRY(moe_need_space(out, x->r->output_bytes, out, err));
-    MOE_TRY(moe_gguf_create(&x->w, out, moe_write_left(o->mode), x->name, &x->r->was_done, m, x->plan->t,
+    MOE_TRY(moe_gguf_create(&x->w, out, moe_leftover_of(o->mode), x->name, &x->r->was_done, m, x->plan->t,
                             x->plan->n, err));
     if (x->r->was_done) return moe_gguf_finish(&x->w, err);
     enum moe_code code = open_workers(x, err);

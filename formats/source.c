@@ -130,11 +130,11 @@ static enum moe_code open_any(struct moe_source **src, const char *path, cJSON *
     return code;
 }
 
-enum moe_code moe_source_apart(const struct moe_source *src, const char *out, struct moe_err *err)
+enum moe_code moe_source_check_overlap(const struct moe_source *src, const char *out, struct moe_err *err)
 {
     int parts = src->container ? src->container->n_parts : 0;
-    for (int i = 0; i < parts; i++) MOE_TRY(moe_source_apart(src->container->parts[i], out, err));
-    return parts ? MOE_OK : moe_newdir_apart(out, src->path, "is read", err);
+    for (int i = 0; i < parts; i++) MOE_TRY(moe_source_check_overlap(src->container->parts[i], out, err));
+    return parts ? MOE_OK : moe_newdir_check_overlap(out, src->path, "is read", err);
 }
 
 /* Refuse a part of a model: one with some layers only, and a staged part unless the caller accepts it. */

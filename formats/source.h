@@ -167,7 +167,7 @@ enum moe_code moe_source_merge_routing(const struct moe_source *src, char **text
 
 /* MOE_USAGE when the output `out`, or out.partial, is the directory of the model or of one of its parts, lies
  * in it or contains it. */
-enum moe_code moe_source_apart(const struct moe_source *src, const char *out, struct moe_err *err);
+enum moe_code moe_source_check_overlap(const struct moe_source *src, const char *out, struct moe_err *err);
 
 /* Open a directory that need only have a config.json, for plans and estimates: then only src->config and
  * src->scheme are filled in.  A container is opened as by moe_source_open, without the check that it is

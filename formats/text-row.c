@@ -169,7 +169,7 @@ static enum moe_code read_tools(struct moe_text *t, struct moe_text_piece *p, st
     }
     enum moe_code code = parse(t, s, strlen(s), NULL, &t->tools, err);
     if (code == MOE_CORRUPT) return bad(t, err, "'tools' is a text that is not JSON");
-    if (t->memory) t->row_need += moe_json_need(s, strlen(s));
+    if (t->memory) t->row_need += moe_json_memory_bound(s, strlen(s));
     p->tools = t->tools;
     return code;
 }
@@ -239,7 +239,7 @@ enum moe_code moe_text_row(struct moe_text *t, const char *s, size_t n, struct m
         "it is read as JSON, an object a line or an array of objects; plain text that begins as JSON goes "
         "into {\"text\": TEXT}";
     MOE_TRY(parse(t, s, n, why, &t->row, err));
-    t->row_need = t->memory ? moe_json_need(s, n) : 0;
+    t->row_need = t->memory ? moe_json_memory_bound(s, n) : 0;
     *p = (struct moe_text_piece){ .begins = true, .line = t->row_line };
     return shape(t, p, err);
 }

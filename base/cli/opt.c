@@ -191,12 +191,13 @@ static bool is_given(const struct given *g, const struct moe_tool *t, const stru
     return o->value && g->bits[i / 64] >> i % 64 & 1;
 }
 
-/* Note that an option was given; of several `way` options the last one counts, and the others are cleared. */
+/* Note that an option was given; of several `exclusive` options the last one counts, and the others are
+ * cleared. */
 static void note(struct given *g, const struct moe_tool *t, const struct moe_opt *o, bool negated)
 {
     mark(g, t, o, !negated);
-    for (const struct moe_opt *other = t->opts; o->way && other->kind != MOE_OPT_END; other++) {
-        if (!other->way || other == o) continue;
+    for (const struct moe_opt *other = t->opts; o->exclusive && other->kind != MOE_OPT_END; other++) {
+        if (!other->exclusive || other == o) continue;
         *(const char **)other->value = NULL;
         mark(g, t, other, false);
     }

@@ -53,7 +53,7 @@ struct moe_opt {
     /* "-" as the value means standard input; for a path option without this flag "-" is refused */
     bool standard_input;
     /* one of several string options that exclude each other: the last one given clears the others */
-    bool way;
+    bool exclusive;
 };
 
 /* A rule about one option: it may only be given together with one of `others`, or it excludes all of them. */
@@ -79,9 +79,9 @@ struct moe_opt_rule {
     { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_FILE, true, false }
 #define MOE_INPUT_LIST(s, l, v, a, h) \
     { MOE_OPT_LIST, s, l, a, MOE_PTR(struct moe_strlist, v), h, MOE_OPT_ALL_SAME, true, false }
-#define MOE_WAY(s, l, v, a, h) \
+#define MOE_EXCLUSIVE(s, l, v, a, h) \
     { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_ALL_SAME, false, true }
-#define MOE_WAY_INPUT(s, l, v, a, h) \
+#define MOE_EXCLUSIVE_INPUT(s, l, v, a, h) \
     { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_FILE, true, true }
 #define MOE_OWN_BOOL(s, l, v, h)     MOE_ROW(BOOL, bool, s, l, v, NULL, h, OWN)
 #define MOE_OWN_STR(s, l, v, a, h)   MOE_ROW(STR, const char *, s, l, v, a, h, OWN)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/cli/output.h"
 
-#include "base/apart.h"
+#include "base/overlap.h"
 #include "base/io.h"
 #include "base/newdir.h"
 #include "base/newfile.h"
@@ -15,44 +15,44 @@
 /* ---- the other paths of the command line ---- */
 
 /* How an output is compared with another path: as a file, or as a directory that is built as PATH.partial. */
-typedef enum moe_code apart_fn(const char *out, const char *other, const char *which, struct moe_err *err);
+typedef enum moe_code overlap_fn(const char *out, const char *other, const char *which, struct moe_err *err);
 
-static enum moe_code file_apart(const char *out, const char *other, const char *which, struct moe_err *err)
+static enum moe_code check_file(const char *out, const char *other, const char *which, struct moe_err *err)
 {
-    return moe_apart(out, out, other, which, err);
+    return moe_check_overlap(out, out, other, which, err);
 }
 
-static enum moe_code option_apart(apart_fn *apart, const char *out, const struct moe_opt *opt,
+static enum moe_code check_option(overlap_fn *check, const char *out, const struct moe_opt *opt,
                                   const char *value, struct moe_err *err)
 {
     char which[64];
     if (!value || !*value || value == out) return MOE_OK;
     snprintf(which, sizeof which, "--%s names", opt->name);
-    return apart(out, value, which, err);
+    return check(out, value, which, err);
 }
 
-static enum moe_code options_apart(apart_fn *apart, const struct moe_run *r, const char *out,
+static enum moe_code check_options(overlap_fn *check, const struct moe_run *r, const char *out,
                                    struct moe_err *err)
 {
     for (const struct moe_opt *o = r->tool->opts; o->kind != MOE_OPT_END; o++) {
         if (!moe_opt_names_file(o)) continue;
         if (o->kind != MOE_OPT_LIST) {
-            MOE_TRY(option_apart(apart, out, o, *(const char *const *)o->value, err));
+            MOE_TRY(check_option(check, out, o, *(const char *const *)o->value, err));
             continue;
         }
         const struct moe_strlist *l = o->value;
-        for (size_t i = 0; i < l->n; i++) MOE_TRY(option_apart(apart, out, o, l->v[i], err));
+        for (size_t i = 0; i < l->n; i++) MOE_TRY(check_option(check, out, o, l->v[i], err));
     }
     return MOE_OK;
 }
 
-static enum moe_code all_apart(apart_fn *apart, const struct moe_run *r, const char *out, const char *into,
+static enum moe_code check_all(overlap_fn *check, const struct moe_run *r, const char *out, const char *into,
                                struct moe_err *err)
 {
     struct stat st;
     for (int i = 0; i < r->argc; i++) /* an operand that does not exist is reported by whoever reads it */
-        if (r->argv[i] != into && !stat(r->argv[i], &st)) MOE_TRY(apart(out, r->argv[i], "is read", err));
-    return options_apart(apart, r, out, err);
+        if (r->argv[i] != into && !stat(r->argv[i], &st)) MOE_TRY(check(out, r->argv[i], "is read", err));
+    return check_options(check, r, out, err);
 }
 
 /* ---- files and directories ---- */
@@ -71,7 +71,7 @@ enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output 
     if (!o->path) return MOE_OK;
     MOE_TRY(not_stdout(o->path, err));
     MOE_TRY(moe_newfile_check(o->path, o->replace, err));
-    enum moe_code code = all_apart(file_apart, r, o->path, o->into, err);
+    enum moe_code code = check_all(check_file, r, o->path, o->into, err);
     if (code == MOE_USAGE && !lstat(o->path, &st)) err->code = code = MOE_EXISTS;
     MOE_TRY(code);
     return o->kind ? moe_file_kind_check(o->path, o->kind, err) : MOE_OK;
@@ -81,5 +81,5 @@ enum moe_code moe_output_dir_check(const struct moe_run *r, const char *path, st
 {
     if (!path) return MOE_OK;
     MOE_TRY(not_stdout(path, err));
-    return all_apart(moe_newdir_apart, r, path, NULL, err);
+    return check_all(moe_newdir_check_overlap, r, path, NULL, err);
 }

@@ -19,12 +19,12 @@
 
 static struct moe_cancel caught;                       /* the process's token: a signal has come */
 static struct moe_cancel part = { .parent = &caught }; /* for a part of the work that SIGINT ends alone */
-static atomic_bool holding;                            /* moe_run_hold is on */
+static atomic_bool ends_part;                          /* between moe_sigint_part_begin and _end */
 static bool on_terminal; /* standard output was a terminal when the tool began */
 
 static void on_signal(int sig)
 {
-    if (sig == SIGINT && atomic_load(&holding) && !atomic_load(&part.code)) {
+    if (sig == SIGINT && atomic_load(&ends_part) && !atomic_load(&part.code)) {
         moe_cancel_request(&part, MOE_SIGINT);
         return;
     }
@@ -48,14 +48,20 @@ static void install_handlers(void)
     moe_map_guard();
 }
 
-void moe_run_hold(bool on)
+void moe_sigint_part_begin(void)
 {
-    atomic_store(&holding, on);
+    atomic_store(&ends_part, true);
     atomic_store(&part.code, 0);
 }
 
-const struct moe_cancel *moe_run_part(void) { return &part; }
-bool moe_run_held(void) { return atomic_load(&part.code) != 0; }
+void moe_sigint_part_end(void)
+{
+    atomic_store(&ends_part, false);
+    atomic_store(&part.code, 0);
+}
+
+const struct moe_cancel *moe_sigint_part_token(void) { return &part; }
+bool moe_sigint_part_cancelled(void) { return atomic_load(&part.code) != 0; }
 
 /* A standard stream that the caller closed must not become the next file that is opened, because messages
  * would be written into that file.  It is opened in the wrong direction, so that every use of it fails. */

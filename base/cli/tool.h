@@ -98,12 +98,13 @@ void moe_warn_no_samples(const struct moe_run *r, const char *path);
 void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors,
                      const char *path, bool was_done);
 
-/* For work of which SIGINT ends only a part, such as one answer of a chat.  While this is on, the first
- * SIGINT cancels the token moe_run_part(), whose parent is r->cancel; a second one cancels r->cancel as
- * usual.  Turning it on or off clears the part's token.  moe_run_held says whether that first SIGINT has
- * come. */
-void moe_run_hold(bool on);
-const struct moe_cancel *moe_run_part(void);
-bool moe_run_held(void);
+/* For work of which SIGINT ends only a part, such as one answer of a chat.  From begin to end the first
+ * SIGINT cancels the part's token, whose parent is r->cancel; a second one cancels r->cancel as usual.
+ * moe_sigint_part_cancelled says, before the end, whether that first SIGINT has come.  Outside of begin and
+ * end the token is cancelled when r->cancel is. */
+void moe_sigint_part_begin(void);
+void moe_sigint_part_end(void);
+const struct moe_cancel *moe_sigint_part_token(void);
+bool moe_sigint_part_cancelled(void);
 
 #endif

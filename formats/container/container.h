@@ -113,10 +113,10 @@ static inline enum moe_write_mode moe_write_mode_of(bool force, bool resume)
 }
 
 /* The same for writers that keep no journal. */
-static inline enum moe_left moe_write_left(enum moe_write_mode mode)
+static inline enum moe_leftover_policy moe_leftover_of(enum moe_write_mode mode)
 {
-    return mode == MOE_WRITE_FORCE ? MOE_LEFT_GOES
-        : mode == MOE_WRITE_RESUME ? MOE_LEFT_UNFINISHED_GOES : MOE_LEFT_STAYS;
+    return mode == MOE_WRITE_FORCE ? MOE_LEFTOVER_DISCARD
+        : mode == MOE_WRITE_RESUME ? MOE_LEFTOVER_RESTART : MOE_LEFTOVER_REFUSE;
 }
 
 struct moe_writer;

@@ -257,7 +257,7 @@ static enum moe_code drop_leftover(struct moe_writer *w, struct moe_err *err)
         return errno == ENOENT ? MOE_OK : moe_fail_errno(err, errno, w->dir, "cannot stat");
     if (!S_ISDIR(st.st_mode)) return MOE_OK;
     MOE_TRY(moe_lock_dir(w->dir, &w->out.lock, err));
-    if (!moe_held_is(w->out.lock, w->dir)) return MOE_OK; /* it was renamed meanwhile */
+    if (!moe_fd_is_path(w->out.lock, w->dir)) return MOE_OK; /* it was renamed meanwhile */
     MOE_TRY(moe_partial_look(w->dir, &p, err));
     if (p == MOE_PARTIAL_FOREIGN || p == MOE_PARTIAL_UNMARKED) return MOE_OK;
     if (p == MOE_PARTIAL_STATE && moe_state_compare(w->dir, &w->work, &state, &e) != MOE_OK) return MOE_OK;
@@ -347,7 +347,7 @@ void moe_writer_close(struct moe_writer **out, bool keep_work)
     struct moe_err e;
     if (!w) return;
     bool nothing = !w->n_units && !(keep_work && moe_dir_has_work(w->dir));
-    if (nothing && w->fresh && moe_held_is(w->out.lock, w->dir)) { /* there is nothing to resume */
+    if (nothing && w->fresh && moe_fd_is_path(w->out.lock, w->dir)) { /* there is nothing to resume */
         moe_newdir_mark(&w->out);
         moe_remove_tree(w->dir, &e);
     }
@@ -358,7 +358,7 @@ void moe_writer_close(struct moe_writer **out, bool keep_work)
 void moe_writer_discard(struct moe_writer **out)
 {
     struct moe_err e;
-    if (*out && moe_held_is((*out)->out.lock, (*out)->dir)) {
+    if (*out && moe_fd_is_path((*out)->out.lock, (*out)->dir)) {
         moe_newdir_mark(&(*out)->out);
         moe_remove_tree((*out)->dir, &e);
     }
@@ -423,7 +423,7 @@ enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uin
     MOE_TRY(moe_writer_unit_path(w, unit, tmp, sizeof tmp, err));
     MOE_TRY(moe_writer_unit_file(w, unit, ".moe", path, err));
     MOE_TRY(moe_writer_unit_file(w, unit, ".json", journal, err));
-    MOE_TRY(moe_held_check(w->out.lock, w->dir, err));
+    MOE_TRY(moe_fd_is_path_check(w->out.lock, w->dir, err));
     MOE_TRY(moe_rename(tmp, path, err));
     char *text = journal_text(w, &u, source, report);
     if (!text) return moe_writer_no_memory(w, err);

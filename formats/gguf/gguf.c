@@ -191,7 +191,7 @@ bool moe_gguf_is_made(const char *path, const char *work)
     int fd;
     struct moe_err e;
     if (moe_exists(path) != MOE_FILE || moe_open_read(path, &fd, &size, &e) != MOE_OK) return false;
-    moe_made_get(fd, was);
+    moe_made_state_get(fd, was);
     made_line(fd, work, now);
     bool is = is_ours(fd) && !strcmp(was, now);
     close(fd);
@@ -200,7 +200,7 @@ bool moe_gguf_is_made(const char *path, const char *work)
 
 void moe_gguf_producer(struct moe_gguf_meta *m) { moe_gguf_str(m, PRODUCER_KEY, PRODUCER, strlen(PRODUCER)); }
 
-enum moe_code moe_gguf_may_write(const char *path, enum moe_left left, struct moe_err *err)
+enum moe_code moe_gguf_may_write(const char *path, enum moe_leftover_policy policy, struct moe_err *err)
 {
     size_t n = strlen(path);
     if (!n || path[n - 1] == '/')
@@ -215,7 +215,8 @@ enum moe_code moe_gguf_may_write(const char *path, enum moe_left left, struct mo
         return moe_fail_at(err, MOE_EXISTS, path, NULL,
                            "already exists and is not a GGUF file that this tool wrote (move it away, or "
                            "choose another name with -o)");
-    bool may = left == MOE_LEFT_GOES || (left == MOE_LEFT_UNFINISHED_GOES && moe_newfile_resumes(path));
+    bool may = policy == MOE_LEFTOVER_DISCARD ||
+               (policy == MOE_LEFTOVER_RESTART && moe_newfile_resumes(path));
     return may ? MOE_OK
                : moe_fail_at(err, MOE_EXISTS, path, NULL, "already exists (replace it with --force)");
 }
@@ -261,16 +262,16 @@ static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf
     return code;
 }
 
-enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, enum moe_left left,
+enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, enum moe_leftover_policy policy,
                               const char *work, bool *whole, const struct moe_gguf_meta *m,
                               const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err)
 {
     *out = NULL;
-    MOE_TRY(moe_gguf_may_write(path, left, err));
+    MOE_TRY(moe_gguf_may_write(path, policy, err));
     struct moe_gguf_writer *w = calloc(1, sizeof *w);
     if (!w) return moe_fail(err, MOE_NOMEM, "no memory to write a file");
     w->data = head_bytes(t, n, m);
-    enum moe_code code = moe_newfile_open_partial(&w->file, path, is_ours, left, work, err);
+    enum moe_code code = moe_newfile_open_partial(&w->file, path, is_ours, policy, work, err);
     w->end = n ? w->data + t[n - 1].offset + align(t[n - 1].bytes) : w->data;
     *whole = code == MOE_OK && w->file.whole;
     if (*whole) return *out = w, MOE_OK;
@@ -316,7 +317,7 @@ enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
     if (code == MOE_OK) code = moe_newfile_sync(&w->file, err);
     if (code == MOE_OK) moe_writeback_drop(w->behind, w->end);
     made_line(w->file.fd, w->file.record.work, made);
-    if (code == MOE_OK) moe_made_put(w->file.fd, made);
+    if (code == MOE_OK) moe_made_state_put(w->file.fd, made);
     if (code == MOE_OK) code = moe_look(w->file.path, &there, err);
     if (code == MOE_OK)
         code = moe_newfile_publish(&w->file, there == MOE_FILE && is_our_file(w->file.path), err);

@@ -79,19 +79,19 @@ struct moe_gguf_writer;
  * that an unfinished file is no GGUF file; the rest of its head is written now.  `path` itself appears at
  * finish.
  *
- * A file at `path` stays (MOE_EXISTS), unless it is a GGUF file that this tool wrote and `left` is
- * MOE_LEFT_GOES or the work that is resumed was begun so.  What an earlier writer left at path.partial is
- * treated as `left` says (base/newfile.h).  MOE_EXISTS also when another process is writing it.  *whole: an
- * earlier run of the same `work` (base/leftover.h) wrote all of it, and only finish is to be called.  The
+ * A file at `path` stays (MOE_EXISTS), unless it is a GGUF file that this tool wrote and `policy` is
+ * MOE_LEFTOVER_DISCARD or the work that is resumed was begun so.  What an earlier writer left at path.partial
+ * is treated as `policy` says (base/newfile.h).  MOE_EXISTS also when another process is writing it.  *whole:
+ * an earlier run of the same `work` (base/leftover.h) wrote all of it, and only finish is to be called.  The
  * tensors are not kept. */
-enum moe_code moe_gguf_create(struct moe_gguf_writer **w, const char *path, enum moe_left left,
+enum moe_code moe_gguf_create(struct moe_gguf_writer **w, const char *path, enum moe_leftover_policy policy,
                               const char *work, bool *whole, const struct moe_gguf_meta *m,
                               const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err);
 /* Whether the same `work` wrote the file at `path` and it was not changed since; false also when the file
  * system does not keep the record of this. */
 bool moe_gguf_is_made(const char *path, const char *work);
 /* The checks that moe_gguf_create makes on `path`, without writing anything. */
-enum moe_code moe_gguf_may_write(const char *path, enum moe_left left, struct moe_err *err);
+enum moe_code moe_gguf_may_write(const char *path, enum moe_leftover_policy policy, struct moe_err *err);
 /* Write `bytes` bytes of tensor t, beginning at its byte `offset`.  In any order, from any thread. */
 enum moe_code moe_gguf_write(struct moe_gguf_writer *w, const struct moe_gguf_tensor *t, uint64_t offset,
                              const void *data, size_t bytes, struct moe_err *err);

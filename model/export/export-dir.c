@@ -265,9 +265,9 @@ static enum moe_code look_at_final(struct moe_newdir *d, const struct moe_export
 }
 
 /* What becomes of what an earlier run left. */
-static enum moe_left left_of(const struct moe_export_dir *e)
+static enum moe_leftover_policy policy_of(const struct moe_export_dir *e)
 {
-    return e->work && e->mode == MOE_WRITE_RESUME ? MOE_LEFT_UNFINISHED_KEPT : moe_write_left(e->mode);
+    return e->work && e->mode == MOE_WRITE_RESUME ? MOE_LEFTOVER_CONTINUE : moe_leftover_of(e->mode);
 }
 
 enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export_dir *e, const char *out,
@@ -281,15 +281,15 @@ enum moe_code moe_export_dir_begin(struct moe_newdir *d, const struct moe_export
     if (there != MOE_ABSENT) MOE_TRY(look_at_final(d, e, work, err));
     const struct moe_newdir_kind export = { waiting, e, work, unfinished };
     if (d->whole) return moe_newdir_drop(d, &export, err);
-    MOE_TRY(moe_source_apart(e->src, out, err));
-    return moe_newdir_begin(d, out, &export, left_of(e), err);
+    MOE_TRY(moe_source_check_overlap(e->src, out, err));
+    return moe_newdir_begin(d, out, &export, policy_of(e), err);
 }
 
 enum moe_code moe_export_dir_complete(struct moe_newdir *d, const struct moe_export_dir *e,
                                       const char *export_work, struct moe_err *err)
 {
     MOE_TRY(moe_export_state_put(d->path, d->lock, export_work, err));
-    moe_made_by_put(d->lock, e->work);
+    moe_made_command_put(d->lock, e->work);
     MOE_TRY(moe_newdir_whole(d, err));
     d->keep = true;
     return MOE_OK;

@@ -80,7 +80,7 @@ enum moe_code moe_export_state_put(const char *path, int fd, const char *work, s
     char line[MOE_WORK_BYTES], state[STATE_BYTES];
     MOE_TRY(state_of(path, state, err));
     put_line(line, state, work);
-    moe_made_put(fd, line);
+    moe_made_state_put(fd, line);
     return MOE_OK;
 }
 
@@ -91,7 +91,7 @@ static enum moe_code look_at_line(const char *path, char was[MOE_WORK_BYTES], bo
     *same = false;
     int fd = moe_open(path, O_RDONLY | O_DIRECTORY);
     if (fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
-    moe_made_get(fd, was);
+    moe_made_state_get(fd, was);
     close(fd);
     if (!*was) return MOE_OK;
     MOE_TRY(state_of(path, now, err));
@@ -114,7 +114,7 @@ enum moe_code moe_export_command_is(const char *path, const char *work, bool *is
     MOE_TRY(look_at_line(path, was, is, err));
     int fd = moe_open(path, O_RDONLY | O_DIRECTORY);
     if (fd < 0) return moe_fail_errno(err, errno, path, "cannot open");
-    moe_made_by_get(fd, by);
+    moe_made_command_get(fd, by);
     close(fd);
     *is &= !strcmp(by, work);
     return MOE_OK;

@@ -32,7 +32,7 @@ enum moe_code moe_export_state_put(const char *path, int fd, const char *work, s
 enum moe_code moe_export_state_is(const char *path, const char *work, bool *is, struct moe_err *err);
 
 /* The same for an export in one pass: its first line is that of an export of the container, so `work` is
- * compared with the second one (moe_made_by_put). */
+ * compared with the second one (moe_made_command_put). */
 enum moe_code moe_export_command_is(const char *path, const char *work, bool *is, struct moe_err *err);
 
 /* MOE_EXISTS, with a message that says what to do, when neither the line nor `proof` shows that `path`, whose

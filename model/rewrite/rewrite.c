@@ -337,7 +337,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     bool spoiled = false; /* the source changed meanwhile: nothing that was written is kept */
 
     *r = (struct moe_rewrite_result){ 0 };
-    MOE_TRY(moe_source_apart(src, out, err));
+    MOE_TRY(moe_source_check_overlap(src, out, err));
     MOE_TRY(moe_rewrite_types(src, o, &k.type, err));
     moe_rewrite_count(src, k.type, r);
     enum moe_code code = open_writer(&k, out, mode, r, err);

@@ -154,7 +154,7 @@ static enum moe_code read_tools(const struct reading *r, const cJSON *o, uint64_
     if (!cJSON_IsString(*tools)) return MOE_OK;
     const char *s = (*tools)->valuestring;
     if (*s) MOE_TRY(moe_json_parse_row(s, strlen(s), &at, own, err));
-    *held += *s ? moe_json_need(s, strlen(s)) : 0;
+    *held += *s ? moe_json_memory_bound(s, strlen(s)) : 0;
     *tools = *own;
     return MOE_OK;
 }
@@ -232,7 +232,7 @@ static enum moe_code encode_json(struct reading *r, const char *line, size_t byt
     cJSON *o;
     MOE_TRY(moe_json_parse_row(line, bytes, &at, &o, err));
     enum moe_code code = check_request(r, o, err);
-    uint64_t need = moe_json_need(line, bytes);
+    uint64_t need = moe_json_memory_bound(line, bytes);
     const cJSON *tools;
     cJSON *own = NULL;
     if (code == MOE_OK) code = read_tools(r, o, &need, &tools, &own, err);

@@ -226,12 +226,12 @@ static enum moe_code one_turn(struct chat_session *t, const char *text, struct m
     struct moe_generated g = { 0 };
     bool kept, stopped;
     if (!moe_prompt_turn(t->messages, "user", text)) return no_memory(err);
-    moe_run_hold(!t->o->rendezvous);
-    t->rank->engine->cancel = moe_run_part();
+    if (!t->o->rendezvous) moe_sigint_part_begin(); /* with other ranks SIGINT ends the whole run */
+    t->rank->engine->cancel = moe_sigint_part_token();
     enum moe_code code = answer(t, &g, err);
     t->rank->engine->cancel = t->o->run.cancel;
-    stopped = code == MOE_SIGINT && moe_run_held();
-    moe_run_hold(false);
+    stopped = code == MOE_SIGINT && moe_sigint_part_cancelled();
+    moe_sigint_part_end();
     kept = code == MOE_OK || (stopped && g.n);
     if (kept) {
         moe_run_print(NULL, "\n", 1);

@@ -34,12 +34,12 @@ struct moe_run_options moe_run_asked = {
 
 static const struct moe_opt opts[] = {
     MOE_GROUP("prompt"),
-    MOE_WAY('p', "prompt", &moe_run_asked.prompt.text, "TEXT",
+    MOE_EXCLUSIVE('p', "prompt", &moe_run_asked.prompt.text, "TEXT",
             "go on from this text; standard input when there is no other prompt. Of --prompt, "
             "--prompt-file, --prompts and --tokens the last one given counts"),
-    MOE_WAY_INPUT(0, "prompt-file", &moe_run_asked.prompt.file, "FILE",
+    MOE_EXCLUSIVE_INPUT(0, "prompt-file", &moe_run_asked.prompt.file, "FILE",
                   "go on from this file (may be gzipped; - is standard input)"),
-    MOE_WAY_INPUT(
+    MOE_EXCLUSIVE_INPUT(
         0, "prompts", &moe_run_asked.prompts, "FILE",
         "every line is a prompt of its own, as text or as a request in JSON (may be gzipped; - is "
         "standard input); they run together"),
@@ -51,7 +51,7 @@ static const struct moe_opt opts[] = {
     MOE_STR(0, "chat-template", &moe_run_asked.prompt.chat_template, "NAME",
             "a built-in chat template instead of the model's: k2-first, k2-instruct, k2-thinking, k2.5, "
             "k2.6, k2.7-code, deepseek-v3 or deepseek-v3-first"),
-    MOE_WAY(0, "tokens", &moe_run_asked.prompt.tokens, "IDS", "go on from these token ids: 1,2,3"),
+    MOE_EXCLUSIVE(0, "tokens", &moe_run_asked.prompt.tokens, "IDS", "go on from these token ids: 1,2,3"),
     MOE_BOOL(0, "special", &moe_run_asked.prompt.special,
              "special tokens in text are tokens, and are printed"),
     MOE_BOOL(0, "bos", &moe_run_asked.prompt.bos, "begin with the model's BOS token"),

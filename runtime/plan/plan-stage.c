@@ -308,7 +308,7 @@ static enum moe_code may_stage(const struct moe_source *src, const char *out, bo
     MOE_TRY(moe_look(out, &there, err));
     if (there != MOE_ABSENT && !force)
         return moe_fail_at(err, MOE_EXISTS, out, NULL, "already exists (replace it with --force)");
-    MOE_TRY(moe_source_apart(src, out, err));
+    MOE_TRY(moe_source_check_overlap(src, out, err));
     if (there == MOE_ABSENT) return MOE_OK;
     MOE_TRY(moe_container_replaceable(out, sum, err));
     return whole ? MOE_OK : no_part_of_more(out, err);
@@ -345,7 +345,7 @@ static enum moe_code put(struct stage *s, struct moe_newdir *d, const char *out,
              moe_json_get(s->src->container->manifest, "checksum")->valuestring);
     const struct moe_newdir_kind stage = { is_stage, NULL, work, moe_container_unfinished };
     const struct moe_newdir_kind old = { .look = moe_container_is, .with = sum };
-    MOE_TRY(moe_newdir_begin(d, out, &stage, force ? MOE_LEFT_GOES : MOE_LEFT_UNFINISHED_GOES, err));
+    MOE_TRY(moe_newdir_begin(d, out, &stage, force ? MOE_LEFTOVER_DISCARD : MOE_LEFTOVER_RESTART, err));
     enum moe_code code = d->whole ? MOE_OK : build(s, out, err);
     if (code == MOE_OK) code = moe_newdir_publish(d, *sum ? &old : NULL, err);
     moe_newdir_end(d);

@@ -2,7 +2,7 @@
 /* Tests files and directories that are published whole: names, locks, what is never replaced, and file
  * systems that lack a system call. */
 #include "tests/ok.h"
-#include "base/apart.h"
+#include "base/overlap.h"
 #include "base/io.h"
 #include "base/newdir.h"
 #include "base/newfile.h"
@@ -61,10 +61,16 @@ static bool is_magic(int fd)
     return pread(fd, head, 5, 0) == 5 && !memcmp(head, "MAGIC", 5);
 }
 
-static enum moe_code open_partial(struct moe_newfile *f, const char *name, enum moe_left left,
+/* One of them for each number, by turns. */
+static enum moe_leftover_policy refuse_or_discard(int i)
+{
+    return i % 2 ? MOE_LEFTOVER_DISCARD : MOE_LEFTOVER_REFUSE;
+}
+
+static enum moe_code open_partial(struct moe_newfile *f, const char *name, enum moe_leftover_policy policy,
                                   const char *work)
 {
-    return moe_newfile_open_partial(f, at(name), is_magic, left, work, &err);
+    return moe_newfile_open_partial(f, at(name), is_magic, policy, work, &err);
 }
 
 /* What belongs at the begin of the file, in place of its record. */
@@ -196,24 +202,24 @@ static void test_unfinished(void)
     for (int i = 0; i < 2; i++) { /* of an older version, without a record; of this one */
         if (i) OK(!rename(at("kept"), at("u.partial")));
         else put("u.partial", "MAGIC and a half");
-        FAILS(MOE_EXISTS, open_partial(&f, "u", MOE_LEFT_STAYS, "a work"));
+        FAILS(MOE_EXISTS, open_partial(&f, "u", MOE_LEFTOVER_REFUSE, "a work"));
         OK(strstr(err.msg, "unfinished work"));
-        FAILS(MOE_MISMATCH, open_partial(&f, "u", MOE_LEFT_UNFINISHED_GOES, "another"));
+        FAILS(MOE_MISMATCH, open_partial(&f, "u", MOE_LEFTOVER_RESTART, "another"));
         OK(strstr(err.msg, "another input") &&
            (i ? unfinished("u.partial", "a work") : holds("u.partial", "MAGIC and a half")));
-        OK(open_partial(&f, "u", i ? MOE_LEFT_UNFINISHED_GOES : MOE_LEFT_GOES, "a work") == MOE_OK);
+        OK(open_partial(&f, "u", i ? MOE_LEFTOVER_RESTART : MOE_LEFTOVER_DISCARD, "a work") == MOE_OK);
         OK(unfinished("u.partial", "a work") && !link(at("u.partial"), at("kept")));
         moe_newfile_abort(&f);
     }
     for (int later = 0; later < 2; later++) {
         put("u", "old");
-        OK(open_partial(&f, "u", MOE_LEFT_GOES, "a work") == MOE_OK &&
+        OK(open_partial(&f, "u", MOE_LEFTOVER_DISCARD, "a work") == MOE_OK &&
            unlink(at("kept")) + link(at("u.partial"), at("kept")) == 0);
         moe_newfile_abort(&f);
         OK(!rename(at("kept"), at("u.partial")) && !link(at("u.partial"), at("kept")) &&
            moe_newfile_resumes(at("u")));
         if (later) put("new", "came later"), OK(!rename(at("new"), at("u")) && !moe_newfile_resumes(at("u")));
-        OK(open_partial(&f, "u", MOE_LEFT_UNFINISHED_GOES, "a work") == MOE_OK);
+        OK(open_partial(&f, "u", MOE_LEFTOVER_RESTART, "a work") == MOE_OK);
         end_partial(&f);
         OK(moe_newfile_publish(&f, true, &err) == (later ? MOE_EXISTS : MOE_OK) &&
            holds("u", later ? "came later" : "MAGIC"));
@@ -225,8 +231,8 @@ static void test_partial(void)
 {
     struct moe_newfile f, g;
     fresh();
-    OK(open_partial(&f, "x", MOE_LEFT_STAYS, "a work") == MOE_OK && unfinished("x.partial", "a work"));
-    FAILS(MOE_EXISTS, open_partial(&g, "x", MOE_LEFT_UNFINISHED_GOES, "a work"));
+    OK(open_partial(&f, "x", MOE_LEFTOVER_REFUSE, "a work") == MOE_OK && unfinished("x.partial", "a work"));
+    FAILS(MOE_EXISTS, open_partial(&g, "x", MOE_LEFTOVER_RESTART, "a work"));
     OK(strstr(err.msg, "another process"));
     put("x", "appeared");
     end_partial(&f);
@@ -234,22 +240,22 @@ static void test_partial(void)
     OK(strstr(err.msg, "x.partial") && holds("x", "appeared") && holds("x.partial", "MAGIC"));
     /* A complete file waits for its name: only the same work continues with it, and only --force deletes
      * it. */
-    for (int i = MOE_LEFT_STAYS; i <= MOE_LEFT_UNFINISHED_GOES; i++) {
-        FAILS(MOE_EXISTS, open_partial(&f, "x", (enum moe_left)i, "another"));
+    for (int i = MOE_LEFTOVER_REFUSE; i <= MOE_LEFTOVER_RESTART; i++) {
+        FAILS(MOE_EXISTS, open_partial(&f, "x", (enum moe_leftover_policy)i, "another"));
         OK(strstr(err.msg, "waits for its name") && holds("x.partial", "MAGIC"));
     }
     if (keeps_works()) {
-        OK(open_partial(&f, "x", MOE_LEFT_UNFINISHED_GOES, "a work") == MOE_OK);
+        OK(open_partial(&f, "x", MOE_LEFTOVER_RESTART, "a work") == MOE_OK);
         OK(f.whole);
         moe_newfile_abort(&f);
         OK(holds("x.partial", "MAGIC") && !unlink(at("x")));
-        OK(open_partial(&f, "x", MOE_LEFT_UNFINISHED_GOES, "a work") == MOE_OK);
+        OK(open_partial(&f, "x", MOE_LEFTOVER_RESTART, "a work") == MOE_OK);
         OK(f.whole && moe_newfile_publish(&f, false, &err) == MOE_OK && !is_sticky("x"));
-        OK(open_partial(&f, "x", MOE_LEFT_STAYS, "a work") == MOE_OK);
+        OK(open_partial(&f, "x", MOE_LEFTOVER_REFUSE, "a work") == MOE_OK);
         end_partial(&f);
         FAILS(MOE_EXISTS, moe_newfile_publish(&f, false, &err));
     }
-    OK(open_partial(&f, "x", MOE_LEFT_GOES, "a work") == MOE_OK && !f.whole);
+    OK(open_partial(&f, "x", MOE_LEFTOVER_DISCARD, "a work") == MOE_OK && !f.whole);
     end_partial(&f);
     OK(moe_newfile_publish(&f, true, &err) == MOE_OK && holds("x", "MAGIC") && entries("") == 1);
     test_unfinished();
@@ -262,7 +268,7 @@ static void test_partial(void)
        !mkfifo(at("p.partial"), 0666));
     const char *const names[] = { "y", "z", "d", "p", "short", "near" };
     for (int i = 0; i < 12; i++)
-        FAILS(MOE_EXISTS, open_partial(&f, names[i / 2], i % 2 ? MOE_LEFT_GOES : MOE_LEFT_STAYS, "a work"));
+        FAILS(MOE_EXISTS, open_partial(&f, names[i / 2], refuse_or_discard(i), "a work"));
     OK(holds("y.partial", "years of work") && holds("victim", "MAGIC and more") && entries("") == 8);
 }
 
@@ -291,10 +297,10 @@ static enum moe_code look_unfinished(const char *path, const void *with, struct 
 
 static const struct moe_newdir_kind is_kind = { look_kind, NULL, "a work", look_unfinished };
 
-static void build(struct moe_newdir *d, const char *name, enum moe_left left)
+static void build(struct moe_newdir *d, const char *name, enum moe_leftover_policy policy)
 {
     char inside[PATH_MAX + 8];
-    OK(moe_newdir_begin(d, at(name), &is_kind, left, &err) == MOE_OK);
+    OK(moe_newdir_begin(d, at(name), &is_kind, policy, &err) == MOE_OK);
     snprintf(inside, sizeof inside, "%s/kind", d->path);
     OK(moe_write_file(inside, "new", 3, &err) == MOE_OK);
 }
@@ -303,15 +309,15 @@ static void test_dir(void)
 {
     struct moe_newdir d, e;
     fresh();
-    build(&d, "x///", MOE_LEFT_STAYS);
+    build(&d, "x///", MOE_LEFTOVER_REFUSE);
     OK(is_sticky("x.partial") && entries("") == 1);
-    FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("x"), &is_kind, MOE_LEFT_GOES, &err)); /* locked */
+    FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("x"), &is_kind, MOE_LEFTOVER_DISCARD, &err)); /* locked */
     OK(strstr(err.msg, "another process"));
     OK(moe_newdir_publish(&d, NULL, &err) == MOE_OK && entries("x") == 1 && !is_sticky("x"));
     moe_newdir_end(&d);
     OK(entries("") == 1 && holds("x/kind", "new"));
     /* A file that appears meanwhile stays, and so does what was built. */
-    build(&d, "y", MOE_LEFT_STAYS);
+    build(&d, "y", MOE_LEFTOVER_REFUSE);
     OK(!mkdir(at("y"), 0777));
     put("y/thesis", "years of work");
     FAILS(MOE_EXISTS, moe_newdir_publish(&d, NULL, &err));
@@ -320,28 +326,28 @@ static void test_dir(void)
     /* A complete directory waits for its name, too: only the same work continues with it, and only --force
      * deletes it. */
     const struct moe_newdir_kind other = { look_kind, NULL, "another work", look_unfinished };
-    for (int i = MOE_LEFT_STAYS; i <= MOE_LEFT_UNFINISHED_GOES; i++) {
-        FAILS(MOE_EXISTS, moe_newdir_begin(&d, at("y"), &other, (enum moe_left)i, &err));
+    for (int i = MOE_LEFTOVER_REFUSE; i <= MOE_LEFTOVER_RESTART; i++) {
+        FAILS(MOE_EXISTS, moe_newdir_begin(&d, at("y"), &other, (enum moe_leftover_policy)i, &err));
         OK(strstr(err.msg, "waits for its name") && holds("y.partial/kind", "new"));
     }
     if (keeps_works()) {
-        OK(moe_newdir_begin(&d, at("y"), &is_kind, MOE_LEFT_UNFINISHED_GOES, &err) == MOE_OK && d.whole);
+        OK(moe_newdir_begin(&d, at("y"), &is_kind, MOE_LEFTOVER_RESTART, &err) == MOE_OK && d.whole);
         moe_newdir_end(&d);
         OK(holds("y.partial/kind", "new") && !rename(at("y"), at("thesis")));
-        OK(moe_newdir_begin(&d, at("y"), &is_kind, MOE_LEFT_UNFINISHED_GOES, &err) == MOE_OK && d.whole);
+        OK(moe_newdir_begin(&d, at("y"), &is_kind, MOE_LEFTOVER_RESTART, &err) == MOE_OK && d.whole);
         OK(moe_newdir_publish(&d, NULL, &err) == MOE_OK && holds("y/kind", "new") && !is_sticky("y"));
         moe_newdir_end(&d);
         OK(entries("y") == 1 && !rename(at("y"), at("y.partial")) && !rename(at("thesis"), at("y")));
         OK(!chmod(at("y.partial"), 01777));
     }
-    build(&d, "y", MOE_LEFT_GOES); /* ours by its mark and its kind */
+    build(&d, "y", MOE_LEFTOVER_DISCARD); /* ours by its mark and its kind */
     FAILS(MOE_EXISTS, moe_newdir_publish(&d, &is_kind, &err)); /* of another kind */
     moe_newdir_end(&d);
     OK(holds("y/thesis", "years of work") && holds("y.partial/kind", "new") && !is_sticky("y"));
     /* A directory of this kind is exchanged, and the old one is gone. */
     put("x/kind", "old");
     put("x/more", "old");
-    build(&d, "x", MOE_LEFT_STAYS);
+    build(&d, "x", MOE_LEFTOVER_REFUSE);
     OK(moe_newdir_publish(&d, &is_kind, &err) == MOE_OK);
     moe_newdir_end(&d);
     OK(holds("x/kind", "new") && entries("x") == 1 && !is_sticky("x") &&
@@ -349,10 +355,10 @@ static void test_dir(void)
     /* A link to a directory of this kind is neither replaced nor followed, whether it was there before or
      * appears. */
     OK(!symlink("x", at("link")));
-    FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("link"), &is_kind, MOE_LEFT_GOES, &err));
+    FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("link"), &is_kind, MOE_LEFTOVER_DISCARD, &err));
     OK(strstr(err.msg, "is a symbolic link to 'x'") && moe_exists(at("link.partial")) == MOE_ABSENT &&
        !unlink(at("link")));
-    build(&d, "link", MOE_LEFT_STAYS);
+    build(&d, "link", MOE_LEFTOVER_REFUSE);
     OK(!symlink("x", at("link")));
     FAILS(MOE_EXISTS, moe_newdir_publish(&d, &is_kind, &err));
     moe_newdir_end(&d);
@@ -360,7 +366,7 @@ static void test_dir(void)
        !unlink(at("link")));
     OK(moe_remove_tree(at("link.partial"), &err) == MOE_OK);
     /* Not published: gone. */
-    build(&d, "z", MOE_LEFT_STAYS);
+    build(&d, "z", MOE_LEFTOVER_REFUSE);
     moe_newdir_end(&d);
     OK(moe_exists(at("z.partial")) == MOE_ABSENT);
 }
@@ -377,11 +383,11 @@ static void test_unreadable(void)
         unreadable = root;
         why_not = why[i];
         OK(moe_newfile_write(at("f"), "x", 1, true, &err) == MOE_OK);
-        OK(open_partial(&f, "g", MOE_LEFT_GOES, "a work") == MOE_OK);
+        OK(open_partial(&f, "g", MOE_LEFTOVER_DISCARD, "a work") == MOE_OK);
         end_partial(&f);
         OK(moe_newfile_publish(&f, true, &err) == MOE_OK);
         for (int again = 0; again < 2; again++) {
-            build(&d, "x", MOE_LEFT_STAYS);
+            build(&d, "x", MOE_LEFTOVER_REFUSE);
             OK(moe_newdir_publish(&d, &is_kind, &err) == MOE_OK);
             moe_newdir_end(&d);
         }
@@ -403,14 +409,14 @@ static void test_foreign(void)
     const char *const names[] = { "a", "b", "c", "k" };
     for (int i = 0; i < 8; i++)
         FAILS(MOE_EXISTS,
-              moe_newdir_begin(&d, at(names[i / 2]), &is_kind, i % 2 ? MOE_LEFT_GOES : MOE_LEFT_STAYS, &err));
+              moe_newdir_begin(&d, at(names[i / 2]), &is_kind, refuse_or_discard(i), &err));
     OK(holds("a.partial/thesis", "years of work") && holds("c.partial", "a file") && entries("victim") == 0);
     OK(holds("k.partial/kind", "somebody's")); /* of this kind, but nothing says that it is unfinished */
     /* an empty one is used: who made it may be about to lock it, and would make it again */
     struct stat was, is;
     int made = open(at("e.partial"), O_RDONLY | O_DIRECTORY);
     OK(made >= 0 && !fstat(made, &was));
-    build(&d, "e", MOE_LEFT_STAYS);
+    build(&d, "e", MOE_LEFTOVER_REFUSE);
     OK(is_sticky("e.partial") && !stat(at("e.partial"), &is) && is.st_ino == was.st_ino);
     close(made);
     moe_newdir_end(&d);
@@ -426,12 +432,12 @@ static void test_apart(void)
        !mkdir(at("n.partial"), 0777));
     const char *const bad[] = { "m", "m/", "l", "m/x", "l/x", "m/sub/x", "" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        FAILS(MOE_USAGE, moe_newdir_apart(at(bad[i]), at("m"), "is read", &err));
-    FAILS(MOE_USAGE, moe_newdir_apart(at("m"), at("l"), "is read", &err));
+        FAILS(MOE_USAGE, moe_newdir_check_overlap(at(bad[i]), at("m"), "is read", &err));
+    FAILS(MOE_USAGE, moe_newdir_check_overlap(at("m"), at("l"), "is read", &err));
     /* where it would be built */
-    FAILS(MOE_USAGE, moe_newdir_apart(at("n"), at("n.partial"), "is read", &err));
-    OK(moe_newdir_apart(at("mm"), at("m"), "is read", &err) == MOE_OK &&
-       moe_newdir_apart(at("m"), at("mm"), "is read", &err) == MOE_OK);
+    FAILS(MOE_USAGE, moe_newdir_check_overlap(at("n"), at("n.partial"), "is read", &err));
+    OK(moe_newdir_check_overlap(at("mm"), at("m"), "is read", &err) == MOE_OK &&
+       moe_newdir_check_overlap(at("m"), at("mm"), "is read", &err) == MOE_OK);
     put("f", "f");
     put("m/sub/f", "f");
     OK(!link(at("f"), at("hard")) && !symlink("f", at("soft")));
@@ -439,11 +445,11 @@ static void test_apart(void)
                                       { "hard", "f" },    { "m/new", "l" },   { "l/sub/new", "m" },
                                       { "m", "m/sub/f" }, { "none", "none" }, { "l/none", "m//none" } };
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        FAILS(MOE_USAGE, moe_apart("out", at(others[i][0]), at(others[i][1]), "is read", &err));
-    OK(moe_apart("out", at("new"), at("m"), "is read", &err) == MOE_OK &&
-       moe_apart("out", at("m/sub/f"), at("f"), "is read", &err) == MOE_OK);
-    OK(moe_apart("out", at("none"), at("other"), "is read", &err) == MOE_OK &&
-       moe_apart("out", at("m/none"), at("none"), "is read", &err) == MOE_OK);
+        FAILS(MOE_USAGE, moe_check_overlap("out", at(others[i][0]), at(others[i][1]), "is read", &err));
+    OK(moe_check_overlap("out", at("new"), at("m"), "is read", &err) == MOE_OK &&
+       moe_check_overlap("out", at("m/sub/f"), at("f"), "is read", &err) == MOE_OK);
+    OK(moe_check_overlap("out", at("none"), at("other"), "is read", &err) == MOE_OK &&
+       moe_check_overlap("out", at("m/none"), at("none"), "is read", &err) == MOE_OK);
 }
 
 /* ---- taken away while it is written ---- */
@@ -452,14 +458,14 @@ static void test_file_taken_away(void)
 {
     struct moe_newfile a, b;
     fresh();
-    OK(open_partial(&a, "x", MOE_LEFT_STAYS, "a work") == MOE_OK);
+    OK(open_partial(&a, "x", MOE_LEFTOVER_REFUSE, "a work") == MOE_OK);
     OK(!unlink(at("x.partial"))); /* somebody takes it for stale */
-    OK(open_partial(&b, "x", MOE_LEFT_STAYS, "a work") == MOE_OK);
+    OK(open_partial(&b, "x", MOE_LEFTOVER_REFUSE, "a work") == MOE_OK);
     OK(moe_newfile_publish(&a, true, &err) == MOE_EXISTS && strstr(err.msg, "was taken away"));
     OK(entries("") == 1 && unfinished("x.partial", "a work"));
     end_partial(&b);
     OK(moe_newfile_publish(&b, false, &err) == MOE_OK && holds("x", "MAGIC"));
-    OK(open_partial(&a, "x", MOE_LEFT_STAYS, "a work") == MOE_OK);
+    OK(open_partial(&a, "x", MOE_LEFTOVER_REFUSE, "a work") == MOE_OK);
     OK(!unlink(at("x.partial")));
     put("x.partial", "a stranger's");
     moe_newfile_abort(&a);
@@ -477,11 +483,12 @@ static void test_directory_taken_away(void)
 {
     struct moe_newdir a, b;
     fresh();
-    OK(moe_newdir_begin(&a, at("d"), &any_kind, MOE_LEFT_STAYS, &err) == MOE_OK);
+    OK(moe_newdir_begin(&a, at("d"), &any_kind, MOE_LEFTOVER_REFUSE, &err) == MOE_OK);
     OK(!rename(at("d.partial"), at("moved")));
-    OK(moe_newdir_begin(&b, at("d"), &any_kind, MOE_LEFT_STAYS, &err) == MOE_OK);
+    OK(moe_newdir_begin(&b, at("d"), &any_kind, MOE_LEFTOVER_REFUSE, &err) == MOE_OK);
     put("d.partial/half", "b's");
-    OK(moe_held_check(a.lock, a.path, &err) == MOE_EXISTS && moe_held_check(b.lock, b.path, &err) == MOE_OK);
+    OK(moe_fd_is_path_check(a.lock, a.path, &err) == MOE_EXISTS);
+    OK(moe_fd_is_path_check(b.lock, b.path, &err) == MOE_OK);
     OK(moe_newdir_publish(&a, &any_kind, &err) == MOE_EXISTS && strstr(err.msg, "was taken away"));
     moe_newdir_end(&a);
     OK(holds("d.partial/half", "b's"));
