@@ -299,9 +299,11 @@ static double product_speed(struct probe *p)
 /* The experts that are quantized at once: all have the same weights and tokens. */
 struct expert {
     const struct moe_mlp_method *how;
-    const struct moe_output_hessian *f;
+    bool by_rows; /* f is set */
+    struct moe_output_hessian f;
     struct moe_mlp_weights w;
     struct moe_mlp_tokens t;
+    struct moe_states h, residual; /* of the tokens */
     int64_t hidden, inter;
     double seconds[AT_ONCE][3];
     enum moe_code code[AT_ONCE];
@@ -318,7 +320,8 @@ static void quantize_item(void *ctx, int64_t i, int worker)
     e->err[i] = (struct moe_err)MOE_ERR_INIT;
     e->code[i] = moe_mlp_open(&m, e->hidden, e->inter, e->how, false, NULL, &e->err[i]);
     double from = moe_now();
-    if (e->code[i] == MOE_OK) e->code[i] = moe_mlp_quantize(m, &e->w, &e->t, e->f, &r, &e->err[i]);
+    if (e->code[i] == MOE_OK)
+        e->code[i] = moe_mlp_quantize(m, &e->w, &e->t, e->by_rows ? &e->f : NULL, &r, &e->err[i]);
     double all = moe_now() - from;
     for (int k = 0; e->code[i] == MOE_OK && k < 3; k++) e->seconds[i][k] = r.seconds[k];
     /* Time that no phase counts (for the output Hessian of gate and up, and the error of the output) is
@@ -342,53 +345,71 @@ static enum moe_code make_output_hessian(struct probe *p, struct moe_output_hess
     return moe_output_hessian_finish(f, damp, p->pool, p->err);
 }
 
+/* The states of the tokens, the first ones of the probe's; with a correction, residuals too. */
+static enum moe_code make_states(struct probe *p, struct expert *e)
+{
+    MOE_TRY(moe_states_open(&e->h, p->n, e->hidden, NULL, p->err));
+    MOE_TRY(moe_states_write(&e->h, 0, p->n, p->h, p->err));
+    if (!e->how->corrects) return MOE_OK;
+    MOE_TRY(moe_states_open(&e->residual, p->n, e->hidden, NULL, p->err));
+    e->t.residual = &e->residual;
+    e->t.share = e->t.importance;
+    return moe_states_write(&e->residual, 0, p->n, p->g, p->err);
+}
+
+/* Makes the weights, the tokens and the Hessian of *e, whose method and widths are set.  close_expert is due
+ * after a failure as well. */
+static enum moe_code open_expert(struct probe *p, const struct moe_speed_of *of, struct expert *e)
+{
+    int64_t n = expert_tokens(p, of);
+    struct moe_expert mlp = mlp_of(p, e->hidden, e->inter);
+    int32_t *row = room(p, n, sizeof *row);
+    const float *importance = ones(p, n);
+
+    if (p->failed) return moe_fail(p->err, MOE_NOMEM, "no memory to measure this machine's speed");
+    for (int64_t i = 0; i < n; i++) row[i] = (int32_t)(i * (p->n / n));
+    e->w = (struct moe_mlp_weights){ .w = { mlp.gate, mlp.up, mlp.down },
+                                     .quantize = { true, true, true },
+                                     .amax = { 1, 1, 1 } };
+    e->t = (struct moe_mlp_tokens){ .h = &e->h,
+                                    .norm = p->layer.post_norm,
+                                    .eps = p->m.eps,
+                                    .row = row,
+                                    .importance = importance,
+                                    .n = n,
+                                    .own = n };
+    MOE_TRY(make_states(p, e));
+    return by_rows(of) ? make_output_hessian(p, &e->f, e->hidden, e->how->matrix.damp_rows) : MOE_OK;
+}
+
+static void close_expert(struct expert *e)
+{
+    moe_output_hessian_release(&e->f);
+    moe_states_close(&e->h);
+    moe_states_close(&e->residual);
+}
+
 /* Seconds of each phase (statistics, factoring, rounding) of quantizing an expert of these widths: the mean
  * over as many experts as are at work at once. */
 static enum moe_code expert_seconds(struct probe *p, const struct moe_speed_of *of, int64_t hidden,
                                     int64_t inter, double seconds[3])
 {
-    struct moe_states h = { .fd = -1 }, residual = { .fd = -1 };
-    struct moe_output_hessian f = { .order = NULL };
-    struct expert e = { .how = of->method, .hidden = hidden, .inter = inter };
-    int64_t n = expert_tokens(p, of);
+    struct expert e = { .how = of->method,
+                        .by_rows = by_rows(of),
+                        .hidden = hidden,
+                        .inter = inter,
+                        .h = { .fd = -1 },
+                        .residual = { .fd = -1 } };
     int at_once = (int)moe_min_i64(moe_max_i64(of->workers, 1), AT_ONCE);
-    struct moe_expert mlp = mlp_of(p, hidden, inter);
-    int32_t *row = room(p, n, sizeof *row);
-    float *share = ones(p, n);
 
-    if (p->failed) return moe_fail(p->err, MOE_NOMEM, "no memory to measure this machine's speed");
-    e.w = (struct moe_mlp_weights){ .w = { mlp.gate, mlp.up, mlp.down },
-                                    .quantize = { true, true, true },
-                                    .amax = { 1, 1, 1 } };
-    e.t = (struct moe_mlp_tokens){ .h = &h,
-                                   .norm = p->layer.post_norm,
-                                   .eps = p->m.eps,
-                                   .row = row,
-                                   .importance = share,
-                                   .n = n,
-                                   .own = n };
-    for (int64_t i = 0; i < n; i++) row[i] = (int32_t)(i * (p->n / n));
-    enum moe_code code = moe_states_open(&h, p->n, hidden, NULL, p->err);
-    if (code == MOE_OK) code = moe_states_write(&h, 0, p->n, p->h, p->err);
-    if (code == MOE_OK && of->method->corrects) {
-        code = moe_states_open(&residual, p->n, hidden, NULL, p->err);
-        if (code == MOE_OK) code = moe_states_write(&residual, 0, p->n, p->g, p->err);
-        e.t.residual = &residual;
-        e.t.share = share;
-    }
-    if (code == MOE_OK && by_rows(of)) {
-        code = make_output_hessian(p, &f, hidden, of->method->matrix.damp_rows);
-        e.f = &f;
-    }
-    if (code == MOE_OK) moe_pool_run(p->pool, at_once, quantize_item, &e);
     for (int k = 0; k < 3; k++) seconds[k] = 0;
+    enum moe_code code = open_expert(p, of, &e);
+    if (code == MOE_OK) moe_pool_run(p->pool, at_once, quantize_item, &e);
     for (int i = 0; code == MOE_OK && i < at_once; i++) {
         if (e.code[i] != MOE_OK) *p->err = e.err[i], code = e.code[i];
         for (int k = 0; k < 3; k++) seconds[k] += e.seconds[i][k] / at_once;
     }
-    moe_output_hessian_release(&f);
-    moe_states_close(&h);
-    moe_states_close(&residual);
+    close_expert(&e);
     return code;
 }
 
