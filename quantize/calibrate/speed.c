@@ -5,7 +5,7 @@
 #include "base/minmax.h"
 #include "kernels/kernels.h"
 #include "model/forward-parts.h"
-#include "quantize/passes/backward.h"
+#include "quantize/calibrate/probe.h"
 #include "quantize/passes/work.h"
 
 #include <stdlib.h>
@@ -13,170 +13,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Upper limits of what is measured: the widths of the layer (HIDDEN to VOCABULARY) and, since quantizing
- * takes longer, of an expert (EXPERT_*); TOKENS or, where the layer has more than FEW columns, FEW tokens at
- * once; AT_ONCE experts at once. */
-enum {
-    HIDDEN = 1024,
-    INTER = 512,
-    EXPERT_HIDDEN = 768,
-    EXPERT_INTER = 384,
-    RANK = 512,
-    HEADS = 8,
-    VOCABULARY = 2048,
-    TOKENS = 2048,
-    FEW = 512,
-    AT_ONCE = 16
-};
-
-/* A model of one layer with made-up weights, and the tokens that pass through it. */
-struct probe {
-    struct moe_config c;
-    struct moe_model m;
-    struct moe_layer layer;
-    struct moe_pool *pool;
-    struct moe_forward *f;
-    struct moe_backward *back;
-    struct moe_kv kv[TOKENS];
-    struct moe_segment seg[TOKENS];
-    int64_t lengths[TOKENS], count; /* tokens of each sequence; the number of sequences */
-    int64_t n;                      /* tokens of all */
-    float *h, *g, *work;            /* [n, H] states; gradients; the array that a measured call changes */
-    uint32_t random;                /* the state of draw() */
-    bool failed; /* memory ran out */
-    enum moe_code code;
-    struct moe_err *err;
-};
-
-/* ---- made-up values ---- */
-
-static void *room(struct probe *p, int64_t n, size_t size)
-{
-    void *array = moe_arena_array(&p->m.arena, n, size);
-    if (!array) p->failed = true;
-    return array;
-}
-
-static uint32_t draw(struct probe *p) { return p->random = p->random * 1664525u + 1013904223u; }
-
-static float *values(struct probe *p, int64_t n, float size)
-{
-    float *x = room(p, n, sizeof *x);
-    for (int64_t i = 0; x && i < n; i++) x[i] = size * ((float)(draw(p) >> 8) / 8388608.0f - 1.0f);
-    return x;
-}
-
-static float *ones(struct probe *p, int64_t n)
-{
-    float *x = room(p, n, sizeof *x);
-    for (int64_t i = 0; x && i < n; i++) x[i] = 1;
-    return x;
-}
-
-/* A weight in BF16 with magnitudes from 1/32 to 1/16, so that sums stay finite and no product is a
- * denormal. */
-static struct moe_weight weight(struct probe *p, int64_t rows, int64_t cols)
-{
-    uint16_t *w = room(p, rows * cols, sizeof *w);
-    for (int64_t i = 0; w && i < rows * cols; i++) {
-        uint32_t r = draw(p);
-        w[i] = (uint16_t)((r >> 31) << 15 | 0x3d00 | ((r >> 16) & 0x7f));
-    }
-    return (struct moe_weight){ .type = MOE_BF16, .rows = rows, .cols = cols, .data = (const uint8_t *)w };
-}
-
-static struct moe_expert mlp_of(struct probe *p, int64_t hidden, int64_t inter)
-{
-    return (struct moe_expert){ weight(p, inter, hidden), weight(p, inter, hidden),
-                                weight(p, hidden, inter) };
-}
-
-/* ---- the layer ---- */
-
-/* The model's config with one layer, and with widths within the limits. */
-static struct moe_config smaller(const struct moe_config *c)
-{
-    struct moe_config s = *c;
-    s.hidden_size = moe_min_i64(c->hidden_size, HIDDEN);
-    s.moe_intermediate_size = s.intermediate_size =
-        moe_min_i64(moe_max_i64(c->moe_intermediate_size, 16), INTER);
-    s.num_attention_heads = moe_min_i64(c->num_attention_heads, HEADS);
-    s.q_lora_rank = moe_min_i64(c->q_lora_rank, RANK);
-    s.kv_lora_rank = moe_min_i64(c->kv_lora_rank, RANK);
-    s.vocab_size = moe_min_i64(c->vocab_size, VOCABULARY);
-    s.num_hidden_layers = s.n_routed_experts = s.num_experts_per_tok = s.n_shared_experts = 1;
-    s.first_k_dense_replace = 0;
-    s.moe_layer_freq = 1;
-    return s;
-}
-
-static void make_layer(struct probe *p)
-{
-    const struct moe_config *c = &p->c;
-    int64_t h = c->hidden_size;
-    int64_t heads = c->num_attention_heads;
-    int64_t qd = c->qk_nope_head_dim + c->qk_rope_head_dim;
-    struct moe_layer *y = &p->layer;
-    float *frequencies = room(p, c->qk_rope_head_dim / 2 + 1, sizeof *frequencies);
-
-    p->m.config = *c;
-    p->m.layers = y;
-    p->m.rope = (struct moe_rope_config){ .dim = c->qk_rope_head_dim, .theta = 50000 };
-    if (frequencies) moe_rope_frequencies(&p->m.rope, frequencies);
-    p->m.inv_freq = frequencies;
-    p->m.softmax_scale = moe_softmax_scale(&p->m.rope, qd);
-    p->m.eps = p->m.lora_eps = 1e-6f;
-    y->input_norm = y->post_norm = p->m.norm = ones(p, h);
-    y->q_a_norm = ones(p, c->q_lora_rank + 1);
-    y->kv_a_norm = ones(p, c->kv_lora_rank);
-    if (c->q_lora_rank)
-        y->q_a = weight(p, c->q_lora_rank, h), y->q_b = weight(p, heads * qd, c->q_lora_rank);
-    else
-        y->q = weight(p, heads * qd, h);
-    y->kv_a = weight(p, c->kv_lora_rank + c->qk_rope_head_dim, h);
-    y->kv_b = weight(p, heads * (c->qk_nope_head_dim + c->v_head_dim), c->kv_lora_rank);
-    y->o = weight(p, h, heads * c->v_head_dim);
-    y->dense = mlp_of(p, h, c->moe_intermediate_size);
-    p->m.head = weight(p, c->vocab_size, h);
-}
-
-static enum moe_code open_probe(struct probe *p, int64_t sequence, bool backward)
-{
-    const struct moe_config *c = &p->c;
-    int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
-    int64_t tokens = c->hidden_size > FEW ? FEW : TOKENS,
-            s = moe_min_i64(sequence, tokens); /* where a layer is wide, few are enough */
-
-    make_layer(p);
-    p->n = tokens / s * s;
-    p->h = values(p, p->n * c->hidden_size, 1);
-    p->g = values(p, p->n * c->hidden_size, 1);
-    p->work = values(p, p->n * c->hidden_size, 1);
-    float *cache = room(p, p->n * width, sizeof *cache), **at = room(p, p->n / s, sizeof *at);
-    if (p->failed) return moe_fail(p->err, MOE_NOMEM, "no memory to measure this machine's speed");
-    for (int64_t i = 0; i < p->n / s; i++, p->count++) {
-        at[i] = cache + i * s * width;
-        p->kv[i] =
-            (struct moe_kv){ .layer = &at[i], .layers = 1, .width = width, .cap = s, .max_positions = s };
-        p->seg[i] = (struct moe_segment){ &p->kv[i], 0, s };
-        p->lengths[i] = s;
-    }
-    MOE_TRY(moe_forward_open(&p->f, &p->m, p->n, s, MOE_MLA_EXPANDED, p->pool, p->err));
-    moe_forward_use_gemm(p->f);
-    return backward ? moe_backward_open(&p->back, &p->m, p->n, s, p->pool, p->err) : MOE_OK;
-}
-
-static void close_probe(struct probe *p)
-{
-    moe_forward_close(&p->f);
-    moe_backward_close(&p->back);
-    moe_arena_clear(&p->m.arena);
-}
+/* Upper limits of the widths of an expert that is quantized, which are smaller than those of the probe since
+ * quantizing takes longer; and of the experts at once. */
+enum { EXPERT_HIDDEN = 768, EXPERT_INTER = 384, AT_ONCE = 16 };
 
 /* ---- measuring ---- */
 
 /* Seconds of a call of fn: of the first one if that is long, else the mean over as many as take 60 ms. */
-static double seconds_of(struct probe *p, void (*fn)(struct probe *))
+static double seconds_of(struct moe_probe *p, void (*fn)(struct moe_probe *))
 {
     const double tells = 0.06;
     double from = moe_now(), first, all = 0;
@@ -189,37 +33,37 @@ static double seconds_of(struct probe *p, void (*fn)(struct probe *))
 }
 
 /* Resets p->work before a call that adds to it: else its sums would grow beyond float32. */
-static void refresh(struct probe *p, const float *from)
+static void refresh(struct moe_probe *p, const float *from)
 {
     memcpy(p->work, from, (size_t)(p->n * p->c.hidden_size) * sizeof *from);
 }
 
-static void run_attention(struct probe *p)
+static void run_attention(struct moe_probe *p)
 {
     refresh(p, p->h);
     moe_forward_attention(p->f, 0, p->seg, p->count, p->n, p->work);
 }
 
-static void run_attention_back(struct probe *p)
+static void run_attention_back(struct moe_probe *p)
 {
     refresh(p, p->g);
     moe_backward_attention(p->back, 0, p->h, p->lengths, p->count, p->work);
 }
 
-static void run_mlp_back(struct probe *p)
+static void run_mlp_back(struct moe_probe *p)
 {
     const struct moe_weight w[3] = { p->layer.dense.gate, p->layer.dense.up, p->layer.dense.down };
     refresh(p, p->g);
     moe_backward_mlp(p->back, w, p->h, p->n, p->g, NULL, p->work, NULL);
 }
 
-static void run_head_back(struct probe *p)
+static void run_head_back(struct moe_probe *p)
 {
     if (p->code == MOE_OK) p->code = moe_backward_head(p->back, p->h, p->n, 0, 0, p->work, NULL, p->err);
 }
 
 /* Operations per second of the sum that a layer's Fisher matrix is. */
-static double hessian_speed(struct probe *p)
+static double hessian_speed(struct moe_probe *p)
 {
     struct moe_hessian f;
     if (p->code != MOE_OK || (p->code = moe_hessian_open(&f, p->c.hidden_size, p->err)) != MOE_OK) return 0;
@@ -233,12 +77,12 @@ static double hessian_speed(struct probe *p)
 
 /* Operations per second of an expert's forward pass over `each` tokens, done as a walk does it: the tokens'
  * states are gathered, and the outputs are added to states. */
-static double mlp_speed(struct probe *p, int64_t each)
+static double mlp_speed(struct moe_probe *p, int64_t each)
 {
     struct moe_states h = { .fd = -1 }, sum = { .fd = -1 };
     struct moe_mlp *m = NULL;
     int64_t width = p->c.hidden_size, n = moe_min_i64(each, p->n), calls = 0;
-    int32_t *row = room(p, n, sizeof *row);
+    int32_t *row = moe_probe_array(p, n, sizeof *row);
     const struct moe_weight w[3] = { p->layer.dense.gate, p->layer.dense.up, p->layer.dense.down };
     const struct moe_mlp_method forward = { .matrix = { .diagonal = true } };
     struct moe_mlp_tokens t = {
@@ -276,11 +120,11 @@ static void sample_item(void *ctx, int64_t i, int worker)
     moe_kernels()->gemm(s->n, s->n, s->n, 1, s->a, s->n, 1, s->b, s->n, s->c + i * s->n * s->n, s->n);
 }
 
-static double product_speed(struct probe *p)
+static double product_speed(struct moe_probe *p)
 {
     enum { N = 384 };
     int threads = moe_pool_threads(p->pool);
-    float *m = room(p, (int64_t)(2 + threads) * N * N, sizeof *m);
+    float *m = moe_probe_array(p, (int64_t)(2 + threads) * N * N, sizeof *m);
     struct sample s = { m, m, m ? m + 2 * N * N : NULL, N };
     double best = 1e9;
     if (!m) return 0;
@@ -331,12 +175,12 @@ static void quantize_item(void *ctx, int64_t i, int worker)
 }
 
 static bool by_rows(const struct moe_speed_of *of) { return of->sensitivity && !of->method->matrix.diagonal; }
-static int64_t expert_tokens(const struct probe *p, const struct moe_speed_of *of)
+static int64_t expert_tokens(const struct moe_probe *p, const struct moe_speed_of *of)
 {
     return moe_min_i64(moe_max_i64(of->tokens_per_expert, 1), p->n);
 }
 
-static enum moe_code make_output_hessian(struct probe *p, struct moe_output_hessian *f, int64_t hidden,
+static enum moe_code make_output_hessian(struct moe_probe *p, struct moe_output_hessian *f, int64_t hidden,
                                          double damp)
 {
     MOE_TRY(moe_output_hessian_open(f, hidden, p->err));
@@ -346,7 +190,7 @@ static enum moe_code make_output_hessian(struct probe *p, struct moe_output_hess
 }
 
 /* The states of the tokens, the first ones of the probe's; with a correction, residuals too. */
-static enum moe_code make_states(struct probe *p, struct expert *e)
+static enum moe_code make_states(struct moe_probe *p, struct expert *e)
 {
     MOE_TRY(moe_states_open(&e->h, p->n, e->hidden, NULL, p->err));
     MOE_TRY(moe_states_write(&e->h, 0, p->n, p->h, p->err));
@@ -359,12 +203,12 @@ static enum moe_code make_states(struct probe *p, struct expert *e)
 
 /* Makes the weights, the tokens and the Hessian of *e, whose method and widths are set.  close_expert is due
  * after a failure as well. */
-static enum moe_code open_expert(struct probe *p, const struct moe_speed_of *of, struct expert *e)
+static enum moe_code open_expert(struct moe_probe *p, const struct moe_speed_of *of, struct expert *e)
 {
     int64_t n = expert_tokens(p, of);
-    struct moe_expert mlp = mlp_of(p, e->hidden, e->inter);
-    int32_t *row = room(p, n, sizeof *row);
-    const float *importance = ones(p, n);
+    struct moe_expert mlp = moe_probe_mlp(p, e->hidden, e->inter);
+    int32_t *row = moe_probe_array(p, n, sizeof *row);
+    const float *importance = moe_probe_ones(p, n);
 
     if (p->failed) return moe_fail(p->err, MOE_NOMEM, "no memory to measure this machine's speed");
     for (int64_t i = 0; i < n; i++) row[i] = (int32_t)(i * (p->n / n));
@@ -391,7 +235,7 @@ static void close_expert(struct expert *e)
 
 /* Seconds of each phase (statistics, factoring, rounding) of quantizing an expert of these widths: the mean
  * over as many experts as are at work at once. */
-static enum moe_code expert_seconds(struct probe *p, const struct moe_speed_of *of, int64_t hidden,
+static enum moe_code expert_seconds(struct moe_probe *p, const struct moe_speed_of *of, int64_t hidden,
                                     int64_t inter, double seconds[3])
 {
     struct expert e = { .how = of->method,
@@ -428,7 +272,7 @@ static struct moe_cost solve(const double seconds[2], const double operations[2]
     return (struct moe_cost){ a, (seconds[1] - a * operations[1]) / minor[1] };
 }
 
-static enum moe_code expert_speed(struct probe *p, const struct moe_speed_of *of, struct moe_speed *s)
+static enum moe_code expert_speed(struct moe_probe *p, const struct moe_speed_of *of, struct moe_speed *s)
 {
     double fastest = s->product / moe_pool_threads(p->pool);
     double seconds[2][3], rounding[3][2], factoring[3][2];
@@ -454,11 +298,11 @@ static enum moe_code expert_speed(struct probe *p, const struct moe_speed_of *of
 
 /* ---- a row of a scratch file ---- */
 
-static double row_seconds(struct probe *p, int64_t width)
+static double row_seconds(struct moe_probe *p, int64_t width)
 {
     enum { ROWS = 512 };
     size_t bytes = (size_t)width * sizeof(float);
-    float *row = room(p, width, sizeof *row);
+    float *row = moe_probe_array(p, width, sizeof *row);
     int fd = memfd_create("moe", MFD_CLOEXEC);
     double from = moe_now(), seconds = 3e-6; /* taken if the file cannot be made */
     bool whole = fd >= 0 && row && !ftruncate(fd, (off_t)(ROWS * bytes));
@@ -474,7 +318,7 @@ static double row_seconds(struct probe *p, int64_t width)
 
 /* ---- all of it ---- */
 
-static enum moe_code measure(struct probe *p, struct moe_speed *s, const struct moe_speed_of *of)
+static enum moe_code measure(struct moe_probe *p, struct moe_speed *s, const struct moe_speed_of *of)
 {
     const struct moe_config *c = &p->c;
     double n = (double)p->n, sequence = (double)(p->n / p->count);
@@ -497,13 +341,12 @@ static enum moe_code measure(struct probe *p, struct moe_speed *s, const struct 
 enum moe_code moe_speed_measure(struct moe_speed *s, const struct moe_speed_of *of, struct moe_pool *pool,
                                 struct moe_err *err)
 {
-    struct probe *p = calloc(1, sizeof *p);
+    struct moe_probe *p = calloc(1, sizeof *p);
     if (!p) return moe_fail(err, MOE_NOMEM, "no memory to measure this machine's speed");
-    *p = (struct probe){ .c = smaller(of->config), .pool = pool, .random = 1, .err = err };
-    p->m.arena = (struct moe_arena)MOE_ARENA_INIT;
-    enum moe_code code = open_probe(p, moe_max_i64(of->sequence, 1), of->sensitivity);
+    enum moe_code code =
+        moe_probe_open(p, of->config, moe_max_i64(of->sequence, 1), of->sensitivity, pool, err);
     if (code == MOE_OK) code = measure(p, s, of);
-    close_probe(p);
+    moe_probe_close(p);
     free(p);
     return code;
 }
