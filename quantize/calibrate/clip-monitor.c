@@ -26,7 +26,8 @@ static void add(struct moe_clip_monitor *w, int layer, const char *input, const 
     if (clip->seen && isfinite(clip->limit)) w->clipped[w->n++] = (struct moe_clipped){ layer, input, *clip };
 }
 
-static struct moe_clip under(const struct moe_spill_tensor *t)
+/* A count of zero whose limit is what the input scale of t can represent; t NULL: without a limit. */
+static struct moe_clip clip_by_scale_of(const struct moe_spill_tensor *t)
 {
     return t ? moe_clip_under(t->input_scale) : (struct moe_clip){ .limit = INFINITY };
 }
@@ -36,7 +37,7 @@ static struct moe_clip under(const struct moe_spill_tensor *t)
 /* The inputs that are monitored.  Of each: the role under which the forward pass's hook shows it, the
  * projections that multiply it (filled up by repetition), and its name in reports. */
 static const struct { enum moe_role role, projection[3]; const char *name;
-} seen[MOE_MONITORED_INPUTS] = {
+} monitored[MOE_MONITORED_INPUTS] = {
     { MOE_ROLE_KV_A, { MOE_ROLE_KV_A, MOE_ROLE_Q_A, MOE_ROLE_Q }, "q_a_kv_a" },
     { MOE_ROLE_Q_B, { MOE_ROLE_Q_B, MOE_ROLE_Q_B, MOE_ROLE_Q_B }, "q_b" },
     { MOE_ROLE_KV_B, { MOE_ROLE_KV_B, MOE_ROLE_KV_B, MOE_ROLE_KV_B }, "kv_b" },
@@ -44,21 +45,22 @@ static const struct { enum moe_role role, projection[3]; const char *name;
 };
 
 /* The first of an input's projections that was quantized; NULL: none was. */
-static const struct moe_spill_tensor *written(const struct moe_clip_monitor *w, int input)
+static const struct moe_spill_tensor *first_quantized(const struct moe_clip_monitor *w, int input)
 {
     const struct moe_spill_tensor *t = NULL;
-    for (int i = 0; !t && i < 3; i++) t = moe_spill_find(&w->dense->tensors, seen[input].projection[i]);
+    for (int i = 0; !t && i < 3; i++) t = moe_spill_find(&w->dense->tensors, monitored[input].projection[i]);
     return t;
 }
 
-static void see_input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx,
-                      int64_t n)
+/* The hook of the forward pass. */
+static void count_input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx,
+                        int64_t n)
 {
     struct moe_clip_monitor *w = ctx;
     (void)layer, (void)expert;
     for (int i = 0; i < MOE_MONITORED_INPUTS; i++)
-        if (seen[i].role == role && written(w, i))
-            moe_clip_count(&w->attention[i], x, ldx, written(w, i)->cols, n);
+        if (monitored[i].role == role && first_quantized(w, i))
+            moe_clip_count(&w->attention[i], x, ldx, first_quantized(w, i)->cols, n);
 }
 
 /* The input scales of a layer that is calibrated now are made after this pass, from the largest inputs that
@@ -68,10 +70,11 @@ void moe_clip_monitor_attention(struct moe_clip_monitor *w)
 {
     bool any = false;
     for (int i = 0; i < MOE_MONITORED_INPUTS; i++) {
-        w->attention[i] = w->dense->known ? under(written(w, i)) : (struct moe_clip){ .limit = INFINITY };
-        any |= written(w, i) != NULL;
+        w->attention[i] = w->dense->from_file ? clip_by_scale_of(first_quantized(w, i))
+                                              : (struct moe_clip){ .limit = INFINITY };
+        any |= first_quantized(w, i) != NULL;
     }
-    w->hooks = (struct moe_hooks){ .ctx = w, .input = see_input };
+    w->hooks = (struct moe_hooks){ .ctx = w, .input = count_input };
     if (any) moe_forward_hooks(w->walk->f, &w->hooks);
 }
 
@@ -80,9 +83,9 @@ void moe_clip_monitor_attention_passed(struct moe_clip_monitor *w)
     moe_forward_hooks(w->walk->f, NULL);
     for (int i = 0; i < MOE_MONITORED_INPUTS; i++) {
         for (int k = 0; k < 3 && w->attention[i].seen; k++)
-            moe_dense_seen(w->dense, seen[i].projection[k], w->attention[i].largest);
-        w->attention[i].limit = under(written(w, i)).limit;
-        add(w, w->walk->layer, seen[i].name, &w->attention[i]);
+            moe_dense_set_input_scale(w->dense, monitored[i].projection[k], w->attention[i].largest);
+        w->attention[i].limit = clip_by_scale_of(first_quantized(w, i)).limit;
+        add(w, w->walk->layer, monitored[i].name, &w->attention[i]);
     }
 }
 
@@ -96,8 +99,8 @@ void moe_clip_monitor_common(struct moe_clip_monitor *w)
     const struct moe_spill_tensor *y = moe_spill_find(&w->dense->tensors, (int)gate + 2);
     if (!x) x = moe_spill_find(&w->dense->tensors, (int)gate + 1);
     w->common_layer = w->walk->layer;
-    w->common[0] = under(x);
-    w->common[1] = under(y);
+    w->common[0] = clip_by_scale_of(x);
+    w->common[1] = clip_by_scale_of(y);
     w->walk->clip = x || y ? w->common : NULL;
 }
 

@@ -23,7 +23,7 @@ struct moe_clip_monitor {
 };
 
 /* walk and dense belong to the caller and must outlive w.  w tells dense the largest inputs of attention's
- * projections (moe_dense_seen).  Nothing is owned on failure. */
+ * projections (moe_dense_set_input_scale).  Nothing is owned on failure. */
 enum moe_code moe_clip_monitor_open(struct moe_clip_monitor *w, struct moe_walk *walk,
                                     struct moe_dense *dense, struct moe_err *err);
 void moe_clip_monitor_release(struct moe_clip_monitor *w);

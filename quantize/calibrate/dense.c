@@ -212,7 +212,7 @@ static void free_codes(struct moe_dense *d)
         free((void *)(uintptr_t)d->tensors.t[i].scales);
     }
     moe_spill_release(&d->tensors);
-    d->known = false;
+    d->from_file = false;
 }
 
 enum moe_code moe_dense_attention(void *ctx, struct moe_err *err)
@@ -221,10 +221,10 @@ enum moe_code moe_dense_attention(void *ctx, struct moe_err *err)
     struct attention a = { .d = d };
     bool any = false;
     free_codes(d);
-    MOE_TRY(moe_spill_read(d->dir, d->walk->layer, &d->tensors, &d->known, err));
+    MOE_TRY(moe_spill_read(d->dir, d->walk->layer, &d->tensors, &d->from_file, err));
     enum moe_code code = MOE_OK;
     for (int i = 0; i < PROJECTIONS; i++) any |= wanted(d, projection[i].role);
-    if (!d->known && any) code = calibrate_attention(&a, err);
+    if (!d->from_file && any) code = calibrate_attention(&a, err);
     for (int k = 0; k < INPUTS; k++) moe_inputs_release(&a.in[k]);
     for (int i = 0; code == MOE_OK && i < d->tensors.n; i++)
         if (moe_role_class((enum moe_role)d->tensors.t[i].role) == MOE_CLASS_ATTN)
@@ -232,9 +232,9 @@ enum moe_code moe_dense_attention(void *ctx, struct moe_err *err)
     return code;
 }
 
-void moe_dense_seen(struct moe_dense *d, enum moe_role role, float amax)
+void moe_dense_set_input_scale(struct moe_dense *d, enum moe_role role, float amax)
 {
-    for (int i = 0; !d->known && i < d->tensors.n; i++) /* a file has the scales already */
+    for (int i = 0; !d->from_file && i < d->tensors.n; i++) /* a file has the scales already */
         if (d->tensors.t[i].role == (int)role)
             d->tensors.t[i].input_scale = moe_nvfp4_global(amax, MOE_NVFP4_MAX);
 }
@@ -305,8 +305,8 @@ enum moe_code moe_dense_mlp(void *ctx, struct moe_err *err)
     enum moe_role gate = d->walk->m->layers[d->walk->layer].moe ? MOE_ROLE_SHARED_GATE : MOE_ROLE_GATE;
     bool any = wanted(d, gate) || wanted(d, (enum moe_role)(gate + 1)) ||
                wanted(d, (enum moe_role)(gate + 2));
-    if (!d->known && any) MOE_TRY(calibrate_mlp(d, gate, err));
-    if (!d->known && d->tensors.n)
+    if (!d->from_file && any) MOE_TRY(calibrate_mlp(d, gate, err));
+    if (!d->from_file && d->tensors.n)
         MOE_TRY(moe_spill_write(d->dir, d->walk->layer, d->tensors.t, d->tensors.n, err));
     for (int i = 0; i < d->tensors.n; i++) replace_weight(d, &d->tensors.t[i]);
     return MOE_OK;

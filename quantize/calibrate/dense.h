@@ -23,7 +23,7 @@ struct moe_dense {
     /* The layer's Fisher matrix; NULL: none.  The caller sets it before each layer. */
     const struct moe_output_hessian *f;
     struct moe_spill tensors;           /* the quantized tensors of the layer at hand */
-    bool known;                         /* they were read from the layer's file and need not be computed */
+    bool from_file;                     /* they were read from the layer's file and need not be computed */
 };
 
 /* True if the precision map has any tensor that is quantized here. */
@@ -41,7 +41,7 @@ enum moe_code moe_dense_attention(void *ctx, struct moe_err *err);
 /* To be called after that pass, before moe_dense_mlp: amax is the largest magnitude of a projection's input
  * in the pass through the quantized weights, from which its input scale is made.  The unquantized pass does
  * not give it, since q_b, kv_b and o come after projections that have been quantized. */
-void moe_dense_seen(struct moe_dense *d, enum moe_role role, float amax);
+void moe_dense_set_input_scale(struct moe_dense *d, enum moe_role role, float amax);
 /* To be called before the tokens pass the layer's dense or shared MLP.  Writes the layer's file. */
 enum moe_code moe_dense_mlp(void *ctx, struct moe_err *err);
 void moe_dense_release(struct moe_dense *d);
