@@ -9,6 +9,7 @@
 
 /* ---- a piece of tokens ---- */
 
+/* Rows of `width` values that are normed (t) or quantized (scale), on all threads. */
 struct rows {
     const struct moe_mlp *m;
     const float *in;
@@ -50,8 +51,8 @@ static enum moe_code load_tokens(struct moe_mlp *m, const struct moe_mlp_tokens 
 }
 
 /* out = the n rows of `in` rounded to NVFP4, under the input scale that this amax gives; out may be in. */
-static void activations(const struct moe_mlp *m, const float *in, int64_t width, int64_t n, float amax,
-                        float *out)
+static void quantize_activations(const struct moe_mlp *m, const float *in, int64_t width, int64_t n,
+                                 float amax, float *out)
 {
     struct rows r = { m, in, out, width, moe_nvfp4_global(amax, MOE_NVFP4_MAX), NULL };
     each_row(m, n, width, activation_row, &r);
@@ -78,6 +79,7 @@ static void subtract(float *x, const float *y, int64_t n)
     for (int64_t i = 0; i < n; i++) x[i] -= y[i];
 }
 
+/* MOE_NONFINITE for the largest magnitude of activations of which one is NaN or Inf. */
 static enum moe_code check_finite(float amax, struct moe_err *err)
 {
     return isfinite(amax) ? MOE_OK
@@ -122,10 +124,10 @@ static enum moe_code update_amax_x(struct pass *p, int64_t first, int64_t n, str
     return check_finite(amax, err);
 }
 
-/* m->a = down^T F down, where F is the identity if f is NULL.  m->matrix.w and .q are scratch here:
- * nothing is loaded into them yet. */
-static void output_hessian(struct moe_mlp *m, const struct moe_weight *down,
-                           const struct moe_output_hessian *f)
+/* m->a = down^T F down, the A of mlp.h; F is the identity if f is NULL.  m->matrix.w and .q are scratch here,
+ * since nothing is loaded into them yet. */
+static void hessian_at_inputs_of_down(struct moe_mlp *m, const struct moe_weight *down,
+                                      const struct moe_output_hessian *f)
 {
     int64_t h = down->rows, n = down->cols;
     float *w = m->matrix.w, *fw = f ? m->matrix.q : w;
@@ -183,7 +185,10 @@ static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_
     float *x = m->h, factor[MOE_MLP_PIECE];
     if (!m->how.activations && !m->x.c0) MOE_TRY(update_amax_x(p, first, n, err));
     if (p->two_sided) add_derivatives(p, first, n, factor);
-    if (m->how.activations) activations(m, m->h, width, n, p->r->amax_x, x = m->hq);
+    if (m->how.activations) {
+        quantize_activations(m, m->h, width, n, p->r->amax_x, m->hq);
+        x = m->hq;
+    }
     weigh(p->t, first, n, x, width);
     for (int64_t t = 0; p->two_sided && t < n; t++)
         for (int64_t i = 0; i < width; i++) x[t * width + i] *= factor[t];
@@ -205,13 +210,15 @@ static enum moe_code finish_gate_up_hessian(struct moe_mlp *m, int64_t inter, st
 
 /* Computes the inputs of down for the piece at hand: those of the unquantized MLP into m->gate, those of the
  * quantized one into m->gq. */
-static void inputs_of_down(struct pass *p, int64_t n)
+static void compute_inputs_of_down(struct pass *p, int64_t n)
 {
     struct moe_mlp *m = p->m;
     const float *x = m->h;
     gate_up(m, p->w, m->h, n, m->gate, m->up);
-    if (m->how.activations && p->q[0].type == MOE_NVFP4)
-        activations(m, m->h, p->t->h->width, n, p->r->amax_x, m->hq), x = m->hq;
+    if (m->how.activations && p->q[0].type == MOE_NVFP4) {
+        quantize_activations(m, m->h, p->t->h->width, n, p->r->amax_x, m->hq);
+        x = m->hq;
+    }
     gate_up(m, p->q, x, n, m->gq, m->uq);
 }
 
@@ -220,7 +227,7 @@ static void inputs_of_down(struct pass *p, int64_t n)
 static enum moe_code update_amax_y(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
-    inputs_of_down(p, n);
+    compute_inputs_of_down(p, n);
     float amax = m->k->amax(m->gq, n * p->w[2].cols);
     if (first >= p->t->own) return check_finite(amax, err);
     p->r->amax_y = fmaxf(p->r->amax_y, amax);
@@ -252,12 +259,12 @@ static enum moe_code add_y(struct pass *p, int64_t first, int64_t n, struct moe_
 {
     struct moe_mlp *m = p->m;
     int64_t k = p->w[2].cols;
-    if (m->how.activations || m->y.c0) inputs_of_down(p, n);
+    if (m->how.activations || m->y.c0) compute_inputs_of_down(p, n);
     else MOE_TRY(update_amax_y(p, first, n, err));
     /* m->gate becomes what the rounding of gate and up has changed.  What quantized activations change is
      * not in it: fitting down to that noise loses more than it gains. */
     subtract(m->gate, m->gq, n * k);
-    if (m->how.activations) activations(m, m->gq, k, n, p->r->amax_y, m->gq);
+    if (m->how.activations) quantize_activations(m, m->gq, k, n, p->r->amax_y, m->gq);
     weigh(p->t, first, n, m->gate, k);
     weigh(p->t, first, n, m->gq, k);
     moe_inputs_add(&m->y, m->gq, m->gate, k, n, m->pool);
@@ -327,6 +334,7 @@ static enum moe_code round_side(struct pass *p, struct moe_inputs *s, const stru
 
 /* ---- the whole ---- */
 
+/* The weight that r holds, in the place of w. */
 static struct moe_weight as_quantized(const struct moe_weight *w, const struct moe_rounded *r, float global)
 {
     return (struct moe_weight){ .type = MOE_NVFP4,
@@ -372,7 +380,7 @@ enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *
     m->gate_up_hessian.hessian.k = 2 * w->w[0].rows;
     if (rows) {
         moe_hessian_clear(&m->gate_up_hessian.hessian);
-        output_hessian(m, &w->w[2], f);
+        hessian_at_inputs_of_down(m, &w->w[2], f);
     }
     if (m->how.activations) MOE_TRY(each_piece(&p, update_amax_x, err));
     if (gate_and_up.n)
