@@ -9,7 +9,10 @@
 
 /* With more ranks than this, `common_load` is not tracked: it would take too much memory. */
 enum { COMMON_LOAD_RANKS_MAX = 1024 };
-/* The first limit of `common_load`, as a share of the mean load of a rank. */
+/* The first limit of `common_load`, as a share of the mean load of a rank.  Of an expert with two copies half
+ * of that load is new to the rank that is left, so the loss of one rank adds at most half of this share to
+ * another one.  Where few ranks cannot keep the limit, packing takes it as a wish, and a search that it holds
+ * up raises it (plan-search.c). */
 static const double COMMON_LOAD_SHARE = 0.3;
 
 void moe_place_weights(const struct moe_plan_task *t, int32_t row, double *w, double *mean)
