@@ -67,9 +67,9 @@ static void fetched(void *request, ucs_status_t status, size_t length, void *use
 static void *request_place(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
 {
     struct link *l = &x->link[h->from];
-    const char *wrong = bytes > x->c.request_bytes ? "a request that is larger than any can be"
-                        : l->has_request || l->fetching_request ? "a request before its last one was answered"
-                                                   : NULL;
+    const char *wrong = NULL;
+    if (bytes > x->c.request_bytes) wrong = "a request that is larger than any can be";
+    else if (l->has_request || l->fetching_request) wrong = "a request before its last one was answered";
     if (wrong) {
         malformed(x, h->from, wrong);
         return NULL;
@@ -81,9 +81,9 @@ static void *request_place(struct ucx *x, const struct moe_wire_head *h, size_t 
 static void *reply_place(struct ucx *x, const struct moe_wire_head *h, size_t bytes)
 {
     struct link *l = &x->link[h->from];
-    const char *wrong = bytes > x->c.reply_bytes   ? "a reply that is larger than any can be"
-                        : !l->owes_reply || l->fetching_reply ? "a reply that nobody asked for"
-                                                   : NULL;
+    const char *wrong = NULL;
+    if (bytes > x->c.reply_bytes) wrong = "a reply that is larger than any can be";
+    else if (!l->owes_reply || l->fetching_reply) wrong = "a reply that nobody asked for";
     if (wrong) {
         malformed(x, h->from, wrong);
         return NULL;
@@ -100,10 +100,10 @@ static void *broadcast_place(struct ucx *x, const struct moe_wire_head *h, size_
     bool twice = h->number - l->received >= KEPT_MAX;
     for (const struct broadcast *s = x->broadcasts; s && !twice; s = s->next)
         twice = s->head.from == h->from && s->head.number == h->number;
-    const char *wrong = twice ? "the same words twice"
-                        : l->kept == KEPT_MAX || bytes > kept_bytes_max - l->kept_bytes
-                            ? "more words than can be kept"
-                            : NULL;
+    const char *wrong = NULL;
+    if (twice) wrong = "the same words twice";
+    else if (l->kept == KEPT_MAX || bytes > kept_bytes_max - l->kept_bytes)
+        wrong = "more words than can be kept";
     if (wrong) malformed(x, h->from, wrong);
     struct broadcast *s = wrong ? NULL : malloc(sizeof *s + bytes);
     if (!s) {
