@@ -22,8 +22,8 @@ static const char *word(enum moe_code code) { return code == MOE_SIGINT ? "inter
 
 void moe_cancel_request(struct moe_cancel *c, enum moe_code code)
 {
-    int none = 0;
-    atomic_compare_exchange_strong(&c->code, &none, (int)code);
+    int none = 0, stored = code == MOE_SIGINT ? MOE_SIGINT : MOE_SIGTERM;
+    atomic_compare_exchange_strong(&c->code, &none, stored);
 }
 
 bool moe_is_cancelled(const struct moe_cancel *c) { return asked(c) != MOE_OK; }

@@ -27,8 +27,8 @@ MOE_API enum moe_code moe_cancel_open(struct moe_cancel **c, struct moe_err *err
 /* Frees the token and sets *c to NULL; does nothing where c or *c is NULL. */
 MOE_API void moe_cancel_close(struct moe_cancel **c);
 
-/* Request the end.  code is MOE_SIGINT ("interrupted") or MOE_SIGTERM ("terminated"); a second request
- * changes nothing.  c is not NULL. */
+/* Request the end.  code is MOE_SIGINT ("interrupted") or MOE_SIGTERM ("terminated"), and any other code is
+ * taken for MOE_SIGTERM; a second request changes nothing.  c is not NULL. */
 MOE_API void moe_cancel_request(struct moe_cancel *c, enum moe_code code);
 /* Whether the end was requested; false for NULL. */
 MOE_API bool moe_is_cancelled(const struct moe_cancel *c);

@@ -159,6 +159,8 @@ static void test_cancel(void)
     moe_cancel_request(&whole, MOE_SIGINT); /* the first request stays */
     OK(moe_cancel_check_resumable(&other, &err) == MOE_SIGTERM &&
        !strcmp(err.msg, "terminated: nothing was finished yet"));
+    moe_cancel_request(&other, MOE_OK); /* no code of a request: the end is requested all the same */
+    OK(atomic_load(&other.code) == MOE_SIGTERM);
 }
 
 static void hear(void *ctx, bool warning, const char *line)
