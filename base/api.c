@@ -71,6 +71,49 @@ void moe_api_result(void *to, const void *from, size_t bytes)
     memcpy((char *)to + sizeof size, (const char *)from + sizeof size, bytes - sizeof size);
 }
 
+/* ---- options in messages ---- */
+
+/* The length of the option's name at s, which follows two dashes; 0: it is no member of a public struct. */
+static size_t member(const char *s)
+{
+    static const char *const all[] = { "calib", "calib-tokens", "context", "effort", "force", "from",
+                                       "memory", "memory-per-rank", "method", "ranks", "ranks-per-node",
+                                       "resume", "scratch", "seed", "sequence-length", "slots", "stats",
+                                       "survive", "threads", "window" };
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz-");
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (strlen(all[i]) == n && !memcmp(all[i], s, n)) return n;
+    return 0;
+}
+
+/* Turn "--calib-tokens" at s into "'calib_tokens'", which is as long. */
+static void rename_option(char *s, size_t n)
+{
+    memmove(s + 1, s + 2, n);
+    for (size_t i = 1; i <= n; i++)
+        if (s[i] == '-') s[i] = '_';
+    s[0] = s[n + 1] = '\'';
+}
+
+enum moe_code moe_api_end(enum moe_code code, struct moe_err *err)
+{
+    bool quoted = false, command = false; /* s is within quotes, in a command line of a tool */
+    bool begins = true;                   /* a word begins at s */
+    size_t n;
+    if (code == MOE_OK) return code;
+    for (char *s = err->msg; *s; s++) {
+        if (*s == '\'') quoted = quoted ? s[1] && !strchr(" ,:;)", s[1]) : begins;
+        if (*s == '(' || *s == ';') command = false;
+        if (begins && !strncmp(s, "moe-", 4)) command = true;
+        if (begins && !quoted && !command && !strncmp(s, "--", 2) && (n = member(s + 2))) {
+            rename_option(s, n);
+            s += n + 1;
+        }
+        begins = strchr(" (", *s) != NULL;
+    }
+    return code;
+}
+
 enum moe_code moe_api_pool(struct moe_pool **pool, int64_t threads, struct moe_err *err)
 {
     enum { MOST = 4096 };

@@ -34,6 +34,12 @@ enum moe_code moe_api_files(const char *const *paths, size_t n, const char *name
 /* A size of the caller's, which the library counts in int64_t: INT64_MAX for what is larger. */
 static inline int64_t moe_api_i64(uint64_t n) { return n > INT64_MAX ? INT64_MAX : (int64_t)n; }
 
+/* The end of a public function: returns `code`.  The functions below it are also those of the tools, and
+ * their messages name options as the tools spell them.  Those that are members of the structs in include/moe/
+ * are renamed in the message of a failure: "(replace it with --force)" becomes "(replace it with 'force')".
+ * What stands in quotes, as paths do, and command lines of tools are kept. */
+enum moe_code moe_api_end(enum moe_code code, struct moe_err *err);
+
 /* Open a thread pool for one call of a public function; the caller closes it.  threads 0 means as many as
  * there are processors.  MOE_USAGE for a number out of range; *pool is NULL after any failure. */
 enum moe_code moe_api_pool(struct moe_pool **pool, int64_t threads, struct moe_err *err);

@@ -96,5 +96,5 @@ enum moe_code moe_convert_model(const char *source, const char *output,
     moe_source_close(&src);
     moe_pool_close(&j.pool);
     if (code == MOE_OK && w) moe_api_result(w, &j.done, sizeof j.done);
-    return code;
+    return moe_api_end(code, err);
 }

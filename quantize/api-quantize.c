@@ -92,7 +92,7 @@ enum moe_code moe_quantize_model(const char *source, const char *output,
     enum moe_code code = open_job(&j, source, output, options, err);
     if (code == MOE_OK) code = quantize(&j, w, err);
     close_job(&j);
-    return code;
+    return moe_api_end(code, err);
 }
 
 static enum moe_code estimate(struct job *j, struct moe_quantize_needs *n, struct moe_err *err)
@@ -126,5 +126,5 @@ enum moe_code moe_quantize_estimate(const char *source, const struct moe_quantiz
     enum moe_code code = open_job(&j, source, NULL, options, err);
     if (code == MOE_OK) code = estimate(&j, n, err);
     close_job(&j);
-    return code;
+    return moe_api_end(code, err);
 }

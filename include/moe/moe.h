@@ -28,6 +28,7 @@
  *   grow: a library that is newer than its caller takes members that the caller lacks for zero, and fills in
  *   no more of a result than there is room for; an older one fails with MOE_UNSUPPORTED where an option that
  *   it does not know is not zero, and leaves results that it does not know as they are.
+ * - Messages name options as the members of these structs: 'force', 'calib_tokens'.
  * - Texts are UTF-8 with their length in bytes; paths end with a NUL.  Sizes are bytes.
  * - The library never prints, never exits, reads neither the command line nor standard input, and installs no
  *   signal handler. */

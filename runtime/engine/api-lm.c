@@ -48,7 +48,7 @@ enum moe_code moe_lm_open(struct moe_lm **out, const char *path, const struct mo
     enum moe_code code = open_engine(lm, path, &o, err);
     if (code != MOE_OK) moe_lm_close(&lm);
     *out = lm;
-    return code;
+    return moe_api_end(code, err);
 }
 
 void moe_lm_close(struct moe_lm **lm)
@@ -200,7 +200,7 @@ enum moe_code moe_lm_generate_ids(struct moe_lm *lm, const int32_t *ids, size_t 
         if (ids[i] < 0 || ids[i] >= lm->engine->source->config.vocab_size)
             return moe_fail(err, MOE_USAGE, "token %d is not one of the model's %lld", (int)ids[i],
                             (long long)lm->engine->source->config.vocab_size);
-    return generate(lm, ids, n, &o, g, err);
+    return moe_api_end(generate(lm, ids, n, &o, g, err), err);
 }
 
 /* Turns the prompt into ids; with o->chat, it becomes one user turn of a chat. */
@@ -237,7 +237,7 @@ enum moe_code moe_lm_generate(struct moe_lm *lm, const char *prompt, size_t byte
     enum moe_code code = encode(lm, prompt, bytes, &o, &ids, &n, err);
     if (code == MOE_OK) code = generate(lm, ids, n, &o, g, err);
     free(ids);
-    return code;
+    return moe_api_end(code, err);
 }
 
 void moe_generation_release(struct moe_generation *g)
@@ -311,5 +311,5 @@ enum moe_code moe_lm_score(struct moe_lm *lm, const char *text, size_t bytes,
     MOE_TRY(moe_lm_tokenize(lm, text, bytes, o.special, &ids, &n, err));
     enum moe_code code = score(lm, ids, n, &o, r, err);
     free(ids);
-    return code;
+    return moe_api_end(code, err);
 }

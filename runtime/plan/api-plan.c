@@ -59,16 +59,17 @@ enum moe_code moe_placement_make(const char *model, const struct moe_placement_o
     MOE_TRY(moe_api_files(o.stats, o.n_stats, "stats", err));
     if (!o.ranks && !o.from) return moe_fail(err, MOE_USAGE, "for how many ranks?");
     struct moe_plan_request q = request(&o);
-    MOE_TRY(moe_plan_request_check(&q, err));
+    enum moe_code code = moe_plan_request_check(&q, err);
+    if (code != MOE_OK) return moe_api_end(code, err);
     MOE_TRY(moe_api_pool(&pool, o.threads, err));
     struct moe_api_progress progress;
     q.progress = moe_api_progress_init(&progress, o.progress, o.ctx);
-    enum moe_code code = moe_plan_open_model(&src, model, err);
+    code = moe_plan_open_model(&src, model, err);
     if (code == MOE_OK) code = make(src, &q, pool, json, err);
     moe_api_progress_release(&progress);
     moe_source_close(&src);
     moe_pool_close(&pool);
-    return code;
+    return moe_api_end(code, err);
 }
 
 /* The sentences of a JSON array as lines of one text, which the caller frees; NULL without memory. */
@@ -115,5 +116,5 @@ enum moe_code moe_placement_verify(const char *plan, const struct moe_placement_
     moe_api_progress_release(&progress);
     if (code == MOE_VERIFY && problems) *problems = lines(list);
     cJSON_Delete(list);
-    return code;
+    return moe_api_end(code, err);
 }

@@ -241,6 +241,7 @@ static void test_convert(void)
     OK(w.tensors > 0 && w.output_bytes > 0 && !w.was_done && !w.weights_quantized);
     OK(moe_describe(in_dir("a.moe"), &d, &err) == MOE_OK && d.container && d.tensors == w.tensors);
     FAILS(MOE_EXISTS, moe_convert_model(BF16, in_dir("a.moe"), NULL, NULL, &err));
+    OK(strstr(err.msg, "'force'") && !strstr(err.msg, "--")); /* the option as this struct names it */
     o.to = "elsewhere";
     FAILS(MOE_USAGE, moe_convert_model(BF16, in_dir("b.moe"), &o, NULL, &err));
     moe_cancel_close(&token);

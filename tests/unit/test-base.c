@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tests errors, arenas, growing arrays, hashes, string maps, and numbers printed for people. */
 #include "tests/ok.h"
+#include "base/api.h"
 #include "base/arena.h"
 #include "base/buffer.h"
 #include "base/cancel.h"
@@ -161,6 +162,36 @@ static void test_cancel(void)
        !strcmp(err.msg, "terminated: nothing was finished yet"));
     moe_cancel_request(&other, MOE_OK); /* no code of a request: the end is requested all the same */
     OK(atomic_load(&other.code) == MOE_SIGTERM);
+}
+
+/* Whether the API says `after` where the tools say `before`. */
+static bool says(const char *before, const char *after)
+{
+    struct moe_err err = MOE_ERR_INIT;
+    moe_fail(&err, MOE_USAGE, "%s", before);
+    bool same = moe_api_end(MOE_USAGE, &err) == MOE_USAGE && !strcmp(err.msg, after);
+    return same && moe_api_end(MOE_USAGE, &err) == MOE_USAGE && !strcmp(err.msg, after);
+}
+
+/* Options in messages of the API are named as its structs name them. */
+static void test_api_words(void)
+{
+    struct moe_err err = MOE_ERR_INIT;
+    moe_fail(&err, MOE_USAGE, "raise --memory");
+    OK(moe_api_end(MOE_OK, &err) == MOE_OK && !strcmp(err.msg, "raise --memory"));
+    OK(says("", "") && says("--", "--") && says("'", "'") && says("(--f", "(--f"));
+    OK(says("--force", "'force'") && says("(--force)", "('force')"));
+    OK(says("'x.moe': already exists (replace it with --force)",
+            "'x.moe': already exists (replace it with 'force')"));
+    OK(says("--calib-tokens wants 1 to 9", "'calib_tokens' wants 1 to 9"));
+    OK(says("(raise --memory, give --scratch DIR, or lower --calib-tokens)",
+            "(raise 'memory', give 'scratch' DIR, or lower 'calib_tokens')"));
+    /* not a path, not another option, not the command line of a tool */
+    OK(says("'/a --force/b --force': it's damaged (--resume)",
+            "'/a --force/b --force': it's damaged ('resume')"));
+    OK(says("--forces, --tensor-type and x--force stay", "--forces, --tensor-type and x--force stay"));
+    OK(says("moe-run --plan reads it; use --from (moe-plan MODEL --stats FILE)",
+            "moe-run --plan reads it; use 'from' (moe-plan MODEL --stats FILE)"));
 }
 
 static void hear(void *ctx, bool warning, const char *line)
@@ -495,6 +526,7 @@ int main(void)
     test_long_paths();
     test_show();
     test_cancel();
+    test_api_words();
     test_notes();
     test_arena();
     test_redzone();
