@@ -159,14 +159,16 @@ $(B)/kernels/avx512dot/bf16.o: isa := $(avx512) -mavx512bf16
 $(B)/kernels/avx512dot/matmul.o: isa := $(avx512) -mavx512vnni -mavx512vbmi
 $(B)/kernels/avx512dot/vnni.o $(B)/kernels/avx512dot/nvfp4.o: isa := $(avx512) -mavx512vnni
 
+define compile_c
+@echo "  CC    $<"
+$(Q)mkdir -p $(@D) && $(compile) -c -o $@ $<
+endef
 $(B)/%.o: %.c $(B)/flags
-	@echo "  CC    $<"
-	$(Q)mkdir -p $(@D) && $(compile) -c -o $@ $<
+	$(compile_c)
 # Where a source has moved, the lists of an older build name its old place: what is made of it is made again.
 %.c: ;
 $(B)/tests/%.o: %.c $(B)/flags
-	@echo "  CC    $<"
-	$(Q)mkdir -p $(@D) && $(compile) -c -o $@ $<
+	$(compile_c)
 
 # nvcc is only reproducible with a fixed seed and fixed temporary names, and -lineinfo
 # writes the absolute directory into the object: so PROFILE=1 builds are not comparable.
@@ -200,8 +202,7 @@ $(B)/bin/moe-%: $(B)/obj/moe-%.o $(archives)
 	@echo "  LINK  $@"
 	$(Q)mkdir -p $(@D) && $(CC) $(linkflags) -o $@ $^ $(libs)
 $(B)/obj/moe-%.o: moe-%.c $(B)/flags
-	@echo "  CC    $<"
-	$(Q)mkdir -p $(@D) && $(compile) -c -o $@ $<
+	$(compile_c)
 .SECONDARY: $(foreach t,$(tools),$(B)/obj/$(basename $(notdir $t)).o) $(testbins:%=%.o) $(helpbins:%=%.o) $(fuzzbins:%=%.o) $(B)/tests/replay.o
 
 $(testbins) $(helpbins): %: %.o $(archives)
