@@ -12,7 +12,7 @@ typedef void activations_fn(const float *x, int64_t n, float input_scale, float 
 static void compare_activations(activations_fn *fn, activations_fn *ref, const float *x, int64_t n,
                                 float scale)
 {
-    float *want = floats(n), *got = floats(n), *place = floats(n);
+    float *want = guarded_floats(n), *got = guarded_floats(n), *place = guarded_floats(n);
     memcpy(place, x, 4 * (size_t)n);
     ref(x, n, scale, want);
     fn(x, n, scale, got);
@@ -113,20 +113,21 @@ static void check_activations(activations_fn *fn, activations_fn *ref,
     static const float scales[] = { 1, 0x1p-126f, 0x1p-140f, 0x1p100f, 1e-3f, 0.0137f, 3.3e-7f, 2.9f };
     static float x[16], out[16];
     for (int i = 0; i < 600; i++) {
-        int64_t n = 16 * below(40);
+        int64_t n = 16 * random_below(40);
         enum pattern p = (enum pattern)(i % PATTERNS);
-        float *in = floats(n),
-              scale = below(2) ? scales[below(8)] : ldexpf(1 + fabsf(uniform()), -(int)below(24));
+        float *in = guarded_floats(n),
+              scale = random_below(2) ? scales[random_below(8)]
+                                      : ldexpf(1 + fabsf(random_uniform()), -(int)random_below(24));
         fill(in, n, p);
         for (int64_t k = 0; k < n; k++) /* blocks from far below the scale to clipped */
             if (i % 3 == 0) in[k] *= ldexpf(scale, (int)(k / 16 * 7 % 24) - 12);
-        for (int j = below(5) ? 0 : 2; n && j; j--) in[below(n)] = j == 1 ? NAN : -INFINITY;
+        for (int j = random_below(5) ? 0 : 2; n && j; j--) in[random_below(n)] = j == 1 ? NAN : -INFINITY;
         snprintf(now_case, sizeof now_case, "%" PRId64 " values, %s", n, pattern_name[p]);
         compare_activations(fn, ref, in, n, scale);
-        done();
+        free_buffers();
     }
     for (int i = 0; i < 2000; i++) {
-        float scale = ldexpf(1 + fabsf(uniform()), -(int)below(20));
+        float scale = ldexpf(1 + fabsf(random_uniform()), -(int)random_below(20));
         fill(x, 16, (enum pattern)(i % 2 ? NORMAL : TIES));
         for (int k = 0; k < 16; k++) x[k] *= ldexpf(scale, (int)(i % 26) - 13);
         snprintf(now_case, sizeof now_case, "meaning %d", i);

@@ -176,7 +176,7 @@ static void bench_one(const struct bench *b, const char *filter)
                variants[v].name, t * 1e9, b->bytes / t * 1e-9, b->work / t, b->unit, ref / t, copy / t);
         fflush(stdout);
     }
-    done();
+    free_buffers();
 }
 
 static void run_bench(const char *filter)

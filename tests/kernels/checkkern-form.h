@@ -19,16 +19,16 @@ static double gemm_bound(int64_t k, double size, double c)
 static void check_gemm(const struct variant *v)
 {
     for (int round = 0; round < 60; round++) {
-        int64_t m = 1 + below(round % 10 == 9 ? 220 : 30), n = 1 + below(round % 7 == 6 ? 420 : 60),
-                k = below(round % 5 == 4 ? 700 : 40);
-        bool t = below(2);
-        int64_t lda = (t ? m : k) + below(4), ai = t ? 1 : lda, ap = t ? lda : 1, bp = n + below(4),
-                ldc = n + below(4);
-        float alpha = below(3) == 0 ? -1 : below(2) ? 1 : .37f;
+        int64_t m = 1 + random_below(round % 10 == 9 ? 220 : 30),
+                n = 1 + random_below(round % 7 == 6 ? 420 : 60), k = random_below(round % 5 == 4 ? 700 : 40);
+        bool t = random_below(2);
+        int64_t lda = (t ? m : k) + random_below(4), ai = t ? 1 : lda, ap = t ? lda : 1,
+                bp = n + random_below(4), ldc = n + random_below(4);
+        float alpha = random_below(3) == 0 ? -1 : random_below(2) ? 1 : .37f;
         int64_t na = m * ai + k * ap, nb = (k ? k - 1 : 0) * bp + n, nc = (m - 1) * ldc + n;
-        float *a = floats(na), *b = floats(nb), *c = floats(nc), *want = floats(nc), *got = floats(nc),
-              *other = floats(nc);
-        enum pattern p = (enum pattern)(below(2) ? NORMAL : below(2) ? UNIFORM : DENORMAL);
+        float *a = guarded_floats(na), *b = guarded_floats(nb), *c = guarded_floats(nc),
+              *want = guarded_floats(nc), *got = guarded_floats(nc), *other = guarded_floats(nc);
+        enum pattern p = (enum pattern)(random_below(2) ? NORMAL : random_below(2) ? UNIFORM : DENORMAL);
         fill(a, na, p), fill(b, nb, NORMAL), fill(c, nc, NORMAL);
         snprintf(now_case, sizeof now_case, "%" PRId64 " x %" PRId64 " x %" PRId64 ", %s", m, n, k,
                  pattern_name[p]);
@@ -51,7 +51,7 @@ static void check_gemm(const struct variant *v)
             variants[1].k.gemm(m, n, k, alpha, a, ai, ap, b, bp, other, ldc);
             CHECK(same_bits(other, got, nc), "avx2 and avx512 differ");
         }
-        done();
+        free_buffers();
     }
 }
 
@@ -68,25 +68,26 @@ static bool equal(const float *a, const float *b, int64_t n)
 static void check_nvfp4_feedback(const struct variant *v)
 {
     for (int round = 0; round < 400; round++) {
-        int64_t b = 16 * (1 + below(9)), ldl = b + below(5), all = (b - 1) * ldl + b;
+        int64_t b = 16 * (1 + random_below(9)), ldl = b + random_below(5), all = (b - 1) * ldl + b;
         enum pattern p = (enum pattern)(round % PATTERNS);
-        float *l = floats(all), *d = floats(b), *w = floats(b), *a[2] = { floats(b), floats(b) },
-              *q[2] = { floats(b), floats(b) };
-        uint8_t *scale[2] = { buf((size_t)b / 16, 0), buf((size_t)b / 16, 1) };
-        float global = p == DENORMAL ? 0x1p-126f : ldexpf(1, (int)below(12) - 14);
+        float *l = guarded_floats(all), *d = guarded_floats(b), *w = guarded_floats(b),
+              *a[2] = { guarded_floats(b), guarded_floats(b) },
+              *q[2] = { guarded_floats(b), guarded_floats(b) };
+        uint8_t *scale[2] = { guarded_buffer((size_t)b / 16, 0), guarded_buffer((size_t)b / 16, 1) };
+        float global = p == DENORMAL ? 0x1p-126f : ldexpf(1, (int)random_below(12) - 14);
         fill(l, all, UNIFORM), fill(d, b, UNIFORM), fill(w, b, p), fill(a[0], b, NORMAL);
         for (int64_t i = 0; i < all; i++) l[i] *= round & 1 ? .3f : 0;
         for (int64_t i = 0; i < b; i++)
             d[i] = fabsf(d[i]) + 1e-3f,
             a[0][i] = a[1][i] = w[i] + (round & 1 ? a[0][i] * .01f * fabsf(w[i]) : 0);
-        if (below(4) == 0) memset(w, 0, 64), memset(a[0], 0, 64), memset(a[1], 0, 64);
+        if (random_below(4) == 0) memset(w, 0, 64), memset(a[0], 0, 64), memset(a[1], 0, 64);
         snprintf(now_case, sizeof now_case, "%" PRId64 " columns, %s", b, pattern_name[p]);
         for (int k = 0; k < 2; k++)
             (k ? v : variants)->k.nvfp4_feedback(l, ldl, d, b, w, a[k], global, q[k], scale[k]);
         CHECK(!memcmp(scale[0], scale[1], (size_t)b / 16), "scales differ from ref's");
         CHECK(equal(q[0], q[1], b), "values differ from ref's");
         CHECK(equal(a[0], a[1], b), "targets differ from ref's");
-        done();
+        free_buffers();
     }
 }
 
@@ -95,16 +96,19 @@ static void check_nvfp4_feedback(const struct variant *v)
 static void check_nvfp4_descend(const struct variant *v)
 {
     for (int round = 0; round < 200; round++) {
-        int64_t b = 16 * (1 + below(8)), ldh = b + below(5);
-        float *h = floats((b - 1) * ldh + b), *s = floats(b / 16), *q[2] = { floats(b), floats(b) },
-              *g[2] = { floats(b), floats(b) }, *d[2] = { floats(b), floats(b) };
+        int64_t b = 16 * (1 + random_below(8)), ldh = b + random_below(5);
+        float *h = guarded_floats((b - 1) * ldh + b), *s = guarded_floats(b / 16),
+              *q[2] = { guarded_floats(b), guarded_floats(b) },
+              *g[2] = { guarded_floats(b), guarded_floats(b) },
+              *d[2] = { guarded_floats(b), guarded_floats(b) };
         for (int64_t i = 0; i < b; i++)
             for (int64_t j = 0; j <= i; j++)
-                h[i * ldh + j] = h[j * ldh + i] = i == j ? 1 + fabsf(normal()) : .1f * normal();
-        for (int64_t i = 0; i < b / 16; i++) s[i] = ldexpf(1 + fabsf(uniform()), (int)below(5) - 3);
+                h[i * ldh + j] = h[j * ldh + i] = i == j ? 1 + fabsf(random_normal()) : .1f * random_normal();
+        for (int64_t i = 0; i < b / 16; i++)
+            s[i] = ldexpf(1 + fabsf(random_uniform()), (int)random_below(5) - 3);
         for (int64_t i = 0; i < b; i++) {
-            q[0][i] = q[1][i] = moe_e2m1_to_f32((uint8_t)below(16)) * s[i / 16];
-            g[0][i] = g[1][i] = (round & 1 ? 2.0f : .2f) * normal();
+            q[0][i] = q[1][i] = moe_e2m1_to_f32((uint8_t)random_below(16)) * s[i / 16];
+            g[0][i] = g[1][i] = (round & 1 ? 2.0f : .2f) * random_normal();
             d[0][i] = d[1][i] = 0;
         }
         snprintf(now_case, sizeof now_case, "%" PRId64 " columns", b);
@@ -112,7 +116,7 @@ static void check_nvfp4_descend(const struct variant *v)
         CHECK(equal(q[0], q[1], b), "values differ from ref's");
         CHECK(equal(g[0], g[1], b), "gradients differ from ref's");
         CHECK(equal(d[0], d[1], b), "changes differ from ref's");
-        done();
+        free_buffers();
     }
 }
 

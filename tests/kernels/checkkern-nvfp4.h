@@ -23,8 +23,8 @@ static void compare_blocks(const uint8_t *want, const uint8_t *codes, const uint
 static void compare_nvfp4(const struct variant *v, float *x, int64_t n, float global)
 {
     size_t blocks = (size_t)n / 16;
-    uint8_t *want = malloc(9 * blocks + 1), *codes = buf(8 * blocks, 0), *scales = buf(blocks, 0),
-            *h = buf(2 * (size_t)n, (size_t)below(3));
+    uint8_t *want = malloc(9 * blocks + 1), *codes = guarded_buffer(8 * blocks, 0),
+            *scales = guarded_buffer(blocks, 0), *h = guarded_buffer(2 * (size_t)n, (size_t)random_below(3));
     assert(want);
     for (int half = 0; half < 2; half++) {
         for (int64_t i = 0; half && i < n; i++) {
@@ -48,9 +48,10 @@ static void compare_nvfp4(const struct variant *v, float *x, int64_t n, float gl
 static void fill_int4(float *x, int64_t n, float global)
 {
     for (int64_t b = 0; b < n; b += 16) {
-        float s = moe_bf16_to_f32(moe_f32_to_bf16(ldexpf(global, (int)below(8)) * (1 + fabsf(uniform()))));
-        int64_t most = 1 + below(8);
-        for (int64_t i = b; i < b + 16; i++) x[i] = (float)(below(2 * most + 1) - most) * s;
+        float s = moe_bf16_to_f32(
+            moe_f32_to_bf16(ldexpf(global, (int)random_below(8)) * (1 + fabsf(random_uniform()))));
+        int64_t most = 1 + random_below(8);
+        for (int64_t i = b; i < b + 16; i++) x[i] = (float)(random_below(2 * most + 1) - most) * s;
     }
 }
 
@@ -60,17 +61,18 @@ static void fill_grid(float *x, int64_t n, float global)
 {
     static const float grid[] = { 0, .25f, .5f, .75f, 1, 1.25f, 1.5f, 1.75f, 2, 2.5f, 3, 3.5f, 4, 5, 6, 7 };
     for (int64_t b = 0; b < n; b += 16) {
-        float s = moe_e4m3_to_f32((uint8_t)(1 + below(126))) * global;
-        int64_t few = 1 + below(16), off = below(3), far = below(3);
+        float s = moe_e4m3_to_f32((uint8_t)(1 + random_below(126))) * global;
+        int64_t few = 1 + random_below(16), off = random_below(3), far = random_below(3);
         for (int64_t i = b; i < b + 16; i++) {
-            float f = grid[below(few)] * s * (below(2) ? 1.0f : -1.0f);
-            x[i] = off == 0 || f == 0
-                     ? f
-                     : moe_f32_from_bits(moe_f32_bits(f) +
-                                         (uint32_t)(off == 1 ? below(3) - 1 : below(2001) - 1000));
+            float f = grid[random_below(few)] * s * (random_below(2) ? 1.0f : -1.0f);
+            x[i] =
+                off == 0 || f == 0
+                    ? f
+                    : moe_f32_from_bits(moe_f32_bits(f) + (uint32_t)(off == 1 ? random_below(3) - 1
+                                                                              : random_below(2001) - 1000));
         }
         /* one value past the grid, as far as a search looks and farther */
-        if (far == 0) x[b + below(16)] = s * (6 + 3 * uniform());
+        if (far == 0) x[b + random_below(16)] = s * (6 + 3 * random_uniform());
     }
 }
 
@@ -79,17 +81,17 @@ static void fill_grid(float *x, int64_t n, float global)
 static void fill_regions(float *x, int64_t n, float global)
 {
     for (int64_t b = 0; b < n; b += 16) {
-        float size = ldexpf(global, (int)below(26) - 13);
-        int64_t kind = below(5);
+        float size = ldexpf(global, (int)random_below(26) - 13);
+        int64_t kind = random_below(5);
         for (int64_t i = b; i < b + 16; i++) {
-            float u = kind == 0 ? normal()
-                    : kind == 1 ? uniform()
-                    : kind == 2 ? uniform() * uniform() * uniform()
-                    : kind == 3 ? (float)(below(15) - 7) / 7
-                                : (below(4) ? 0.17f : 1.0f) * uniform();
+            float u = kind == 0 ? random_normal()
+                    : kind == 1 ? random_uniform()
+                    : kind == 2 ? random_uniform() * random_uniform() * random_uniform()
+                    : kind == 3 ? (float)(random_below(15) - 7) / 7
+                                : (random_below(4) ? 0.17f : 1.0f) * random_uniform();
             x[i] = u * size;
         }
-        if (kind == 4) x[b + below(16)] = size;
+        if (kind == 4) x[b + random_below(16)] = size;
     }
 }
 
@@ -100,21 +102,22 @@ static void check_nvfp4_quantize(const struct variant *v)
     for (int64_t blocks = 0; blocks < 40; blocks++)
         for (enum pattern p = 0; p < PATTERNS; p++) {
             snprintf(now_case, sizeof now_case, "%s, %d blocks", pattern_name[p], (int)blocks);
-            float *x = floats(16 * blocks);
+            float *x = guarded_floats(16 * blocks);
             fill(x, 16 * blocks, p);
-            compare_nvfp4(v, x, 16 * blocks,
-                          moe_nvfp4_global(v->k.amax(x, 16 * blocks), (enum moe_nvfp4_method)below(3)));
-            compare_nvfp4(v, x, 16 * blocks, globals[below(sizeof globals / sizeof *globals)]);
-            done();
+            compare_nvfp4(
+                v, x, 16 * blocks,
+                moe_nvfp4_global(v->k.amax(x, 16 * blocks), (enum moe_nvfp4_method)random_below(3)));
+            compare_nvfp4(v, x, 16 * blocks, globals[random_below(sizeof globals / sizeof *globals)]);
+            free_buffers();
         }
     for (int round = 0; round < 80; round++) {
         enum { BLOCKS = 1000 };
-        float *x = buf(64 * BLOCKS, 4 * (size_t)below(16)),
-              global = ldexpf(1 + .999f * fabsf(uniform()), -(int)below(30));
+        float *x = guarded_buffer(64 * BLOCKS, 4 * (size_t)random_below(16)),
+              global = ldexpf(1 + .999f * fabsf(random_uniform()), -(int)random_below(30));
         snprintf(now_case, sizeof now_case, "round %d", round);
         (round % 5 == 4 ? fill_int4 : round % 2 ? fill_grid : fill_regions)(x, 16 * BLOCKS, global);
         compare_nvfp4(v, x, 16 * BLOCKS, global);
-        done();
+        free_buffers();
     }
 }
 

@@ -29,7 +29,7 @@ static void describe(int64_t n, enum pattern p)
 /* The size for round i: 0 to 69 first (but at least `least`), then random larger ones. */
 static int64_t size_of(int i, int64_t least)
 {
-    return i < 70 ? (i < least ? least : i) : least + below(2000);
+    return i < 70 ? (i < least ? least : i) : least + random_below(2000);
 }
 
 static void check_dot(const struct variant *v)
@@ -37,9 +37,9 @@ static void check_dot(const struct variant *v)
     for (int i = 0; i < 300; i++) {
         int64_t n = size_of(i, 0);
         enum pattern p = (enum pattern)(i % PATTERNS);
-        float *a = floats(n), *b = floats(n), other;
+        float *a = guarded_floats(n), *b = guarded_floats(n), other;
         double size = 0;
-        fill(a, n, p), fill(b, n, (enum pattern)below(PATTERNS));
+        fill(a, n, p), fill(b, n, (enum pattern)random_below(PATTERNS));
         describe(n, p);
         for (int64_t k = 0; k < n; k++) size += fabs((double)a[k] * (double)b[k]);
         float want = variants[0].k.dot(a, b, n), got = v->k.dot(a, b, n);
@@ -47,7 +47,7 @@ static void check_dot(const struct variant *v)
               (double)want);
         other = v == &variants[2] ? variants[1].k.dot(a, b, n) : got;
         CHECK(same_bits(&other, &got, 1), "avx2 and avx512 differ");
-        done();
+        free_buffers();
     }
 }
 
@@ -55,15 +55,15 @@ static void check_amax(const struct variant *v)
 {
     for (int i = 0; i < 400; i++) {
         int64_t n = size_of(i % 200, 0);
-        float *x = floats(n);
+        float *x = guarded_floats(n);
         fill(x, n, (enum pattern)(i % PATTERNS));
-        for (int j = below(4) == 0 ? 3 : 0; n && j; j--)
-            x[below(n)] = j == 1 ? NAN : j == 2 ? INFINITY : -INFINITY;
-        if (n && below(3) == 0) x[n - 1] = -7e37f;
+        for (int j = random_below(4) == 0 ? 3 : 0; n && j; j--)
+            x[random_below(n)] = j == 1 ? NAN : j == 2 ? INFINITY : -INFINITY;
+        if (n && random_below(3) == 0) x[n - 1] = -7e37f;
         describe(n, (enum pattern)(i % PATTERNS));
         float want = variants[0].k.amax(x, n), got = v->k.amax(x, n);
         CHECK(moe_f32_bits(want) == moe_f32_bits(got), "%g, ref %g", (double)got, (double)want);
-        done();
+        free_buffers();
     }
 }
 
@@ -71,15 +71,16 @@ static void check_amax_bf16(const struct variant *v)
 {
     for (int i = 0; i < 400; i++) {
         int64_t n = size_of(i % 200, 0);
-        uint8_t *x = buf(2 * (size_t)n, (size_t)below(4));
+        uint8_t *x = guarded_buffer(2 * (size_t)n, (size_t)random_below(4));
         /* any bits; in three of four rounds no NaN */
-        for (int64_t k = 0; k < 2 * n; k++) x[k] = (uint8_t)(k % 2 && i % 4 ? next() & 0xbf : next());
-        if (n && i % 4 == 1) memcpy(x + 2 * below(n), &(uint16_t){ 0xff80 }, 2);
+        for (int64_t k = 0; k < 2 * n; k++)
+            x[k] = (uint8_t)(k % 2 && i % 4 ? random_bits() & 0xbf : random_bits());
+        if (n && i % 4 == 1) memcpy(x + 2 * random_below(n), &(uint16_t){ 0xff80 }, 2);
         if (n && i % 8 == 2) memcpy(x + 2 * (n - 1), &(uint16_t){ 0x7f7f }, 2);
         snprintf(now_case, sizeof now_case, "n %" PRId64, n);
         float want = variants[0].k.amax_bf16(x, n), got = v->k.amax_bf16(x, n);
         CHECK(moe_f32_bits(want) == moe_f32_bits(got), "%g, ref %g", (double)got, (double)want);
-        done();
+        free_buffers();
     }
 }
 
@@ -87,14 +88,14 @@ static void check_sqerr(const struct variant *v)
 {
     for (int i = 0; i < 300; i++) {
         int64_t n = size_of(i, 0);
-        float *x = floats(n), *y = floats(n);
+        float *x = guarded_floats(n), *y = guarded_floats(n);
         double want[2] = { .5, 7 }, got[2] = { .5, 7 };
-        fill(x, n, (enum pattern)(i % PATTERNS)), fill(y, n, (enum pattern)below(PATTERNS));
+        fill(x, n, (enum pattern)(i % PATTERNS)), fill(y, n, (enum pattern)random_below(PATTERNS));
         describe(n, (enum pattern)(i % PATTERNS));
         variants[0].k.sqerr(x, y, n, &want[0], &want[1]);
         v->k.sqerr(x, y, n, &got[0], &got[1]);
         CHECK(!memcmp(want, got, sizeof want), "%a %a, ref %a %a", got[0], got[1], want[0], want[1]);
-        done();
+        free_buffers();
     }
 }
 
@@ -104,9 +105,10 @@ static void check_rmsnorm(const struct variant *v)
 {
     for (int i = 0; i < 300; i++) {
         int64_t n = size_of(i, 1);
-        float *x = floats(n), *w = floats(n), *want = floats(n), *got = floats(n), *other = floats(n);
-        float eps = below(2) ? 1e-6f : 1e-5f, huge = 0x1p-40f * powf(2, (float)below(110));
-        fill(x, n, (enum pattern)(i % PATTERNS)), fill(w, n, (enum pattern)below(2));
+        float *x = guarded_floats(n), *w = guarded_floats(n), *want = guarded_floats(n),
+              *got = guarded_floats(n), *other = guarded_floats(n);
+        float eps = random_below(2) ? 1e-6f : 1e-5f, huge = 0x1p-40f * powf(2, (float)random_below(110));
+        fill(x, n, (enum pattern)(i % PATTERNS)), fill(w, n, (enum pattern)random_below(2));
         for (int64_t k = 0; i % 4 == 3 && k < n; k++) x[k] *= huge; /* squares beyond float32 */
         describe(n, (enum pattern)(i % PATTERNS));
         variants[0].k.rmsnorm(x, w, eps, n, want);
@@ -115,7 +117,7 @@ static void check_rmsnorm(const struct variant *v)
         v->k.rmsnorm(i & 1 ? got : x, w, eps, n, got);
         compare(want, got, n, (double)(n / 16 + 6) / 2 + 4, 0x1p-147);
         if (v == &variants[2]) CHECK(same_bits(other, got, n), "avx2 and avx512 differ");
-        done();
+        free_buffers();
     }
 }
 
@@ -128,12 +130,12 @@ static void check_swiglu(const struct variant *v)
                                      -88.7f, -88.8f, -103.9f,  -104.1f,   -110, -1e30f, 1e30f,  1e-40f };
     for (int i = 0; i < 300; i++) {
         int64_t n = size_of(i, 0);
-        float *g = floats(n), *u = floats(n), *want = floats(n), *got = floats(n), *other = floats(n),
-              most = 1;
-        fill(g, n, (enum pattern)(i % PATTERNS)), fill(u, n, (enum pattern)below(2));
+        float *g = guarded_floats(n), *u = guarded_floats(n), *want = guarded_floats(n),
+              *got = guarded_floats(n), *other = guarded_floats(n), most = 1;
+        fill(g, n, (enum pattern)(i % PATTERNS)), fill(u, n, (enum pattern)random_below(2));
         for (int64_t k = 0; k < n; k++) {
             if (i % 3 == 0) g[k] *= 40;
-            if (i % 4 == 0 && below(4) == 0) g[k] = special[below(16)];
+            if (i % 4 == 0 && random_below(4) == 0) g[k] = special[random_below(16)];
             most = fmaxf(most, fabsf(u[k]));
         }
         describe(n, (enum pattern)(i % PATTERNS));
@@ -143,7 +145,7 @@ static void check_swiglu(const struct variant *v)
         v->k.swiglu(i & 1 ? got : g, i & 1 ? u : got, n, got);
         compare(want, got, n, 14, 0x1p-142 * (double)most);
         if (v == &variants[2]) CHECK(same_bits(other, got, n), "avx2 and avx512 differ");
-        done();
+        free_buffers();
     }
 }
 
@@ -156,14 +158,14 @@ static void check_softmax(const struct variant *v)
 {
     for (int i = 0; i < 400; i++) {
         int64_t n = size_of(i % 200, 1);
-        float *x = floats(n), *want = floats(n), *other = floats(n);
+        float *x = guarded_floats(n), *want = guarded_floats(n), *other = guarded_floats(n);
         fill(x, n, (enum pattern)(i % PATTERNS));
         for (int64_t k = 0; k < n; k++) {
             if (i % 3 == 0) x[k] *= 50;
-            if (i % 5 == 0 && below(3) == 0) x[k] = -INFINITY;
-            if (i % 40 == 1 && below(9) == 0) x[k] = NAN;
+            if (i % 5 == 0 && random_below(3) == 0) x[k] = -INFINITY;
+            if (i % 40 == 1 && random_below(9) == 0) x[k] = NAN;
             if (i % 40 == 2) x[k] = -INFINITY;
-            if (i % 40 == 3 && below(9) == 0) x[k] = INFINITY;
+            if (i % 40 == 3 && random_below(9) == 0) x[k] = INFINITY;
         }
         describe(n, (enum pattern)(i % PATTERNS));
         memcpy(want, x, sizeof *x * (size_t)n), memcpy(other, x, sizeof *x * (size_t)n);
@@ -172,10 +174,10 @@ static void check_softmax(const struct variant *v)
         v->k.softmax(x, n);
         compare(want, x, n, softmax_units(n), 0x1p-147);
         if (v == &variants[2]) CHECK(same_bits(other, x, n), "avx2 and avx512 differ");
-        done();
+        free_buffers();
     }
     for (int i = 0; i < 20000; i++) { /* e^x nearly alone: of [0, x] softmax makes e / (1 + e) */
-        float x[2] = { 0, -(float)below(1 << 24) * 0x1p-17f }, want[2] = { 0, x[1] };
+        float x[2] = { 0, -(float)random_below(1 << 24) * 0x1p-17f }, want[2] = { 0, x[1] };
         snprintf(now_case, sizeof now_case, "exp(%a)", (double)x[1]);
         variants[0].k.softmax(want, 2), v->k.softmax(x, 2);
         compare(want, x, 2, 10, 0x1p-148);
@@ -186,12 +188,12 @@ static void check_softmax(const struct variant *v)
 static void check_rope(const struct variant *v)
 {
     for (int i = 0; i < 200; i++) {
-        int64_t n = i < 40 ? i : below(300);
-        float *x = floats(2 * n), *c = floats(n), *s = floats(n), *want = floats(2 * n),
-              *other = floats(2 * n), *old = floats(2 * n);
+        int64_t n = i < 40 ? i : random_below(300);
+        float *x = guarded_floats(2 * n), *c = guarded_floats(n), *s = guarded_floats(n),
+              *want = guarded_floats(2 * n), *other = guarded_floats(2 * n), *old = guarded_floats(2 * n);
         fill(x, 2 * n, (enum pattern)(i % PATTERNS));
         for (int64_t k = 0; k < n; k++) {
-            double a = 4 * (double)uniform();
+            double a = 4 * (double)random_uniform();
             c[k] = (float)cos(a), s[k] = (float)sin(a);
         }
         describe(2 * n, (enum pattern)(i % PATTERNS));
@@ -207,7 +209,7 @@ static void check_rope(const struct variant *v)
                   "[%" PRId64 "]: %a, ref %a", k, (double)x[k], (double)want[k]);
         }
         if (v == &variants[2]) CHECK(same_bits(other, x, 2 * n), "avx2 and avx512 differ");
-        done();
+        free_buffers();
     }
 }
 
@@ -217,14 +219,17 @@ static void check_rope(const struct variant *v)
 static void check_attend(const struct variant *v)
 {
     for (int i = 0; i < 120; i++) {
-        int64_t n = i < 24 ? i + 1 : 1 + below(150), dk = 1 + below(i % 2 ? 600 : 70),
-                dv = 1 + below(i % 2 ? 530 : 70), ldk = dk + below(4), ldv = dv + below(4);
-        float *q = floats(dk), *k = floats((n - 1) * ldk + dk), *x = floats((n - 1) * ldv + dv),
-              scale = 1 / sqrtf((float)dk), *got = floats(dv);
-        float *want = floats(dv), *s = floats(n), *w = floats(n), *other = floats(dv);
+        int64_t n = i < 24 ? i + 1 : 1 + random_below(150), dk = 1 + random_below(i % 2 ? 600 : 70),
+                dv = 1 + random_below(i % 2 ? 530 : 70), ldk = dk + random_below(4),
+                ldv = dv + random_below(4);
+        float *q = guarded_floats(dk), *k = guarded_floats((n - 1) * ldk + dk),
+              *x = guarded_floats((n - 1) * ldv + dv), scale = 1 / sqrtf((float)dk),
+              *got = guarded_floats(dv);
+        float *want = guarded_floats(dv), *s = guarded_floats(n), *w = guarded_floats(n),
+              *other = guarded_floats(dv);
         enum pattern p = i % 5 == 4 ? TIES : (enum pattern)(i % 2);
         fill(q, dk, p), fill(k, (n - 1) * ldk + dk, p),
-            fill(x, (n - 1) * ldv + dv, (enum pattern)below(PATTERNS));
+            fill(x, (n - 1) * ldv + dv, (enum pattern)random_below(PATTERNS));
         snprintf(now_case, sizeof now_case, "%" PRId64 " keys of %" PRId64 ", values of %" PRId64 ", %s", n,
                  dk, dv, pattern_name[p]);
         variants[0].k.attend(q, k, ldk, x, ldv, n, dk, dv, scale, w, want);
@@ -244,7 +249,7 @@ static void check_attend(const struct variant *v)
                   "[%" PRId64 "]: %g, ref %g", c, (double)got[c], (double)want[c]);
         }
         if (v == &variants[2]) CHECK(same_bits(other, got, dv), "avx2 and avx512 differ");
-        done();
+        free_buffers();
     }
 }
 

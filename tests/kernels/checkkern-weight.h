@@ -24,15 +24,16 @@ static int64_t step_of(int type)
 /* n scales of this type: finite and of any size or, where `any` says so, of any bits. */
 static void random_scales(enum moe_scale_type type, int64_t n, bool any, uint8_t *s)
 {
-    for (int64_t i = 0; i < n * moe_scale_bytes(type); i++) s[i] = (uint8_t)next();
+    for (int64_t i = 0; i < n * moe_scale_bytes(type); i++) s[i] = (uint8_t)random_bits();
     for (int64_t i = 0; i < n; i++) {
-        float f = uniform();
-        uint16_t b = moe_f32_to_bf16(f), h = (uint16_t)below(any && i % 3 == 0 ? 1 << 16 : 0x7c00);
+        float f = random_uniform();
+        uint16_t b = moe_f32_to_bf16(f), h = (uint16_t)random_below(any && i % 3 == 0 ? 1 << 16 : 0x7c00);
         if (type == MOE_SCALE_F32) memcpy(s + 4 * i, &f, 4);
         if (type == MOE_SCALE_BF16) memcpy(s + 2 * i, &b, 2);
         if (type == MOE_SCALE_F16) memcpy(s + 2 * i, &h, 2);
-        if (type == MOE_SCALE_E8M0) s[i] = (uint8_t)(any && i % 3 == 0 ? below(256) : 100 + below(50));
-        if (type == MOE_SCALE_E4M3) s[i] = (uint8_t)below(any ? 256 : 127);
+        if (type == MOE_SCALE_E8M0)
+            s[i] = (uint8_t)(any && i % 3 == 0 ? random_below(256) : 100 + random_below(50));
+        if (type == MOE_SCALE_E4M3) s[i] = (uint8_t)random_below(any ? 256 : 127);
     }
 }
 
@@ -41,17 +42,18 @@ static void random_scales(enum moe_scale_type type, int64_t n, bool any, uint8_t
 static struct moe_weight random_weight(int type, int64_t rows, int64_t cols, bool any)
 {
     struct moe_weight w = { .type = (uint8_t)type, .rows = rows, .cols = cols };
-    w.layout = type == MOE_NVFP4 && below(2) ? MOE_LAYOUT_TILE_128X4 : MOE_LAYOUT_LINEAR;
-    w.reciprocal = below(2);
+    w.layout = type == MOE_NVFP4 && random_below(2) ? MOE_LAYOUT_TILE_128X4 : MOE_LAYOUT_LINEAR;
+    w.reciprocal = random_below(2);
     w.global = w.reciprocal ? 3000.0f : 1.0f / 3000;
     int64_t bytes = moe_plane_bytes(type, w.layout, MOE_PLANE_DATA, rows, cols),
             scales = moe_plane_bytes(type, w.layout, MOE_PLANE_SCALE, rows, cols);
-    uint8_t *d = buf((size_t)bytes, (size_t)below(4)), *s = buf((size_t)scales, (size_t)below(4));
-    for (int64_t i = 0; i < bytes; i++) d[i] = (uint8_t)next();
+    uint8_t *d = guarded_buffer((size_t)bytes, (size_t)random_below(4)),
+            *s = guarded_buffer((size_t)scales, (size_t)random_below(4));
+    for (int64_t i = 0; i < bytes; i++) d[i] = (uint8_t)random_bits();
     if (scales)
         random_scales(moe_dtypes[type].scale, scales / moe_scale_bytes(moe_dtypes[type].scale), any, s);
     for (int64_t i = 0; !any && i < rows * cols; i++) {
-        float f = normal();
+        float f = random_normal();
         uint16_t h = moe_f32_to_bf16(f);
         if (type == MOE_F32) memcpy(d + 4 * i, &f, 4);
         if (type == MOE_BF16) memcpy(d + 2 * i, &h, 2);
@@ -63,20 +65,23 @@ static struct moe_weight random_weight(int type, int64_t rows, int64_t cols, boo
 }
 
 /* A random multiple of `of` that is at most `most`, or `of`. */
-static int64_t odd_size(int64_t most, int64_t of) { return (most < of ? 1 : 1 + below(most / of)) * of; }
+static int64_t odd_size(int64_t most, int64_t of)
+{
+    return (most < of ? 1 : 1 + random_below(most / of)) * of;
+}
 
 static void check_dequantize(const struct variant *v)
 {
     for (int i = 0; i < 24 * WEIGHT_TYPES; i++) {
         int type = i % WEIGHT_TYPES;
-        int64_t rows = 1 + below(200), cols = odd_size(900, unit(type));
+        int64_t rows = 1 + random_below(200), cols = odd_size(900, unit(type));
         struct moe_weight w = random_weight(type, rows, cols, true);
         for (int j = 0; j < 8; j++) {
             int64_t step = step_of(type);
-            int64_t row = j ? below(rows) : rows - 1,
-                    col = j & 1 ? below((cols + step - 1) / step) * step : 0;
-            int64_t n = j < 2 ? cols - col : 1 + below(cols - col);
-            float *want = floats(n), *got = floats(n);
+            int64_t row = j ? random_below(rows) : rows - 1,
+                    col = j & 1 ? random_below((cols + step - 1) / step) * step : 0;
+            int64_t n = j < 2 ? cols - col : 1 + random_below(cols - col);
+            float *want = guarded_floats(n), *got = guarded_floats(n);
             snprintf(now_case, sizeof now_case,
                      "%s%s%s [%" PRId64 " x %" PRId64 "] row %" PRId64 " col %" PRId64 " n %" PRId64,
                      moe_dtype_name(type), w.layout ? " tile" : "", w.reciprocal ? " reciprocal" : "", rows,
@@ -86,7 +91,7 @@ static void check_dequantize(const struct variant *v)
             CHECK(same_bits(want, got, n), "differs from ref");
             guarded_free(&held[--n_held]), guarded_free(&held[--n_held]);
         }
-        done();
+        free_buffers();
     }
 }
 
@@ -95,10 +100,10 @@ static void check_dequantize_nt(const struct variant *v)
     for (int i = 0; i < 24 * WEIGHT_TYPES; i++) {
         /* rows of a multiple of 64 bytes, and others */
         int type = i % WEIGHT_TYPES, u = i % 3 ? unit(type) : 16 * unit(type);
-        int64_t rows = 1 + below(50), cols = odd_size(i % 5 ? 900 : 3000, u), r0 = below(rows),
-                r1 = r0 + below(rows - r0) + 1;
+        int64_t rows = 1 + random_below(50), cols = odd_size(i % 5 ? 900 : 3000, u), r0 = random_below(rows),
+                r1 = r0 + random_below(rows - r0) + 1;
         struct moe_weight w = random_weight(type, rows, cols, true);
-        float *want = floats(cols), *got = floats((r1 - r0) * cols);
+        float *want = guarded_floats(cols), *got = guarded_floats((r1 - r0) * cols);
         snprintf(now_case, sizeof now_case, "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 " to %" PRId64,
                  moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1);
         v->k.dequantize_nt(&w, r0, r1, got);
@@ -106,18 +111,18 @@ static void check_dequantize_nt(const struct variant *v)
             variants[0].k.dequantize(&w, r, 0, cols, want);
             CHECK(same_bits(want, got + (r - r0) * cols, cols), "row %lld differs from ref", (long long)r);
         }
-        done();
+        free_buffers();
     }
     /* moe_dequantize_many of more than 16 MiB */
     struct moe_weight w = random_weight(MOE_NVFP4, 4097, 1024, true);
-    float *want = floats(1024), *got = floats(4097 * 1024);
+    float *want = guarded_floats(1024), *got = guarded_floats(4097 * 1024);
     snprintf(now_case, sizeof now_case, "dequantize_many");
     moe_dequantize_many(&w, 0, 4097, got);
     for (int64_t r = 0; r < 4097; r += 64) {
         variants[0].k.dequantize(&w, r, 0, 1024, want);
         CHECK(same_bits(want, got + r * 1024, 1024), "row %lld differs from ref", (long long)r);
     }
-    done();
+    free_buffers();
 }
 
 /* The error bound of the reduction order.  A partial sum has ceil(K/16) fma, and 4 additions follow; each is
@@ -203,9 +208,9 @@ static product_fn product(const struct variant *v) { return x_bits == 16 ? v->k.
 static void compare_matmul(const struct variant *v, const struct moe_weight *w, int64_t r0, int64_t r1,
                            int64_t n, int64_t ldx, const float *x)
 {
-    int64_t rows = r1 - r0, ldy = rows + below(3);
-    float *want = floats(n * ldy), *got = floats((n - 1) * ldy + rows), *one = floats(w->rows),
-          *row = floats(w->cols), *other = floats(n * ldy);
+    int64_t rows = r1 - r0, ldy = rows + random_below(3);
+    float *want = guarded_floats(n * ldy), *got = guarded_floats((n - 1) * ldy + rows),
+          *one = guarded_floats(w->rows), *row = guarded_floats(w->cols), *other = guarded_floats(n * ldy);
     product(&variants[0])(w, r0, r1, x, ldx, n, want, ldy);
     product(v)(w, r0, r1, x, ldx, n, got, ldy);
     if (v >= &variants[2]) product(&variants[1])(w, r0, r1, x, ldx, n, other, ldy);
@@ -238,10 +243,11 @@ static void compare_matmul(const struct variant *v, const struct moe_weight *w, 
 static void check_matmul_hostile(const struct variant *v)
 {
     for (int i = 0; i < 40; i++) {
-        int64_t rows = 1 + below(150), cols = odd_size(900, 16), n = 1 + below(9), r0 = below(rows),
-                bad = below(n), at = below(cols);
+        int64_t rows = 1 + random_below(150), cols = odd_size(900, 16), n = 1 + random_below(9),
+                r0 = random_below(rows), bad = random_below(n), at = random_below(cols);
         struct moe_weight w = random_weight(MOE_NVFP4, rows, cols, false);
-        float *x = floats(n * cols), *want = floats(n * (rows - r0)), *got = floats(n * (rows - r0));
+        float *x = guarded_floats(n * cols), *want = guarded_floats(n * (rows - r0)),
+              *got = guarded_floats(n * (rows - r0));
         fill(x, n * cols, NORMAL);
         for (int64_t k = 0; k < cols && i % 4 == 3; k++) x[bad * cols + k] *= k % 3 ? 1e38f : 1e-38f;
         snprintf(now_case, sizeof now_case,
@@ -262,7 +268,7 @@ static void check_matmul_hostile(const struct variant *v)
                     CHECK(same_bits(&y, want + t * (rows - r0) + r, 1),
                           "row %" PRId64 " token %" PRId64 " depends on another", r0 + r, t);
             }
-        done();
+        free_buffers();
     }
 }
 
@@ -272,23 +278,23 @@ static void check_matmul(const struct variant *v)
     static const int64_t tokens[] = { 1, 2, 3, 4, 5, 7, 9, 13, 24, 31 };
     for (int i = 0; i < 270; i++) {
         int type = i < 250 ? i % WEIGHT_TYPES : MOE_NVFP4;
-        int64_t rows = 1 + below(i < 200 ? 21 : 150), cols = odd_size(i % 3 ? 700 : 80, unit(type)),
-                n = tokens[below(i < 200 ? 10 : 4)];
-        if (i >= 260) rows = 1 + below(8), cols += 16384; /* in pieces */
+        int64_t rows = 1 + random_below(i < 200 ? 21 : 150), cols = odd_size(i % 3 ? 700 : 80, unit(type)),
+                n = tokens[random_below(i < 200 ? 10 : 4)];
+        if (i >= 260) rows = 1 + random_below(8), cols += 16384; /* in pieces */
         else if (i >= 250)
             rows += 240,
                 cols = odd_size(1200, 16); /* of several tiles' rows, each with its 16 rows at once */
-        int64_t ldx = cols + below(4);
-        int64_t r0 = below(rows), r1 = r0 + 1 + below(rows - r0);
-        enum pattern p = (enum pattern)below(PATTERNS);
+        int64_t ldx = cols + random_below(4);
+        int64_t r0 = random_below(rows), r1 = r0 + 1 + random_below(rows - r0);
+        enum pattern p = (enum pattern)random_below(PATTERNS);
         struct moe_weight w = random_weight(type, rows, cols, false);
-        float *x = floats((n - 1) * ldx + cols);
+        float *x = guarded_floats((n - 1) * ldx + cols);
         fill(x, (n - 1) * ldx + cols, p);
         snprintf(now_case, sizeof now_case,
                  "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 "..%" PRId64 " of %" PRId64 " tokens, %s",
                  moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1, n, pattern_name[p]);
         compare_matmul(v, &w, r0, r1, n, ldx, x);
-        done();
+        free_buffers();
     }
 }
 
@@ -317,12 +323,14 @@ static void check_matmul_many(const struct variant *v)
 {
     for (int i = 0; i < 5 * WEIGHT_TYPES && v == &variants[1]; i++) {
         int type = i % WEIGHT_TYPES;
-        int64_t rows = 1 + below(i % 2 ? 420 : 40), cols = odd_size(i % 3 ? 1100 : 80, unit(type)),
-                n = 1 + below(i % 2 ? 20 : 130), ldx = cols + below(4);
-        int64_t r0 = below(rows), r1 = r0 + 1 + below(rows - r0), ldy = r1 - r0 + below(3);
+        int64_t rows = 1 + random_below(i % 2 ? 420 : 40), cols = odd_size(i % 3 ? 1100 : 80, unit(type)),
+                n = 1 + random_below(i % 2 ? 20 : 130), ldx = cols + random_below(4);
+        int64_t r0 = random_below(rows), r1 = r0 + 1 + random_below(rows - r0),
+                ldy = r1 - r0 + random_below(3);
         struct moe_weight w = random_weight(type, rows, cols, false);
-        float *x = floats((n - 1) * ldx + cols), *y = floats((n - 1) * ldy + r1 - r0), *row = floats(cols);
-        fill(x, (n - 1) * ldx + cols, (enum pattern)below(PATTERNS));
+        float *x = guarded_floats((n - 1) * ldx + cols), *y = guarded_floats((n - 1) * ldy + r1 - r0),
+              *row = guarded_floats(cols);
+        fill(x, (n - 1) * ldx + cols, (enum pattern)random_below(PATTERNS));
         for (int64_t k = 0; k < (n - 1) * ldy + r1 - r0; k++) y[k] = 77;
         snprintf(now_case, sizeof now_case,
                  "%s%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 "..%" PRId64 " of %" PRId64 " tokens",
@@ -340,7 +348,7 @@ static void check_matmul_many(const struct variant *v)
         for (int64_t t = 0; t < n - 1; t++)
             for (int64_t k = r1 - r0; k < ldy; k++)
                 CHECK(y[t * ldy + k] == 77, "token %" PRId64 ": written past row %" PRId64, t, r1);
-        done();
+        free_buffers();
     }
 }
 
@@ -349,11 +357,11 @@ static void check_matmul_t(const struct variant *v)
 {
     for (int i = 0; i < 10 * WEIGHT_TYPES; i++) {
         int type = i % WEIGHT_TYPES;
-        int64_t rows = 1 + below(40), cols = odd_size(700, unit(type)), r0 = below(rows),
-                r1 = r0 + below(rows - r0 + 1);
+        int64_t rows = 1 + random_below(40), cols = odd_size(700, unit(type)), r0 = random_below(rows),
+                r1 = r0 + random_below(rows - r0 + 1);
         struct moe_weight w = random_weight(type, rows, cols, false);
-        float *x = floats(r1 - r0), *want = floats(cols), *got = floats(cols), *row = floats(cols),
-              *other = floats(cols);
+        float *x = guarded_floats(r1 - r0), *want = guarded_floats(cols), *got = guarded_floats(cols),
+              *row = guarded_floats(cols), *other = guarded_floats(cols);
         double *size = calloc((size_t)cols, sizeof *size);
         assert(size);
         fill(x, r1 - r0, (enum pattern)(i % PATTERNS));
@@ -374,7 +382,7 @@ static void check_matmul_t(const struct variant *v)
             CHECK(same_bits(other, got, cols), "avx2 and avx512 differ");
         }
         free(size);
-        done();
+        free_buffers();
     }
 }
 

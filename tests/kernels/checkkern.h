@@ -63,31 +63,35 @@ static int64_t checks;
     } while (0)
 
 /* Nothing but write(2) may be called in a signal handler. */
-static void put(const char *s) { if (write(2, s, strlen(s)) < 0) return; }
+static void write_stderr(const char *s) { if (write(2, s, strlen(s)) < 0) return; }
 static void on_fault(int sig)
 {
     char digits[24] = { 0 }, *p = digits + 22;
     for (uint64_t s = seed; p == digits + 22 || s; s /= 10) *--p = (char)('0' + s % 10);
-    put(sig == SIGILL ? "checkkern: illegal instruction in " : "checkkern: fault in ");
-    put(now_kernel), put(" "), put(now_variant), put(": "), put(now_case), put(" (seed "), put(p), put(")\n");
+    write_stderr(sig == SIGILL ? "checkkern: illegal instruction in " : "checkkern: fault in ");
+    write_stderr(now_kernel), write_stderr(" "), write_stderr(now_variant), write_stderr(": "),
+        write_stderr(now_case), write_stderr(" (seed "), write_stderr(p), write_stderr(")\n");
     _exit(1);
 }
 
 /* ---- random numbers: xorshift64* (Vigna 2016) ---- */
 
 static uint64_t rng;
-static uint64_t next(void)
+static uint64_t random_bits(void)
 {
     rng ^= rng >> 12, rng ^= rng << 25, rng ^= rng >> 27;
     return rng * 0x2545f4914f6cdd1dULL;
 }
 /* A whole number in [0, n). */
-static int64_t below(int64_t n) { return (int64_t)((next() >> 11) % (uint64_t)n); }
-static float uniform(void) { return (float)((double)(next() >> 11) * 0x1p-52 - 1); } /* [-1, 1) */
-/* Of mean 0 and variance 1 (Box and Muller). */
-static float normal(void)
+static int64_t random_below(int64_t n) { return (int64_t)((random_bits() >> 11) % (uint64_t)n); }
+static float random_uniform(void)
 {
-    double u = ((double)(next() >> 11) + 1) * 0x1p-53, v = (double)(next() >> 11) * 0x1p-53;
+    return (float)((double)(random_bits() >> 11) * 0x1p-52 - 1);
+} /* [-1, 1) */
+/* Of mean 0 and variance 1 (Box and Muller). */
+static float random_normal(void)
+{
+    double u = ((double)(random_bits() >> 11) + 1) * 0x1p-53, v = (double)(random_bits() >> 11) * 0x1p-53;
     return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
 }
 
@@ -106,17 +110,20 @@ static void *guarded_end(struct guarded *g, size_t bytes)
 }
 static void guarded_free(struct guarded *g) { munmap(g->map, g->bytes); }
 
-/* Up to 16 buffers at a time, which done() frees together.  off: bytes between the end of a buffer and its
- * guard page; where it is odd, the buffer is not aligned. */
+/* Up to 16 buffers at a time, which free_buffers() frees together.  off: bytes between the end of a buffer
+ * and its guard page; where it is odd, the buffer is not aligned. */
 static struct guarded held[16];
 static int n_held;
-static void *buf(size_t bytes, size_t off)
+static void *guarded_buffer(size_t bytes, size_t off)
 {
     assert(n_held < 16);
     return guarded_end(&held[n_held++], bytes + off);
 }
-static void done(void) { while (n_held) guarded_free(&held[--n_held]); }
-static float *floats(int64_t n) { return buf(sizeof(float) * (size_t)n, (size_t)below(3) * 4); }
+static void free_buffers(void) { while (n_held) guarded_free(&held[--n_held]); }
+static float *guarded_floats(int64_t n)
+{
+    return guarded_buffer(sizeof(float) * (size_t)n, (size_t)random_below(3) * 4);
+}
 
 /* ---- inputs ---- */
 
@@ -128,14 +135,16 @@ static void fill(float *x, int64_t n, enum pattern p)
 {
     for (int64_t i = 0; i < n; i++)
         switch (p) {
-        case UNIFORM: case OUTLIER: x[i] = uniform(); break;
-        case NORMAL: x[i] = normal(); break;
-        case EXTREME: x[i] = ldexpf(uniform(), (int)below(100) - 50); break;
-        case ZERO: x[i] = below(2) ? 0.0f : -0.0f; break;
-        case DENORMAL: x[i] = moe_f32_from_bits((uint32_t)below(0x800000) | (uint32_t)below(2) << 31); break;
-        default: x[i] = (float)(below(49) - 24) * .25f; break;
+        case UNIFORM: case OUTLIER: x[i] = random_uniform(); break;
+        case NORMAL: x[i] = random_normal(); break;
+        case EXTREME: x[i] = ldexpf(random_uniform(), (int)random_below(100) - 50); break;
+        case ZERO: x[i] = random_below(2) ? 0.0f : -0.0f; break;
+        case DENORMAL:
+            x[i] = moe_f32_from_bits((uint32_t)random_below(0x800000) | (uint32_t)random_below(2) << 31);
+            break;
+        default: x[i] = (float)(random_below(49) - 24) * .25f; break;
         }
-    if (p == OUTLIER && n) x[below(n)] = 3e4f;
+    if (p == OUTLIER && n) x[random_below(n)] = 3e4f;
 }
 
 /* Whether a and b have the same bits; any NaN is equal to any other. */

@@ -13,7 +13,7 @@
 #include <string.h>
 
 static struct moe_err err = MOE_ERR_INIT;
-static void ok(enum moe_code code)
+static void must_succeed(enum moe_code code)
 {
     if (code != MOE_OK) fprintf(stderr, "%s\n", err.msg);
     assert(code == MOE_OK);
@@ -27,7 +27,7 @@ static double uniform(void)
 }
 static double normal(void) { return sqrt(-2 * log(uniform() + 1e-300)) * cos(6.283185307179586 * uniform()); }
 
-static float *numbers(int64_t n)
+static float *random_numbers(int64_t n)
 {
     float *x = malloc((size_t)n * sizeof *x);
     assert(x);
@@ -36,9 +36,9 @@ static float *numbers(int64_t n)
 }
 
 /* Correlated inputs: a few directions and noise, some columns ten times the others. */
-static float *inputs(int64_t n, int64_t k)
+static float *random_inputs(int64_t n, int64_t k)
 {
-    float *x = numbers(n * k), *basis = numbers(4 * k);
+    float *x = random_numbers(n * k), *basis = random_numbers(4 * k);
     for (int64_t t = 0; t < n; t++) {
         double w[4] = { 3 * normal(), 2 * normal(), normal(), normal() };
         for (int64_t i = 0; i < k; i++) {
@@ -50,9 +50,9 @@ static float *inputs(int64_t n, int64_t k)
     return x;
 }
 
-static void fill(struct moe_hessian *f, int64_t n, struct moe_pool *pool)
+static void fill_hessian(struct moe_hessian *f, int64_t n, struct moe_pool *pool)
 {
-    float *x = inputs(n, f->k);
+    float *x = random_inputs(n, f->k);
     moe_hessian_clear(f);
     moe_hessian_add(f, x, f->k, n, pool);
     free(x);
@@ -65,9 +65,9 @@ static void test_factor(struct moe_pool *pool)
     for (int s = 0; s < 4; s++) {
         int64_t k = sizes[s];
         struct moe_hessian f;
-        ok(moe_hessian_open(&f, k, &err));
-        fill(&f, 3 * k, pool);
-        ok(moe_hessian_factor(&f, .01, pool, &err));
+        must_succeed(moe_hessian_open(&f, k, &err));
+        fill_hessian(&f, 3 * k, pool);
+        must_succeed(moe_hessian_factor(&f, .01, pool, &err));
         double worst = 0, size = 0;
         for (int64_t i = 0; i < k; i++)
             for (int64_t j = 0; j <= i; j++) {
@@ -79,7 +79,7 @@ static void test_factor(struct moe_pool *pool)
                 assert(f.h[i * k + j] == f.h[j * k + i] && (i == j || f.l[j * k + i] == 0));
             }
         assert(worst <= 2e-5 * size);
-        float *x = numbers(k * 5), *y = malloc((size_t)(k * 5) * sizeof *y);
+        float *x = random_numbers(k * 5), *y = malloc((size_t)(k * 5) * sizeof *y);
         memset(y, 0, (size_t)(k * 5) * sizeof *y);
         moe_gemm(pool, k, 5, k, 1, f.h, k, 1, x, 5, y, 5);
         moe_hessian_solve(&f, y, 5, pool);
@@ -90,8 +90,8 @@ static void test_factor(struct moe_pool *pool)
 }
 
 /* tr(G E H E^T) in double. */
-static double judge(const struct moe_hessian *h, const struct moe_hessian *g, const float *w, const float *q,
-                    int64_t n)
+static double weighted_error(const struct moe_hessian *h, const struct moe_hessian *g, const float *w,
+                             const float *q, int64_t n)
 {
     int64_t k = h->k;
     double *eh = calloc((size_t)(n * k), sizeof *eh), total = 0;
@@ -111,8 +111,8 @@ static double judge(const struct moe_hessian *h, const struct moe_hessian *g, co
     return total;
 }
 
-static void run(const struct moe_hessian *h, const struct moe_hessian *g, const float *w, int64_t n,
-                int sweeps, float *q, uint8_t *scale, struct moe_pool *pool)
+static void round_weight(const struct moe_hessian *h, const struct moe_hessian *g, const float *w, int64_t n,
+                         int sweeps, float *q, uint8_t *scale, struct moe_pool *pool)
 {
     int64_t k = h->k;
     float amax = moe_kernels()->amax(w, n * k),
@@ -128,7 +128,7 @@ static void run(const struct moe_hessian *h, const struct moe_hessian *g, const 
 }
 
 /* Rounds by the best of all scales without the Hessian, as --method search does. */
-static void search(const float *w, int64_t n, float *q)
+static void round_by_search(const float *w, int64_t n, float *q)
 {
     float global = moe_nvfp4_global(moe_kernels()->amax(w, n), MOE_NVFP4_SEARCH);
     uint8_t *codes = malloc((size_t)n / 2), *scales = malloc((size_t)n / 16);
@@ -146,22 +146,23 @@ static void test_error(struct moe_pool *pool)
     for (int round = 0; round < 3; round++) {
         int64_t k = 64 + 80 * round, n = 48 + 32 * round;
         struct moe_hessian h, g;
-        ok(moe_hessian_open(&h, k, &err)), ok(moe_hessian_open(&g, n, &err));
-        fill(&h, 4 * k, pool), fill(&g, 4 * n, pool);
-        ok(moe_hessian_factor(&h, .01, pool, &err)), ok(moe_hessian_factor(&g, .01, pool, &err));
-        float *w = numbers(n * k), *q = numbers(n * k), *plain = numbers(n * k);
+        must_succeed(moe_hessian_open(&h, k, &err)), must_succeed(moe_hessian_open(&g, n, &err));
+        fill_hessian(&h, 4 * k, pool), fill_hessian(&g, 4 * n, pool);
+        must_succeed(moe_hessian_factor(&h, .01, pool, &err)),
+            must_succeed(moe_hessian_factor(&g, .01, pool, &err));
+        float *w = random_numbers(n * k), *q = random_numbers(n * k), *plain = random_numbers(n * k);
         uint8_t *scale = malloc((size_t)(n * k / 16));
         double e[2][4];
         for (int two_sided = 0; two_sided < 2; two_sided++) {
             const struct moe_hessian *m = two_sided ? &g : NULL;
-            search(w, n * k, plain);
-            e[two_sided][0] = judge(&h, m, w, plain, n);
+            round_by_search(w, n * k, plain);
+            e[two_sided][0] = weighted_error(&h, m, w, plain, n);
             for (int s = 0; s < 3; s++) {
-                run(&h, m, w, n, s * 2, q, scale, pool);
-                e[two_sided][1 + s] = judge(&h, m, w, q, n);
+                round_weight(&h, m, w, n, s * 2, q, scale, pool);
+                e[two_sided][1 + s] = weighted_error(&h, m, w, q, n);
                 if (s == 0 && two_sided) { /* against rounding that knows nothing of the rows */
-                    run(&h, NULL, w, n, 4, plain, scale, pool);
-                    assert(e[1][1] < .8 * judge(&h, &g, w, plain, n));
+                    round_weight(&h, NULL, w, n, 4, plain, scale, pool);
+                    assert(e[1][1] < .8 * weighted_error(&h, &g, w, plain, n));
                 }
             }
             assert(e[two_sided][1] < .5 * e[two_sided][0]);
@@ -179,8 +180,9 @@ static void test_extremes(struct moe_pool *pool)
     enum { K = 96, N = 32 };
     for (int what = 0; what < 4; what++) {
         struct moe_hessian h;
-        ok(moe_hessian_open(&h, K, &err));
-        float *x = inputs(300, K), *w = numbers(N * K), *q = numbers(N * K), *plain = numbers(N * K);
+        must_succeed(moe_hessian_open(&h, K, &err));
+        float *x = random_inputs(300, K), *w = random_numbers(N * K), *q = random_numbers(N * K),
+              *plain = random_numbers(N * K);
         uint8_t scale[N * K / 16];
         for (int64_t t = 0; t < 300; t++)
             for (int64_t i = 0; i < K; i++) {
@@ -191,10 +193,10 @@ static void test_extremes(struct moe_pool *pool)
         if (what == 3) memset(w, 0, sizeof(float) * 16 * K / 2);
         moe_hessian_clear(&h);
         moe_hessian_add(&h, x, K, 300, pool);
-        ok(moe_hessian_factor(&h, .01, pool, &err));
-        run(&h, NULL, w, N, 4, q, scale, pool);
-        search(w, N * K, plain);
-        double mine = judge(&h, NULL, w, q, N), other = judge(&h, NULL, w, plain, N);
+        must_succeed(moe_hessian_factor(&h, .01, pool, &err));
+        round_weight(&h, NULL, w, N, 4, q, scale, pool);
+        round_by_search(w, N * K, plain);
+        double mine = weighted_error(&h, NULL, w, q, N), other = weighted_error(&h, NULL, w, plain, N);
         assert(isfinite(mine) && mine <= other * 1.02);
         if (what == 3)
             for (int i = 0; i < 16 * K / 2; i++) assert(q[i] == 0);
@@ -202,7 +204,7 @@ static void test_extremes(struct moe_pool *pool)
         moe_hessian_release(&h);
     }
     struct moe_hessian h;
-    ok(moe_hessian_open(&h, 32, &err));
+    must_succeed(moe_hessian_open(&h, 32, &err));
     float x[32] = { NAN };
     moe_hessian_add(&h, x, 32, 1, pool);
     assert(moe_hessian_factor(&h, .01, pool, &err) == MOE_NONFINITE);
@@ -213,20 +215,21 @@ static void test_extremes(struct moe_pool *pool)
 static void test_threads(void)
 {
     enum { K = 400, N = 80, T = 1024 };
-    float *x = inputs(T, K), *w = numbers(N * K), *q[3];
+    float *x = random_inputs(T, K), *w = random_numbers(N * K), *q[3];
     uint8_t *scale[3];
     for (int i = 0; i < 3; i++) {
         struct moe_pool *pool;
         struct moe_hessian h, g;
         static const int threads[] = { 1, 2, 7 };
-        ok(moe_pool_open(&pool, threads[i], &err));
-        ok(moe_hessian_open(&h, K, &err)), ok(moe_hessian_open(&g, N, &err));
+        must_succeed(moe_pool_open(&pool, threads[i], &err));
+        must_succeed(moe_hessian_open(&h, K, &err)), must_succeed(moe_hessian_open(&g, N, &err));
         for (int at = 0; at < T; at += T >> i) moe_hessian_add(&h, x + at * K, K, T >> i, pool);
         moe_hessian_add(&g, x, K, 512, pool);
-        ok(moe_hessian_factor(&h, .01, pool, &err)), ok(moe_hessian_factor(&g, .01, pool, &err));
-        q[i] = numbers(N * K);
+        must_succeed(moe_hessian_factor(&h, .01, pool, &err)),
+            must_succeed(moe_hessian_factor(&g, .01, pool, &err));
+        q[i] = random_numbers(N * K);
         scale[i] = malloc(N * K / 16);
-        run(&h, &g, w, N, 2, q[i], scale[i], pool);
+        round_weight(&h, &g, w, N, 2, q[i], scale[i], pool);
         assert(!i || (!memcmp(q[0], q[i], sizeof(float) * N * K) && !memcmp(scale[0], scale[i], N * K / 16)));
         moe_hessian_release(&h), moe_hessian_release(&g);
         moe_pool_close(&pool);
@@ -240,8 +243,8 @@ static void test_threads(void)
 static void test_fit(struct moe_pool *pool)
 {
     enum { K = 64, N = 32, T = 512 };
-    float *x = inputs(T, K), *xq = malloc(sizeof(float) * T * K), *lost = malloc(sizeof(float) * T * K),
-          *w = numbers(N * K);
+    float *x = random_inputs(T, K), *xq = malloc(sizeof(float) * T * K),
+          *lost = malloc(sizeof(float) * T * K), *w = random_numbers(N * K);
     double error[2];
     assert(xq && lost);
     for (int i = 0; i < T * K; i++) xq[i] = .9f * x[i] + .05f * x[(i * 7) % (T * K)], lost[i] = x[i] - xq[i];
@@ -253,12 +256,13 @@ static void test_fit(struct moe_pool *pool)
         struct moe_matrix m;
         uint8_t codes[N * K / 2], scales[N * K / 16];
         struct moe_rounded r = { codes, scales, 0, 0 }, *out[1] = { &r };
-        ok(moe_inputs_open(&s, K, true, 0, &err)), ok(moe_matrix_open(&m, N, K, &how, pool, &err));
+        must_succeed(moe_inputs_open(&s, K, true, 0, &err)),
+            must_succeed(moe_matrix_open(&m, N, K, &how, pool, &err));
         moe_inputs_begin(&s, 0, K);
         moe_inputs_add(&s, xq, lost, K, T, pool);
-        ok(moe_inputs_end(&s, &how, pool, &err));
+        must_succeed(moe_inputs_end(&s, &how, pool, &err));
         float global = moe_nvfp4_global(moe_matrix_load(&m, &s, weights, 1, NULL), MOE_NVFP4_SEARCH);
-        ok(moe_matrix_round(&m, &s, weights, 1, NULL, global, out, &err));
+        must_succeed(moe_matrix_round(&m, &s, weights, 1, NULL, global, out, &err));
         struct moe_weight got = {
             .type = MOE_NVFP4, .rows = N, .cols = K, .data = codes, .scale = scales, .global = global
         };
@@ -281,17 +285,17 @@ static void test_fit(struct moe_pool *pool)
 static void test_targets(struct moe_pool *pool)
 {
     enum { K = 32, N = 80, T = 1024 };
-    float *x = numbers(T * K), *b = numbers(N * K), *noise = numbers(T * N),
-          *z = malloc(sizeof(float) * T * N), *w = numbers(N * K), weight[T];
+    float *x = random_numbers(T * K), *b = random_numbers(N * K), *noise = random_numbers(T * N),
+          *z = malloc(sizeof(float) * T * N), *w = random_numbers(N * K), weight[T];
     struct moe_weight source = { .type = MOE_F32, .rows = N, .cols = K, .data = (const uint8_t *)w },
                       wanted = { .type = MOE_F32, .rows = N, .cols = K, .data = (const uint8_t *)b };
     const struct moe_weight *weights[1] = { &source };
     struct moe_output_hessian g;
     assert(z);
     for (int i = 0; i < T; i++) weight[i] = 1;
-    ok(moe_output_hessian_open(&g, N, &err));
+    must_succeed(moe_output_hessian_open(&g, N, &err));
     for (int i = 0; i < N * N; i++) g.hessian.h[i] = i % (N + 1) ? 0 : (float)(1 + i / (N + 1) * 7 % N);
-    ok(moe_output_hessian_finish(&g, .001, pool, &err));
+    must_succeed(moe_output_hessian_finish(&g, .001, pool, &err));
     for (int round = 0; round < 4; round++) { /* all of it foretold; half; nothing; too few rows to tell */
         struct moe_matrix_method how = { .damp = 1e-6 };
         struct moe_inputs s;
@@ -301,11 +305,12 @@ static void test_targets(struct moe_pool *pool)
         moe_matrix_multiply(pool, &wanted, x, T, z);
         /* rows of b have a length of 5.6 */
         for (int i = 0; i < T * N; i++) z[i] = (round == 2 ? 0 : z[i]) + (round ? 5.6f * noise[i] : 0);
-        ok(moe_inputs_open(&s, K, false, N, &err)), ok(moe_matrix_open(&m, N, K, &how, pool, &err));
+        must_succeed(moe_inputs_open(&s, K, false, N, &err)),
+            must_succeed(moe_matrix_open(&m, N, K, &how, pool, &err));
         moe_inputs_begin(&s, 0, K);
         moe_inputs_add(&s, x, NULL, K, rows, pool);
         moe_inputs_add_targets(&s, x, K, z, weight, rows, pool);
-        ok(moe_inputs_end(&s, &how, pool, &err));
+        must_succeed(moe_inputs_end(&s, &how, pool, &err));
         moe_matrix_load(&m, &s, weights, 1, &g);
         for (int i = 0; i < N; i++) {
             for (int j = 0; j < K; j++) {
@@ -344,7 +349,7 @@ static void test_global(void)
 int main(void)
 {
     struct moe_pool *pool;
-    ok(moe_pool_open(&pool, 2, &err));
+    must_succeed(moe_pool_open(&pool, 2, &err));
     test_global();
     test_factor(pool);
     test_error(pool);
