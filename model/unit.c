@@ -112,8 +112,7 @@ enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *s
                             int number, struct moe_err *err)
 {
     *u = (struct moe_shard_unit){ .layer = number ? layer_of_unit(src, number) : -1 };
-    if (number) snprintf(u->name, sizeof u->name, "layer-%03d", u->layer);
-    else snprintf(u->name, sizeof u->name, "dense");
+    moe_unit_name(u->layer, u->name);
     int64_t from = u->layer < 0 ? 0 : first_of_layer(src, u->layer);
     int64_t to = u->layer < 0 ? src->n_tensors : first_of_layer(src, u->layer + 1);
     for (int64_t i = from; i < to; i++) u->n += belongs(src, type, i, u->layer);

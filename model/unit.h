@@ -18,7 +18,7 @@ struct moe_unit_item {
 };
 
 struct moe_shard_unit {
-    char name[24];               /* "dense", "layer-001" */
+    char name[MOE_UNIT_NAME_BYTES];
     int layer;                   /* -1: dense */
     int64_t *in;                 /* [n] indices into src->tensors */
     struct moe_tensor *out;      /* [n] as written: type, layout, planes */

@@ -84,17 +84,6 @@ static enum moe_code take_table(struct reader *r, int32_t file, const struct moe
     return code;
 }
 
-/* The layer in a shard's name, -1 for dense.moe; -2 for a name that no shard has. */
-static int layer_of_name(const char *name)
-{
-    char again[32];
-    int layer = -2;
-    if (!strcmp(name, "dense.moe")) return -1;
-    if (sscanf(name, "layer-%5d.moe", &layer) != 1 || layer < 0) return -2;
-    snprintf(again, sizeof again, "layer-%03d.moe", layer);
-    return strcmp(name, again) ? -2 : layer;
-}
-
 static enum moe_code read_shard(struct reader *r, int32_t file, const struct moe_listed *f,
                                 struct moe_err *err)
 {
@@ -114,7 +103,7 @@ static enum moe_code read_shard(struct reader *r, int32_t file, const struct moe
     if (!moe_same128(moe_hash128(head, n), f->digest))
         code = moe_fail_at(err, MOE_CORRUPT, mf->path, NULL,
                            "header and table are not those of the manifest (copy the file again)");
-    else if (h.layer != layer_of_name(f->name))
+    else if (h.layer != moe_shard_name_layer(f->name))
         code = moe_fail_at(err, MOE_CORRUPT, mf->path, NULL, "it holds layer %d, which its name does not say",
                            h.layer);
     else if (!(h.incompatible & MOE_SHARD_STAGED) != !r->src->staged)
@@ -171,7 +160,7 @@ static enum moe_code read_files(struct reader *r, struct moe_err *err)
         if (moe_is_shard_name(f.name)) {
             MOE_TRY(add_file(r, f.name, err));
             code = read_shard(r, src->n_files - 1, &f, err);
-            int layer = layer_of_name(f.name);
+            int layer = moe_shard_name_layer(f.name);
             if (code != MOE_OK && !is_fatal(code) && layer >= -1) {
                 struct moe_err e2;
                 MOE_TRY(suppress_file(r, layer, &e2) == MOE_OK ? MOE_OK : no_memory(src, err));

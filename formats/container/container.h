@@ -14,6 +14,7 @@
 #include "base/hash.h"
 #include "base/leftover.h"
 #include "formats/container/identity.h"
+#include "formats/container/unit-name.h"
 #include "formats/source.h"
 
 struct moe_pool; struct moe_progress; struct moe_cancel;
@@ -172,8 +173,8 @@ const char *moe_writer_dir(const struct moe_writer *w); /* the partial directory
 size_t moe_writer_units(const struct moe_writer *w);
 bool moe_writer_has_work(const struct moe_writer *w);
 
-/* A unit is one shard file and its journal; it is durable once its journal is.  Names: "dense",
- * "layer-001". */
+/* A unit is one shard file and its journal; it is durable once its journal is.  Names:
+ * formats/container/unit-name.h. */
 bool moe_writer_has_unit(const struct moe_writer *w, const char *unit);
 /* The path to write the unit's shard to (a temporary name). */
 enum moe_code moe_writer_unit_path(const struct moe_writer *w, const char *unit, char *out, size_t cap,

@@ -31,9 +31,7 @@ static bool name_is_ours(const char *n)
         !strcmp(base, "tokenizer") || !strcmp(base, "hf") || !strcmp(base, MOE_ROUTING_NAME))
         return true;
     if (moe_ends_with(base, ".work")) return true; /* a calibration's temporary file */
-    bool unit = !strncmp(base, "dense.", 6) || !strncmp(base, "layer-", 6);
-    return (unit && (moe_ends_with(base, ".moe") || moe_ends_with(base, ".json"))) ||
-           moe_is_plan_name(base);
+    return moe_is_unit_file(base) || moe_is_plan_name(base);
 }
 
 /* What a directory holds: foreign files (no container's), state.json, a manifest, other files of a

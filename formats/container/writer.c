@@ -33,15 +33,6 @@ void moe_writer_free(struct moe_writer *w)
 
 /* ---- units ---- */
 
-static bool is_unit_name(const char *s, size_t n)
-{
-    if (n == 5 && !memcmp(s, "dense", 5)) return true;
-    if (n < 7 || n > 15 || memcmp(s, "layer-", 6)) return false;
-    for (size_t i = 6; i < n; i++)
-        if (s[i] < '0' || s[i] > '9') return false;
-    return true;
-}
-
 enum moe_code moe_writer_unit_file(const struct moe_writer *w, const char *unit, const char *suffix,
                                    char *out, struct moe_err *err)
 {
@@ -50,12 +41,10 @@ enum moe_code moe_writer_unit_file(const struct moe_writer *w, const char *unit,
     return moe_path_join(out, PATH_MAX, w->dir, name, err);
 }
 
-/* Order units: dense, then layers by number. */
 static int by_unit(const void *a, const void *b)
 {
     const struct moe_unit_done *x = a, *y = b;
-    size_t n = strlen(x->name), m = strlen(y->name);
-    return n != m ? (n > m) - (n < m) : strcmp(x->name, y->name);
+    return moe_unit_name_compare(x->name, y->name);
 }
 
 static enum moe_code add_unit(struct moe_writer *w, const struct moe_unit_done *u, struct moe_err *err)
@@ -130,7 +119,7 @@ static enum moe_code load_units(struct moe_writer *w, struct moe_err *err)
     for (size_t i = 0; code == MOE_OK && i < names.n; i++) {
         char name[32];
         size_t n = strlen(names.v[i]);
-        if (n < 6 || n > 20 || strcmp(names.v[i] + n - 5, ".json") || !is_unit_name(names.v[i], n - 5))
+        if (n < 6 || n > 20 || strcmp(names.v[i] + n - 5, ".json") || !moe_is_unit_name(names.v[i], n - 5))
             continue;
         snprintf(name, sizeof name, "%.*s", (int)(n - 5), names.v[i]);
         code = load_unit(w, name, err);
@@ -381,7 +370,7 @@ enum moe_code moe_writer_unit_path(const struct moe_writer *w, const char *unit,
                                    struct moe_err *err)
 {
     char name[64];
-    MOE_CHECK(is_unit_name(unit, strlen(unit)));
+    MOE_CHECK(moe_is_unit_name(unit, strlen(unit)));
     snprintf(name, sizeof name, "%s.moe.tmp", unit);
     return moe_path_join(out, cap, w->dir, name, err);
 }
@@ -417,7 +406,7 @@ enum moe_code moe_writer_commit_unit(struct moe_writer *w, const char *unit, uin
 {
     char tmp[PATH_MAX], path[PATH_MAX], journal[PATH_MAX];
     struct moe_unit_done u = { .bytes = bytes, .digest = digest };
-    MOE_CHECK(is_unit_name(unit, strlen(unit)) && !moe_writer_has_unit(w, unit));
+    MOE_CHECK(moe_is_unit_name(unit, strlen(unit)) && !moe_writer_has_unit(w, unit));
     check_elements(source);
     snprintf(u.name, sizeof u.name, "%s", unit);
     MOE_TRY(moe_writer_unit_path(w, unit, tmp, sizeof tmp, err));

@@ -15,7 +15,11 @@ struct moe_commit;
 
 /* A unit whose planes are all written and hashed.  source and report are those of moe_writer_commit_unit, or
  * NULL. */
-struct moe_finished { char name[24]; struct moe_shard_writer *shard; cJSON *source, *report; };
+struct moe_finished {
+    char name[MOE_UNIT_NAME_BYTES];
+    struct moe_shard_writer *shard;
+    cJSON *source, *report;
+};
 
 /* thread: false to do all work in moe_commit_unit itself, which also happens when no thread can be started.
  * w must outlive *c. */
