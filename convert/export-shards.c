@@ -205,7 +205,7 @@ static enum moe_code write_index(struct moe_exporter *x, const char *const *name
     size_t plain_n, text_n;
     const struct moe_original *o = x->r->skipped ? NULL : record_of(x, MOE_ORIGINAL_INDEX, MOE_INDEX_NAME);
     if (!o && x->own.n && !x->r->skipped) return MOE_OK; /* the source had no index */
-    if (!o && n_files == 1 && !strcmp(files[0], "model.safetensors")) return MOE_OK;
+    if (!o && n_files == 1 && !strcmp(files[0], MOE_ST_SINGLE)) return MOE_OK;
     if (!o) return moe_st_write_index(x->dir, names, files, n, x->index_bytes, err);
     MOE_TRY(moe_path_join(path, sizeof path, x->dir, MOE_INDEX_NAME, err));
     MOE_TRY(moe_st_index_text(names, files, n, x->index_bytes, &plain, &plain_n, err));

@@ -176,11 +176,11 @@ enum moe_code moe_checkpoint_list(struct moe_checkpoint *k, struct moe_err *err)
     enum moe_exists there;
     MOE_TRY(moe_path_join(k->index_path, sizeof k->index_path, k->src->path, "model.safetensors.index.json",
                           err));
-    MOE_TRY(moe_path_join(single, sizeof single, k->src->path, "model.safetensors", err));
+    MOE_TRY(moe_path_join(single, sizeof single, k->src->path, MOE_ST_SINGLE, err));
     MOE_TRY(moe_look(k->index_path, &there, err));
     if (there != MOE_ABSENT) return read_index(k, err);
     MOE_TRY(moe_look(single, &there, err));
-    if (there != MOE_ABSENT) return add_file(k, "model.safetensors", err);
+    if (there != MOE_ABSENT) return add_file(k, MOE_ST_SINGLE, err);
     return list_directory(k, err);
 }
 

@@ -13,6 +13,29 @@
 
 struct moe_st_writer { struct moe_newfile file; uint64_t at, end; struct moe_writeback *behind; };
 
+/* ---- names ---- */
+
+const char *moe_st_shard_name(int64_t i, int64_t n, char name[MOE_ST_NAME_BYTES])
+{
+    const char *many = "model-%05lld-of-%05lld.safetensors";
+    if (n == 1) snprintf(name, MOE_ST_NAME_BYTES, MOE_ST_SINGLE);
+    else snprintf(name, MOE_ST_NAME_BYTES, many, (long long)i + 1, (long long)n);
+    return name;
+}
+
+bool moe_st_is_shard_name(const char *name)
+{
+    static const char *const parts[] = { "model-", "-of-" };
+    for (int i = 0; i < 2; i++) {
+        size_t n = strlen(parts[i]);
+        if (strncmp(name, parts[i], n)) return false;
+        name += n;
+        if (!(n = strspn(name, "0123456789"))) return false;
+        name += n;
+    }
+    return !strcmp(name, ".safetensors");
+}
+
 /* ---- the header's text ---- */
 
 static void put_string(struct moe_buffer *t, const char *s)

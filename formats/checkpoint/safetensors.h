@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -46,6 +47,16 @@ enum moe_code moe_st_read(int fd, const char *file, uint64_t size, struct moe_ar
  * off and the number of missing bytes. */
 enum moe_code moe_st_check_size(const struct moe_st_header *h, const char *file, uint64_t size,
                                 struct moe_err *err);
+
+/* ---- the names of a checkpoint's files ---- */
+
+#define MOE_ST_SINGLE "model.safetensors" /* the name of the one file of weights, where there is one */
+enum { MOE_ST_NAME_BYTES = 64 };
+/* The name of file `i` of n, counted from 0: "model-00002-of-00014.safetensors", or MOE_ST_SINGLE when n is
+ * 1.  Returns `name`. */
+const char *moe_st_shard_name(int64_t i, int64_t n, char name[MOE_ST_NAME_BYTES]);
+/* Whether it is such a name of one of several files, with any number of digits. */
+bool moe_st_is_shard_name(const char *name);
 
 /* ---- writing ---- */
 

@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/newfile.h"
 #include "base/cancel.h"
+#include "formats/checkpoint/safetensors.h"
 #include "formats/container/original.h"
 #include "formats/container/owner.h"
 #include "formats/container/small.h"
@@ -58,20 +59,6 @@ static bool is_folder(const struct written *w, const char *name)
     return false;
 }
 
-/* Whether it is a name such as model-00001-of-000061.safetensors, with any number of digits. */
-static bool is_shard_name(const char *name)
-{
-    static const char *const parts[] = { "model-", "-of-" };
-    for (int i = 0; i < 2; i++) {
-        size_t n = strlen(parts[i]);
-        if (strncmp(name, parts[i], n)) return false;
-        name += n;
-        if (!(n = strspn(name, "0123456789"))) return false;
-        name += n;
-    }
-    return !strcmp(name, ".safetensors");
-}
-
 /* A file of weights belongs to the export if the index beside it names it, or if the source has a header
  * recorded under its name. */
 static bool is_weights(const struct written *w, const char *name)
@@ -79,8 +66,8 @@ static bool is_weights(const struct written *w, const char *name)
     char quoted[PATH_MAX + 3];
     if (!moe_ends_with(name, ".safetensors")) return false;
     snprintf(quoted, sizeof quoted, "\"%s\"", name);
-    return !strcmp(name, "model.safetensors") || (w->index && strstr(w->index, quoted)) ||
-           recorded(w, MOE_ORIGINAL_HEADER, name) || (w->unfinished && is_shard_name(name));
+    return !strcmp(name, MOE_ST_SINGLE) || (w->index && strstr(w->index, quoted)) ||
+           recorded(w, MOE_ORIGINAL_HEADER, name) || (w->unfinished && moe_st_is_shard_name(name));
 }
 
 /* Whether it is a small file that a container keeps of its checkpoint. */

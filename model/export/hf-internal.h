@@ -55,8 +55,8 @@ const char *moe_hf_entry_name(const struct moe_hf_plan *p, const struct moe_hf_e
 /* The name of a weight's module: the canonical name without ".weight". */
 const char *moe_hf_module_name(const struct moe_tensor *t, char out[128]);
 uint64_t moe_hf_entry_bytes(const struct moe_hf_plan *p, const struct moe_hf_entry *e);
-/* "model.safetensors", or "model-00002-of-00014.safetensors"; returns out. */
-const char *moe_hf_shard_name(const struct moe_hf_plan *p, int64_t shard, char out[64]);
+/* The name of one of the plan's files (moe_st_shard_name); returns out. */
+const char *moe_hf_shard_name(const struct moe_hf_plan *p, int64_t shard, char out[MOE_ST_NAME_BYTES]);
 
 /* The entries of one file, in the order of their bytes, and its header.  number: the index of the entry in
  * the plan; rank: its type's place in that order. */

@@ -69,7 +69,7 @@ static enum moe_code place_file(struct moe_hf_layout *p, int64_t shard, struct m
     uint64_t all;
 
     MOE_TRY(moe_hf_items_open(&items, &p->plan, shard, err));
-    enum moe_code code = moe_st_head(items.header, items.n, "model.safetensors", &head, &bytes, &all, err);
+    enum moe_code code = moe_st_head(items.header, items.n, MOE_ST_SINGLE, &head, &bytes, &all, err);
     if (code == MOE_OK) {
         for (int64_t i = 0; i < items.n; i++) p->at[items.v[i].number] = items.header[i].offset;
         p->result.output_bytes += all;
@@ -182,7 +182,7 @@ static enum moe_code look_at_file(struct moe_hf_layout *p, int64_t shard, bool b
                                   struct moe_err *err)
 {
     struct moe_hf_items items;
-    char *head, name[64];
+    char *head, name[MOE_ST_NAME_BYTES];
     size_t bytes;
     uint64_t all;
     bool is = true;

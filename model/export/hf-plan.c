@@ -152,12 +152,9 @@ uint64_t moe_hf_entry_bytes(const struct moe_hf_plan *p, const struct moe_hf_ent
     }
 }
 
-const char *moe_hf_shard_name(const struct moe_hf_plan *p, int64_t shard, char out[64])
+const char *moe_hf_shard_name(const struct moe_hf_plan *p, int64_t shard, char out[MOE_ST_NAME_BYTES])
 {
-    if (p->n_shards == 1) snprintf(out, 64, "model.safetensors");
-    else
-        snprintf(out, 64, "model-%05lld-of-%05lld.safetensors", (long long)shard + 1, (long long)p->n_shards);
-    return out;
+    return moe_st_shard_name(shard, p->n_shards, out);
 }
 
 static void add(struct moe_hf_plan *p, int64_t i, enum moe_hf_part part)

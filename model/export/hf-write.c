@@ -236,7 +236,7 @@ static enum moe_code write_items(struct writer *w, const char *path, struct moe_
 
 static enum moe_code write_shard(struct writer *w, const char *dir, int64_t shard, struct moe_err *err)
 {
-    char path[PATH_MAX], name[64];
+    char path[PATH_MAX], name[MOE_ST_NAME_BYTES];
     struct moe_hf_items items;
     MOE_TRY(moe_path_join(path, sizeof path, dir, moe_hf_shard_name(w->p, shard, name), err));
     MOE_TRY(moe_hf_items_open(&items, w->p, shard, err));
@@ -279,7 +279,7 @@ static enum moe_code fill_shard(struct writer *w, const struct moe_hf_layout *la
     uint64_t all;
 
     MOE_TRY(moe_hf_items_open(&items, w->p, shard, err));
-    enum moe_code code = moe_st_head(items.header, items.n, "model.safetensors", &head, &bytes, &all, err);
+    enum moe_code code = moe_st_head(items.header, items.n, MOE_ST_SINGLE, &head, &bytes, &all, err);
     if (code == MOE_OK) {
         w->shard = shard;
         code = moe_hf_files_check(w->files, shard, head, bytes, all, err);
