@@ -174,7 +174,7 @@ static enum moe_code compare_values(struct worker *k, const struct moe_tensor *t
     k->difference = (struct difference){ 0 };
     moe_rows_begin(&k->a, t);
     moe_rows_begin(&k->b, u);
-    for (;;) { /* both tensors have the same stripes, which depend on the shape alone */
+    for (;;) { /* both tensors have the same chunks, which depend on the shape alone */
         MOE_TRY(moe_rows_next(&k->a, &more, err));
         MOE_TRY(moe_rows_next(&k->b, &more, err));
         if (!more) return MOE_OK;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The GGUF export: each tensor of the model encoded stripe by stripe, and the file as a whole. */
+/* The GGUF export: each tensor of the model encoded chunk by chunk, and the file as a whole. */
 #include "convert/gguf.h"
 
 #include "base/io.h"
@@ -18,7 +18,7 @@
 /* A worker's buffers, and what it measured of the present tensor. */
 struct worker {
     struct moe_rows rows;
-    uint8_t *out;           /* a stripe as it is written */
+    uint8_t *out;           /* a chunk as it is written */
     float *row;             /* a row of it, decoded again */
     uint8_t *head;          /* one head of k_b, transposed */
     bool decoded, rounded;
@@ -40,7 +40,7 @@ struct work {
     struct moe_identity before;
 };
 
-/* ---- a stripe in another form ---- */
+/* ---- a chunk in another form ---- */
 
 /* Encodes `n` values as F32 or BF16 (nearest, ties to even). */
 static void encode(uint32_t type, const float *x, int64_t n, uint8_t *out)
@@ -58,7 +58,7 @@ static void encode(uint32_t type, const float *x, int64_t n, uint8_t *out)
 
 static bool smaller_than_bf16(const struct moe_tensor *t) { return !moe_dtype_plain(t->type); }
 
-/* Encodes rows of the stripe times 2^power.  This is exact for values that stay in float32's normal range. */
+/* Encodes rows of the chunk times 2^power.  This is exact for values that stay in float32's normal range. */
 static enum moe_code scaled(struct worker *k, uint32_t type, int64_t first_row, int64_t rows, int power,
                             struct moe_err *err)
 {
@@ -79,7 +79,7 @@ static enum moe_code scaled(struct worker *k, uint32_t type, int64_t first_row, 
                        power);
 }
 
-/* Adds the error of the stripe that is encoded in k->out. */
+/* Adds the error of the chunk that is encoded in k->out. */
 static void add_error(struct worker *k, uint32_t type)
 {
     const struct moe_kernels *kernels = moe_kernels();
@@ -95,8 +95,8 @@ static void add_error(struct worker *k, uint32_t type)
     k->rounded |= k->num > before;
 }
 
-/* Encodes the stripe as F32, BF16 or F16 times 2^power. */
-static enum moe_code decoded_stripe(struct worker *k, uint32_t type, int power, struct moe_err *err)
+/* Encodes the chunk as F32, BF16 or F16 times 2^power. */
+static enum moe_code decoded_chunk(struct worker *k, uint32_t type, int power, struct moe_err *err)
 {
     MOE_TRY(moe_rows_decode(&k->rows, true, err));
     int64_t n = k->rows.w.rows * k->rows.w.cols;
@@ -126,8 +126,8 @@ static double global_of(const struct moe_weight *w)
 }
 
 /* inexact: block scales may be rounded, so the error is measured. */
-static enum moe_code nvfp4_stripe(struct worker *k, const struct moe_gguf_shift *shift, bool inexact,
-                                  size_t row_bytes, struct moe_err *err)
+static enum moe_code nvfp4_chunk(struct worker *k, const struct moe_gguf_shift *shift, bool inexact,
+                                 size_t row_bytes, struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     const uint8_t *scales = moe_rows_scales(&k->rows);
@@ -145,7 +145,7 @@ static enum moe_code nvfp4_stripe(struct worker *k, const struct moe_gguf_shift 
     return refuse(k, "has a block scale below zero: GGUF's NVFP4 has none (write --outtype q6_k)", err);
 }
 
-static enum moe_code q6_k_stripe(struct worker *k, int power, size_t row_bytes, struct moe_err *err)
+static enum moe_code q6_k_chunk(struct worker *k, int power, size_t row_bytes, struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     const uint8_t *scales = moe_rows_scales(&k->rows);
@@ -163,8 +163,8 @@ static enum moe_code q6_k_stripe(struct worker *k, int power, size_t row_bytes, 
     return refuse(k, "has a scale above 65504 * 127, the largest of GGUF's Q6_K (write --outtype bf16)", err);
 }
 
-static enum moe_code q4_0_stripe(struct worker *k, int power, bool inexact, size_t row_bytes,
-                                 struct moe_err *err)
+static enum moe_code q4_0_chunk(struct worker *k, int power, bool inexact, size_t row_bytes,
+                                struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     double to_model = ldexp(1, -2 * power), num = 0, den = 0;
@@ -185,14 +185,14 @@ static enum moe_code q4_0_stripe(struct worker *k, int power, bool inexact, size
 
 /* Writes rows of kv_b: the qk_nope rows of a head become columns of its part of k_b, its v rows are rows of
  * v_b. */
-static enum moe_code split_stripe(struct work *x, struct worker *k, const struct moe_gguf_tensor *kb,
-                                  struct moe_err *err)
+static enum moe_code split_chunk(struct work *x, struct worker *k, const struct moe_gguf_tensor *kb,
+                                 struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     int64_t nope = x->src->config.qk_nope_head_dim, v = x->src->config.v_head_dim, rank = w->cols;
     size_t e = kb->type == MOE_GGUF_F32 ? 4 : 2;
     int power = x->plan->powers->power[k->rows.t - x->src->tensors];
-    MOE_TRY(decoded_stripe(k, kb->type, 0, err));
+    MOE_TRY(decoded_chunk(k, kb->type, 0, err));
     for (int64_t r = 0, n; r < w->rows; r += n) {
         int64_t h = (k->rows.first + r) / (nope + v), i = (k->rows.first + r) % (nope + v);
         const uint8_t *row = k->out + (size_t)(r * rank) * e;
@@ -235,15 +235,15 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
         MOE_TRY(moe_rows_next(&k->rows, &more, err));
         if (!more) break;
         if (t->role == MOE_ROLE_KV_B) {
-            MOE_TRY(split_stripe(x, k, to, err));
+            MOE_TRY(split_chunk(x, k, to, err));
             continue;
         }
         if (to->type == MOE_GGUF_NVFP4)
-            MOE_TRY(nvfp4_stripe(k, &shift, x->plan->powers->inexact[i], row_bytes, err));
-        else if (to->type == MOE_GGUF_Q6_K) MOE_TRY(q6_k_stripe(k, power, row_bytes, err));
+            MOE_TRY(nvfp4_chunk(k, &shift, x->plan->powers->inexact[i], row_bytes, err));
+        else if (to->type == MOE_GGUF_Q6_K) MOE_TRY(q6_k_chunk(k, power, row_bytes, err));
         else if (to->type == MOE_GGUF_Q4_0)
-            MOE_TRY(q4_0_stripe(k, power, x->plan->powers->inexact[i], row_bytes, err));
-        else MOE_TRY(decoded_stripe(k, to->type, power, err));
+            MOE_TRY(q4_0_chunk(k, power, x->plan->powers->inexact[i], row_bytes, err));
+        else MOE_TRY(decoded_chunk(k, to->type, power, err));
         MOE_TRY(moe_gguf_write(x->w, to, base + (uint64_t)k->rows.first * row_bytes, k->out,
                                (size_t)k->rows.w.rows * row_bytes, err));
     }
@@ -295,7 +295,7 @@ static struct buffers measure(const struct moe_source *src)
     struct buffers b = { 0, 0, up((size_t)(c->kv_lora_rank * c->qk_nope_head_dim) * 4) };
     for (int64_t i = 0; i < src->n_tensors; i++) {
         size_t row = up((size_t)src->tensors[i].cols * 4),
-               out = up((size_t)moe_rows_stripe(&src->tensors[i]) * (size_t)src->tensors[i].cols * 4);
+               out = up((size_t)moe_chunk_rows(&src->tensors[i]) * (size_t)src->tensors[i].cols * 4);
         if (row > b.row) b.row = row;
         if (out > b.out) b.out = out;
     }

@@ -8,16 +8,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Stripes begin at a multiple of 128 rows, so that no FP8 scale block and no scale tile is in two of them. */
-enum { STRIPE = 128, STRIPE_VALUES = 1 << 20 };
-
-int64_t moe_rows_stripe(const struct moe_tensor *t)
-{
-    int64_t n = STRIPE_VALUES / t->cols / STRIPE * STRIPE;
-    if (n < STRIPE) n = STRIPE;
-    return n < t->rows ? n : t->rows;
-}
-
 struct sizes { size_t raw, scale, linear, values; };
 
 static void at_least(size_t *a, int64_t b)
@@ -31,7 +21,7 @@ static struct sizes measure(const struct moe_source *src)
     struct sizes s = { 0 };
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
-        int64_t n = moe_rows_stripe(t);
+        int64_t n = moe_chunk_rows(t);
         at_least(&s.raw, moe_plane_bytes(t->type, t->layout, MOE_PLANE_DATA, n, t->cols));
         at_least(&s.scale, moe_plane_bytes(t->type, t->layout, MOE_PLANE_SCALE, n, t->cols));
         at_least(&s.values, n * t->cols * 4);
@@ -100,7 +90,7 @@ static enum moe_code end(struct moe_rows *r, struct moe_err *err)
 enum moe_code moe_rows_next(struct moe_rows *r, bool *more, struct moe_err *err)
 {
     const struct moe_tensor *t = r->t;
-    int64_t n = moe_rows_stripe(t);
+    int64_t n = moe_chunk_rows(t);
     *more = r->next < t->rows;
     if (!*more) return end(r, err);
     if (n > t->rows - r->next) n = t->rows - r->next;

@@ -6,15 +6,14 @@
 #include "kernels/kernels.h"
 #include "kernels/many.h"
 #include "kernels/scalar.h"
+#include "model/chunk.h"
 #include "model/export/hf-internal.h"
 
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 
-/* Rows come in chunks that start at a multiple of 128, so that no FP8 scale block and no scale tile is in two
- * chunks. */
-enum { STRIPE = 128, CHUNK_VALUES = 1 << 20, PIECE = 4 << 20 };
+enum { PIECE = 4 << 20 };
 
 struct writer {
     const struct moe_hf_plan *p;
@@ -29,17 +28,6 @@ struct writer {
     float *x, *y;                     /* the chunk's values; one row of them after quantizing again */
     double num, den;                  /* sum of (w - w')^2 and of w^2 of the weights quantized again */
 };
-
-static int64_t chunk_rows(const struct moe_tensor *t)
-{
-    int64_t n = CHUNK_VALUES / t->cols / STRIPE * STRIPE;
-    if (n < STRIPE) n = STRIPE;
-    return n < t->rows ? n : t->rows;
-}
-
-#define FOR_CHUNKS(t, r0, n) \
-    for (int64_t step_ = chunk_rows(t), r0 = 0, n; \
-         r0 < (t)->rows && (n = (t)->rows - r0 < step_ ? (t)->rows - r0 : step_); r0 += n)
 
 /* Writes the next n bytes of the checkpoint. */
 static enum moe_code put(struct writer *w, const void *data, size_t n, struct moe_err *err)
@@ -131,7 +119,7 @@ static enum moe_code write_decoded(struct writer *w, const struct moe_tensor *t,
     char name[128];
 
     begin(w);
-    FOR_CHUNKS(t, r0, n) {
+    MOE_FOR_CHUNKS(t, r0, n) {
         float amax;
         MOE_TRY(read_values(w, t, r0, n, &amax, err));
         if (!isfinite(moe_bf16_to_f32(moe_f32_to_bf16(amax))))
@@ -152,7 +140,7 @@ static enum moe_code write_decoded(struct writer *w, const struct moe_tensor *t,
 static enum moe_code write_scales(struct writer *w, const struct moe_tensor *t, struct moe_err *err)
 {
     begin(w);
-    FOR_CHUNKS(t, r0, n) {
+    MOE_FOR_CHUNKS(t, r0, n) {
         MOE_TRY(read_rows(w, t, MOE_PLANE_SCALE, r0, n, w->scale, err));
         moe_scales_from_tile(w->scale, 0, n, t->cols / 16, w->out);
         MOE_TRY(put(w, w->out, (size_t)(n * t->cols / 16), err));
@@ -183,9 +171,9 @@ static enum moe_code write_reencoded(struct writer *w, const struct moe_tensor *
                                      struct moe_err *err)
 {
     float global = moe_hf_multiplier(moe_hf_global_owner(w->p->src, t));
-    unsigned char *scales = w->out + (size_t)(chunk_rows(t) * t->cols / 2);
+    unsigned char *scales = w->out + (size_t)(moe_chunk_rows(t) * t->cols / 2);
     begin(w);
-    FOR_CHUNKS(t, r0, n) {
+    MOE_FOR_CHUNKS(t, r0, n) {
         float amax;
         MOE_TRY(read_values(w, t, r0, n, &amax, err));
         w->k->nvfp4_quantize(MOE_NVFP4_SEARCH, w->x, n * t->cols, global, w->out, scales);
@@ -304,7 +292,7 @@ static struct sizes measure(const struct moe_source *src)
     struct sizes s = { .raw = PIECE };
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
-        int64_t n = chunk_rows(t);
+        int64_t n = moe_chunk_rows(t);
         if (moe_dtype_plain(t->type)) continue;
         at_least(&s.raw, moe_plane_bytes(t->type, t->layout, MOE_PLANE_DATA, n, t->cols));
         at_least(&s.scale, moe_plane_bytes(t->type, t->layout, MOE_PLANE_SCALE, n, t->cols));

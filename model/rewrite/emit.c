@@ -7,16 +7,16 @@
 #include "kernels/kernels.h"
 #include "kernels/many.h"
 #include "kernels/scalar.h"
+#include "model/chunk.h"
 #include "model/rewrite/rewrite.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows come in chunks that start at a multiple of 128, so that no FP8 scale block and no scale tile is in two
- * chunks.  A chunk is processed in blocks of rows, small enough that a block in all its forms fits into a
- * core's second-level cache. */
-enum { STRIPE = 128, CHUNK_VALUES = 1 << 20, BLOCK_VALUES = 1 << 16 };
+/* A chunk of rows (model/chunk.h) is processed in blocks of rows, small enough that a block in all its forms
+ * fits into a core's second-level cache. */
+enum { BLOCK_VALUES = 1 << 16 };
 
 enum { HASH_SRC_DATA, HASH_SRC_SCALE, HASH_OUT_DATA, HASH_OUT_SCALE, HASHES };
 
@@ -39,16 +39,9 @@ static void spent(struct moe_emit *e, enum moe_emit_phase phase)
     e->mark = now;
 }
 
-static int64_t chunk_rows(const struct moe_tensor *t)
-{
-    int64_t n = CHUNK_VALUES / t->cols / STRIPE * STRIPE;
-    if (n < STRIPE) n = STRIPE;
-    return n < t->rows ? n : t->rows;
-}
-
 static int64_t block_rows(const struct moe_tensor *t)
 {
-    int64_t n = BLOCK_VALUES / t->cols, chunk = chunk_rows(t);
+    int64_t n = BLOCK_VALUES / t->cols, chunk = moe_chunk_rows(t);
     return n < 1 ? 1 : n < chunk ? n : chunk;
 }
 
@@ -64,7 +57,7 @@ static struct sizes measure(const struct moe_source *src)
 
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
-        int64_t n = chunk_rows(t), block = block_rows(t) * t->cols;
+        int64_t n = moe_chunk_rows(t), block = block_rows(t) * t->cols;
         at_least(&s.raw, moe_plane_bytes(t->type, t->layout, MOE_PLANE_DATA, n, t->cols));
         at_least(&s.scale, moe_plane_bytes(t->type, t->layout, MOE_PLANE_SCALE, n, t->cols));
         at_least(&s.x, block * 4);
@@ -302,18 +295,15 @@ static void set_hash(struct moe_emit *e, struct moe_shard_writer *w, int64_t at,
     moe_shard_set_hash(w, at, plane, moe_hash_get64(e->hash[from]));
 }
 
-#define FOR_PIECES(total, step, at, n) \
-    for (int64_t at = 0, n; at < (total) && (n = (total) - at < (step) ? (total) - at : (step)); at += n)
-
 enum moe_code moe_emit_amax(struct moe_emit *e, const struct moe_tensor *in, float *amax,
                             struct moe_emitted *d, struct moe_err *err)
 {
     *amax = 0;
     begin(e);
-    FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
+    MOE_FOR_CHUNKS(in, r0, n) {
         struct moe_weight w;
         MOE_TRY(load_chunk(e, in, r0, n, true, &w, err));
-        FOR_PIECES(n, block_rows(in), b, m) {
+        MOE_FOR_ROWS(n, block_rows(in), b, m) {
             float a;
             MOE_TRY(load_checked(e, in, &w, r0, b, m, &a, err));
             if (a > *amax) *amax = a;
@@ -348,7 +338,7 @@ static enum moe_code quantize_chunk(struct moe_emit *e, const struct moe_tensor 
     struct moe_weight s;
 
     MOE_TRY(load_chunk(e, in, r0, n, false, &s, err));
-    FOR_PIECES(n, block_rows(in), b, m) {
+    MOE_FOR_ROWS(n, block_rows(in), b, m) {
         MOE_TRY(read_block(e, in, r0, b, m, false, err));
         decode_block(e, &s, b, m);
         uint8_t *codes = e->data + b * in->cols / 2, *scales = e->linear + b * in->cols / 16;
@@ -368,7 +358,7 @@ enum moe_code moe_emit_nvfp4(struct moe_emit *e, const struct moe_tensor *in, en
 {
     d->num = d->den = 0;
     begin(e);
-    FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
+    MOE_FOR_CHUNKS(in, r0, n) {
         MOE_TRY(quantize_chunk(e, in, method, global, r0, n, d, err));
         MOE_TRY(write_plane(e, w, at, MOE_PLANE_DATA, plane_offset(in, MOE_NVFP4, 0, MOE_PLANE_DATA, r0),
                             e->data, n * in->cols / 2, err));
@@ -387,7 +377,7 @@ enum moe_code moe_emit_chosen(struct moe_emit *e, const struct moe_tensor *in,
 {
     d->num = c->num, d->den = c->den;
     begin(e);
-    FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
+    MOE_FOR_CHUNKS(in, r0, n) {
         const uint8_t *codes = c->codes + r0 * in->cols / 2;
         hash_out(e, MOE_PLANE_DATA, codes, n * in->cols / 2);
         MOE_TRY(write_plane(e, w, at, MOE_PLANE_DATA, plane_offset(in, MOE_NVFP4, 0, MOE_PLANE_DATA, r0),
@@ -411,11 +401,11 @@ enum moe_code moe_emit_copy(struct moe_emit *e, const struct moe_tensor *in, str
     bool retile = in->type == MOE_NVFP4 && in->layout == MOE_LAYOUT_LINEAR;
 
     begin(e);
-    FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
+    MOE_FOR_CHUNKS(in, r0, n) {
         struct moe_weight s;
         float a;
         MOE_TRY(load_chunk(e, in, r0, n, true, &s, err));
-        FOR_PIECES(n, block_rows(in), b, m) MOE_TRY(load_checked(e, in, &s, r0, b, m, &a, err));
+        MOE_FOR_ROWS(n, block_rows(in), b, m) MOE_TRY(load_checked(e, in, &s, r0, b, m, &a, err));
         for (int p = MOE_PLANE_DATA; p <= MOE_PLANE_SCALE; p++) {
             int64_t bytes = moe_plane_bytes(in->type, in->layout, p, n, in->cols);
             if (!bytes) continue;
@@ -467,11 +457,11 @@ enum moe_code moe_emit_decoded(struct moe_emit *e, const struct moe_tensor *in, 
 {
     d->num = d->den = 0;
     begin(e);
-    FOR_PIECES(in->rows, chunk_rows(in), r0, n) {
+    MOE_FOR_CHUNKS(in, r0, n) {
         struct moe_weight s;
         float a;
         MOE_TRY(load_chunk(e, in, r0, n, true, &s, err));
-        FOR_PIECES(n, block_rows(in), b, m) {
+        MOE_FOR_ROWS(n, block_rows(in), b, m) {
             MOE_TRY(load_checked(e, in, &s, r0, b, m, &a, err));
             if (in->type == MOE_BF16) decode_block(e, &s, b, m);
             MOE_TRY(put_decoded(e, in, type, r0 + b, m, w, at, d, err));
