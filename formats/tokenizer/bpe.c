@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "formats/tokenizer/bpe.h"
+#include "formats/tokenizer/tokenizer-internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -42,9 +42,6 @@ static void fill_small(struct moe_bpe *b)
         b->pair[c] = moe_bpe_find(b, (unsigned char[]){ (unsigned char)(c >> 8), (unsigned char)c }, 2);
 }
 
-/* Build the hash map and the small tables from bytes, start and count.  Returns 1; 0 when token *twice has
- * the same bytes as an earlier one; -1 when out of memory. */
-int moe_bpe_index(struct moe_bpe *b, int32_t *twice);
 int moe_bpe_index(struct moe_bpe *b, int32_t *twice)
 {
     uint32_t cap = 16;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/tokenizer/tiktoken.c - reads a tiktoken.model into a struct moe_bpe. */
 #include "base/grow.h"
-#include "formats/tokenizer/bpe.h"
+#include "formats/tokenizer/tokenizer-internal.h"
 
 #include "base/io.h"
 
@@ -122,8 +122,6 @@ static enum moe_code arrange(struct moe_bpe *b, const struct parser *p)
     b->count = (int32_t)p->tokens;
     return MOE_OK;
 }
-
-int moe_bpe_index(struct moe_bpe *b, int32_t *twice); /* bpe.c */
 
 static enum moe_code index_tokens(struct moe_bpe *b, const char *file, struct moe_err *err)
 {

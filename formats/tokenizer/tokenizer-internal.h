@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/tokenizer/tokenizer-internal.h - what tokenizer*.c, detoken.c and chat*.c share;
- * nobody else includes it. */
+/* formats/tokenizer/tokenizer-internal.h - what bpe.c, tiktoken.c, tokenizer*.c, detoken.c and chat*.c
+ * share; nobody else includes it. */
 #ifndef MOE_FORMATS_TOKENIZER_TOKENIZER_INTERNAL_H
 #define MOE_FORMATS_TOKENIZER_TOKENIZER_INTERNAL_H
 
@@ -26,6 +26,10 @@ struct moe_tokenizer {
     size_t *lengths, length_count; /* the lengths of added names, each once, longest first */
     bool first[256];             /* for each byte: whether an added name begins with it */
 };
+
+/* Build b's hash map and small tables from its bytes, start and count.  Returns 1; 0 when token *twice has
+ * the same bytes as an earlier one; -1 when out of memory. */
+int moe_bpe_index(struct moe_bpe *b, int32_t *twice);
 
 /* The id in the generated name of a placeholder, "<|reserved_token_ID|>"; -1 for any other name. */
 int64_t moe_reserved_id(const char *s, size_t len);
