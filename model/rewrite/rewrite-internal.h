@@ -71,7 +71,7 @@ enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uin
 /* For a run with o->hf_layout: reads what an earlier run wrote of its finished units, in their own files in
  * `dir` and in the checkpoint's, and compares it with the hashes in `dir`; MOE_VERIFY names a tensor that
  * differs.  Without a writer the container is complete, so all units are checked. */
-enum moe_code moe_rewrite_check_placed(struct moe_rewrite_work *k, const char *dir, struct moe_err *err);
+enum moe_code moe_rewrite_check_finished(struct moe_rewrite_work *k, const char *dir, struct moe_err *err);
 /* To be called in any case, before the writer is closed. */
 void moe_rewrite_release(struct moe_rewrite_work *k);
 

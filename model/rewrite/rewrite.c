@@ -342,7 +342,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
     moe_rewrite_count(src, k.type, r);
     enum moe_code code = open_writer(&k, out, mode, r, err);
     if (code == MOE_OK && !r->was_done) code = moe_rewrite_units(&k, out, r->input_bytes, err);
-    if (code == MOE_OK && r->was_done && o->hf_layout) code = moe_rewrite_check_placed(&k, out, err);
+    if (code == MOE_OK && r->was_done && o->hf_layout) code = moe_rewrite_check_finished(&k, out, err);
     double from = moe_now();
     if (code == MOE_OK && !r->was_done) code = moe_source_unchanged(src, &k.before, o->cancel, &spoiled, err);
     if (code == MOE_OK) code = r->was_done ? report_done(src, out, r, err) : publish(&k, r, err);
