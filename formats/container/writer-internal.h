@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats/container/writer-internal.h - the state of a container being written; for
- * formats/container/writer.c and publish.c. */
+ * formats/container/writer*.c and publish.c. */
 #ifndef MOE_FORMATS_CONTAINER_WRITER_INTERNAL_H
 #define MOE_FORMATS_CONTAINER_WRITER_INTERNAL_H
 
@@ -23,8 +23,13 @@ struct moe_writer {
     struct moe_file_done *files;  size_t n_files, cap_files;
 };
 
+/* Whether an error says nothing about a file's content. */
+static inline bool moe_writer_is_fatal(enum moe_code code) { return code == MOE_NOMEM || code == MOE_IO; }
+
 enum moe_code moe_writer_no_memory(const struct moe_writer *w, struct moe_err *err);
 void moe_writer_free(struct moe_writer *w);
+/* Fill w->units with the finished units that an earlier run of this work left. */
+enum moe_code moe_writer_load_units(struct moe_writer *w, struct moe_err *err);
 /* The path of the file "UNITsuffix" in the partial directory; `out` has room for PATH_MAX bytes. */
 enum moe_code moe_writer_unit_file(const struct moe_writer *w, const char *unit, const char *suffix,
                                    char *out, struct moe_err *err);
