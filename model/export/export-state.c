@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The line that an export keeps with its directory, and what proves an export without it. */
+/* The line that an export keeps with its directory, and what proves an export where that line is missing. */
 #include "model/export/export-state.h"
 
 #include "base/hash.h"

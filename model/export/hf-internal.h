@@ -95,5 +95,4 @@ enum moe_code moe_hf_write_all(const struct moe_hf_plan *p, const struct moe_hf_
                                const char *dir,
                                struct moe_progress *progress, struct moe_hf_result *r, struct moe_err *err);
 
-
 #endif

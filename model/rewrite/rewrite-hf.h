@@ -4,8 +4,8 @@
  *
  * The directory is, byte for byte, what moe_rewrite and then moe_export_hf_nvfp4 would write, but the disk
  * holds the weights only once: each is written to its place in the checkpoint as soon as it is quantized
- * (model/export/hf-layout.h).  The container with the rest is removed when the directory gets its name
- * (docs/design/adr/0007-export-in-one-pass.md). */
+ * (model/export/hf-layout.h).  The inner container, which holds the rest, is removed when the directory
+ * gets its name (docs/design/adr/0007-export-in-one-pass.md). */
 #ifndef MOE_MODEL_REWRITE_REWRITE_HF_H
 #define MOE_MODEL_REWRITE_REWRITE_HF_H
 
@@ -17,7 +17,7 @@
 enum moe_code moe_rewrite_hf_estimate(const struct moe_source *src, const struct moe_rewrite_options *o,
                                       const struct moe_hf_options *hf, struct moe_pool *pool,
                                       struct moe_rewrite_estimate *e, struct moe_hf_result *r,
-                                          struct moe_err *err);
+                                      struct moe_err *err);
 
 /* Writes the directory `out` under hf->mode; o->hf_layout and o->layers must be NULL.  An unfinished
  * out.partial is treated as by moe_rewrite: under RESUME the same work goes on with it.  got->output_bytes
