@@ -12,13 +12,13 @@ ok $R selftest
 for layout in bf16 fp8 int4; do
     ok "$BIN/moe-convert" "tests/data/tiny-k2/$layout" -o "$T/$layout.moe"
     ok $R check "$T/$layout.moe"
-    ok $R same "$T/$layout.moe" "tests/data/tiny-k2/$layout"
+    reads $R same "$T/$layout.moe" "tests/data/tiny-k2/$layout"
 done
 for format in nvfp4 nvfp4-ct; do
     ok "$GEN/genmodel" -o "$T/$format" --format $format --layers 2 --experts 4 --seed 3
     ok "$BIN/moe-convert" "$T/$format" -o "$T/$format.moe/" # a trailing slash names the same
     ok $R check "$T/$format.moe"
-    ok $R same "$T/$format.moe" "$T/$format"
+    reads $R same "$T/$format.moe" "$T/$format"
 done
 ok "$BIN/moe-quantize" tests/data/tiny-k2/fp8 --method max -o "$T/q.moe"
 ok $R check "$T/q.moe"

@@ -25,8 +25,8 @@ through() # KIND TYPE FROM
     ok "$BIN/moe-convert" -q "$T/$1" -o "$T/$1.moe"
     ok "$BIN/moe-inspect" -q --verify --json "$T/$1.moe"
     holds "j['verified'] is True and j['layout'] == '$2'"
-    ok python3 tests/readers/readmoe.py check "$T/$1.moe"
-    ok python3 tests/readers/readmoe.py same "$T/$1.moe" "$T/$1"
+    reads python3 tests/readers/readmoe.py check "$T/$1.moe"
+    reads python3 tests/readers/readmoe.py same "$T/$1.moe" "$T/$1"
     ok "$BIN/moe-convert" -q --to hf "$T/$1.moe" -o "$T/$1.hf"
     ok diff -r "$T/$1" "$T/$1.hf"
     ok "$BIN/moe-inspect" -q --diff "$T/$1" "$T/$1.moe" --json
@@ -46,10 +46,10 @@ through() # KIND TYPE FROM
     ok "$BIN/moe-convert" -q --to hf-nvfp4 "$T/$1.q.moe" -o "$T/$1.nvfp4"
     ok "$BIN/moe-inspect" -q --verify "$T/$1.nvfp4"
     ok "$BIN/moe-convert" -q --to gguf "$T/$1.moe" -o "$T/$1.gguf"
-    ok python3 tests/readers/readgguf.py same "$T/$1.gguf" "$T/$1.moe" auto
+    reads python3 tests/readers/readgguf.py same "$T/$1.gguf" "$T/$1.moe" auto
     if [ $1 = f16 ]; then # beside NVFP4, whose global scales are powers of two that other tensors take
         ok "$BIN/moe-convert" -q --to gguf "$T/$1.q.moe" -o "$T/$1.q.gguf"
-        ok python3 tests/readers/readgguf.py same "$T/$1.q.gguf" "$T/$1.q.moe" auto
+        reads python3 tests/readers/readgguf.py same "$T/$1.q.gguf" "$T/$1.q.moe" auto
     fi
     rm -rf "$T/$1".* "$T/$1.moe.trace"
     echo "t-types: $1 ok"
