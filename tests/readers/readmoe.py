@@ -418,13 +418,15 @@ def floats(b):
 
 
 def bf16(b):
-    return floats(b"".join(b"\0\0" + b[i:i + 2] for i in range(0, len(b), 2)))
+    wide = bytearray(2 * len(b))
+    wide[2::4], wide[3::4] = b[::2], b[1::2]
+    return floats(bytes(wide))
 
 
 def numbers(b, kind):
     """What a plane of this kind holds: each is exact in float32."""
     if kind == "f16":
-        return array.array("f", [v for (v,) in struct.iter_unpack("<e", b)])
+        return array.array("f", struct.unpack("<%de" % (len(b) // 2), b))
     if kind == "e8m0":
         return array.array("f", [2.0 ** (x - 127) if x < 255 else float("nan") for x in b])
     return bf16(b) if kind == "bf16" else floats(b)
@@ -438,6 +440,7 @@ def e4m3(c):
 
 E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 E2M1 += [-v for v in E2M1]
+E4M3 = [e4m3(c) for c in range(256)]
 
 
 def tile(m, k, blocks):
@@ -454,25 +457,28 @@ def decode(s, t):
         return numbers(d, TYPES[typ])
     out = array.array("f", bytes(4 * rows * cols))
     if typ in FP8_SCALES:
-        scale, wide, code = numbers(s.plane(t, SCALE), FP8_SCALES[typ]), up(cols, 128) // 128, [e4m3(c) for c in range(256)]
+        scale, wide = numbers(s.plane(t, SCALE), FP8_SCALES[typ]), up(cols, 128) // 128
         for r in range(rows):
-            for c in range(cols):
-                out[r * cols + c] = code[d[r * cols + c]] * scale[r // 128 * wide + c // 128]
+            for c in range(0, cols, 128):
+                at, end, by = r * cols + c, r * cols + min(c + 128, cols), scale[r // 128 * wide + c // 128]
+                out[at:end] = array.array("f", [E4M3[x] * by for x in d[at:end]])
         return out
     if typ in INT4_SCALES:
         group, kind = INT4_SCALES[typ]
-        scale = numbers(s.plane(t, SCALE), kind)
-        for i in range(rows * cols):
-            out[i] = ((d[i // 2] >> 4 * (i & 1) & 15) - 8) * scale[i // (group or cols)]
+        scale, n = numbers(s.plane(t, SCALE), kind), group or cols
+        code = [q - 8 for x in d for q in (x & 15, x >> 4)]
+        for at in range(0, rows * cols, n):
+            by = scale[at // n]
+            out[at:at + n] = array.array("f", [q * by for q in code[at:min(at + n, rows * cols)]])
         return out
     scale, g, blocks = s.plane(t, SCALE), floats(s.plane(t, GLOBAL))[0], cols // 16
     one = array.array("f", [0])
     for r in range(rows):
         for k in range(blocks):
-            v = e4m3(scale[tile(r, k, blocks)])
+            v = E4M3[scale[tile(r, k, blocks)]]
             one[0] = v / g if t["flags"] else v * g
-            for i in range((r * blocks + k) * 16, (r * blocks + k) * 16 + 16):
-                out[i] = E2M1[d[i // 2] >> 4 * (i & 1) & 15] * one[0]
+            by, at = one[0], (r * blocks + k) * 8
+            out[2 * at:2 * at + 16] = array.array("f", [E2M1[q] * by for x in d[at:at + 8] for q in (x & 15, x >> 4)])
     return out
 
 
