@@ -8,20 +8,27 @@ need_helper genmodel
 need_python
 F=tests/data/tiny-k2 checks=0 NULL=/dev/null
 
+# Looks at what all commands printed with --json, in one go at the end.
 cat >"$T/agree.py" <<'P'
 import json, sys
-out, err, code, tool, file, tensor = sys.argv[1:7]
-o = json.load(open(out))
-text = open(err).read()
-if tool == "moe-inspect" and "problems" in o:  # it describes what it can and lists what is wrong
-    assert text.count("\n") == 1 and any(file in p and tensor in p for p in o["problems"]), o
-    sys.exit()
-e = o["error"]
-assert sorted(e) == ["code", "file", "message", "name", "tensor"], e
-assert e["code"] == int(code) and text == f"{tool}: {e['message']}\n", (e, text)
-assert not file or file in (e["file"] or ""), (e["file"], file)
-assert not tensor or e["tensor"] == tensor, (e["tensor"], tensor)
+def agree(out, err, code, tool, file, tensor):
+    o = json.load(open(out))
+    text = open(err).read()
+    if tool == "moe-inspect" and "problems" in o:  # it describes what it can and lists what is wrong
+        assert text.count("\n") == 1 and any(file in p and tensor in p for p in o["problems"]), o
+        return
+    e = o["error"]
+    assert sorted(e) == ["code", "file", "message", "name", "tensor"], e
+    assert e["code"] == int(code) and text == f"{tool}: {e['message']}\n", (e, text)
+    assert not file or file in (e["file"] or ""), (e["file"], file)
+    assert not tensor or e["tensor"] == tensor, (e["tensor"], tensor)
+said = sys.argv[1]
+for line in open(said + "/list"):
+    n, code, tool, file, tensor, command = line.rstrip("\n").split("\t")
+    try: agree(f"{said}/{n}.out", f"{said}/{n}.err", code, tool, file, tensor)
+    except Exception as e: sys.exit(f"--json of: {command}: {type(e).__name__} {e}")
 P
+mkdir "$T/said"
 # bad CODE FILE TENSOR TEXT TOOL ARGUMENT...: the command fails like this, with and without --json.  FILE and
 # TENSOR may be empty; TEXT is a pattern.
 bad()
@@ -40,7 +47,9 @@ bad()
     left
     r=0
     "$BIN/$tool" -q --json "$@" >"$T/out" 2>"$T/err" <$NULL || r=$?
-    [ $r = "$code" ] && python3 "$T/agree.py" "$T/out" "$T/err" "$code" "$tool" "$file" "$tensor" || { tail -c 700 "$T/out"; cat "$T/err"; fail "--json of: $tool $*"; }
+    [ $r = "$code" ] || { tail -c 700 "$T/out"; cat "$T/err"; fail "exit $r, not $code: $tool --json $*"; }
+    mv "$T/out" "$T/said/$checks.out" && mv "$T/err" "$T/said/$checks.err"
+    printf '%s\t%s\t%s\t%s\t%s\t%s\n' $checks "$code" $tool "$file" "$tensor" "$tool $*" >>"$T/said/list"
     left
     checks=$(($checks + 1))
 }
@@ -267,4 +276,6 @@ bad 15 tiktoken.model '' 'vocab_size' moe-run "$T/ranks" --prompt x -n 1
 bad 15 tiktoken.model '' 'vocab_size' moe-convert "$T/ranks" -o "$T/x.moe"
 bad 15 tiktoken.model '' 'vocab_size' moe-quantize "$T/ranks" -o "$T/x.moe"
 bad 15 '' '' 'is a rank of' moe-inspect "$T/ranks" --tokenize $F/golden.json
+[ "$(wc -l <"$T/said/list")" -gt 150 ] || fail "only $(wc -l <"$T/said/list") commands were looked at"
+python3 "$T/agree.py" "$T/said" || exit 1
 echo "t-badinput: $checks checks"
