@@ -3,6 +3,7 @@
 # Tests `make bench` at tiny sizes: every group has rows, the JSON agrees with the text, nothing is left
 # behind.  Checks no time.
 . tests/common.sh
+sanitized && skip "speeds are the release build's, and other tests run all that is measured"
 need_tool moe-convert moe-quantize
 need_helper bench genmodel
 need_space 300
