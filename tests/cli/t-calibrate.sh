@@ -68,6 +68,8 @@ kill -9 $pid 2>/dev/null
 wait $pid 2>/dev/null
 quantize all-2 $F/bf16 --calib-tokens $N $quick --quantize all-linear --resume
 ok diff -r "$T/all.moe" "$T/all-2.moe"
+# How work is kept, parts are merged and tensors are chosen is nothing that a compiler changes.
+[ -z "${MOE_COMPILER:-}" ] || { echo "t-calibrate: the same bytes"; exit 0; }
 
 # --- files that a calibration keeps for itself, damaged or of an older version ---
 damaged() # FILE: a byte in its middle is another
@@ -168,8 +170,8 @@ for q in experts all-linear; do
     ok "$BIN/moe-inspect" -q --verify "$T/between.moe"
 done
 
-if sanitized || [ -n "${MOE_COMPILER:-}" ]; then
-    echo "t-calibrate: the same bytes; quality is not measured under sanitizers, nor again with another compiler"
+if sanitized; then
+    echo "t-calibrate: the same bytes; quality is not measured under sanitizers"
     exit 0
 fi
 
@@ -231,7 +233,7 @@ for said in 'method fisher' 'relative error of weights' 'layer   3   output erro
 done
 [ "$(wc -l <"$T/all.txt")" -lt 60 ] || fail "the report's text is long"
 # routing of the source model, as moe-run records it
-head -c 100000 $F/calib.txt >"$T/part"
+head -c 30000 $F/calib.txt >"$T/part"
 ok "$BIN/moe-inspect" $F/bf16 --tokenize "$T/part" --json
 tokens=$(look "$T/out" "(len(v['tokens']) - 1) // 256 * 256")
 ok "$BIN/moe-run" -q --json $F/bf16 --score "$T/part" --window 256 --record-routing "$T/routing.json.gz"
@@ -241,9 +243,10 @@ ok "$BIN/moe-quantize" -q --calib "$T/part" --sequence-length 256 -o "$T/routed.
 better "$(kl all)" "$(kl all-search)" 0.65 "all-linear against search"
 
 # --- with NVFP4 activations: calibrated weights and input scales against search with an input scale of 1, and weights fitted to such activations ---
-better "$(kl auto --activations nvfp4)" "$(kl search --activations nvfp4 2>/dev/null)" 0.95 "W4A4 calibrated against search"
-better "$(kl auto --activations nvfp4-four-over-six)" "$(kl auto --activations nvfp4)" 0.98 "four-over-six scales of activations"
-better "$(kl auto --activations nvfp4-search)" "$(kl auto --activations nvfp4-four-over-six)" 0.97 "the best of six scales of activations"
+plain=$(kl auto --activations nvfp4) of_two=$(kl auto --activations nvfp4-four-over-six)
+better "$plain" "$(kl search --activations nvfp4 2>/dev/null)" 0.95 "W4A4 calibrated against search"
+better "$of_two" "$plain" 0.98 "four-over-six scales of activations"
+better "$(kl auto --activations nvfp4-search)" "$of_two" 0.97 "the best of six scales of activations"
 quantize w4a4 $F/bf16 --calib-tokens 2000 --activations nvfp4-search
 ok "$BIN/moe-inspect" -q --verify "$T/w4a4.moe"
 
