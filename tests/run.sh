@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs tests and counts them: run.sh BUILD_DIR NAME...  (from the Makefile).  A NAME is a program of
 # BUILD_DIR/tests, a script of tests/cli or tests/long, a fuzz-NAME (its corpus is replayed) or
-# check-layers.  Some run side by side (TEST_JOBS at a time, by default one for each processor); those that
-# wait for a silent rank come last, alone.
+# check-layers.  Some run side by side (TEST_JOBS at a time, by default one more than there are processors, since
+# many wait for something); those that wait for a silent rank come last, two at a time, those of tests/long alone.
 set -u
 
 # Runs one test: prints its line, and where it failed the end of its log, at once; writes passed, failed or
@@ -37,18 +37,26 @@ one()
 if [ "$1" = --one ]; then B=$2; one "$3"; exit 0; fi
 B=$1; shift
 mkdir -p "$B/log"
-alone=
+# Where python3 is a script that looks for the interpreter (pyenv's), each start takes twice as long, and tests start it a
+# thousand times: they find the interpreter itself first.
+case $(head -c 2 "$(command -v python3)" 2>/dev/null) in
+'#!') PATH=$(python3 -c 'import os, sys; print(os.path.dirname(sys.executable))'):$PATH; export PATH ;;
+esac
+alone= late=
 names=
 # The longest tests come first, so that no processor waits for another one's last test.
 long=" t-faults t-calibrate t-plan t-quantize t-run t-types t-score t-gguf t-signals t-onepass t-streams test-backward "
 for t in $(for t; do case $long in *" $t "*) echo "$t" ;; esac; done) $(for t; do case $long in *" $t "*) ;; *) echo "$t" ;; esac; done); do
     rm -f "$B/log/$t.result"
-    case $t in t-ep|t-ep-ucx|test-comm|long-*) alone="$alone $t" ;; *) names="$names $t" ;; esac
+    case $t in long-*) alone="$alone $t" ;; t-ep|t-ep-ucx|test-comm) late="$late $t" ;; *) names="$names $t" ;; esac
 done
-[ -z "$names" ] || printf '%s\n' $names | xargs -P "${TEST_JOBS:-$(nproc 2>/dev/null || echo 1)}" -n 1 sh "$0" --one "$B"
+jobs=${TEST_JOBS:-$(($(nproc 2>/dev/null || echo 1) + 1))}
+side_by_side() { n=$1; shift; [ $# = 0 ] || printf '%s\n' "$@" | xargs -P "$n" -n 1 sh "$0" --one "$B"; }
+side_by_side $jobs $names
+side_by_side $((jobs < 2 ? 1 : 2)) $late
 for t in $alone; do sh "$0" --one "$B" "$t"; done
 
-count() { n=0; for t in $names $alone; do [ "$(cat "$B/log/$t.result" 2>/dev/null || echo failed)" != "$1" ] || n=$((n + 1)); done; echo $n; }
+count() { n=0; for t in $names $late $alone; do [ "$(cat "$B/log/$t.result" 2>/dev/null || echo failed)" != "$1" ] || n=$((n + 1)); done; echo $n; }
 failed=$(count failed)
 echo "$(count passed) passed, $failed failed, $(count skipped) skipped"
 [ "$failed" = 0 ]
