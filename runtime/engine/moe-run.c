@@ -8,14 +8,14 @@
 #include <unistd.h>
 
 /* Whether this process is the only rank. */
-static bool is_alone(const struct moe_run_options *o)
+static bool is_alone(const struct moe_run_args *o)
 {
     if (o->rendezvous) return false;
     return o->ranks == 1 ||
            (o->ranks == MOE_UNSET && !o->plan && !o->replan && !strcmp(o->comm, "local"));
 }
 
-static bool is_conversation(const struct moe_run_options *o)
+static bool is_conversation(const struct moe_run_args *o)
 {
     const struct moe_prompt *p = &o->prompt;
     return p->chat && !p->text && !p->file && !o->prompts && !o->run.json && isatty(STDIN_FILENO);
@@ -23,15 +23,15 @@ static bool is_conversation(const struct moe_run_options *o)
 
 /* so_far, *err: the failure so far (MOE_OK: none), which is told to the ranks that wait for this process, if
  * there are any. */
-static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, enum moe_code so_far,
+static enum moe_code run(struct moe_run_args *o, cJSON *json, char **argv, enum moe_code so_far,
                          struct moe_err *err)
 {
     struct moe_run_job j = { .o = o, .json = json, .engine = { .cancel = o->run.cancel } };
     struct moe_secret *secret = NULL;
     struct moe_err later = MOE_ERR_INIT;
-    enum moe_code code = moe_run_options_meet(o, so_far ? &later : err);
+    enum moe_code code = moe_run_args_meet(o, so_far ? &later : err);
     if (code != MOE_OK) return so_far ? so_far : code;
-    code = so_far ? so_far : moe_run_options_check(o, &j.engine, err);
+    code = so_far ? so_far : moe_run_args_check(o, &j.engine, err);
     o->prompt.memory = (uint64_t)o->memory;
     o->prompt.cancel = o->run.cancel;
     j.turns = is_conversation(o);
@@ -48,7 +48,7 @@ static enum moe_code run(struct moe_run_options *o, cJSON *json, char **argv, en
 
 static int tool_main(int argc, char **argv)
 {
-    struct moe_run_options *o = &moe_run_asked;
+    struct moe_run_args *o = &moe_run_asked;
     char **words = calloc((size_t)argc + 1, sizeof *words); /* argv as it was given: parsing reorders it */
     if (words) memcpy(words, argv, (size_t)argc * sizeof *words);
     if (moe_run_begin(&o->run, &moe_run_tool, argc, argv)) {

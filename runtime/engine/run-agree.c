@@ -86,7 +86,7 @@ static void add_prompts(struct moe_agreement *a, const struct moe_prompts *p)
 
 /* The context that this rank can hold, if a sequence may become so long that the context ends it; else 0,
  * since the context then changes no result. */
-static int64_t context_that_counts(const struct moe_run_options *o, const struct moe_run_content *c)
+static int64_t context_that_counts(const struct moe_run_args *o, const struct moe_run_content *c)
 {
     int64_t longest = 0;
     for (int64_t i = 0; i < c->prompts->n; i++)
@@ -95,7 +95,7 @@ static int64_t context_that_counts(const struct moe_run_options *o, const struct
     return !c->prompts->n || ends_before ? 0 : c->engine->context;
 }
 
-enum moe_code moe_run_agree(const struct moe_run_options *o, const struct moe_run_content *c,
+enum moe_code moe_run_agree(const struct moe_run_args *o, const struct moe_run_content *c,
                             struct moe_agreement *a, struct moe_err *err)
 {
     moe_run_agree_options(a, o->run.tool->opts);

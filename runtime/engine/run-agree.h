@@ -23,7 +23,7 @@ struct moe_run_content {
 void moe_run_agree_options(struct moe_agreement *a, const struct moe_opt *opts);
 /* Adds everything: options, versions, model, plans, texts.  Opens the model of --reference for a moment, to
  * identify it.  Fails with what moe_source_open and moe_source_identity fail with. */
-enum moe_code moe_run_agree(const struct moe_run_options *o, const struct moe_run_content *c,
+enum moe_code moe_run_agree(const struct moe_run_args *o, const struct moe_run_content *c,
                             struct moe_agreement *a, struct moe_err *err);
 
 #endif

@@ -21,7 +21,7 @@ enum { WAKE_MS = 100, BLOCK = 4096 };
 
 /* The state of a conversation. */
 struct chat_session {
-    const struct moe_run_options *o;
+    const struct moe_run_args *o;
     struct moe_rank *rank;
     struct moe_chat *chat;
     cJSON *messages;                  /* the turns of user and assistant so far */
@@ -361,7 +361,7 @@ static enum moe_code open_session(struct chat_session *t, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_run_chat(const struct moe_run_options *o, struct moe_rank *r, struct moe_err *err)
+enum moe_code moe_run_chat(const struct moe_run_args *o, struct moe_rank *r, struct moe_err *err)
 {
     struct chat_session t = { .o = o, .rank = r };
     struct moe_buffer m = { 0 };

@@ -14,6 +14,6 @@
  * after /quit, MOE_SIGINT or MOE_SIGTERM when a signal ended the conversation.  A SIGINT during an answer
  * ends that answer only, unless ranks are processes: these get the signal, too, and the run ends.
  * While the user writes, the other ranks do not wait for requests of this one (moe_ep_pause). */
-enum moe_code moe_run_chat(const struct moe_run_options *o, struct moe_rank *r, struct moe_err *err);
+enum moe_code moe_run_chat(const struct moe_run_args *o, struct moe_rank *r, struct moe_err *err);
 
 #endif

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-struct moe_generate moe_run_settings(const struct moe_run_options *o)
+struct moe_generate moe_run_settings(const struct moe_run_args *o)
 {
     return (struct moe_generate){
         .max_tokens = o->n,
@@ -21,7 +21,7 @@ struct moe_generate moe_run_settings(const struct moe_run_options *o)
     };
 }
 
-enum moe_code moe_run_generate(const struct moe_run_options *o, struct moe_engine *e, double loaded,
+enum moe_code moe_run_generate(const struct moe_run_args *o, struct moe_engine *e, double loaded,
                                cJSON *json, struct moe_err *err)
 {
     int32_t *ids;

@@ -11,11 +11,11 @@
 
 /* The settings of generation (sampling, where it ends, who prints) that the options ask for.  The result
  * points into *o. */
-struct moe_generate moe_run_settings(const struct moe_run_options *o);
+struct moe_generate moe_run_settings(const struct moe_run_args *o);
 
 /* Computes the prompt (with --trace by moe_trace), generates the text behind it, and reports on standard
  * output and in `json`.  loaded: seconds that opening the model took, for the report. */
-enum moe_code moe_run_generate(const struct moe_run_options *o, struct moe_engine *e, double loaded,
+enum moe_code moe_run_generate(const struct moe_run_args *o, struct moe_engine *e, double loaded,
                                cJSON *json, struct moe_err *err);
 
 #endif

@@ -17,7 +17,7 @@
 
 /* ---- the table ---- */
 
-struct moe_run_options moe_run_asked = {
+struct moe_run_args moe_run_asked = {
     .n = -1,
     .top_p = 1,
     .window = MOE_UNSET,
@@ -205,7 +205,7 @@ static enum moe_code launched(const char *const names[], int min, int max, int64
     return MOE_OK;
 }
 
-enum moe_code moe_run_options_meet(struct moe_run_options *o, struct moe_err *err)
+enum moe_code moe_run_args_meet(struct moe_run_args *o, struct moe_err *err)
 {
     static const char *const rank[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID",
                                         NULL };
@@ -230,7 +230,7 @@ enum moe_code moe_run_options_meet(struct moe_run_options *o, struct moe_err *er
     return MOE_OK;
 }
 
-static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err *err)
+static enum moe_code check_ranks(const struct moe_run_args *o, struct moe_err *err)
 {
     if (o->replan_after < 0) return moe_fail(err, MOE_USAGE, "--replan-after wants a number of layers");
     if (o->replan && !o->plan && o->ranks == MOE_UNSET)
@@ -245,7 +245,7 @@ static enum moe_code check_ranks(const struct moe_run_options *o, struct moe_err
 
 /* Checks that --system and --chat-template come with a chat: with --chat, or with --prompts, whose lines may
  * be conversations without it. */
-static enum moe_code check_chat(const struct moe_run_options *o, struct moe_err *err)
+static enum moe_code check_chat(const struct moe_run_args *o, struct moe_err *err)
 {
     const struct moe_prompt *p = &o->prompt;
     if (p->chat || o->prompts || (!p->system && !p->chat_template)) return MOE_OK;
@@ -255,7 +255,7 @@ static enum moe_code check_chat(const struct moe_run_options *o, struct moe_err 
 
 /* Checks that every rank can read an input file: where ranks are processes, each opens it for itself, so it
  * may not be standard input or a pipe. */
-static enum moe_code check_shared_input(const struct moe_run_options *o, const char *option, const char *path,
+static enum moe_code check_shared_input(const struct moe_run_args *o, const char *option, const char *path,
                                         struct moe_err *err)
 {
     struct stat st;
@@ -268,7 +268,7 @@ static enum moe_code check_shared_input(const struct moe_run_options *o, const c
                     standard ? "standard input" : "a pipe");
 }
 
-static enum moe_code check_output(const struct moe_run_options *o, const char *path,
+static enum moe_code check_output(const struct moe_run_args *o, const char *path,
                                   const struct moe_file_kind *kind, struct moe_err *err)
 {
     return moe_output_check(&o->run, &(struct moe_output){ .path = path, .replace = true, .kind = kind },
@@ -276,7 +276,7 @@ static enum moe_code check_output(const struct moe_run_options *o, const char *p
 }
 
 /* Checks --mla-norm-eps, --mla, --device and --activations. */
-static enum moe_code check_arithmetic(const struct moe_run_options *o, struct moe_err *err)
+static enum moe_code check_arithmetic(const struct moe_run_args *o, struct moe_err *err)
 {
     if (strcmp(o->eps, "config") && strcmp(o->eps, "1e-6"))
         return moe_fail(err, MOE_USAGE, "unknown --mla-norm-eps '%s' (config or 1e-6)", o->eps);
@@ -299,7 +299,7 @@ static enum moe_code check_arithmetic(const struct moe_run_options *o, struct mo
 }
 
 /* Checks how tokens are chosen, how many, and in how much memory. */
-static enum moe_code check_sampling(const struct moe_run_options *o, struct moe_err *err)
+static enum moe_code check_sampling(const struct moe_run_args *o, struct moe_err *err)
 {
     if (o->temperature < 0)
         return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
@@ -320,8 +320,8 @@ static enum moe_code check_sampling(const struct moe_run_options *o, struct moe_
     return MOE_OK;
 }
 
-enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e,
-                                    struct moe_err *err)
+enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine_options *e,
+                                 struct moe_err *err)
 {
     MOE_TRY(moe_want_model(&o->run, err));
     MOE_TRY(check_arithmetic(o, err));
@@ -348,8 +348,8 @@ enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_
     return MOE_OK;
 }
 
-enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct moe_config *c,
-                                   struct moe_plan **plan, struct moe_err *err)
+enum moe_code moe_run_args_plan(const struct moe_run_args *o, const struct moe_config *c,
+                                struct moe_plan **plan, struct moe_err *err)
 {
     int32_t ranks = o->ranks == MOE_UNSET ? 0 : (int32_t)o->ranks;
     if (c->n_routed_experts < 1)
@@ -379,7 +379,7 @@ static bool next_death(const char **at, struct death *d)
     return true;
 }
 
-void moe_run_options_die(int *rank, uint64_t *step)
+void moe_run_args_die(int *rank, uint64_t *step)
 {
     struct death d;
     for (const char *at = moe_env("MOE_DIE"); next_death(&at, &d); ) {
@@ -392,7 +392,7 @@ void moe_run_options_die(int *rank, uint64_t *step)
     }
 }
 
-void moe_run_options_die_at(int rank, const char *point)
+void moe_run_args_die_at(int rank, const char *point)
 {
     struct death d;
     for (const char *at = moe_env("MOE_DIE"); next_death(&at, &d); )

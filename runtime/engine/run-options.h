@@ -12,7 +12,7 @@
 #include "runtime/plan/plan.h"
 
 /* The values of the options: NULL, MOE_UNSET or 0 for an option without default that was not given. */
-struct moe_run_options {
+struct moe_run_args {
     struct moe_run run;               /* the common options, and the process itself */
     struct moe_prompt prompt;
     const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split,
@@ -26,27 +26,27 @@ struct moe_run_options {
 };
 
 /* The options of this process: the parser of the command line writes into it by the table of options. */
-extern struct moe_run_options moe_run_asked;
+extern struct moe_run_args moe_run_asked;
 extern const struct moe_tool moe_run_tool;
 
 /* Checks the options that say how ranks communicate and where they meet, and sets --rank and --ranks from the
  * environment of a launcher (mpirun, srun) where they were not given.  MOE_USAGE or MOE_UNSUPPORTED.  Once it
  * has succeeded, this process can meet the other ranks, and so can tell them of a later failure. */
-enum moe_code moe_run_options_meet(struct moe_run_options *o, struct moe_err *err);
+enum moe_code moe_run_args_meet(struct moe_run_args *o, struct moe_err *err);
 /* Checks all other options, and sets *e to how to open the model.  MOE_USAGE, MOE_UNSUPPORTED, or what
  * moe_output_check fails with (base/cli/output.h). */
-enum moe_code moe_run_options_check(const struct moe_run_options *o, struct moe_engine_options *e,
-                                    struct moe_err *err);
+enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine_options *e,
+                                 struct moe_err *err);
 /* The placement of --plan, read and checked against the model, or the trivial one for --ranks.  The caller
  * frees it (moe_plan_free). */
-enum moe_code moe_run_options_plan(const struct moe_run_options *o, const struct moe_config *c,
-                                   struct moe_plan **plan, struct moe_err *err);
+enum moe_code moe_run_args_plan(const struct moe_run_args *o, const struct moe_config *c,
+                                struct moe_plan **plan, struct moe_err *err);
 /* For tests: MOE_DIE=RANK:WHERE[,RANK:WHERE...] in the environment says which rank dies, and where.  WHERE is
  * a step of its work (moe_ep_options.die), or the name of a point in its process. */
 
 /* Sets *rank and *step from the first entry with a step, if there is one. */
-void moe_run_options_die(int *rank, uint64_t *step);
+void moe_run_args_die(int *rank, uint64_t *step);
 /* If an entry names this rank and point, kills this process at once, or stops it (SIGSTOP) when the point is
  * "hang". */
-void moe_run_options_die_at(int rank, const char *point);
+void moe_run_args_die_at(int rank, const char *point);
 #endif

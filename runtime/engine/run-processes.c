@@ -19,7 +19,7 @@ static void print_report(int text)
 }
 
 /* The error when a rank ended before all ranks were connected, while the others waited for it. */
-static enum moe_code ended_early(struct moe_run_options *o, const struct moe_ranks_end *e,
+static enum moe_code ended_early(struct moe_run_args *o, const struct moe_ranks_end *e,
                                  struct moe_err *err)
 {
     int sig = e->killed[e->first];
@@ -32,7 +32,7 @@ static enum moe_code ended_early(struct moe_run_options *o, const struct moe_ran
 }
 
 /* The error when no rank has reported. */
-static enum moe_code unreported(struct moe_run_options *o, const struct moe_ranks_end *e, int ranks,
+static enum moe_code unreported(struct moe_run_args *o, const struct moe_ranks_end *e, int ranks,
                                 struct moe_err *err)
 {
     int lost = 0;
@@ -47,7 +47,7 @@ static enum moe_code unreported(struct moe_run_options *o, const struct moe_rank
 }
 
 /* The result of the run, once all ranks have ended; warns of those that signals have ended. */
-static enum moe_code told(struct moe_run_options *o, const struct moe_ranks_end *e, int ranks,
+static enum moe_code told(struct moe_run_args *o, const struct moe_ranks_end *e, int ranks,
                           struct moe_err *err)
 {
     if (e->first >= 0) return ended_early(o, e, err);
@@ -58,7 +58,7 @@ static enum moe_code told(struct moe_run_options *o, const struct moe_ranks_end 
     return (enum moe_code)e->exit;
 }
 
-enum moe_code moe_run_processes(struct moe_run_options *o, int ranks, int threads, char **argv,
+enum moe_code moe_run_processes(struct moe_run_args *o, int ranks, int threads, char **argv,
                                 struct moe_err *err)
 {
     int reports;

@@ -10,7 +10,7 @@
  * waits for them.  `threads` threads are divided among them.  Returns the exit code that belongs to the
  * report that was printed, or without a report that of the lowest rank that failed; o->silent is true then,
  * since a rank has printed the error.  MOE_DEVICE when ranks were ended by signals and none has reported. */
-enum moe_code moe_run_processes(struct moe_run_options *o, int ranks, int threads, char **argv,
+enum moe_code moe_run_processes(struct moe_run_args *o, int ranks, int threads, char **argv,
                                 struct moe_err *err);
 
 #endif

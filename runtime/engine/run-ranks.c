@@ -44,7 +44,7 @@ struct multi_rank_run {
 /* Reads and checks the plan of --replan. */
 static enum moe_code open_next(struct multi_rank_run *s, struct moe_err *err)
 {
-    const struct moe_run_options *o = s->job->o;
+    const struct moe_run_args *o = s->job->o;
     const struct moe_config *c = &s->lender->source->config;
     MOE_TRY(moe_plan_read(&s->next, o->replan, s->plan->ranks, o->run.cancel, err));
     MOE_TRY(moe_plan_bind(s->next, c, s->plan->ranks, o->replan, err));
@@ -56,7 +56,7 @@ static enum moe_code open_next(struct multi_rank_run *s, struct moe_err *err)
 
 static struct moe_ranks ranks_of(struct moe_run_job *j)
 {
-    const struct moe_run_options *o = j->o;
+    const struct moe_run_args *o = j->o;
     struct moe_ranks m = { .path = o->run.argv[0],
                            .engine = j->engine,
                            .threads = moe_pool_threads(o->run.pool),
@@ -66,7 +66,7 @@ static struct moe_ranks ranks_of(struct moe_run_job *j)
                            .work = moe_run_share,
                            .ctx = j };
     m.engine.batch = RANK_BATCH;
-    moe_run_options_die(&m.die_rank, &m.die_step);
+    moe_run_args_die(&m.die_rank, &m.die_step);
     return m;
 }
 
@@ -74,10 +74,10 @@ static struct moe_ranks ranks_of(struct moe_run_job *j)
 static enum moe_code prepare(struct multi_rank_run *s, struct moe_err *err)
 {
     struct moe_run_job *j = s->job;
-    const struct moe_run_options *o = j->o;
+    const struct moe_run_args *o = j->o;
     MOE_TRY(moe_engine_open_lender(&s->lender, o->run.argv[0], &j->engine, err));
     moe_tell_superseded(&o->run.notes, s->lender->source);
-    MOE_TRY(moe_run_options_plan(o, &s->lender->source->config, &s->plan, err));
+    MOE_TRY(moe_run_args_plan(o, &s->lender->source->config, &s->plan, err));
     if (o->plan) MOE_TRY(moe_plan_check_model(s->plan, s->lender->source, o->plan, o->run.cancel, err));
     s->m.plan = s->plan;
     s->m.ranks = s->plan->ranks;
@@ -92,7 +92,7 @@ static enum moe_code prepare(struct multi_rank_run *s, struct moe_err *err)
  * and tell them. */
 static void count_ranks(struct multi_rank_run *s)
 {
-    const struct moe_run_options *o = s->job->o;
+    const struct moe_run_args *o = s->job->o;
     struct moe_err ignored;
     if (!s->m.ranks && !s->plan && o->plan) moe_plan_read(&s->plan, o->plan, 0, o->run.cancel, &ignored);
     if (!s->m.ranks && s->plan && s->plan->ranks <= MOE_COMM_RANKS_MAX) s->m.ranks = s->plan->ranks;
@@ -118,7 +118,7 @@ static enum moe_code check_staged(const struct multi_rank_run *s, int first, int
 /* ---- the report for all ranks, when this rank makes it ---- */
 
 /* Hands the captured report to the process that started the ranks, or prints it. */
-static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank *r, int text,
+static enum moe_code hand_over(const struct moe_run_args *o, struct moe_rank *r, int text,
                                struct moe_err *err)
 {
     int give = moe_handover_end(o->rendezvous);
@@ -126,7 +126,7 @@ static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank 
     off_t size = lseek(text, 0, SEEK_END);
     uint64_t bytes = size > 0 ? (uint64_t)size : 0;
     if (give >= 0) {
-        moe_run_options_die_at(r->rank, "printing");
+        moe_run_args_die_at(r->rank, "printing");
         return moe_handover_give(give, text, o->run.exit, err);
     }
     if (before >= 0) {
@@ -135,7 +135,7 @@ static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank 
     }
     MOE_TRY(moe_ep_begin_report(r->ep, err));
     MOE_TRY(moe_handover_print(text, 0, bytes / 2, STDOUT_FILENO, r->ep, err));
-    moe_run_options_die_at(r->rank, "printing");
+    moe_run_args_die_at(r->rank, "printing");
     return moe_handover_print(text, bytes / 2, bytes, STDOUT_FILENO, r->ep, err);
 }
 
@@ -143,10 +143,10 @@ static enum moe_code hand_over(const struct moe_run_options *o, struct moe_rank 
 static enum moe_code report(void *ctx, struct moe_rank *r, const bool *dead, struct moe_err *err)
 {
     struct multi_rank_run *s = ctx;
-    struct moe_run_options *o = s->job->o;
+    struct moe_run_args *o = s->job->o;
     struct moe_capture c;
-    moe_run_options_die_at(r->rank, "report");
-    moe_run_options_die_at(r->rank, "hang");
+    moe_run_args_die_at(r->rank, "report");
+    moe_run_args_die_at(r->rank, "hang");
     o->run.quiet = s->quiet;
     MOE_TRY(moe_capture_begin(&c, err));
     enum moe_code code = moe_run_report(s->job, &r->engine->model->config, r->results, dead, &o->run.err);
@@ -155,7 +155,7 @@ static enum moe_code report(void *ctx, struct moe_rank *r, const bool *dead, str
     moe_capture_end(&c);
     code = hand_over(o, r, c.text, err);
     close(c.text);
-    moe_run_options_die_at(r->rank, "reported");
+    moe_run_args_die_at(r->rank, "reported");
     if (code == MOE_OK) return MOE_OK;
     fprintf(stderr, "moe-run: %s\n", err->msg);
     o->run.exit = (int)code;
@@ -192,7 +192,7 @@ static void tell_wait(void *ctx, const char *line)
 static void settle_reporter(const struct multi_rank_run *s, const struct moe_ranks_place *p, int reporter,
                             enum moe_code code)
 {
-    struct moe_run_options *o = s->job->o;
+    struct moe_run_args *o = s->job->o;
     /* the standard output of all ranks may be one file, and rank 0 writes its JSON object there */
     if (reporter < 0 && p->rank) o->run.json = false;
     /* silent when a rank has reported, or when another rank prints the error */
@@ -206,7 +206,7 @@ static void settle_reporter(const struct multi_rank_run *s, const struct moe_ran
 /* This process is one of the ranks. */
 static enum moe_code one_of_them(struct multi_rank_run *s, enum moe_code so_far, struct moe_err *err)
 {
-    struct moe_run_options *o = s->job->o;
+    struct moe_run_args *o = s->job->o;
     struct moe_ranks_place p = { .rank = o->rank == MOE_UNSET ? -1 : (int)o->rank,
                                  .rendezvous = o->rendezvous,
                                  .patience = patience(s, so_far),
@@ -222,7 +222,7 @@ static enum moe_code one_of_them(struct multi_rank_run *s, enum moe_code so_far,
                       : moe_fail(err, MOE_USAGE,
                                  "rank %d of %d (give --rank 0 to %d, or start it by mpirun or srun)", p.rank,
                                  s->m.ranks, s->m.ranks - 1);
-    moe_run_options_die_at(p.rank, "start");
+    moe_run_args_die_at(p.rank, "start");
     if (!so_far) check_staged(s, p.rank, p.rank, err); /* moe_ranks_process tells the others of *err */
     if (p.rank) {
         o->run.quiet = true;
@@ -248,7 +248,7 @@ static enum moe_code threads(struct multi_rank_run *s, struct moe_err *err)
 
 static enum moe_code start(struct multi_rank_run *s, char **argv, struct moe_err *err)
 {
-    struct moe_run_options *o = s->job->o;
+    struct moe_run_args *o = s->job->o;
     MOE_TRY(check_staged(s, 0, s->m.ranks - 1, err));
     return strcmp(o->comm, "local") ? moe_run_processes(o, s->m.ranks, s->m.threads, argv, err)
                                     : threads(s, err);
@@ -259,7 +259,7 @@ static enum moe_code start(struct multi_rank_run *s, char **argv, struct moe_err
 enum moe_code moe_run_ranks(struct moe_run_job *j, const struct moe_secret *secret, char **argv,
                             enum moe_code so_far, struct moe_err *err)
 {
-    const struct moe_run_options *o = j->o;
+    const struct moe_run_args *o = j->o;
     struct multi_rank_run s = { .job = j, .secret = secret, .quiet = o->run.quiet, .m = ranks_of(j) };
     enum moe_code code = so_far == MOE_OK ? prepare(&s, err) : so_far;
     uint64_t n = (uint64_t)s.m.ranks;

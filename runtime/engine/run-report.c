@@ -13,7 +13,7 @@ void moe_run_print(void *ctx, const char *s, size_t n)
     moe_print_text(s, n);
 }
 
-void moe_run_warn_activations(const struct moe_run_options *o, const struct moe_source *s)
+void moe_run_warn_activations(const struct moe_run_args *o, const struct moe_source *s)
 {
     int64_t all = 0, uncalibrated = 0;
     for (int64_t i = 0; i < s->n_tensors; i++) {
@@ -42,7 +42,7 @@ static void add_memory(cJSON *json, uint64_t before)
 
 static double rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
 
-void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, const struct moe_generated *g,
+void moe_run_report_generated(const struct moe_run_args *o, cJSON *json, const struct moe_generated *g,
                               int64_t prompt, const double seconds[3])
 {
     cJSON *tokens, *s;
@@ -81,7 +81,7 @@ static void print_answer(const struct moe_sequence *prompt, const struct moe_gen
     moe_run_print(NULL, "\n", 1);
 }
 
-void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_prompts *p,
+void moe_run_report_prompts(const struct moe_run_args *o, const struct moe_prompts *p,
                             const struct moe_results *r, cJSON *json)
 {
     int64_t read = 0, made = 0;
@@ -102,7 +102,7 @@ void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_pr
     add_memory(json, 0);
 }
 
-void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums *sums, int64_t window,
+void moe_run_report_score(const struct moe_run_args *o, struct moe_score_sums *sums, int64_t window,
                           FILE *out, cJSON *json)
 {
     struct moe_score s;

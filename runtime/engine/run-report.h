@@ -19,18 +19,18 @@ void moe_run_print(void *ctx, const char *s, size_t n);
 
 /* Warns when --activations asks for NVFP4 and the model has no NVFP4 weight, or has NVFP4 weights without
  * calibrated input scales. */
-void moe_run_warn_activations(const struct moe_run_options *o, const struct moe_source *s);
+void moe_run_warn_activations(const struct moe_run_args *o, const struct moe_source *s);
 
 /* Reports one sequence, whose text has been printed already.  prompt: its number of prompt tokens; seconds:
  * of loading, prefill and decoding. */
-void moe_run_report_generated(const struct moe_run_options *o, cJSON *json, const struct moe_generated *g,
+void moe_run_report_generated(const struct moe_run_args *o, cJSON *json, const struct moe_generated *g,
                               int64_t prompt, const double seconds[3]);
 /* Reports the answers to all prompts in the order of the file, each behind a heading, and warns of those that
  * were lost with their rank. */
-void moe_run_report_prompts(const struct moe_run_options *o, const struct moe_prompts *p,
+void moe_run_report_prompts(const struct moe_run_args *o, const struct moe_prompts *p,
                             const struct moe_results *r, cJSON *json);
 /* Reports the score of a text, on `out`; sorts sums->all. */
-void moe_run_report_score(const struct moe_run_options *o, struct moe_score_sums *sums, int64_t window,
+void moe_run_report_score(const struct moe_run_args *o, struct moe_score_sums *sums, int64_t window,
                           FILE *out, cJSON *json);
 /* Prints the rows of moe_bench_all as a table. */
 void moe_run_print_bench(FILE *out, const cJSON *rows);

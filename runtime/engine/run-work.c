@@ -19,7 +19,7 @@
 
 enum moe_code moe_run_read(struct moe_run_job *j, const struct moe_engine *e, struct moe_err *err)
 {
-    const struct moe_run_options *o = j->o;
+    const struct moe_run_args *o = j->o;
     if (o->prompts) {
         MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, e, err));
         moe_chat_tell_left(&o->run.notes, "--prompts", &j->prompts.left);
@@ -40,7 +40,7 @@ struct moe_results_shape moe_run_shape(const struct moe_run_job *j, const struct
                                        .routing_bytes = j->o->record ? moe_recorder_bytes(&s->config) : 0 };
 }
 
-int64_t moe_run_window(const struct moe_run_options *o, const struct moe_engine *e)
+int64_t moe_run_window(const struct moe_run_args *o, const struct moe_engine *e)
 {
     return o->window != MOE_UNSET ? o->window : moe_score_window(e);
 }
@@ -49,7 +49,7 @@ int64_t moe_run_window(const struct moe_run_options *o, const struct moe_engine 
 
 static enum moe_code share_score(struct moe_run_job *j, struct moe_rank *r, struct moe_err *err)
 {
-    const struct moe_run_options *o = j->o;
+    const struct moe_run_args *o = j->o;
     int64_t window = moe_run_window(o, r->engine);
     /* threads share the job, so only rank 0 of them sets this */
     if (!r->rank || o->rendezvous) j->window = window;
@@ -65,7 +65,7 @@ static enum moe_code share_score(struct moe_run_job *j, struct moe_rank *r, stru
 
 static enum moe_code bench(const struct moe_run_job *j, const struct moe_engine *e, struct moe_err *err)
 {
-    const struct moe_run_options *o = j->o;
+    const struct moe_run_args *o = j->o;
     cJSON *rows;
     MOE_TRY(moe_bench_all(&rows, e, o->run.argv[0], &j->engine, o->run.pool, err));
     if (!moe_json_add(j->json, "bench", rows))
@@ -76,7 +76,7 @@ static enum moe_code bench(const struct moe_run_job *j, const struct moe_engine 
 
 static enum moe_code share(struct moe_run_job *j, struct moe_rank *r, struct moe_err *err)
 {
-    const struct moe_run_options *o = j->o;
+    const struct moe_run_args *o = j->o;
     if (o->prompts) {
         const struct moe_generate set = moe_run_settings(o);
         return moe_rank_prompts(r, &j->prompts, &set, err);
@@ -91,7 +91,7 @@ static enum moe_code share(struct moe_run_job *j, struct moe_rank *r, struct moe
 enum moe_code moe_run_share(void *job, struct moe_rank *r, struct moe_err *err)
 {
     struct moe_run_job *j = job;
-    const struct moe_run_options *o = j->o;
+    const struct moe_run_args *o = j->o;
     struct moe_recorder *m = NULL;
     int give = moe_handover_end(o->rendezvous);
     if (give >= 0) MOE_TRY(moe_handover_there(give, err));
@@ -108,7 +108,7 @@ enum moe_code moe_run_share(void *job, struct moe_rank *r, struct moe_err *err)
 /* ---- the report ---- */
 
 /* Warns of lost ranks, and fails if the result of the run is lost with them. */
-static enum moe_code check_lost(const struct moe_run_options *o, const struct moe_results *r,
+static enum moe_code check_lost(const struct moe_run_args *o, const struct moe_results *r,
                                 const bool *dead, struct moe_err *err)
 {
     for (int k = 0; k < r->ranks; k++)
@@ -127,7 +127,7 @@ static enum moe_code check_lost(const struct moe_run_options *o, const struct mo
 enum moe_code moe_run_report(struct moe_run_job *j, const struct moe_config *c, struct moe_results *r,
                              const bool *dead, struct moe_err *err)
 {
-    const struct moe_run_options *o = j->o;
+    const struct moe_run_args *o = j->o;
     MOE_TRY(check_lost(o, r, dead, err));
     if (o->prompts) moe_run_report_prompts(o, &j->prompts, r, j->json);
     if (o->score) moe_run_report_score(o, &r->sums, j->window, stdout, j->json);
@@ -141,7 +141,7 @@ enum moe_code moe_run_report(struct moe_run_job *j, const struct moe_config *c, 
 
 enum moe_code moe_run_alone(struct moe_run_job *j, struct moe_err *err)
 {
-    const struct moe_run_options *o = j->o;
+    const struct moe_run_args *o = j->o;
     struct moe_rank r = { .rank = 0, .ranks = 1, .pool = o->run.pool };
     bool dead = false;
     enum moe_code code = moe_engine_open(&r.engine, o->run.argv[0], &j->engine, o->run.pool, err);

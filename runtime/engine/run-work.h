@@ -12,7 +12,7 @@
 #include "runtime/engine/run-options.h"
 
 struct moe_run_job {
-    struct moe_run_options *o;
+    struct moe_run_args *o;
     struct moe_engine_options engine; /* how to open the model */
     cJSON *json;                      /* the report; NULL: there will be none */
     bool turns;                       /* the work is a conversation on a terminal */
@@ -27,7 +27,7 @@ enum moe_code moe_run_read(struct moe_run_job *j, const struct moe_engine *e, st
 /* Which results the ranks send in this work with this model; vocab is left for the caller to set. */
 struct moe_results_shape moe_run_shape(const struct moe_run_job *j, const struct moe_source *s);
 /* The window of --score on this engine, in tokens. */
-int64_t moe_run_window(const struct moe_run_options *o, const struct moe_engine *e);
+int64_t moe_run_window(const struct moe_run_args *o, const struct moe_engine *e);
 
 /* Does one rank's share of the work (struct moe_ranks.work); job is a struct moe_run_job.  Work that cannot
  * be divided (one sequence, a conversation, a benchmark) is done by rank 0 alone. */

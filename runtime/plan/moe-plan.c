@@ -27,7 +27,7 @@ static enum moe_code print_text(struct moe_buffer *t, bool print, struct moe_err
 
 /* ---- plan ---- */
 
-static enum moe_code plan(const struct moe_plan_options *o, struct moe_planning *p, const struct moe_gpu *gpu,
+static enum moe_code plan(const struct moe_plan_args *o, struct moe_planning *p, const struct moe_gpu *gpu,
                           struct moe_plan_sizes *sizes, struct moe_buffer *text, cJSON *json,
                           struct moe_err *err)
 {
@@ -50,14 +50,14 @@ static enum moe_code plan(const struct moe_plan_options *o, struct moe_planning 
     return MOE_OK;
 }
 
-static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run_plan(struct moe_plan_args *o, cJSON *json, struct moe_err *err)
 {
     struct moe_buffer text = { 0 };
     struct moe_plan_sizes sizes = { 0 };
     struct moe_planning p;
     struct moe_source *src;
     struct moe_gpu gpu;
-    MOE_TRY(moe_plan_options_check(o, &gpu, err));
+    MOE_TRY(moe_plan_args_check(o, &gpu, err));
     MOE_TRY(moe_plan_open_model(&src, o->run.argv[0], err));
     moe_tell_superseded(&o->run.notes, src);
     enum moe_code code = moe_planning_open(&p, src, &o->ask, err);
@@ -73,11 +73,11 @@ static enum moe_code run_plan(struct moe_plan_options *o, cJSON *json, struct mo
 
 /* ---- verify, export, plot, stage ---- */
 
-static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run_verify(struct moe_plan_args *o, cJSON *json, struct moe_err *err)
 {
     struct moe_plan_checked c;
     struct moe_buffer text = { 0 };
-    MOE_TRY(moe_plan_options_one(o, "verify", err));
+    MOE_TRY(moe_plan_args_one(o, "verify", err));
     const struct moe_plan_check what = { .plan = o->run.argv[0], .stats = o->stats.v, .n_stats = o->stats.n,
                                          .windows = moe_plan_windows(o->ask.windows), .from = o->ask.from,
                                          .progress = o->run.progress, .cancel = o->run.cancel };
@@ -94,10 +94,10 @@ static enum moe_code run_verify(struct moe_plan_options *o, cJSON *json, struct 
 }
 
 /* Writes a text to -o FILE, or without -o to standard output. */
-static enum moe_code put_text(const struct moe_plan_options *o, const char *text, cJSON *json,
+static enum moe_code put_text(const struct moe_plan_args *o, const char *text, cJSON *json,
                               struct moe_err *err)
 {
-    MOE_TRY(moe_plan_options_output(o, err));
+    MOE_TRY(moe_plan_args_output(o, err));
     moe_json_add_str(json, "output", o->out ? o->out : "-");
     if (o->out) return moe_newfile_write(o->out, text, strlen(text), o->force, err);
     if (o->run.json)
@@ -106,12 +106,12 @@ static enum moe_code put_text(const struct moe_plan_options *o, const char *text
     return MOE_OK;
 }
 
-static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run_export(struct moe_plan_args *o, cJSON *json, struct moe_err *err)
 {
     struct moe_plan_exported out;
-    struct moe_plan_export what = { .plan = o->run.argv[0], .ranks = moe_plan_options_ranks(o),
+    struct moe_plan_export what = { .plan = o->run.argv[0], .ranks = moe_plan_args_ranks(o),
                                     .model = o->model, .cancel = o->run.cancel };
-    MOE_TRY(moe_plan_options_one(o, "export", err));
+    MOE_TRY(moe_plan_args_one(o, "export", err));
     if (!o->to || !moe_engine_find(o->to, &what.engine))
         return moe_fail(err, MOE_USAGE, "export wants --to sglang or --to tensorrt-llm");
     MOE_TRY(moe_plan_export(&out, &what, err));
@@ -121,10 +121,10 @@ static enum moe_code run_export(struct moe_plan_options *o, cJSON *json, struct 
     return code;
 }
 
-static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run_plot(struct moe_plan_args *o, cJSON *json, struct moe_err *err)
 {
     char *svg;
-    MOE_TRY(moe_plan_options_one(o, "plot", err));
+    MOE_TRY(moe_plan_args_one(o, "plot", err));
     const struct moe_plan_picture what = { .plan = o->run.argv[0], .stats = o->stats.v, .n_stats = o->stats.n,
                                            .windows = moe_plan_windows(o->ask.windows),
                                            .progress = o->run.progress, .cancel = o->run.cancel };
@@ -134,12 +134,12 @@ static enum moe_code run_plot(struct moe_plan_options *o, cJSON *json, struct mo
     return code;
 }
 
-static enum moe_code stage(const struct moe_plan_options *o, struct moe_staging *s,
+static enum moe_code stage(const struct moe_plan_args *o, struct moe_staging *s,
                            struct moe_ranks_staged *got, struct moe_err *err)
 {
-    MOE_TRY(moe_staging_read(s, o->run.argv[0], moe_plan_options_ranks(o), o->run.cancel, err));
+    MOE_TRY(moe_staging_read(s, o->run.argv[0], moe_plan_args_ranks(o), o->run.cancel, err));
     MOE_TRY(moe_rank_range_parse(o->rank, s->plan, &got->first, &got->last, err));
-    MOE_TRY(moe_plan_options_stage(o, err));
+    MOE_TRY(moe_plan_args_stage(o, err));
     if (o->check) {
         MOE_TRY(moe_staging_open_staged(s, o->out, err));
         return moe_staging_check(s, got->first, got->last, &got->bytes, err);
@@ -149,11 +149,11 @@ static enum moe_code stage(const struct moe_plan_options *o, struct moe_staging 
                            err);
 }
 
-static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run_stage(struct moe_plan_args *o, cJSON *json, struct moe_err *err)
 {
     struct moe_staging s = { 0 };
     struct moe_ranks_staged got = { .dir = o->out, .checked = o->check };
-    MOE_TRY(moe_plan_options_one(o, "stage", err));
+    MOE_TRY(moe_plan_args_one(o, "stage", err));
     enum moe_code code = stage(o, &s, &got, err);
     moe_staging_close(&s);
     MOE_TRY(code);
@@ -163,16 +163,16 @@ static enum moe_code run_stage(struct moe_plan_options *o, cJSON *json, struct m
     return MOE_OK;
 }
 
-static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err *err)
+static enum moe_code run(struct moe_plan_args *o, cJSON *json, struct moe_err *err)
 {
     static const struct {
         const char *word;
-        enum moe_code (*run)(struct moe_plan_options *, cJSON *, struct moe_err *);
+        enum moe_code (*run)(struct moe_plan_args *, cJSON *, struct moe_err *);
     } all[] = {
         { "plan", run_plan }, { "verify", run_verify }, { "export", run_export },
         { "plot", run_plot }, { "stage", run_stage },
     };
-    MOE_TRY(moe_plan_options_word(o, err));
+    MOE_TRY(moe_plan_args_word(o, err));
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strcmp(o->run.argv[0], all[i].word)) continue;
         o->run.argv++; /* paths are left */
@@ -184,7 +184,7 @@ static enum moe_code run(struct moe_plan_options *o, cJSON *json, struct moe_err
 
 static int tool_main(int argc, char **argv)
 {
-    struct moe_plan_options *o = &moe_plan_asked;
+    struct moe_plan_args *o = &moe_plan_asked;
     if (moe_run_begin(&o->run, &moe_plan_tool, argc, argv)) return o->run.exit;
     o->ask.stats = o->stats.v;
     o->ask.n_stats = o->stats.n;

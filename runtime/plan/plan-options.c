@@ -16,7 +16,7 @@
 
 /* ---- the tables ---- */
 
-struct moe_plan_options moe_plan_asked = {
+struct moe_plan_args moe_plan_asked = {
     .ask = MOE_PLAN_REQUEST,
     .step = MOE_STEP_OPTIONS,
     .how = "copy",
@@ -222,7 +222,7 @@ static const struct moe_file_kind plan_kind = {
 
 /* The container for which the plan is made, if -o is a place in it where a plan may lie: directly in its
  * directory and under the name of a plan (docs/reference/format.md).  NULL: -o is no such place. */
-static const char *kept_in(const struct moe_plan_options *o)
+static const char *kept_in(const struct moe_plan_args *o)
 {
     const char *slash = strrchr(o->out, '/'), *model = o->run.argv[0];
     struct stat dir, in;
@@ -236,23 +236,23 @@ static const char *kept_in(const struct moe_plan_options *o)
     return moe_manifest_is_ours(model, &ours, &ignored) == MOE_OK && ours ? model : NULL;
 }
 
-enum moe_code moe_plan_options_output(const struct moe_plan_options *o, struct moe_err *err)
+enum moe_code moe_plan_args_output(const struct moe_plan_args *o, struct moe_err *err)
 {
     struct moe_output out = { .path = o->out, .replace = o->force, .kind = &plan_kind };
     if (o->out) out.into = kept_in(o);
     return moe_output_check(&o->run, &out, err);
 }
 
-enum moe_code moe_plan_options_check(const struct moe_plan_options *o, struct moe_gpu *gpu,
-                                     struct moe_err *err)
+enum moe_code moe_plan_args_check(const struct moe_plan_args *o, struct moe_gpu *gpu,
+                                  struct moe_err *err)
 {
     MOE_TRY(moe_plan_request_check(&o->ask, err));
     MOE_TRY(moe_step_options_check(&o->step, gpu, err));
     MOE_TRY(moe_want_model(&o->run, err));
-    return moe_plan_options_output(o, err);
+    return moe_plan_args_output(o, err);
 }
 
-enum moe_code moe_plan_options_word(const struct moe_plan_options *o, struct moe_err *err)
+enum moe_code moe_plan_args_word(const struct moe_plan_args *o, struct moe_err *err)
 {
     if (!o->run.argc)
         return moe_fail(err, MOE_USAGE, "want a model, or verify, export, plot or stage and a plan");
@@ -262,7 +262,7 @@ enum moe_code moe_plan_options_word(const struct moe_plan_options *o, struct moe
     return MOE_OK;
 }
 
-enum moe_code moe_plan_options_one(const struct moe_plan_options *o, const char *what, struct moe_err *err)
+enum moe_code moe_plan_args_one(const struct moe_plan_args *o, const char *what, struct moe_err *err)
 {
     if (o->run.argc != 1)
         return moe_fail(err, MOE_USAGE, "%s wants one PLAN, got %d operands", what, o->run.argc);
@@ -278,12 +278,12 @@ enum moe_code moe_plan_options_one(const struct moe_plan_options *o, const char 
                     also);
 }
 
-int32_t moe_plan_options_ranks(const struct moe_plan_options *o)
+int32_t moe_plan_args_ranks(const struct moe_plan_args *o)
 {
     return o->ask.ranks == MOE_PLAN_UNSET ? 0 : (int32_t)o->ask.ranks;
 }
 
-enum moe_code moe_plan_options_stage(const struct moe_plan_options *o, struct moe_err *err)
+enum moe_code moe_plan_args_stage(const struct moe_plan_args *o, struct moe_err *err)
 {
     if (strcmp(o->how, "link") && strcmp(o->how, "copy"))
         return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
