@@ -8,7 +8,7 @@ sanitized && silence=5
 plan plan-3 3 70 1; plan plan-4 4 70 1; plan plan-8 8 100 2; plan plan-72 72 150 1
 python3 -c 'import json,sys; n = {len(r) for l in json.load(open(sys.argv[1]))["layers"] for r in l["ranks"]}; assert len(n) == 2' "$T/plan-4.json" || fail "plan-4 is even"
 few="1 2 3 8" many=72 moves="0 7 31" deaths="20 45 70"
-sanitized && few=2 many=9 moves=7 deaths=45 && plan plan-9 9 100 2
+{ sanitized || [ -n "${MOE_COMPILER:-}" ]; } && few=2 many=9 moves=7 deaths=45 && plan plan-9 9 100 2
 
 # ---- the same text and scores from any number of ranks, any plan -------------
 for model in $M nvfp4; do
@@ -61,6 +61,8 @@ mv "$T/out" "$T/one"
 ok "$R" -q --json $M --score "$T/text" --window 100 --reference "$model" --ranks 3
 what="--reference"
 check 'all(abs(j[k] - w[k]) <= 1e-9 * abs(w[k]) for k in ("kl", "kl_p50", "kl_p99", "kl_max", "top1_agreement", "perplexity_reference"))'
+# What ranks map, how they move and how they die is nothing that a compiler changes.
+[ -z "${MOE_COMPILER:-}" ] || { echo "t-ep: $checks checks of text and numbers"; exit 0; }
 
 # ---- each rank maps its own extents; those of others cannot even be read -----------
 ok "$BIN/moe-convert" -q $M -o "$T/bf16.moe"
