@@ -123,7 +123,9 @@ static enum moe_code encode_valid(struct moe_encoding *e, const char *text, size
     for (size_t at = 0, end; at < bytes; at = end) {
         MOE_TRY(moe_pretoken_next(e->scan, text, bytes, at, &end, err));
         if (end - at > 4096) MOE_TRY(check_limit(e, end - at, err));
-        if (!moe_ids_room(&e->ids, MOE_BPE_SHORT)) return moe_ids_refuse(&e->ids, bytes - at, err);
+        /* refused with what the rest of the text can take, which says more than the next word's few bytes */
+        if (!moe_ids_room(&e->ids, MOE_BPE_SHORT))
+            return moe_ids_refuse(&e->ids, bytes - at > MOE_BPE_SHORT ? bytes - at : MOE_BPE_SHORT, err);
         MOE_TRY(
             moe_bpe_encode(&e->t->bpe, &e->work, (const unsigned char *)text + at, end - at, &e->ids, err));
     }
