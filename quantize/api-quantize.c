@@ -45,8 +45,9 @@ static enum moe_code open_job(struct job *j, const char *source, const char *out
     MOE_TRY(moe_api_given(source, "source", err));
     MOE_TRY(moe_api_options(&j->o, sizeof j->o, options, "moe_quantize_options", err));
     MOE_TRY(moe_api_files(j->o.calib, j->o.n_calib, "calib", err));
-    if (j->o.seed > INT64_MAX)
-        return moe_fail(err, MOE_USAGE, "seed %" PRIu64 ": want at most %" PRId64, j->o.seed, INT64_MAX);
+    if (j->o.seed > MOE_QUANTIZE_SEED_MAX)
+        return moe_fail(err, MOE_USAGE, "seed %" PRIu64 ": want at most %lld", j->o.seed,
+                        (long long)MOE_QUANTIZE_SEED_MAX);
     j->ask = request(&j->o, output);
     MOE_TRY(moe_quantizing_begin(&j->z, &j->ask, err));
     MOE_TRY(moe_api_pool(&j->pool, j->o.threads, err));

@@ -85,7 +85,9 @@ static enum moe_code check_calibration(const struct moe_quantize_choice *c,
         return moe_fail(err, MOE_USAGE, "unknown chat template '%s' (%s)", q->chat_template,
                         moe_chat_names());
     if (q->sensitivity < 1) return moe_fail(err, MOE_USAGE, "--sensitivity-tokens wants a positive number");
-    if (q->seed < 0) return moe_fail(err, MOE_USAGE, "--seed wants a number from 0 on");
+    if (q->seed < 0 || q->seed > MOE_QUANTIZE_SEED_MAX)
+        return moe_fail(err, MOE_USAGE, "--seed wants a number from 0 to %lld",
+                        (long long)MOE_QUANTIZE_SEED_MAX);
     if (c->calibrated && q->layers && strcmp(c->upstream, "source"))
         return moe_fail(err, MOE_USAGE,
                         "--layers with calibration needs --upstream source: a layer that is fitted to the "

@@ -7,6 +7,8 @@
 #include "model/rewrite/rewrite-hf.h"
 
 #define MOE_QUANTIZE_UNSET INT64_MIN /* a number that the request leaves to the default */
+/* The options that --resume compares are kept as JSON, where a larger number would lose its last digits. */
+#define MOE_QUANTIZE_SEED_MAX ((int64_t)1 << 53)
 
 struct moe_quantize_request {
     const char *out;                /* the container or directory to write */

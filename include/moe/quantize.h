@@ -29,7 +29,7 @@ struct moe_quantize_options {
     size_t n_calib;
     int64_t calib_tokens;      /* most tokens of the text that are used; 0: 1048576 */
     int64_t sequence_length;   /* tokens of a sequence; 0: 2048, or the model's context if that is less */
-    uint64_t seed;             /* of the labels that the Fisher pass samples; at most INT64_MAX */
+    uint64_t seed;             /* of the labels that the Fisher pass samples; at most 2^53 */
     const char *scratch;       /* a directory for hidden states that memory does not hold; NULL: none */
     bool resume;               /* go on from OUTPUT.partial; excludes force */
     bool force;                /* replace what this library wrote there before, once the output is complete */

@@ -148,8 +148,8 @@ static enum moe_code place(const struct scorer *s, const struct moe_engine *e, c
                            const struct moe_score_text *t, int threads, bool *spill, bool *drop,
                            struct moe_err *err)
 {
-    /* small arrays, and what the C library keeps of freed memory */
-    enum { REST = 64 << 10 };
+    /* small arrays, threads, and what the C library keeps of freed memory */
+    enum { REST = 160 << 10 };
     uint64_t held = moe_peak_anonymous(), limit = t->memory ? t->memory : moe_available_memory();
     /* with a reference, the divergence of each position, twice while the C library sorts them */
     uint64_t need = moe_score_side_bytes(e, t->window, threads) + (ref ? 16 : 8) * (uint64_t)s->n + REST,
