@@ -21,7 +21,7 @@ static inline uint32_t moe_load_le32(const uint8_t *p)
 static inline float moe_load_f32(const uint8_t *p) { return moe_f32_from_bits(moe_load_le32(p)); }
 
 static inline float moe_bf16_to_f32(uint16_t b) { return moe_f32_from_bits((uint32_t)b << 16); }
-/* Nearest, ties to even; a NaN stays a (quiet) NaN. */
+/* Rounds to nearest, ties to even; a NaN stays a (quiet) NaN. */
 static inline uint16_t moe_f32_to_bf16(float f)
 {
     uint32_t u = moe_f32_bits(f);
@@ -54,8 +54,8 @@ static inline float moe_e4m3_to_f32(uint8_t c)
     return c & 0x80 ? -v : v;
 }
 
-/* The E4M3 code of a positive scale: v is clamped to [2^-9, 448] and rounded to nearest, ties to even.  The
- * result is never 0 and never NaN. */
+/* The E4M3 code of a positive scale ("UE4M3": the sign bit is 0): v is clamped to [2^-9, 448] and rounded
+ * to nearest, ties to even.  The result is never 0 and never NaN. */
 static inline uint8_t moe_f32_to_ue4m3(float v)
 {
     v = v < 0x1p-9f ? 0x1p-9f : v > 448.0f ? 448.0f : v;
@@ -72,7 +72,7 @@ static inline float moe_e2m1_to_f32(uint8_t c)
     return c & 8 ? -v[c & 7] : v[c & 7];
 }
 
-/* To nearest, ties to the even code, saturating at 6; the sign bit is x < 0. */
+/* Rounds to nearest, ties to the even code; more than 6 becomes 6; the sign bit is x < 0. */
 static inline uint8_t moe_f32_to_e2m1(float x)
 {
     float a = fabsf(x);
@@ -87,7 +87,7 @@ static inline uint8_t moe_f32_to_e2m1(float x)
     return (uint8_t)(c | (x < 0) << 3);
 }
 
-/* The E4M3 code of v >= 0: to nearest, ties to even, at most 448; 0 up to 2^-10. */
+/* The E4M3 code of v >= 0, rounded to nearest, ties to even: at most 448, and 0 for v up to 2^-10. */
 static inline uint8_t moe_f32_to_e4m3_satfinite(float v) { return v <= 0x1p-10f ? 0 : moe_f32_to_ue4m3(v); }
 
 /* The scale of a block of activations (nvfp4_activations in kernels.def): `value` is what a code of 1 stands
@@ -95,36 +95,38 @@ static inline uint8_t moe_f32_to_e4m3_satfinite(float v) { return v <= 0x1p-10f 
  * becomes 0. */
 struct moe_act_scale { float value, inverse; };
 
-static inline struct moe_act_scale moe_act_scale_of(uint8_t code, float input_scale)
+/* The scale that has this E4M3 code.  An inverse beyond float32 becomes the largest float32. */
+static inline struct moe_act_scale moe_act_scale_of_code(uint8_t code, float input_scale)
 {
     float s = moe_e4m3_to_f32(code) * input_scale, inverse = 1 / s;
     if (!(s > 0)) return (struct moe_act_scale){ 0, 0 };
     return (struct moe_act_scale){ s, inverse < 0x1.fffffep127f ? inverse : 0x1.fffffep127f };
 }
 
-/* The code, and then the scale, that puts the largest magnitude amax (finite) on 1 / share.  global is
- * 1 / input_scale. */
-static inline uint8_t moe_act_code(float amax, float share, float global)
+/* The code of a block's scale, and the scale itself, under which amax, the largest magnitude in the block
+ * (finite), becomes the E2M1 value 1 / share: share is 1/6 or 1/4.  global is 1 / input_scale. */
+static inline uint8_t moe_act_code_for_amax(float amax, float share, float global)
 {
     return moe_f32_to_e4m3_satfinite(global * (amax * share));
 }
-static inline struct moe_act_scale moe_act_scale(float amax, float share, float input_scale, float global)
+static inline struct moe_act_scale moe_act_scale_for_amax(float amax, float share, float input_scale,
+                                                          float global)
 {
-    return moe_act_scale_of(amax > 0 ? moe_act_code(amax, share, global) : 0, input_scale);
+    return moe_act_scale_of_code(amax > 0 ? moe_act_code_for_amax(amax, share, global) : 0, input_scale);
 }
 
-/* The scales that nvfp4_activations_search tries: those whose codes are `off` away from the code that puts
- * amax on 6, within [1, 126]. */
+/* The scales that nvfp4_activations_search tries: their codes differ by `off` from the code under which amax
+ * becomes 6, and are clamped to [1, 126]. */
 enum { MOE_ACT_TRIES = 6 };
 
-static inline void moe_act_tries(float amax, float input_scale, float global,
-                                 struct moe_act_scale s[MOE_ACT_TRIES])
+static inline void moe_act_scales_to_try(float amax, float input_scale, float global,
+                                         struct moe_act_scale s[MOE_ACT_TRIES])
 {
     static const int8_t off[MOE_ACT_TRIES] = { -1, 0, 1, 4, 5, 6 };
-    int six = moe_act_code(amax, 1 / 6.0f, global);
+    int six = moe_act_code_for_amax(amax, 1 / 6.0f, global);
     for (int i = 0; i < MOE_ACT_TRIES; i++) {
         int c = six + off[i];
-        s[i] = moe_act_scale_of((uint8_t)(!(amax > 0) ? 0 : c < 1 ? 1 : c > 126 ? 126 : c), input_scale);
+        s[i] = moe_act_scale_of_code((uint8_t)(!(amax > 0) ? 0 : c < 1 ? 1 : c > 126 ? 126 : c), input_scale);
     }
 }
 

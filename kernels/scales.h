@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/scales.h - one scale of a stored weight as float32, which holds every type of scale exactly.  For
- * kernels/, and for what packs codes together with their scales. */
+ * kernels/, and for code that packs weights into another layout. */
 #ifndef MOE_KERNELS_SCALES_H
 #define MOE_KERNELS_SCALES_H
 
 #include "formats/dtype.h"
 #include "kernels/scalar.h"
 
-/* Scale number i of those at p, without the global of NVFP4. */
+/* Scale i of the array at p; for NVFP4 without the global scale.  1 for a type without scales. */
 static inline float moe_scale_value(enum moe_scale_type type, const uint8_t *p, int64_t i)
 {
     switch (type) {
@@ -21,8 +21,8 @@ static inline float moe_scale_value(enum moe_scale_type type, const uint8_t *p, 
     return 1;
 }
 
-/* The number, in a linear plane of scales, of the scale of the value at row, col.  The weight's type must
- * have scales. */
+/* The index, in a linear plane of scales, of the scale that belongs to W[row][col]: the i of moe_scale_value.
+ * The weight's type must have scales. */
 static inline int64_t moe_scale_index(const struct moe_weight *w, int64_t row, int64_t col)
 {
     const struct moe_dtype_row *t = &moe_dtypes[w->type];

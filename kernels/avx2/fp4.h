@@ -25,11 +25,11 @@ LANE words fp4_even(codes c)
 }
 LANE words fp4_odd(codes c) { return fp4_even(_mm256_srli_epi32(c, 4)); }
 
-/* loaded again for every product, as 16 registers hold no more and loads are cheap */
+/* The compiler may load this again for every product: 16 registers hold no more, and loads are cheap. */
 LANE words fp4_load(const void *p) { return _mm256_loadu_si256(p); }
 LANE void fp4_store(void *p, words a) { _mm256_storeu_si256(p, a); }
 LANE words fp4_zero(void) { return _mm256_setzero_si256(); }
-LANE words fp4_up(words a) { return _mm256_slli_epi32(a, 8); }
+LANE words fp4_shift_left8(words a) { return _mm256_slli_epi32(a, 8); }
 LANE words fp4_add(words a, words b) { return _mm256_add_epi32(a, b); }
 #define FP4_JOINS 0
 LANE words fp4_dot(words a, const words *w, const words *x)
@@ -59,7 +59,7 @@ LANE vt fp4_factor(words scale, words power, bool normal)
                          _mm256_castsi256_ps(_mm256_add_epi32(power, _mm256_set1_epi32(7 << 23))));
 }
 
-LANE codes fp4_over(codes most, __m256i c)
+LANE codes fp4_track_codes(codes most, __m256i c)
 {
     return _mm256_max_epu8(most, _mm256_sub_epi8(c, _mm256_set1_epi8(8)));
 }
@@ -71,7 +71,7 @@ LANE bool fp4_is_normal(codes most)
 LANE bool fp4_all_normal(const uint8_t *p, int64_t n) /* n % 64 == 0 */
 {
     codes most = fp4_zero();
-    for (int64_t i = 0; i < n; i += 32) most = fp4_over(most, fp4_load(p + i));
+    for (int64_t i = 0; i < n; i += 32) most = fp4_track_codes(most, fp4_load(p + i));
     return fp4_is_normal(most);
 }
 
@@ -82,7 +82,7 @@ LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apa
     for (int i = 0; i < 64; i += 32) {
         __m256i a = _mm256_loadu_si256(AT(0)), b = _mm256_loadu_si256(AT(1)), c = _mm256_loadu_si256(AT(2)),
                 d = _mm256_loadu_si256(AT(3));
-        *most = fp4_over(fp4_over(fp4_over(fp4_over(*most, a), b), c), d);
+        *most = fp4_track_codes(fp4_track_codes(fp4_track_codes(fp4_track_codes(*most, a), b), c), d);
         __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
         a = _mm256_unpackhi_epi32(a, b), c = _mm256_unpackhi_epi32(c, d);
         _mm256_storeu_si256(TO(0), _mm256_unpacklo_epi64(ab, cd)),

@@ -49,7 +49,7 @@ LANE words fp4_load(const void *p)
 }
 LANE void fp4_store(void *p, words a) { _mm512_storeu_si512(p, a); }
 LANE words fp4_zero(void) { return _mm512_setzero_si512(); }
-LANE words fp4_up(words a) { return _mm512_slli_epi32(a, 8); }
+LANE words fp4_shift_left8(words a) { return _mm512_slli_epi32(a, 8); }
 LANE words fp4_add(words a, words b) { return _mm512_add_epi32(a, b); }
 
 /* fp4_step: to each lane of a the four products of w's bytes (0 to 24) and x's (signed) are added.  fp4_dot:
@@ -110,9 +110,9 @@ LANE vt fp4_factor(words scale, words power, bool normal)
                          _mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_set1_epi32(7 << 23))));
 }
 
-/* Whether scale codes are normal, that is from 8 to 126.  fp4_over keeps the largest c - 8 of all codes c
- * that it has seen, as unsigned bytes: fp4_is_normal asks whether it is at most 126 - 8. */
-LANE codes fp4_over(codes most, __m512i c)
+/* Tell whether scale codes are normal, that is from 8 to 126.  fp4_track_codes keeps the largest c - 8 of all
+ * codes c that it has seen, as unsigned bytes, and fp4_is_normal tells whether that is at most 126 - 8. */
+LANE codes fp4_track_codes(codes most, __m512i c)
 {
     return _mm512_max_epu8(most, _mm512_sub_epi8(c, _mm512_set1_epi8(8)));
 }
@@ -120,20 +120,20 @@ LANE bool fp4_is_normal(codes most) { return !_mm512_cmpgt_epu8_mask(most, _mm51
 LANE bool fp4_all_normal(const uint8_t *p, int64_t n) /* n % 64 == 0 */
 {
     codes most = fp4_zero();
-    for (int64_t i = 0; i < n; i += 64) most = fp4_over(most, _mm512_loadu_si512(p + i));
+    for (int64_t i = 0; i < n; i += 64) most = fp4_track_codes(most, _mm512_loadu_si512(p + i));
     return fp4_is_normal(most);
 }
 
 /* Take the scales of 16 rows and 16 blocks out of their tiles.  At p are four lines of 64 bytes, `stride`
  * bytes apart: a line has four blocks' scales of row 0, then of rows 32, 64, 96, 1, 33 .. 99.  To `out` go
  * four lines, `apart` bytes apart: the first has 16 blocks' scales of row 0, then of rows 1, 2 and 3, the
- * next those of rows 32 .. 35, and so on.  *most: see fp4_over. */
+ * next those of rows 32 .. 35, and so on.  *most: see fp4_track_codes. */
 LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apart, codes *most)
 {
     __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + stride),
             c = _mm512_loadu_si512(p + 2 * stride), d = _mm512_loadu_si512(p + 3 * stride);
     __m512i ab = _mm512_unpacklo_epi32(a, b), cd = _mm512_unpacklo_epi32(c, d);
-    *most = fp4_over(fp4_over(fp4_over(fp4_over(*most, a), b), c), d);
+    *most = fp4_track_codes(fp4_track_codes(fp4_track_codes(fp4_track_codes(*most, a), b), c), d);
     a = _mm512_unpackhi_epi32(a, b), c = _mm512_unpackhi_epi32(c, d);
     _mm512_storeu_si512(out, _mm512_unpacklo_epi64(ab, cd)),
         _mm512_storeu_si512(out + apart, _mm512_unpackhi_epi64(ab, cd));

@@ -49,7 +49,7 @@ LANE void each_block(const float *x, int64_t n, float input_scale, float *out,
 /* Under the scale that puts the largest magnitude on 6. */
 LANE vf on_six(vf a, float amax, float input_scale, float global)
 {
-    return round_block(a, moe_act_scale(amax, 1 / 6.0f, input_scale, global));
+    return round_block(a, moe_act_scale_for_amax(amax, 1 / 6.0f, input_scale, global));
 }
 
 /* Under that of n scales which loses least; the first on a tie. */
@@ -67,15 +67,15 @@ LANE vf best_of(vf a, const struct moe_act_scale *s, int n)
 
 LANE vf four_over_six(vf a, float amax, float input_scale, float global)
 {
-    struct moe_act_scale s[2] = { moe_act_scale(amax, 1 / 6.0f, input_scale, global),
-                                  moe_act_scale(amax, 1 / 4.0f, input_scale, global) };
+    struct moe_act_scale s[2] = { moe_act_scale_for_amax(amax, 1 / 6.0f, input_scale, global),
+                                  moe_act_scale_for_amax(amax, 1 / 4.0f, input_scale, global) };
     return best_of(a, s, 2);
 }
 
 LANE vf search(vf a, float amax, float input_scale, float global)
 {
     struct moe_act_scale s[MOE_ACT_TRIES];
-    moe_act_tries(amax, input_scale, global, s);
+    moe_act_scales_to_try(amax, input_scale, global, s);
     return best_of(a, s, MOE_ACT_TRIES);
 }
 

@@ -20,7 +20,7 @@ struct fp4_x {
  * what has been joined so far, plus u[d].  One bias serves all limbs. */
 LANE words fp4_join(const words *u, int d, int D)
 {
-    return d == D - 1 ? u[d] : fp4_add(fp4_up(u[d + 1]), u[d]);
+    return d == D - 1 ? u[d] : fp4_add(fp4_shift_left8(u[d + 1]), u[d]);
 }
 #endif
 
@@ -91,7 +91,7 @@ struct fp4_ahead {
     const uint8_t *tiles;
     uint8_t *out;
     int64_t soon;                    /* bytes from these tiles to the ones after them: what to prefetch */
-    _Alignas(64) uint8_t most[64];   /* tells whether all are normal: see fp4_over */
+    _Alignas(64) uint8_t most[64];   /* tells whether all are normal: see fp4_track_codes */
 };
 
 /* One or four sets of four rows, 32 rows apart. */

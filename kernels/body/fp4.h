@@ -39,9 +39,10 @@
  *   set       four rows.  The tiled layout of scales keeps rows r, r + 32, r + 64 and r + 96 together, so one
  *             call may take four sets, 32 rows apart.
  *   quarter   the scales of one set: FP4_QUARTER bytes.
- *   piece     the columns for which x lies prepared at once: at most FP4_X groups over all tokens.
+ *   piece     the columns whose x is prepared at once: at most FP4_X groups over all tokens.
  *   span      the rows that are multiplied with one tile's tokens over one piece.
- *   batch     at most FP4_BATCH tokens times at most FP4_SUMS / tokens rows: what has sums at once.
+ *   batch     the tokens and rows whose sums are kept at once: at most FP4_BATCH tokens and FP4_SUMS / tokens
+ *             rows.
  *
  * LADDER: the versions tried, in GFLOPS of one core while other programs ran on the machine.
  *   float32 with AVX-512 on an EPYC (multiply-add peak 116), 32 x 7168 in cache, n = 1:
@@ -91,15 +92,16 @@ struct fp4 {
 struct fp4_span {
     const struct moe_weight *w;
     int limbs, T;
-    int64_t base;          /* rows [base, last]; base is a multiple of 4, */
-    int64_t first, last;   /* and rows before `first` are computed but not wanted */
+    /* rows [base, last] are computed; base is a multiple of 4, and rows before `first` are not wanted */
+    int64_t base, first, last;
     int64_t k, cols;       /* columns [k, k + cols); cols is a multiple of 256 but at the end of the row */
     const struct fp4_x *x; /* [groups][T] */
     float *sum;            /* [rows][T][16] */
 };
 
-/* The last group of one set where it is not whole: its codes are copied and filled up with zeros. */
-static void fp4_rest(const struct fp4_span *s, const struct fp4_rows *a, int set, float *sum)
+/* Multiplies the last group of one set where it is not whole: its codes are copied and filled up with
+ * zeros. */
+static void fp4_multiply_rest(const struct fp4_span *s, const struct fp4_rows *a, int set, float *sum)
 {
     int64_t groups = s->cols / 256, rest = s->cols % 256;
     uint8_t code[4][128] = { 0 };
@@ -111,9 +113,10 @@ static void fp4_rest(const struct fp4_span *s, const struct fp4_rows *a, int set
     fp4_four(&rows, s->limbs, false, s->T, s->x + groups * s->T, 1, sum);
 }
 
-/* Rows r to r + 3, and those 32, 64 and 96 after them where there are four sets.  a: all but their codes,
- * which this fills in; rows that do not exist or are not wanted take the codes of one that is. */
-static void fp4_set(const struct fp4_span *s, int64_t r, struct fp4_rows *a, bool normal)
+/* Multiplies rows r to r + 3, and those 32, 64 and 96 after them where there are four sets.  The caller has
+ * filled in *a except for the codes, which this sets; a row that does not exist or is not wanted gets the
+ * codes of one that is. */
+static void fp4_multiply_set(const struct fp4_span *s, int64_t r, struct fp4_rows *a, bool normal)
 {
     int64_t stride = s->w->cols / 2;
     float *sum = s->sum + (r - s->base) * s->T * 16;
@@ -122,12 +125,13 @@ static void fp4_set(const struct fp4_span *s, int64_t r, struct fp4_rows *a, boo
             s->w->data + (r + i < s->first ? s->first : moe_min_i64(r + i, s->last)) * stride + s->k / 2;
     a->code_step = 32 * stride;
     fp4_four(a, s->limbs, normal, s->T, s->x, s->cols / 256, sum);
-    for (int set = 0; s->cols % 256 && set < a->sets; set++) fp4_rest(s, a, set, sum + set * 32 * s->T * 16);
+    for (int set = 0; s->cols % 256 && set < a->sets; set++)
+        fp4_multiply_rest(s, a, set, sum + set * 32 * s->T * 16);
 }
 
-/* A tile holds the scales of 16 rows together: of four rows, and of those 32, 64 and 96 after them.  They are
- * put in the order of fp4_rows.scale, whole groups by fp4_untile_some and the last group, which is not whole,
- * by this. */
+/* A tile holds the scales of 16 rows together: of four rows, and of those 32, 64 and 96 after them.  This
+ * puts those of the last group, which is not whole, in the order of fp4_rows.scale; fp4_untile_some does so
+ * with whole groups. */
 static void fp4_untile_rest(const struct fp4_span *s, const struct fp4_ahead *a)
 {
     int64_t groups = s->cols / 256, rest = s->cols % 256 / 16;
@@ -138,7 +142,8 @@ static void fp4_untile_rest(const struct fp4_span *s, const struct fp4_ahead *a)
     if (rest) fp4_untile(lines, 64, a->out + 64 * groups, FP4_QUARTER, &most);
 }
 
-/* a: the scales of the 16 rows from `row` on, to be put in order at out. */
+/* Points *a at the scales of the 16 rows that a tile holds from `row` on, which are to be put in order at
+ * out. */
 static void fp4_ahead_at(const struct fp4_span *s, int64_t row, uint8_t *out, struct fp4_ahead *a)
 {
     int64_t blocks = s->w->cols / 16, tile = (blocks + 3) / 4 * 512;
@@ -148,9 +153,10 @@ static void fp4_ahead_at(const struct fp4_span *s, int64_t row, uint8_t *out, st
                              .soon = row % 128 < 28 ? 64 : tile - 28 * 16 };
 }
 
-/* A span of a weight whose scales lie in tiles, 16 rows at a time.  Where all of the 16 are wanted, they are
- * multiplied as four sets in one call, and the scales of the next 16 are put in order meanwhile. */
-static void fp4_span_tiled(const struct fp4_span *s)
+/* Multiplies a span of a weight whose scales lie in tiles, 16 rows at a time.  Where all of the 16 are
+ * wanted, they are multiplied as four sets in one call, and the scales of the next 16 are put in order
+ * meanwhile. */
+static void fp4_multiply_tiled(const struct fp4_span *s)
 {
     _Alignas(64) uint8_t scale[2][4 * FP4_QUARTER];
     struct fp4_ahead ahead[2];
@@ -172,14 +178,14 @@ static void fp4_span_tiled(const struct fp4_span *s)
         for (int q = 0; q < 4; q += rows.sets) {
             int64_t r = row + 32 * q;
             rows.scale = scale[now] + q * FP4_QUARTER;
-            if (r >= s->base && r <= s->last) fp4_set(s, r, &rows, normal);
+            if (r >= s->base && r <= s->last) fp4_multiply_set(s, r, &rows, normal);
         }
         if (ready) now = !now;
     }
 }
 
-/* A span of a weight whose scales lie row by row. */
-static void fp4_span_linear(const struct fp4_span *s)
+/* Multiplies a span of a weight whose scales lie row by row. */
+static void fp4_multiply_linear(const struct fp4_span *s)
 {
     int64_t blocks = s->w->cols / 16, here = s->cols / 16;
     uint8_t scale[FP4_QUARTER];
@@ -193,13 +199,13 @@ static void fp4_span_linear(const struct fp4_span *s)
             for (int64_t b = 0; b < here; b += 16)
                 memcpy(scale + 4 * b + 16 * i, p + b, (size_t)moe_min_i64(16, here - b));
         }
-        fp4_set(s, r, &rows, fp4_all_normal(scale, s->cols / 256 * 64));
+        fp4_multiply_set(s, r, &rows, fp4_all_normal(scale, s->cols / 256 * 64));
     }
 }
 
-/* The results of n <= 16 rows for one token, into y.  The partial sums of a row lie `apart` floats after
- * those of the row before; 16 rows are folded at once, in the order of vf_fold. */
-static void fp4_finish(const struct moe_weight *w, const float *sum, int64_t apart, int64_t n, float *y)
+/* Adds up the results of n <= 16 rows for one token, into y.  The partial sums of a row lie `apart` floats
+ * after those of the row before; 16 rows are folded at once, in the order of vf_fold. */
+static void fp4_fold_rows(const struct moe_weight *w, const float *sum, int64_t apart, int64_t n, float *y)
 {
     vf v[16];
     EACH(i, 16) v[i] = vf_load(sum + (i < n ? i : 0) * apart);
@@ -212,9 +218,9 @@ static void fp4_finish(const struct moe_weight *w, const float *sum, int64_t apa
     else vf_storen(y, n, s);
 }
 
-/* Tokens [t0, t0 + n), n <= FP4_BATCH, times rows [r, r + rows).  The rows, extended to multiples of 4 at
- * both ends, times n are at most FP4_SUMS. */
-static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int64_t rows)
+/* Multiplies tokens [t0, t0 + n), n <= FP4_BATCH, by rows [r, r + rows).  The rows, extended to multiples of
+ * 4 at both ends, times n are at most FP4_SUMS. */
+static void fp4_multiply_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int64_t rows)
 {
     _Alignas(64) struct fp4_x x[FP4_X]; /* a load across two cache lines costs two */
     _Alignas(64) float sum[FP4_SUMS * 16];
@@ -239,7 +245,7 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
             for (int j = 0; j < T; j++)
                 finite[t + j] &= fp4_prepare(a->x + (t0 + t + j) * a->ldx + s.k, s.cols, a->limbs, T, j,
                                              x + t * piece);
-            (a->w->layout == MOE_LAYOUT_TILE_128X4 ? fp4_span_tiled : fp4_span_linear)(&s);
+            (a->w->layout == MOE_LAYOUT_TILE_128X4 ? fp4_multiply_tiled : fp4_multiply_linear)(&s);
         }
     }
 
@@ -248,7 +254,7 @@ static void fp4_batch(const struct fp4 *a, int64_t t0, int64_t n, int64_t r, int
         for (int64_t j = 0; j < T; j++) {
             float *y = a->y + (t0 + t + j) * a->ldy + r - a->r0;
             for (int64_t q = 0; q < rows; q += 16)
-                fp4_finish(a->w, sum + (t * all + (before + q) * T + j) * 16, 16 * T,
+                fp4_fold_rows(a->w, sum + (t * all + (before + q) * T + j) * 16, 16 * T,
                            moe_min_i64(16, rows - q), y + q);
             for (int64_t q = 0; q < rows && !finite[t + j]; q++) y[q] = NAN;
         }
@@ -261,7 +267,7 @@ static void fp4_product(const struct fp4 *a, int64_t r1, int64_t n)
         int64_t m = moe_min_i64(FP4_BATCH, n - t), most = FP4_SUMS / m / 128 * 128;
         for (int64_t r = a->r0, next; r < r1; r = next) {
             next = moe_min_i64(r / 4 * 4 + most, r1);
-            fp4_batch(a, t, m, r, next - r);
+            fp4_multiply_batch(a, t, m, r, next - r);
         }
     }
 }

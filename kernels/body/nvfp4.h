@@ -62,17 +62,17 @@
 
 /* ---- LANES blocks ---- */
 
-/* Some of the batch's blocks are an unsigned, in which bit l stands for block l. */
+/* A set of the batch's blocks is an unsigned, in which bit l stands for block l. */
 struct batch {
     float t[16][LANES];        /* |x|, [element][block]; of float32 alone */
     int32_t w[8][LANES];       /* upper halves of x, which are bf16: elements 2j and 2j + 1 */
     int32_t xi[8][LANES];      /* words as in BOUND: elements 2j and 2j + 1 */
     float amax[LANES];         /* of each block */
 
-    unsigned ready;            /* blocks in the range where the bounds hold, their amax not 0 */
+    unsigned bounded;          /* blocks for which BOUND holds, and whose amax is not 0 */
     unsigned zero;             /* blocks of zeros */
     unsigned decided;          /* search: blocks whose scale only a quotient on a tie can change */
-    unsigned odd;              /* search: blocks whose amax may exceed 7.9 scales, which no u holds */
+    unsigned beyond;           /* search: blocks whose amax may exceed 7.9 scales, which no u holds */
     int32_t code[LANES];       /* the code that the scale gets */
 
     const uint8_t *x;
@@ -127,8 +127,8 @@ static void batch_load(struct batch *b)
     else load_f32(b);
 }
 
-/* values: copies the values of block l to `to`, and returns `to`.  magnitudes: their magnitudes likewise. */
-static const float *values(const struct batch *b, int l, float to[16])
+/* Copy the values of block l, or their magnitudes, to `to`, and return `to`. */
+static const float *copy_values(const struct batch *b, int l, float to[16])
 {
     const uint8_t *p = b->x + 16 * l * b->bytes;
     if (b->bytes == 2)
@@ -137,15 +137,15 @@ static const float *values(const struct batch *b, int l, float to[16])
         memcpy(to, p, 64);
     return to;
 }
-static const float *magnitudes(const struct batch *b, int l, float to[16])
+static const float *copy_magnitudes(const struct batch *b, int l, float to[16])
 {
-    values(b, l, to);
+    copy_values(b, l, to);
     for (int i = 0; i < 16; i += LANES) f_store(to + i, f_abs(f_load(to + i)));
     return to;
 }
 
-/* |x| times f, elements 2j and 2j + 1 of each block, as words.  Adding 2^23 rounds to an integer, which then
- * stands in the lowest bits; as an fma this rounds once. */
+/* Make words of |x| times f, for elements 2j and 2j + 1 of each block.  Adding 2^23 rounds to an integer,
+ * which then stands in the lowest bits; as an fma this rounds once. */
 OP bi words(const struct batch *b, int bytes, int j, bf f)
 {
     const bf ones = f_set(0x1p23f);
@@ -160,11 +160,11 @@ OP bi words(const struct batch *b, int bytes, int j, bf f)
 }
 
 /* The largest magnitudes, but never 0, so that one can divide by them. */
-OP bf some_amax(const struct batch *b) { return f_max(f_load(b->amax), f_set(0x1p-40f)); }
+OP bf nonzero_amax(const struct batch *b) { return f_max(f_load(b->amax), f_set(0x1p-40f)); }
 
 OP void make_xi(struct batch *b)
 {
-    bf f = f_div(f_set(65535), some_amax(b));
+    bf f = f_div(f_set(65535), nonzero_amax(b));
     if (b->bytes == 2) EACH(j, 8) i_store(b->xi[j], words(b, 2, j, f));
     else EACH(j, 8) i_store(b->xi[j], words(b, 4, j, f));
 }
@@ -175,7 +175,7 @@ OP bi choose_max(struct batch *b)
 {
     bf a = f_load(b->amax);
     bi six = to_ue4m3(f_div(a, f_set(6.0f * b->global)));
-    b->ready = m_bits(f_le(f_set(0x1p-40f), a)) & m_bits(f_le(a, f_set(0x1p55f))) &
+    b->bounded = m_bits(f_le(f_set(0x1p-40f), a)) & m_bits(f_le(a, f_set(0x1p55f))) &
                m_bits(f_lt(a, f_mul(from_ue4m3(six), f_set(6.4f * b->global))));
     return six;
 }
@@ -185,7 +185,7 @@ OP bi choose_max(struct batch *b)
 /* 2^29 A / (65535 global).  R is this divided by the code's scale. */
 OP bf multiplier_base(const struct batch *b)
 {
-    return f_div(f_mul(some_amax(b), f_set(0x1p29f / 65535)), f_set(b->global));
+    return f_div(f_mul(nonzero_amax(b), f_set(0x1p29f / 65535)), f_set(b->global));
 }
 
 /* R for scales of 1 / inverse, in both words of each lane.  k: see multiplier_base. */
@@ -212,7 +212,7 @@ OP bf estimate(const struct batch *b, bi c, bf k)
 }
 
 /* How far the root of an estimate can be off, at scales of at most `top`. */
-OP bf off(bf top) { return f_mul(top, f_set(NEAR)); }
+OP bf root_slack(bf top) { return f_mul(top, f_set(NEAR)); }
 
 /* The scale codes that put the largest magnitude on 6, or on 4 where that is better.  Blocks whose two
  * estimates are too close, or whose codes are subnormal, are decided one by one with ref's arithmetic. */
@@ -223,10 +223,10 @@ static bi choose_four_over_six(struct batch *b)
     bf k = multiplier_base(b);
     make_xi(b);
     bf e6 = f_sqrt(estimate(b, six, k)), e4 = f_sqrt(estimate(b, four, k)),
-       slack = off(f_mul(from_ue4m3(four), f_set(2)));
+       slack = root_slack(f_mul(from_ue4m3(four), f_set(2)));
     bm wins = f_lt(f_add(e4, slack), e6), loses = f_lt(f_add(e6, slack), e4);
     unsigned four_wins = m_bits(wins), fast = m_bits(i_gt(six, i_set(FAST_CODE - 1)));
-    unsigned undecided = (~(four_wins | m_bits(loses)) | ~fast) & m_bits(i_gt(four, six)) & b->ready;
+    unsigned undecided = (~(four_wins | m_bits(loses)) | ~fast) & m_bits(i_gt(four, six)) & b->bounded;
     int32_t c4[LANES], c6[LANES];
     if (!undecided) return i_pick(wins, four, six);
     i_store(c4, four), i_store(c6, six);
@@ -234,9 +234,9 @@ static bi choose_four_over_six(struct batch *b)
         int l = __builtin_ctz(undecided);
         float x[16];
         struct trial t4, t6;
-        magnitudes(b, l, x);
+        copy_magnitudes(b, l, x);
         try_scale(x, b->global, c4[l], &t4), try_scale(x, b->global, c6[l], &t6);
-        four_wins = (four_wins & ~(1u << l)) | (unsigned)better(x, &t4, &t6) << l;
+        four_wins = (four_wins & ~(1u << l)) | (unsigned)is_better(x, &t4, &t6) << l;
     }
     return i_pick(m_of(four_wins), four, six);
 }
@@ -304,7 +304,8 @@ OP unsigned window_limit(const struct window *w, bf *limit)
     bf best = i_float(
         i_sub(i_add(f_bits(from_normal(i_sub(w->top, i_low4(f_bits(w->least))))), i_set(127 << 23)),
               f_bits(w->unit)));
-    bf root = f_add(f_sqrt(w->least), off(best)), most = f_add(root, off(f_of8(step_scale[0], w->top)));
+    bf root = f_add(f_sqrt(w->least), root_slack(best)),
+       most = f_add(root, root_slack(f_of8(step_scale[0], w->top)));
     bf over = f_sub(f_mul(w->k, f_set(65535.f / 65536)),
                     f_mul(f_of8(step_scale[WINDOW], w->top), f_set(6 * 8192)));
     *limit = f_mul(most, most);
@@ -317,35 +318,35 @@ static int choose_exact_in_window(const struct window *w, const struct batch *b,
                                   float unit)
 {
     float x[16];
-    struct codes in = { { 0 } };
+    struct code_set in = { { 0 } };
     double most = (double)limit * (double)unit * (double)unit * (double)b->global * (double)b->global *
                   (0x1p-26 * (1 + 0x1p-12));
     for (int i = 0; i < WINDOW; i++)
-        if (w->est[i][l] <= limit) codes_add(&in, top - i);
+        if (w->est[i][l] <= limit) code_set_add(&in, top - i);
     for (int c = top - WINDOW; c > 0; c--) {
         double over = (double)b->amax[l] - 6 * (double)(moe_e4m3_to_f32((uint8_t)c) * b->global);
         if (over > 0 && over * over > most) break;
-        codes_add(&in, c);
+        code_set_add(&in, c);
     }
-    return choose_exact(magnitudes(b, l, x), b->global, in);
+    return choose_exact(copy_magnitudes(b, l, x), b->global, in);
 }
 
-/* The codes of least error.  Sets b->decided and b->odd. */
+/* The codes of least error.  Sets b->decided and b->beyond. */
 static bi choose_search(struct batch *b)
 {
     struct window w;
     bi six = choose_max(b);
     make_xi(b);
     window_open(&w, b);
-    unsigned fast = m_bits(i_gt(w.top, i_set(FAST_TOP - 1))) & b->ready;
+    unsigned fast = m_bits(i_gt(w.top, i_set(FAST_TOP - 1))) & b->bounded;
     bool capped = m_bits(i_gt(w.top, i_set(126))) & fast;
     if (capped) EACH(i, WINDOW) try_window(&w, b, i, true);
     else EACH(i, WINDOW) try_window(&w, b, i, false);
     bf limit;
-    unsigned beyond = (window_limit(&w, &limit) | ~fast) & b->ready;
-    unsigned undecided = (m_bits(f_le(w.second, limit)) & b->ready) | beyond;
+    unsigned beyond = (window_limit(&w, &limit) | ~fast) & b->bounded;
+    unsigned undecided = (m_bits(f_le(w.second, limit)) & b->bounded) | beyond;
     bi best = i_sub(w.top, i_low4(f_bits(w.least)));
-    b->decided = ~undecided, b->odd = beyond;
+    b->decided = ~undecided, b->beyond = beyond;
     if (!undecided) return best;
     int32_t code[LANES], from[LANES], top[LANES];
     float limits[LANES], unit[LANES];
@@ -355,7 +356,7 @@ static bi choose_search(struct batch *b)
         int l = __builtin_ctz(undecided);
         float x[16];
         if (fast >> l & 1) code[l] = choose_exact_in_window(&w, b, l, limits[l], top[l], unit[l]);
-        else code[l] = search_one(magnitudes(b, l, x), b->global, b->amax[l], from[l]);
+        else code[l] = search_one(copy_magnitudes(b, l, x), b->global, b->amax[l], from[l]);
     }
     return i_load(code);
 }
@@ -365,7 +366,7 @@ static bi choose_search(struct batch *b)
 /* The codes of each block, bytes 0-3 and 4-7, and the blocks in which a code is undecided (CODES above). */
 struct encoded { bi low, high; unsigned undecided; };
 
-/* The codes of x = u s / 8192. */
+/* Find the codes of x = u s / 8192, from the words u. */
 OP struct encoded encode(const struct batch *b, const bi u[8])
 {
     const bi sign = i_set(0x08000800);
@@ -390,7 +391,7 @@ OP struct encoded encode(const struct batch *b, const bi u[8])
 
 static bi choose(enum moe_nvfp4_method method, struct batch *b)
 {
-    b->decided = b->odd = 0;
+    b->decided = b->beyond = 0;
     if (method == MOE_NVFP4_MAX) return choose_max(b);
     return method == MOE_NVFP4_FOUR_OVER_SIX ? choose_four_over_six(b) : choose_search(b);
 }
@@ -403,16 +404,16 @@ static void requantize_exact(enum moe_nvfp4_method method, const struct batch *b
     for (; todo; todo &= todo - 1) {
         int l = __builtin_ctz(todo);
         float x[16], m[16];
-        values(b, l, x);
-        if (!(b->ready >> l & 1) && b->amax[l] != 0) {
+        copy_values(b, l, x);
+        if (!(b->bounded >> l & 1) && b->amax[l] != 0) {
             moe_nvfp4_quantize_ref(method, x, 16, b->global, codes + 8 * l, scales + l);
             continue;
         }
         bool tie = encode_one(x, moe_e4m3_to_f32(scales[l]) * b->global, codes + 8 * l);
-        if (tie && (b->decided & b->ready) >> l & 1) {
-            struct codes in = { { 0 } };
-            codes_add(&in, scales[l]);
-            scales[l] = (uint8_t)choose_exact(magnitudes(b, l, m), b->global, in);
+        if (tie && (b->decided & b->bounded) >> l & 1) {
+            struct code_set in = { { 0 } };
+            code_set_add(&in, scales[l]);
+            scales[l] = (uint8_t)choose_exact(copy_magnitudes(b, l, m), b->global, in);
             encode_one(x, moe_e4m3_to_f32(scales[l]) * b->global, codes + 8 * l);
         }
     }
@@ -439,7 +440,7 @@ OP void batch_encode(const struct batch *b, enum moe_nvfp4_method method, int by
     struct encoded e = encode(b, u);
     i_store_bytes(scales, c);
     store_pairs(codes, e.low, e.high);
-    unsigned all = (1u << LANES) - 1, todo = (e.undecided | b->odd | (~b->ready & ~b->zero)) & all;
+    unsigned all = (1u << LANES) - 1, todo = (e.undecided | b->beyond | (~b->bounded & ~b->zero)) & all;
     if (todo) requantize_exact(method, b, todo, codes, scales);
 }
 

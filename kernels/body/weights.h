@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/weights.h - values of one row of a stored weight, 16 at a time.  Included after a lanes.h.
- * `type` is a constant wherever these are inlined: see BY_TYPE. */
+/* kernels/body/weights.h - values of one row of a stored weight, 16 at a time.  It is included after a
+ * lanes.h.  `type` is a constant wherever these are inlined: see BY_TYPE. */
 #ifndef MOE_KERNELS_BODY_WEIGHTS_H
 #define MOE_KERNELS_BODY_WEIGHTS_H
 
@@ -14,13 +14,13 @@ enum { CHUNK = 256 };
 
 struct row {
     const uint8_t *data;  /* the code or value of the chunk's first column */
-    int64_t first;        /* FP8: that column within its scale block of 128; else unused */
+    int64_t first;        /* FP8: the first column's place in its scale block of 128; else unused */
     float s[CHUNK / 16];  /* the scales of the chunk's blocks */
 };
 
-/* The scales of n <= 16 blocks of a row, from `block` on, without the global.  In a tile the four scales of a
- * row lie together, and the next four are 512 bytes on (formats/dtype.h). */
-LANE vf nvfp4_scale_codes(const struct moe_weight *w, int64_t row, int64_t block, int64_t n)
+/* Loads the scales of n <= 16 blocks of a row, from `block` on, without the global.  In a tile the four
+ * scales of a row lie together, and the next four are 512 bytes on (formats/dtype.h). */
+LANE vf load_nvfp4_scales(const struct moe_weight *w, int64_t row, int64_t block, int64_t n)
 {
     int64_t blocks = w->cols / 16;
     if (w->layout != MOE_LAYOUT_TILE_128X4) {
@@ -39,9 +39,9 @@ LANE vf nvfp4_scale_codes(const struct moe_weight *w, int64_t row, int64_t block
     return vf_e4m3(c);
 }
 
-/* INT4: the scales of n <= CHUNK columns from col on, one for every 32 of them whatever the size of the
- * type's groups, so that row_get need not know it. */
-LANE void int4_scales(const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *s)
+/* INT4: puts the scales of n <= CHUNK columns, from col on, into s: one for every 32 columns, whatever the
+ * size of the type's groups, so that row_get need not know that size. */
+LANE void load_int4_scales(const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *s)
 {
     const struct moe_dtype_row *t = &moe_dtypes[w->type];
     float stored[16];
@@ -73,10 +73,10 @@ LANE void row_at(struct row *r, int type, const struct moe_weight *w, int64_t ro
     if (type == MOE_INT4_G32) {
         r->data = w->data + i / 2;
         if (w->type == MOE_INT4_G32) vf_store(r->s, vf_bf16n(w->scale + i / 32 * 2, (n + 31) / 32));
-        else int4_scales(w, row, col, n, r->s);
+        else load_int4_scales(w, row, col, n, r->s);
     }
     if (type == MOE_NVFP4) {
-        vf s = nvfp4_scale_codes(w, row, col / 16, (n + 15) / 16), g = vf_set(w->global);
+        vf s = load_nvfp4_scales(w, row, col / 16, (n + 15) / 16), g = vf_set(w->global);
         r->data = w->data + i / 2;
         vf_store(r->s, w->reciprocal ? vf_div(s, g) : vf_mul(s, g));
     }
@@ -94,8 +94,8 @@ LANE vf row_get(const struct row *r, int type, size_t k, int64_t m)
     return vf_mul(m == 16 ? vf_e4m3(r->data + k) : vf_e4m3n(r->data + k, m), vf_set(r->s[k / 128]));
 }
 
-/* The same of FP8 where 16 values may lie across the edge of a scale block: only where `dequantize` is asked
- * for columns that do not start at one. */
+/* What row_get does, for an FP8 chunk that may start inside a scale block, so that the 16 values may need the
+ * scales of two blocks.  Only `dequantize` may be asked for such columns. */
 LANE vf row_get_anywhere(const struct row *r, int64_t k, int64_t m)
 {
     float s[16];

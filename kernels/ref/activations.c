@@ -5,13 +5,15 @@
 
 #include <string.h>
 
+/* Rounds a block to E2M1 under the scale s: out is what the product multiplies. */
 static void round_block(const float *x, struct moe_act_scale s, float out[16])
 {
     for (int i = 0; i < 16; i++)
         out[i] = copysignf(moe_e2m1_to_f32(moe_f32_to_e2m1(fabsf(x[i]) * s.inverse)) * s.value, x[i]);
 }
 
-static void give_block(const float *block, bool finite, float *out)
+/* Copies a rounded block to out; a block that held a NaN or Inf becomes NaN. */
+static void store_block(const float *block, bool finite, float *out)
 {
     for (int i = 0; i < 16; i++) out[i] = finite ? block[i] : NAN;
 }
@@ -20,14 +22,14 @@ void moe_nvfp4_activations_ref(const float *x, int64_t n, float input_scale, flo
 {
     for (int64_t b = 0; b < n; b += 16) {
         float q[16], amax = moe_amax_ref(x + b, 16);
-        round_block(x + b, moe_act_scale(isfinite(amax) ? amax : 0, 1 / 6.0f, input_scale, 1 / input_scale),
-                    q);
-        give_block(q, isfinite(amax), out + b);
+        float m = isfinite(amax) ? amax : 0;
+        round_block(x + b, moe_act_scale_for_amax(m, 1 / 6.0f, input_scale, 1 / input_scale), q);
+        store_block(q, isfinite(amax), out + b);
     }
 }
 
-/* out = the block under that of n scales which loses least; the first on a tie. */
-static void best_block(const float *x, const struct moe_act_scale *s, int n, float out[16])
+/* Rounds a block under the one of n scales that gives the least squared error; the first on a tie. */
+static void round_best(const float *x, const struct moe_act_scale *s, int n, float out[16])
 {
     double least = 0, none = 0;
     round_block(x, s[0], out);
@@ -46,10 +48,10 @@ void moe_nvfp4_activations_46_ref(const float *x, int64_t n, float input_scale, 
     input_scale *= 448 / 256.0f;
     for (int64_t b = 0; b < n; b += 16) {
         float q[16], amax = moe_amax_ref(x + b, 16), m = isfinite(amax) ? amax : 0, global = 1 / input_scale;
-        struct moe_act_scale s[2] = { moe_act_scale(m, 1 / 6.0f, input_scale, global),
-                                      moe_act_scale(m, 1 / 4.0f, input_scale, global) };
-        best_block(x + b, s, 2, q);
-        give_block(q, isfinite(amax), out + b);
+        struct moe_act_scale s[2] = { moe_act_scale_for_amax(m, 1 / 6.0f, input_scale, global),
+                                      moe_act_scale_for_amax(m, 1 / 4.0f, input_scale, global) };
+        round_best(x + b, s, 2, q);
+        store_block(q, isfinite(amax), out + b);
     }
 }
 
@@ -59,8 +61,8 @@ void moe_nvfp4_activations_search_ref(const float *x, int64_t n, float input_sca
     for (int64_t b = 0; b < n; b += 16) {
         struct moe_act_scale s[MOE_ACT_TRIES];
         float q[16], amax = moe_amax_ref(x + b, 16);
-        moe_act_tries(isfinite(amax) ? amax : 0, input_scale, 1 / input_scale, s);
-        best_block(x + b, s, MOE_ACT_TRIES, q);
-        give_block(q, isfinite(amax), out + b);
+        moe_act_scales_to_try(isfinite(amax) ? amax : 0, input_scale, 1 / input_scale, s);
+        round_best(x + b, s, MOE_ACT_TRIES, q);
+        store_block(q, isfinite(amax), out + b);
     }
 }

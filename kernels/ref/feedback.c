@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* NVFP4 rounding of a row against a quadratic form, in the order that kernels.def gives, and like it in
- * float32. */
+/* NVFP4 rounding of a row so that a quadratic form of its errors is small.  The order of operations is the
+ * one that kernels.def gives; all are in float32, unlike in other files of ref/, so that the
+ * other levels can give the same bits. */
 #include "kernels/scalar.h"
 #include "kernels/variants.h"
 
@@ -33,7 +34,7 @@ void moe_nvfp4_feedback_ref(const float *l, int64_t ldl, const float *d, int64_t
         int c = moe_f32_to_ue4m3(amax / (6.0f * global));
         int low = c < 3 ? 1 : c - 2;
         int high = c < 14 ? c + 12 : c > 120 ? 126 : c + 6;
-        int best = amax > 0 ? low : 0x38;
+        int best = amax > 0 ? low : 0x38; /* 0x38 is the code of 1 */
         for (int k = low; amax > 0 && k <= high; k++) {
             float x = try_code(l + j0 * ldl + j0, ldl, d + j0, w + j0, a + j0, global, (uint8_t)k, v, e, t);
             if (x < least) least = x, best = k;
@@ -51,8 +52,9 @@ void moe_nvfp4_descend_ref(const float *h, int64_t ldh, int64_t b, const float *
                            float *d)
 {
     for (int64_t j = 0; j < b; j++) {
-        float t = q[j] - g[j] / h[j * ldh + j],
-              to = moe_e2m1_to_f32(moe_f32_to_e2m1(t / s[j / 16])) * s[j / 16], x = to - q[j];
+        float t = q[j] - g[j] / h[j * ldh + j];
+        float to = moe_e2m1_to_f32(moe_f32_to_e2m1(t / s[j / 16])) * s[j / 16];
+        float x = to - q[j];
         if (x == 0) continue;
         q[j] = to;
         d[j] += x;

@@ -23,8 +23,9 @@ void moe_matmul_ref(const struct moe_weight *w, int64_t r0, int64_t r1, const fl
         }
 }
 
-/* What the fixed-point form of 16 bits makes of a block of 16 values (matmul_int16 of kernels.def). */
-static void fixed16(const float *x, double *out)
+/* Rounds a block of 16 values to fixed-point of 16 bits, and gives them as doubles (matmul_int16 of
+ * kernels.def, which defines e, its limits and the factor 1.004). */
+static void round_to_fixed16(const float *x, double *out)
 {
     float most = 0;
     int e = 129;
@@ -52,7 +53,7 @@ void moe_matmul_int16_ref(const struct moe_weight *w, int64_t r0, int64_t r1, co
             for (int64_t k = 0; k < w->cols; k += 16) {
                 float v[16];
                 moe_dequantize_ref(w, r, k, 16, v);
-                fixed16(x + t * ldx + k, f);
+                round_to_fixed16(x + t * ldx + k, f);
                 for (int i = 0; i < 16; i++) sum += (double)v[i] * f[i];
             }
             y[t * ldy + (r - r0)] = (float)sum;

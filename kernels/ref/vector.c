@@ -32,7 +32,7 @@ float moe_amax_bf16_ref(const uint8_t *x, int64_t n)
     return moe_bf16_to_f32(most);
 }
 
-/* By halves, as in the reduction order of kernels.def. */
+/* Adds 16 partial sums by halves, as the reduction order of kernels.def does. */
 static double fold(const double s[16])
 {
     double a[8];
@@ -107,6 +107,6 @@ double moe_peak_ref(int64_t rounds, float *sink)
     return 8 * (double)rounds;
 }
 
-/* Plain C has no such instruction. */
+/* Plain C has no instruction for products of bf16 or of bytes, so their peaks are 0. */
 double moe_peak_bf16_ref(int64_t rounds, float *sink) { return *sink = 0, 0 * (double)rounds; }
 double moe_peak_vnni_ref(int64_t rounds, float *sink) { return *sink = 0, 0 * (double)rounds; }
