@@ -15,24 +15,26 @@
 /* A work item computes this many rows of a product, or this many columns of the sum over experts. */
 enum { ROWS = 128, COLS = 1024 };
 
-/* `all` is the MLP that every token passes, the shared expert or a dense layer's; its output goes to f->y;
- * NULL for none.  In each parallel loop its work items come first, those of the chosen experts after them.
- * `list` holds the choices; NULL when they are the router's, where choice i is of token i / k. */
+/* One pass of tokens through the MLPs of a layer.  `common` is the MLP that every token passes, the shared
+ * expert or a dense layer's; NULL: there is none.  Its output goes to f->y.  In each parallel loop its work
+ * items come first, those of the chosen experts after them.  `list` holds the choices; NULL when they are the
+ * router's, where choice i is of token i / k. */
 struct routed {
     struct moe_forward *f;
-    const struct moe_layer *y;
-    const struct moe_expert *all;
-    float *all_gate, *all_up;         /* [T, inter of all] */
+    const struct moe_layer *y;        /* the layer's weights */
+    const struct moe_expert *common;
+    float *common_gate, *common_up;   /* [T, inter of common] */
     int layer;
     const struct moe_choice *list;
-    /* chosen: the number of choices; active: the experts with a choice; all_blocks, blocks: the work items of
-     * `all`, and of each expert, in the present loop */
-    int64_t tokens, chosen, all_blocks, blocks, active;
-    float *h;
+    int64_t tokens;
+    int64_t chosen;                   /* the number of choices */
+    int64_t active;                   /* the number of experts with a choice */
+    int64_t common_blocks, blocks;    /* work items of `common`, and of each expert, in the present loop */
+    float *h;                         /* [T, hidden] the states, to which the outputs are added */
 };
 
-/* The experts of token t and their weights, from its router logits. */
-static void choose(void *ctx, int64_t t, int worker)
+/* Chooses the experts of token t and their weights from its router logits. */
+static void choose_experts(void *ctx, int64_t t, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
@@ -141,9 +143,9 @@ static void quantize_down(void *ctx, int64_t i, int worker)
         f->k->nvfp4_activations(x, (f->first[e + 1] - at) * w->cols, moe_input_scale(w), x);
 }
 
-/* For n tokens, block number `block` of the rows of silu(gate x) * (up x), into `gate`. */
-static void gate_up_rows(const struct moe_forward *f, const struct moe_expert *e, int64_t block,
-                         const float *in, int64_t n, float *gate, float *up)
+/* Computes rows block * ROWS to + ROWS of silu(gate x) * (up x), for n tokens, into `gate`. */
+static void compute_gate_up_rows(const struct moe_forward *f, const struct moe_expert *e, int64_t block,
+                                 const float *in, int64_t n, float *gate, float *up)
 {
     int64_t inter = e->gate.rows;
     int64_t hidden = e->gate.cols;
@@ -155,47 +157,47 @@ static void gate_up_rows(const struct moe_forward *f, const struct moe_expert *e
         f->k->swiglu(gate + t * inter + r0, up + t * inter + r0, r1 - r0, gate + t * inter + r0);
 }
 
-static void gate_up(void *ctx, int64_t item, int worker)
+static void compute_gate_up(void *ctx, int64_t item, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
     (void)worker;
-    if (item < r->all_blocks) {
-        gate_up_rows(f, r->all, item, f->x, r->tokens, r->all_gate, r->all_up);
+    if (item < r->common_blocks) {
+        compute_gate_up_rows(f, r->common, item, f->x, r->tokens, r->common_gate, r->common_up);
         return;
     }
-    item -= r->all_blocks;
+    item -= r->common_blocks;
     int64_t e = f->active[item / r->blocks], at = f->first[e], n = f->first[e + 1] - at;
     const struct moe_expert *x = &r->y->experts[e];
-    gate_up_rows(f, x, item % r->blocks, rows_of(f, at, n), n, f->gate + at * x->gate.rows,
-                 f->up + at * x->gate.rows);
+    compute_gate_up_rows(f, x, item % r->blocks, rows_of(f, at, n), n, f->gate + at * x->gate.rows,
+                         f->up + at * x->gate.rows);
 }
 
-static void down_rows(const struct moe_forward *f, const struct moe_weight *w, int64_t block, const float *in,
-                      int64_t n, float *out)
+static void compute_down_rows(const struct moe_forward *f, const struct moe_weight *w, int64_t block,
+                              const float *in, int64_t n, float *out)
 {
     int64_t r0 = block * ROWS, r1 = r0 + ROWS < w->rows ? r0 + ROWS : w->rows;
     f->k->matmul(w, r0, r1, in, w->cols, n, out + r0, w->rows);
 }
 
-static void down(void *ctx, int64_t item, int worker)
+static void compute_down(void *ctx, int64_t item, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
     (void)worker;
-    if (item < r->all_blocks) {
-        down_rows(f, &r->all->down, item, r->all_gate, r->tokens, f->y);
+    if (item < r->common_blocks) {
+        compute_down_rows(f, &r->common->down, item, r->common_gate, r->tokens, f->y);
         return;
     }
-    item -= r->all_blocks;
+    item -= r->common_blocks;
     int64_t e = f->active[item / r->blocks], at = f->first[e], n = f->first[e + 1] - at;
     const struct moe_weight *w = &r->y->experts[e].down;
-    down_rows(f, w, item % r->blocks, f->gate + at * w->cols, n, f->gathered + at * w->rows);
+    compute_down_rows(f, w, item % r->blocks, f->gate + at * w->cols, n, f->gathered + at * w->rows);
 }
 
-/* h += (sum of weight * output in top-k order) + shared, for a block of columns; each product and each sum
- * is rounded. */
-static void weighted_sum(void *ctx, int64_t item, int worker)
+/* Adds the layer's output to a block of columns of one token's state: h += (sum of weight * output in top-k
+ * order) + shared.  Each product and each sum is rounded. */
+static void add_weighted_sum(void *ctx, int64_t item, int worker)
 {
     struct routed *r = ctx;
     struct moe_forward *f = r->f;
@@ -218,35 +220,36 @@ static void weighted_sum(void *ctx, int64_t item, int worker)
     for (int64_t i = 0; i < n; i++) h[i] += sum[i];
 }
 
-static int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
+static int64_t block_count(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-/* Computes `all`, from f->x to f->y, and the chosen experts, from their gathered rows to f->gathered.  There
- * are two parallel loops, gate and up, then down; each covers all these MLPs. */
-static void mlps(struct routed *r, enum moe_role gate)
+/* Computes `common`, from f->x to f->y, and the chosen experts, from their gathered rows to f->gathered.
+ * There are two parallel loops, gate and up, then down; each covers all these MLPs. */
+static void compute_mlps(struct routed *r, enum moe_role gate)
 {
     struct moe_forward *f = r->f;
     const struct moe_config *c = &f->m->config;
-    int64_t hidden = c->hidden_size, all = r->all ? r->all->gate.rows : 0;
-    int64_t work = hidden * (r->tokens * all + r->chosen * c->moe_intermediate_size);
+    int64_t hidden = c->hidden_size, inter = r->common ? r->common->gate.rows : 0;
+    int64_t work = hidden * (r->tokens * inter + r->chosen * c->moe_intermediate_size);
     bool quantize = f->activations != MOE_ACTIVATIONS_FLOAT;
-    float scale = quantize && r->all ? moe_forward_gate_up_scale(f, r->all) : 0;
+    float scale = quantize && r->common ? moe_forward_gate_up_scale(f, r->common) : 0;
 
-    if (r->all) moe_forward_observe(f, r->layer, gate, f->x, hidden, r->tokens);
+    if (r->common) moe_forward_observe(f, r->layer, gate, f->x, hidden, r->tokens);
     if (f->hooks.input) moe_pool_run(f->pool, r->active, show_gate, r);
     if (scale > 0) moe_forward_quantize(f, f->x, hidden, scale, hidden, r->tokens, f->x, hidden);
     if (quantize) moe_forward_each(f, r->active, 8 * r->chosen * hidden, quantize_gate, r);
-    r->all_blocks = blocks(all, ROWS);
-    r->blocks = blocks(c->moe_intermediate_size, ROWS);
-    moe_forward_each(f, r->all_blocks + r->active * r->blocks, 2 * work, gate_up, r);
-    if (r->all) moe_forward_observe(f, r->layer, (enum moe_role)(gate + 2), r->all_gate, all, r->tokens);
+    r->common_blocks = block_count(inter, ROWS);
+    r->blocks = block_count(c->moe_intermediate_size, ROWS);
+    moe_forward_each(f, r->common_blocks + r->active * r->blocks, 2 * work, compute_gate_up, r);
+    if (r->common)
+        moe_forward_observe(f, r->layer, (enum moe_role)(gate + 2), r->common_gate, inter, r->tokens);
     if (f->hooks.input) moe_pool_run(f->pool, r->active, show_down, r);
-    if (r->all && moe_forward_quantizes(f, &r->all->down))
-        moe_forward_quantize(f, r->all_gate, all, moe_input_scale(&r->all->down), all, r->tokens, r->all_gate,
-                             all);
+    if (r->common && moe_forward_quantizes(f, &r->common->down))
+        moe_forward_quantize(f, r->common_gate, inter, moe_input_scale(&r->common->down), inter, r->tokens,
+                             r->common_gate, inter);
     if (quantize) moe_forward_each(f, r->active, 8 * r->chosen * c->moe_intermediate_size, quantize_down, r);
-    r->all_blocks = r->all ? blocks(hidden, ROWS) : 0;
-    r->blocks = blocks(hidden, ROWS);
-    moe_forward_each(f, r->all_blocks + r->active * r->blocks, work, down, r);
+    r->common_blocks = r->common ? block_count(hidden, ROWS) : 0;
+    r->blocks = block_count(hidden, ROWS);
+    moe_forward_each(f, r->common_blocks + r->active * r->blocks, work, compute_down, r);
 }
 
 /* Copies the output of choice i to where the caller of moe_forward_experts wants it. */
@@ -265,7 +268,7 @@ void moe_forward_experts(struct moe_forward *f, int layer, const struct moe_choi
     MOE_CHECK(n <= f->max_tokens * f->m->config.num_experts_per_tok && r.y->moe);
     group_choices(&r);
     gather_all(&r);
-    mlps(&r, MOE_ROLE_SHARED_GATE);
+    compute_mlps(&r, MOE_ROLE_SHARED_GATE);
     moe_forward_each(f, n, n * hidden, scatter, &r);
 }
 
@@ -277,13 +280,13 @@ static bool dispatch(struct routed *r)
     r->chosen = 0;
     if (f->code == MOE_OK)
         f->code = f->dispatcher.dispatch(f->dispatcher.ctx, r->layer, r->tokens, f->x, f->experts, &f->err);
-    if (f->code == MOE_OK) mlps(r, MOE_ROLE_SHARED_GATE);
+    if (f->code == MOE_OK) compute_mlps(r, MOE_ROLE_SHARED_GATE);
     if (f->code == MOE_OK) f->code = f->dispatcher.combine(f->dispatcher.ctx, f->result, &f->err);
     return f->code == MOE_OK;
 }
 
-/* The feed-forward half of a MoE layer, from f->x. */
-static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
+/* Computes the feed-forward half of a MoE layer from its input f->x, and adds it to h. */
+static void compute_moe_layer(struct moe_forward *f, int layer, int64_t tokens, float *h)
 {
     const struct moe_config *c = &f->m->config;
     const struct moe_layer *y = &f->m->layers[layer];
@@ -291,26 +294,27 @@ static void experts(struct moe_forward *f, int layer, int64_t tokens, float *h)
     int64_t behind = chosen * c->moe_intermediate_size;
     struct routed r = { .f = f,
                         .y = y,
-                        .all = y->shared.gate.data ? &y->shared : NULL,
-                        .all_gate = f->gate + behind,
-                        .all_up = f->up + behind,
+                        .common = y->shared.gate.data ? &y->shared : NULL,
+                        .common_gate = f->gate + behind,
+                        .common_up = f->up + behind,
                         .layer = layer,
                         .tokens = tokens,
                         .chosen = chosen,
                         .h = h };
 
     moe_forward_matmul(f, &y->router, f->x, c->hidden_size, tokens, f->logits);
-    moe_forward_each(f, tokens, tokens * c->n_routed_experts * (64 + c->num_experts_per_tok), choose, &r);
+    moe_forward_each(f, tokens, tokens * c->n_routed_experts * (64 + c->num_experts_per_tok), choose_experts,
+                     &r);
     if (f->hooks.routed) f->hooks.routed(f->hooks.ctx, layer, tokens, f->experts, f->weights);
     if (f->dispatcher.dispatch) {
         if (!dispatch(&r)) return;
     } else {
         group_choices(&r);
         gather_all(&r);
-        mlps(&r, MOE_ROLE_SHARED_GATE);
+        compute_mlps(&r, MOE_ROLE_SHARED_GATE);
     }
-    r.blocks = blocks(c->hidden_size, COLS);
-    moe_forward_each(f, tokens * r.blocks, 16 * chosen * c->hidden_size, weighted_sum, &r);
+    r.blocks = block_count(c->hidden_size, COLS);
+    moe_forward_each(f, tokens * r.blocks, 16 * chosen * c->hidden_size, add_weighted_sum, &r);
 }
 
 void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h)
@@ -320,17 +324,17 @@ void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h)
 
     moe_forward_norm(f, h, hidden, y->post_norm, f->m->eps, hidden, tokens, f->x, hidden);
     if (y->moe) {
-        experts(f, layer, tokens, h);
+        compute_moe_layer(f, layer, tokens, h);
         return;
     }
     struct routed r = { .f = f,
                         .y = y,
-                        .all = &y->dense,
-                        .all_gate = f->gate,
-                        .all_up = f->up,
+                        .common = &y->dense,
+                        .common_gate = f->gate,
+                        .common_up = f->up,
                         .layer = layer,
                         .tokens = tokens,
                         .h = h };
-    mlps(&r, MOE_ROLE_GATE);
+    compute_mlps(&r, MOE_ROLE_GATE);
     moe_forward_add(f, h, f->y, tokens);
 }

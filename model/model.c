@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening a model: its weights found by role, small vectors converted, tables computed. */
+/* Opens a model: finds its weights by role, converts small vectors to float32, and computes tables. */
 #include "model/model.h"
 
 #include "kernels/kernels.h"
@@ -8,21 +8,23 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* A model that is being opened; code: the first error, whose message is in *err. */
 struct opener { struct moe_model *m; enum moe_code code; struct moe_err *err; };
 
 /* Sets *w to the weight of this role; leaves it as it is when the source has none. */
-static void weight(struct opener *o, enum moe_role role, int layer, int expert, struct moe_weight *w)
+static void find_weight(struct opener *o, enum moe_role role, int layer, int expert, struct moe_weight *w)
 {
     const struct moe_tensor *t = moe_source_find(o->m->source, role, layer, expert);
     if (t) moe_source_weight(o->m->source, t, w);
 }
 
-/* A norm or a router bias as floats, in the arena; NULL when there is none, or after a failure. */
-static const float *vector(struct opener *o, enum moe_role role, int layer)
+/* Converts a norm or a router bias to floats in the arena.  NULL when the source has none, or after a
+ * failure, which o->code tells. */
+static const float *load_vector(struct opener *o, enum moe_role role, int layer)
 {
     struct moe_weight w = { 0 };
 
-    weight(o, role, layer, -1, &w);
+    find_weight(o, role, layer, -1, &w);
     if (!w.data || o->code != MOE_OK) return NULL;
     float *v = MOE_NEWN(&o->m->arena, float, w.rows * w.cols);
     if (!v) {
@@ -40,12 +42,12 @@ static const float *vector(struct opener *o, enum moe_role role, int layer)
     return v;
 }
 
-/* The three weights of an MLP; up and down are the two roles after `gate`. */
-static void three(struct opener *o, enum moe_role gate, int layer, int expert, struct moe_expert *e)
+/* Finds the three weights of an MLP; the roles of up and down are the two after `gate`. */
+static void find_mlp(struct opener *o, enum moe_role gate, int layer, int expert, struct moe_expert *e)
 {
-    weight(o, gate, layer, expert, &e->gate);
-    weight(o, (enum moe_role)(gate + 1), layer, expert, &e->up);
-    weight(o, (enum moe_role)(gate + 2), layer, expert, &e->down);
+    find_weight(o, gate, layer, expert, &e->gate);
+    find_weight(o, (enum moe_role)(gate + 1), layer, expert, &e->up);
+    find_weight(o, (enum moe_role)(gate + 2), layer, expert, &e->down);
 }
 
 static void open_layer(struct opener *o, int l)
@@ -54,26 +56,26 @@ static void open_layer(struct opener *o, int l)
     const struct moe_config *c = &o->m->config;
 
     y->moe = moe_layer_is_moe(c, l);
-    y->input_norm = vector(o, MOE_ROLE_INPUT_NORM, l);
-    y->post_norm = vector(o, MOE_ROLE_POST_NORM, l);
+    y->input_norm = load_vector(o, MOE_ROLE_INPUT_NORM, l);
+    y->post_norm = load_vector(o, MOE_ROLE_POST_NORM, l);
     if (c->q_lora_rank) {
-        weight(o, MOE_ROLE_Q_A, l, -1, &y->q_a);
-        y->q_a_norm = vector(o, MOE_ROLE_Q_A_NORM, l);
-        weight(o, MOE_ROLE_Q_B, l, -1, &y->q_b);
+        find_weight(o, MOE_ROLE_Q_A, l, -1, &y->q_a);
+        y->q_a_norm = load_vector(o, MOE_ROLE_Q_A_NORM, l);
+        find_weight(o, MOE_ROLE_Q_B, l, -1, &y->q_b);
     } else {
-        weight(o, MOE_ROLE_Q, l, -1, &y->q);
+        find_weight(o, MOE_ROLE_Q, l, -1, &y->q);
     }
-    weight(o, MOE_ROLE_KV_A, l, -1, &y->kv_a);
-    y->kv_a_norm = vector(o, MOE_ROLE_KV_A_NORM, l);
-    weight(o, MOE_ROLE_KV_B, l, -1, &y->kv_b);
-    weight(o, MOE_ROLE_O, l, -1, &y->o);
+    find_weight(o, MOE_ROLE_KV_A, l, -1, &y->kv_a);
+    y->kv_a_norm = load_vector(o, MOE_ROLE_KV_A_NORM, l);
+    find_weight(o, MOE_ROLE_KV_B, l, -1, &y->kv_b);
+    find_weight(o, MOE_ROLE_O, l, -1, &y->o);
     if (!y->moe) {
-        three(o, MOE_ROLE_GATE, l, -1, &y->dense);
+        find_mlp(o, MOE_ROLE_GATE, l, -1, &y->dense);
         return;
     }
-    weight(o, MOE_ROLE_ROUTER, l, -1, &y->router);
-    y->router_bias = vector(o, MOE_ROLE_ROUTER_BIAS, l);
-    if (c->n_shared_experts) three(o, MOE_ROLE_SHARED_GATE, l, -1, &y->shared);
+    find_weight(o, MOE_ROLE_ROUTER, l, -1, &y->router);
+    y->router_bias = load_vector(o, MOE_ROLE_ROUTER_BIAS, l);
+    if (c->n_shared_experts) find_mlp(o, MOE_ROLE_SHARED_GATE, l, -1, &y->shared);
     y->experts = MOE_NEWN(&o->m->arena, struct moe_expert, c->n_routed_experts);
     if (!y->experts) {
         o->code = moe_fail(o->err, MOE_NOMEM, "no memory for the descriptors of %lld experts",
@@ -81,7 +83,7 @@ static void open_layer(struct opener *o, int l)
         return;
     }
     for (int64_t e = 0; e < c->n_routed_experts; e++)
-        three(o, MOE_ROLE_EXPERT_GATE, l, (int)e, &y->experts[e]);
+        find_mlp(o, MOE_ROLE_EXPERT_GATE, l, (int)e, &y->experts[e]);
 }
 
 static void open_tables(struct opener *o)
@@ -126,9 +128,9 @@ enum moe_code moe_model_open(struct moe_model **out, struct moe_source *src, dou
     m->layers = MOE_NEWN(&m->arena, struct moe_layer, src->config.num_hidden_layers);
     if (!m->layers) o.code = moe_fail(err, MOE_NOMEM, "no memory for a model");
     if (o.code == MOE_OK) open_tables(&o);
-    weight(&o, MOE_ROLE_EMBED, -1, -1, &m->embed);
-    weight(&o, MOE_ROLE_HEAD, -1, -1, &m->head);
-    m->norm = vector(&o, MOE_ROLE_NORM, -1);
+    find_weight(&o, MOE_ROLE_EMBED, -1, -1, &m->embed);
+    find_weight(&o, MOE_ROLE_HEAD, -1, -1, &m->head);
+    m->norm = load_vector(&o, MOE_ROLE_NORM, -1);
     for (int64_t l = 0; o.code == MOE_OK && l < src->config.num_hidden_layers; l++) open_layer(&o, (int)l);
     if (o.code != MOE_OK) moe_model_close(&m);
     *out = m;

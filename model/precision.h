@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* model/precision.h - which type each tensor of a model is written in.
  *
- * A precision map is a class of tensors to quantize plus rules by name; the last rule that
- * matches a canonical name wins. */
+ * A precision map has a type for each tensor.  It is made from a class of tensors that become NVFP4 (enum
+ * moe_scope) and from rules by name; the last rule that matches a canonical name wins. */
 #ifndef MOE_MODEL_PRECISION_H
 #define MOE_MODEL_PRECISION_H
 
@@ -17,9 +17,9 @@ enum { MOE_TYPE_LEFT_OUT = 255 };
 enum moe_scope {
     MOE_SCOPE_NONE,       /* everything as the source has it */
     MOE_SCOPE_EXPERTS,    /* routed experts */
-    MOE_SCOPE_MLP,        /* these, shared experts and dense MLPs */
-    /* these and the attention projections q_a, q_b (or q), kv_a and o, but not kv_b, which engines split in
-     * BF16 for absorbed attention: only a rule by name makes it NVFP4 */
+    MOE_SCOPE_MLP,        /* routed experts, shared experts and dense MLPs */
+    /* all of MLP and the attention projections q_a, q_b (or q), kv_a and o, but not kv_b, which engines split
+     * in BF16 for absorbed attention: only a rule by name makes it NVFP4 */
     MOE_SCOPE_ALL_LINEAR,
 };
 

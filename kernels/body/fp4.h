@@ -255,7 +255,7 @@ static void fp4_multiply_batch(const struct fp4 *a, int64_t t0, int64_t n, int64
             float *y = a->y + (t0 + t + j) * a->ldy + r - a->r0;
             for (int64_t q = 0; q < rows; q += 16)
                 fp4_fold_rows(a->w, sum + (t * all + (before + q) * T + j) * 16, 16 * T,
-                           moe_min_i64(16, rows - q), y + q);
+                              moe_min_i64(16, rows - q), y + q);
             for (int64_t q = 0; q < rows && !finite[t + j]; q++) y[q] = NAN;
         }
     }

@@ -73,7 +73,7 @@ void moe_hf_files_close(struct moe_hf_files **pf)
     *pf = NULL;
 }
 
-enum moe_code moe_hf_files_name(struct moe_hf_files *f, int64_t i, const char *name, struct moe_err *err)
+enum moe_code moe_hf_files_set_name(struct moe_hf_files *f, int64_t i, const char *name, struct moe_err *err)
 {
     char path[PATH_MAX];
     MOE_TRY(moe_path_join(path, sizeof path, f->dir, name, err));
@@ -175,8 +175,8 @@ static enum moe_code same_head(struct moe_hf_files *f, int64_t i, const void *he
     return code;
 }
 
-enum moe_code moe_hf_files_is(struct moe_hf_files *f, int64_t i, const void *head, size_t bytes, uint64_t all,
-                              bool *is, struct moe_err *err)
+enum moe_code moe_hf_files_matches(struct moe_hf_files *f, int64_t i, const void *head, size_t bytes,
+                                   uint64_t all, bool *is, struct moe_err *err)
 {
     enum moe_exists there;
     *is = false;
@@ -188,7 +188,7 @@ enum moe_code moe_hf_files_check(struct moe_hf_files *f, int64_t i, const void *
                                  uint64_t all, struct moe_err *err)
 {
     bool is;
-    MOE_TRY(moe_hf_files_is(f, i, head, bytes, all, &is, err));
+    MOE_TRY(moe_hf_files_matches(f, i, head, bytes, all, &is, err));
     if (is) return MOE_OK;
     return moe_fail_at(err, MOE_MISMATCH, f->v[i].path, NULL,
                        "is not the file that was begun (start over with --force)");

@@ -18,22 +18,23 @@
 struct moe_hf_files;
 
 /* n files of the directory `dir`, a string that must outlive *f.  Each file needs a name
- * (moe_hf_files_name) before anything else is done with it.  After a failure *f is NULL. */
+ * (moe_hf_files_set_name) before anything else is done with it.  After a failure *f is NULL. */
 enum moe_code moe_hf_files_open(struct moe_hf_files **f, const char *dir, int64_t n, struct moe_err *err);
 void moe_hf_files_close(struct moe_hf_files **f); /* NULL-safe; nulls */
-enum moe_code moe_hf_files_name(struct moe_hf_files *f, int64_t i, const char *name, struct moe_err *err);
+enum moe_code moe_hf_files_set_name(struct moe_hf_files *f, int64_t i, const char *name, struct moe_err *err);
 
 /* Creates file i with the header `head` of `bytes` bytes and a size of `all` bytes, all of them reserved on
  * the disk.  It appears under its name only with both, and replaces a file of that name.  MOE_NOSPACE. */
 enum moe_code moe_hf_files_make(struct moe_hf_files *f, int64_t i, const void *head, size_t bytes,
                                 uint64_t all, struct moe_err *err);
-/* *is: whether file i exists with this header and this size.  _check returns MOE_MISMATCH when it does
- * not. */
-enum moe_code moe_hf_files_is(struct moe_hf_files *f, int64_t i, const void *head, size_t bytes, uint64_t all,
-                              bool *is, struct moe_err *err);
+/* _matches sets *is to whether file i exists with this header and this size.  _check returns MOE_MISMATCH
+ * when it does not. */
+enum moe_code moe_hf_files_matches(struct moe_hf_files *f, int64_t i, const void *head, size_t bytes,
+                                   uint64_t all, bool *is, struct moe_err *err);
 enum moe_code moe_hf_files_check(struct moe_hf_files *f, int64_t i, const void *head, size_t bytes,
                                  uint64_t all, struct moe_err *err);
 
+/* The path of file i, owned by f. */
 const char *moe_hf_files_path(const struct moe_hf_files *f, int64_t i);
 
 /* These three may be called from any thread; offsets and sizes are in bytes. */

@@ -187,12 +187,12 @@ static enum moe_code look_at_file(struct moe_hf_layout *p, int64_t shard, bool b
     uint64_t all;
     bool is = true;
 
-    MOE_TRY(moe_hf_files_name(p->files, shard, moe_hf_shard_name(&p->plan, shard, name), err));
+    MOE_TRY(moe_hf_files_set_name(p->files, shard, moe_hf_shard_name(&p->plan, shard, name), err));
     MOE_TRY(moe_hf_items_open(&items, &p->plan, shard, err));
     enum moe_code code = moe_st_head(items.header, items.n, name, &head, &bytes, &all, err);
     if (code == MOE_OK) {
         code = begun ? moe_hf_files_check(p->files, shard, head, bytes, all, err)
-                     : moe_hf_files_is(p->files, shard, head, bytes, all, &is, err);
+                     : moe_hf_files_matches(p->files, shard, head, bytes, all, &is, err);
         if (code == MOE_OK && !is && need) *need += all;
         else if (code == MOE_OK && !is) code = moe_hf_files_make(p->files, shard, head, bytes, all, err);
         free(head);

@@ -12,7 +12,7 @@
 
 /* The place of a tensor's type in the order F32, BF16, F16, F8_E4M3, U8.  This is the safetensors library's
  * order, by which every tensor is aligned to its own type. */
-static int rank(const struct moe_hf_plan *p, const struct moe_hf_entry *e)
+static int rank_of(const struct moe_hf_plan *p, const struct moe_hf_entry *e)
 {
     int type = p->src->tensors[e->tensor].type;
     switch ((enum moe_hf_part)e->part) {
@@ -24,12 +24,14 @@ static int rank(const struct moe_hf_plan *p, const struct moe_hf_entry *e)
     }
 }
 
+/* Compares two items for qsort: by type, then by name. */
 static int by_rank(const void *a, const void *b)
 {
     const struct moe_hf_item *x = a, *y = b;
     return x->rank != y->rank ? x->rank - y->rank : strcmp(x->name, y->name);
 }
 
+/* Fills in the header entry of an item: its name, type and shape. */
 static void describe(const struct moe_hf_plan *p, const struct moe_hf_item *i, struct moe_st_entry *s)
 {
     static const char *const dtypes[] = { "F32", "BF16", "F16", "F8_E4M3", "U8" };
@@ -64,7 +66,7 @@ enum moe_code moe_hf_items_open(struct moe_hf_items *items, const struct moe_hf_
         struct moe_hf_item *item = &items->v[i];
         item->e = p->entries[s->first + i];
         item->number = s->first + i;
-        item->rank = rank(p, &item->e);
+        item->rank = rank_of(p, &item->e);
         moe_hf_entry_name(p, &item->e, item->name);
     }
     qsort(items->v, (size_t)s->n, sizeof *items->v, by_rank);
@@ -81,8 +83,9 @@ void moe_hf_items_release(struct moe_hf_items *items)
 
 /* ---- the index ---- */
 
+/* Lists the names of all tensors, in the arena, and the file that each is in: names[i] is in files[i]. */
 static enum moe_code list_names(const struct moe_hf_plan *p, struct moe_arena *a, char (*shards)[64],
-                                const char **index, const char **files,
+                                const char **names, const char **files,
                                 struct moe_err *err)
 {
     for (int64_t s = 0; s < p->n_shards; s++)
@@ -91,7 +94,7 @@ static enum moe_code list_names(const struct moe_hf_plan *p, struct moe_arena *a
             size_t n = strlen(moe_hf_entry_name(p, &p->entries[i], name)) + 1;
             char *keep = moe_arena_alloc(a, n);
             if (!keep) return moe_fail(err, MOE_NOMEM, "no memory for an index");
-            index[i] = memcpy(keep, name, n);
+            names[i] = memcpy(keep, name, n);
             files[i] = shards[s];
         }
     return MOE_OK;
@@ -102,15 +105,15 @@ enum moe_code moe_hf_write_index(const struct moe_hf_plan *p, const char *dir, s
     struct moe_arena a = MOE_ARENA_INIT;
 
     if (p->n_shards == 1) return MOE_OK;
-    const char **index = malloc((size_t)p->n * sizeof *index);
+    const char **names = malloc((size_t)p->n * sizeof *names);
     const char **files = malloc((size_t)p->n * sizeof *files);
     char (*shards)[64] = malloc((size_t)p->n_shards * sizeof *shards);
-    enum moe_code code = index && files && shards ? MOE_OK : moe_fail(err, MOE_NOMEM,
+    enum moe_code code = names && files && shards ? MOE_OK : moe_fail(err, MOE_NOMEM,
                                                                       "no memory for an index");
     for (int64_t s = 0; code == MOE_OK && s < p->n_shards; s++) moe_hf_shard_name(p, s, shards[s]);
-    if (code == MOE_OK) code = list_names(p, &a, shards, index, files, err);
-    if (code == MOE_OK) code = moe_st_write_index(dir, index, files, p->n, p->bytes, err);
-    free(index);
+    if (code == MOE_OK) code = list_names(p, &a, shards, names, files, err);
+    if (code == MOE_OK) code = moe_st_write_index(dir, names, files, p->n, p->bytes, err);
+    free(names);
     free(files);
     free(shards);
     moe_arena_clear(&a);

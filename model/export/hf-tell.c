@@ -37,7 +37,7 @@ static void tell_decoded(const struct moe_notes *to, const struct moe_hf_decoded
 }
 
 /* Tells where the checkpoint differs from the container. */
-static void tell_what(const struct moe_notes *to, const struct moe_hf_result *got)
+static void tell_differences(const struct moe_notes *to, const struct moe_hf_result *got)
 {
     if (got->weight_only)
         moe_note(to,
@@ -59,7 +59,7 @@ static void tell_what(const struct moe_notes *to, const struct moe_hf_result *go
 
 void moe_hf_tell(const struct moe_notes *to, enum moe_hf_flavor flavor, const struct moe_hf_result *got)
 {
-    tell_what(to, got);
+    tell_differences(to, got);
     tell_readers(to, got, flavor);
 }
 

@@ -14,7 +14,8 @@ static enum moe_code no_memory(struct moe_err *err)
     return moe_fail(err, MOE_NOMEM, "no memory for a configuration");
 }
 
-static enum moe_code source_config(const struct moe_source *src, cJSON **root, struct moe_err *err)
+/* Reads the source's config.json, or makes one where the container has none.  The caller deletes *root. */
+static enum moe_code read_source_config(const struct moe_source *src, cJSON **root, struct moe_err *err)
 {
     char *text;
     size_t n;
@@ -29,6 +30,7 @@ static enum moe_code source_config(const struct moe_source *src, cJSON **root, s
     return code;
 }
 
+/* Whether the container keeps a small file of this name, in any folder. */
 static bool has_file(const struct moe_source *src, const char *name)
 {
     const cJSON *files = moe_json_get(src->container->manifest, "files");
@@ -54,8 +56,9 @@ static bool map_holds(const struct moe_source *src, const cJSON *map)
     return map && map->child;
 }
 
-/* Sets o's member `key` to `v`, which belongs to o or is deleted afterwards. */
-static bool set(cJSON *o, const char *key, cJSON *v)
+/* Sets o's member `key` to `v`, which o then owns; after a failure v has been deleted.  False without memory,
+ * also where v is NULL. */
+static bool set_member(cJSON *o, const char *key, cJSON *v)
 {
     if (!v) return false;
     if (cJSON_GetObjectItemCaseSensitive(o, key)) return moe_json_replace(o, key, v);
@@ -130,7 +133,7 @@ static bool clean_quantization(cJSON *q, const struct moe_config *c, const struc
 
 /* The configuration of the text model in a multimodal one: its text_config, and those members beside it that
  * concern the text.  NULL without memory. */
-static cJSON *text_part(const cJSON *root)
+static cJSON *copy_text_part(const cJSON *root)
 {
     static const char *const beside[] = { "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype",
                                           "dtype", "quantization_config",
@@ -140,7 +143,7 @@ static cJSON *text_part(const cJSON *root)
 
     for (size_t i = 0; c && i < sizeof beside / sizeof *beside; i++) {
         const cJSON *v = moe_json_get(root, beside[i]);
-        if (v && !moe_json_get(inner, beside[i]) && !set(c, beside[i], cJSON_Duplicate(v, true))) {
+        if (v && !moe_json_get(inner, beside[i]) && !set_member(c, beside[i], cJSON_Duplicate(v, true))) {
             cJSON_Delete(c);
             c = NULL;
         }
@@ -149,18 +152,18 @@ static cJSON *text_part(const cJSON *root)
 }
 
 /* Changes the config c so that it describes the checkpoint.  False without memory. */
-static bool adapt(const struct moe_source *src, const struct moe_left_out *left, cJSON *c)
+static bool adapt_config(const struct moe_source *src, const struct moe_left_out *left, cJSON *c)
 {
     static const char *const text = "DeepseekV3ForCausalLM";
-    bool ok = !left->vision || set(c, "architectures", cJSON_CreateStringArray(&text, 1));
+    bool ok = !left->vision || set_member(c, "architectures", cJSON_CreateStringArray(&text, 1));
 
-    /* Without the model's own classes only those of engines can load it, which know it under this name. */
+    /* Without the files of the model's own classes, an engine loads it with its own class for this type. */
     if (!map_holds(src, moe_json_get(c, "auto_map"))) {
         cJSON_DeleteItemFromObjectCaseSensitive(c, "auto_map");
         if (left->vision || !strcmp(src->config.model_type, "kimi_k2"))
-            ok = ok && set(c, "model_type", cJSON_CreateString("deepseek_v3"));
+            ok = ok && set_member(c, "model_type", cJSON_CreateString("deepseek_v3"));
     }
-    if (left->prediction) ok = ok && set(c, "num_nextn_predict_layers", cJSON_CreateNumber(0));
+    if (left->prediction) ok = ok && set_member(c, "num_nextn_predict_layers", cJSON_CreateNumber(0));
     ok = ok && clean_quantization(cJSON_GetObjectItemCaseSensitive(c, "quantization_config"), &src->config,
                                   left);
     return ok && clean_quantization(cJSON_GetObjectItemCaseSensitive(c, "compression_config"), &src->config,
@@ -171,11 +174,11 @@ enum moe_code moe_model_config(const struct moe_source *src, struct moe_left_out
                                struct moe_err *err)
 {
     cJSON *root;
-    MOE_TRY(source_config(src, &root, err));
+    MOE_TRY(read_source_config(src, &root, err));
     left->vision &= moe_json_get(root, "text_config") != NULL;
-    *config = left->vision ? text_part(root) : cJSON_Duplicate(root, true);
+    *config = left->vision ? copy_text_part(root) : cJSON_Duplicate(root, true);
     cJSON_Delete(root);
-    if (*config && adapt(src, left, *config)) return MOE_OK;
+    if (*config && adapt_config(src, left, *config)) return MOE_OK;
     cJSON_Delete(*config);
     *config = NULL;
     return no_memory(err);

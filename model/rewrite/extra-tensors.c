@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model/rewrite/extra-tensors.c - vision.safetensors and superseded.safetensors: tensors of a checkpoint
- * that no runtime here reads (the vision tower), and copies that its index does not name, kept byte for byte
- * for --to hf. */
+/* model/rewrite/extra-tensors.c - writes vision.safetensors and superseded.safetensors: tensors of a
+ * checkpoint that no runtime here reads (the vision tower), and copies that its index does not name, kept
+ * byte for byte for --to hf. */
 #include "model/rewrite/files.h"
 
 #include "base/io.h"
@@ -36,9 +36,9 @@ static enum moe_code copy_raw(const struct moe_source *src, const struct moe_raw
     return MOE_OK;
 }
 
-/* The header entries of all tensors of this kind. */
-static enum moe_code list(const struct moe_source *src, enum moe_extra_kind kind, struct moe_arena *names,
-                          struct moe_st_entry *t, struct moe_err *err)
+/* Fills t with the header entries of all tensors of this kind; their names are in the arena. */
+static enum moe_code list_entries(const struct moe_source *src, enum moe_extra_kind kind,
+                                  struct moe_arena *names, struct moe_st_entry *t, struct moe_err *err)
 {
     int64_t k = 0;
     for (int64_t i = 0; i < src->n_raws; i++) {
@@ -53,15 +53,16 @@ static enum moe_code list(const struct moe_source *src, enum moe_extra_kind kind
     return MOE_OK;
 }
 
-static enum moe_code gather(const struct moe_source *src, enum moe_extra_kind kind, const char *path,
-                            int64_t n, const struct copying *c, struct moe_err *err)
+/* Writes the n tensors of this kind, from a checkpoint, to a file. */
+static enum moe_code write_extra(const struct moe_source *src, enum moe_extra_kind kind, const char *path,
+                                 int64_t n, const struct copying *c, struct moe_err *err)
 {
     struct moe_st_writer *w;
     struct moe_arena names = MOE_ARENA_INIT;
     struct moe_st_entry *t = calloc((size_t)n, sizeof *t);
 
     if (!t) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header");
-    enum moe_code code = list(src, kind, &names, t, err);
+    enum moe_code code = list_entries(src, kind, &names, t, err);
     if (code == MOE_OK) code = moe_st_create(&w, path, t, n, err);
     free(t);
     moe_arena_clear(&names);
@@ -73,9 +74,9 @@ static enum moe_code gather(const struct moe_source *src, enum moe_extra_kind ki
     return code;
 }
 
-/* Copies a container's file, whose digest has been checked, as fd is open on it. */
-static enum moe_code copy(const char *from, int fd, uint64_t size, const char *to, const struct copying *c,
-                          struct moe_err *err)
+/* Copies a container's file `from`, on which fd is open and whose digest has been checked, to `to`. */
+static enum moe_code copy_file(const char *from, int fd, uint64_t size, const char *to,
+                               const struct copying *c, struct moe_err *err)
 {
     struct moe_st_writer *w;
     struct moe_arena names = MOE_ARENA_INIT;
@@ -110,7 +111,7 @@ static enum moe_code copy_container(const struct moe_source *src, enum moe_extra
     int fd;
     MOE_TRY(moe_container_check_file(src, moe_extra_files[kind], from, err));
     MOE_TRY(moe_open_read(from, &fd, &size, err));
-    enum moe_code code = copy(from, fd, size, to, c, err);
+    enum moe_code code = copy_file(from, fd, size, to, c, err);
     close(fd);
     return code;
 }
@@ -135,7 +136,7 @@ enum moe_code moe_keep_extra(const struct moe_source *src, enum moe_extra_kind k
     if (!c.piece) return moe_fail(err, MOE_NOMEM, "no memory for a buffer");
     enum moe_code code = moe_path_join(path, sizeof path, moe_writer_dir(w), name, err);
     if (code == MOE_OK)
-        code = n ? gather(src, kind, path, n, &c, err) : copy_container(src, kind, path, &c, err);
+        code = n ? write_extra(src, kind, path, n, &c, err) : copy_container(src, kind, path, &c, err);
     free(c.piece);
     return code == MOE_OK ? moe_writer_adopt_file(w, name, err) : code;
 }

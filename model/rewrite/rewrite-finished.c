@@ -6,14 +6,14 @@
 
 #include <stdio.h>
 
-static bool is_there(const struct moe_rewrite_work *k, const struct moe_shard_unit *u)
+static bool is_there(const struct moe_rewrite_run *k, const struct moe_shard_unit *u)
 {
     return u->n && (!k->writer || moe_writer_has_unit(k->writer, u->name));
 }
 
 /* Reads the planes of a finished unit, in the checkpoint's files and in its own, and compares their hashes;
  * unless `check`, only adds their bytes to *bytes. */
-static enum moe_code look_at_planes(struct moe_rewrite_work *k, const struct moe_shard_unit *u,
+static enum moe_code look_at_planes(struct moe_rewrite_run *k, const struct moe_shard_unit *u,
                                     const char *path, bool check, uint64_t *bytes, struct moe_err *err)
 {
     struct moe_plane_sink sink;
@@ -29,7 +29,7 @@ static enum moe_code look_at_planes(struct moe_rewrite_work *k, const struct moe
     return code;
 }
 
-static enum moe_code look_at_unit(struct moe_rewrite_work *k, const char *dir, int number, bool check,
+static enum moe_code look_at_unit(struct moe_rewrite_run *k, const char *dir, int number, bool check,
                                   uint64_t *bytes, struct moe_err *err)
 {
     char path[4096];
@@ -46,7 +46,7 @@ static enum moe_code look_at_unit(struct moe_rewrite_work *k, const char *dir, i
     return code;
 }
 
-enum moe_code moe_rewrite_check_finished(struct moe_rewrite_work *k, const char *dir, struct moe_err *err)
+enum moe_code moe_rewrite_check_finished(struct moe_rewrite_run *k, const char *dir, struct moe_err *err)
 {
     uint64_t bytes = 0;
     enum moe_code code = MOE_OK;

@@ -14,9 +14,9 @@
 #include <stdlib.h>
 
 /* Plans the checkpoint.  The caller frees *type and closes *layout; both are NULL on failure. */
-static enum moe_code plan(const struct moe_source *src, const struct moe_rewrite_options *o,
-                          const struct moe_hf_options *hf, uint8_t **type, struct moe_hf_layout **layout,
-                          struct moe_err *err)
+static enum moe_code plan_checkpoint(const struct moe_source *src, const struct moe_rewrite_options *o,
+                                     const struct moe_hf_options *hf, uint8_t **type,
+                                     struct moe_hf_layout **layout, struct moe_err *err)
 {
     *layout = NULL;
     MOE_CHECK(!o->layers && !o->hf_layout);
@@ -39,11 +39,11 @@ static enum moe_code check_memory(const struct moe_rewrite_options *o, const str
                     (unsigned long long)(*need >> 20) + 1, (unsigned long long)(o->memory >> 20));
 }
 
-/* Adds up the disk space: the checkpoint's files and the container with its holes, which is in DIR.partial
- * until the end. */
-static enum moe_code disk(const struct moe_source *src, const uint8_t *type,
-                          const struct moe_hf_layout *layout,
-                          struct moe_rewrite_estimate *e, struct moe_err *err)
+/* Sets e->disk_bytes: the checkpoint's files, and the inner container, which lies in DIR.partial until the
+ * end and has holes where the checkpoint has the weights. */
+static enum moe_code add_disk(const struct moe_source *src, const uint8_t *type,
+                              const struct moe_hf_layout *layout,
+                              struct moe_rewrite_estimate *e, struct moe_err *err)
 {
     enum moe_code code = MOE_OK;
     e->disk_bytes = moe_hf_layout_result(layout)->output_bytes + moe_other_files_bytes(src, 2);
@@ -64,12 +64,12 @@ enum moe_code moe_rewrite_hf_estimate(const struct moe_source *src, const struct
     struct moe_hf_layout *layout;
     uint8_t *type;
 
-    MOE_TRY(plan(src, o, hf, &type, &layout, err));
+    MOE_TRY(plan_checkpoint(src, o, hf, &type, &layout, err));
     *r = *moe_hf_layout_result(layout);
     uint64_t at_end;
     enum moe_code code = check_memory(o, layout, &at_end, err);
     if (code == MOE_OK) code = moe_rewrite_estimate(src, o, pool, e, err);
-    if (code == MOE_OK) code = disk(src, type, layout, e, err);
+    if (code == MOE_OK) code = add_disk(src, type, layout, e, err);
     free(type);
     moe_hf_layout_close(&layout);
     e->output_bytes = r->output_bytes;
@@ -95,6 +95,7 @@ struct pass {
     char inner[PATH_MAX], begun[PATH_MAX];  /* paths of the inner container and of its .partial */
 };
 
+/* *begun: whether an earlier run left the inner container in the directory, finished or not. */
 static enum moe_code is_begun(const struct pass *p, bool *begun, struct moe_err *err)
 {
     enum moe_exists whole, part;
@@ -104,7 +105,7 @@ static enum moe_code is_begun(const struct pass *p, bool *begun, struct moe_err 
     return MOE_OK;
 }
 
-/* Sets the work line and the paths of the container. */
+/* Sets the line that identifies this work, and the paths of the inner container. */
 static enum moe_code name_all(struct pass *p, const struct moe_work *work, const char *out,
                               struct moe_err *err)
 {
@@ -130,10 +131,11 @@ static enum moe_code tell_difference(const struct pass *p, const struct moe_work
     return code;
 }
 
+/* Begins the directory, or goes on with that of an earlier run of the same work. */
 static enum moe_code begin(struct pass *p, const char *out, struct moe_err *err)
 {
     struct moe_work work;
-    MOE_TRY(moe_rewrite_work(p->src, p->o, &work, err));
+    MOE_TRY(moe_rewrite_work_init(p->src, p->o, &work, err));
     enum moe_code code = name_all(p, &work, out, err);
     p->export = (struct moe_export_dir){ .src = p->src, .options = p->options, .mode = p->hf->mode,
                                          .proof = MOE_PROOF_PRODUCER, .work = p->work,
@@ -161,6 +163,7 @@ static enum moe_code finish(struct pass *p, struct moe_err *err)
     return moe_export_dir_complete(&p->dir, &p->export, work, err);
 }
 
+/* Writes the inner container with its weights in the checkpoint's files, then the rest of the checkpoint. */
 static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *err)
 {
     struct moe_rewrite_options o = *p->o;
@@ -219,7 +222,7 @@ enum moe_code moe_rewrite_hf(const struct moe_source *src, const char *out,
     if (!p) return moe_fail_at(err, MOE_NOMEM, out, NULL, "no memory to write it");
     *p = (struct pass){ .src = src, .o = o, .hf = hf, .pool = pool, .progress = progress, .got = got,
                         .r = r };
-    enum moe_code code = plan(src, o, hf, &type, &p->layout, err);
+    enum moe_code code = plan_checkpoint(src, o, hf, &type, &p->layout, err);
     if (code == MOE_OK) *r = *moe_hf_layout_result(p->layout);
     if (code == MOE_OK) moe_rewrite_count(src, type, got);
     free(type);

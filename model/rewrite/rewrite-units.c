@@ -19,18 +19,18 @@ enum { SLOTS_PER_WORKER = 8 };
 
 /* ---- opening and finishing units ---- */
 
-static struct moe_open_unit *open_unit(const struct moe_rewrite_work *k, int t)
+static struct moe_open_unit *open_unit(const struct moe_rewrite_run *k, int t)
 {
     return &k->open_units[t % k->slots];
 }
 
-static const struct moe_unit_item *item_of(const struct moe_rewrite_work *k, int t, int64_t item)
+static const struct moe_unit_item *item_of(const struct moe_rewrite_run *k, int t, int64_t item)
 {
     return &open_unit(k, t)->unit.items[item - k->todo[t].first];
 }
 
 /* Which unit of todo an item belongs to. */
-static int find(const struct moe_rewrite_work *k, int64_t item)
+static int find(const struct moe_rewrite_run *k, int64_t item)
 {
     int low = 0, high = k->n_todo - 1;
     while (low < high) {
@@ -50,7 +50,7 @@ static void release(struct moe_open_unit *l)
     *l = (struct moe_open_unit){ 0 };
 }
 
-static enum moe_code create_with_sink(struct moe_rewrite_work *k, struct moe_open_unit *l, const char *path,
+static enum moe_code create_with_sink(struct moe_rewrite_run *k, struct moe_open_unit *l, const char *path,
                                       struct moe_err *err)
 {
     struct moe_plane_sink sink;
@@ -61,7 +61,7 @@ static enum moe_code create_with_sink(struct moe_rewrite_work *k, struct moe_ope
     return code;
 }
 
-static enum moe_code create(struct moe_rewrite_work *k, struct moe_open_unit *l, struct moe_err *err)
+static enum moe_code create(struct moe_rewrite_run *k, struct moe_open_unit *l, struct moe_err *err)
 {
     char path[4096];
     if (k->src->kind == MOE_CHECKPOINT && !(l->source = cJSON_CreateArray()))
@@ -73,7 +73,7 @@ static enum moe_code create(struct moe_rewrite_work *k, struct moe_open_unit *l,
     return moe_shard_create(&l->shard, path, l->unit.out, l->unit.n, &l->unit.header, err);
 }
 
-static enum moe_code begin_unit(struct moe_rewrite_work *k, int t, struct moe_err *err)
+static enum moe_code begin_unit(struct moe_rewrite_run *k, int t, struct moe_err *err)
 {
     struct moe_open_unit *l = open_unit(k, t);
     enum moe_code code = moe_unit_open(&l->unit, k->src, k->type, k->todo[t].number, err);
@@ -84,7 +84,7 @@ static enum moe_code begin_unit(struct moe_rewrite_work *k, int t, struct moe_er
 }
 
 /* Prepares an item of unit t: opens the unit if this is its first item, and takes a worker's buffers. */
-static enum moe_code enter(struct moe_rewrite_work *k, int t, struct moe_emit **e, struct moe_err *err)
+static enum moe_code enter(struct moe_rewrite_run *k, int t, struct moe_emit **e, struct moe_err *err)
 {
     enum moe_code code = MOE_OK;
     pthread_mutex_lock(&k->lock);
@@ -95,7 +95,7 @@ static enum moe_code enter(struct moe_rewrite_work *k, int t, struct moe_emit **
 }
 
 /* Gives a worker's buffers back. */
-static void leave(struct moe_rewrite_work *k, struct moe_emit *e)
+static void leave(struct moe_rewrite_run *k, struct moe_emit *e)
 {
     pthread_mutex_lock(&k->lock);
     k->idle[k->n_idle++] = e;
@@ -103,7 +103,7 @@ static void leave(struct moe_rewrite_work *k, struct moe_emit *e)
 }
 
 /* Whether a unit reads this file of the source. */
-static bool reads(const struct moe_rewrite_work *k, const struct moe_open_unit *l, int32_t file)
+static bool reads(const struct moe_rewrite_run *k, const struct moe_open_unit *l, int32_t file)
 {
     for (int64_t i = 0; i < l->unit.n; i++)
         if (k->src->tensors[l->unit.in[i]].plane[MOE_PLANE_DATA].file == file) return true;
@@ -112,7 +112,7 @@ static bool reads(const struct moe_rewrite_work *k, const struct moe_open_unit *
 
 /* Drops the pages of the unit's source files that reading ahead has left in the page cache, but not of
  * files that another open unit reads: that one drops them when it ends. */
-static void drop_sources(struct moe_rewrite_work *k, const struct moe_open_unit *l)
+static void drop_sources(struct moe_rewrite_run *k, const struct moe_open_unit *l)
 {
     int32_t last = -1;
     pthread_mutex_lock(&k->lock);
@@ -129,7 +129,7 @@ static void drop_sources(struct moe_rewrite_work *k, const struct moe_open_unit 
 
 /* Hands a finished unit to the committer.  note: what the chooser wants to have kept with it, or NULL; it
  * is owned by this function from now on, on failure too. */
-static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_open_unit *l, cJSON *note,
+static enum moe_code hand_over(struct moe_rewrite_run *k, struct moe_open_unit *l, cJSON *note,
                                struct moe_err *err)
 {
     cJSON *report = moe_tally_json(&l->tally);
@@ -154,7 +154,7 @@ static enum moe_code hand_over(struct moe_rewrite_work *k, struct moe_open_unit 
 
 /* The tensor of another item with which `in` shares a global scale: q_a and kv_a, which are not side by
  * side in a unit.  NULL: there is none. */
-static const struct moe_tensor *fused_elsewhere(const struct moe_rewrite_work *k, const struct moe_tensor *in)
+static const struct moe_tensor *fused_elsewhere(const struct moe_rewrite_run *k, const struct moe_tensor *in)
 {
     const struct moe_tensor *o = moe_source_fused(k->src, in);
     return o && o->type != MOE_NVFP4 && k->type[o - k->src->tensors] == MOE_NVFP4 ? o : NULL;
@@ -162,7 +162,7 @@ static const struct moe_tensor *fused_elsewhere(const struct moe_rewrite_work *k
 
 /* *global: the global scale for a tensor, made from its largest value and that of the tensor it is fused
  * with.  Both workers compute it, so each of the two tensors is read once more for the other's sake. */
-static enum moe_code own_global(struct moe_rewrite_work *k, struct moe_emit *e, const struct moe_tensor *in,
+static enum moe_code own_global(struct moe_rewrite_run *k, struct moe_emit *e, const struct moe_tensor *in,
                                 float *global, struct moe_emitted *d, struct moe_err *err)
 {
     const struct moe_tensor *fused = fused_elsewhere(k, in);
@@ -174,7 +174,7 @@ static enum moe_code own_global(struct moe_rewrite_work *k, struct moe_emit *e, 
     return MOE_OK;
 }
 
-static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_open_unit *l, struct moe_emit *e,
+static enum moe_code write_one(struct moe_rewrite_run *k, const struct moe_open_unit *l, struct moe_emit *e,
                                int64_t i, const float *shared, struct moe_emitted *d, struct moe_err *err)
 {
     const struct moe_tensor *in = &k->src->tensors[l->unit.in[i]];
@@ -186,7 +186,7 @@ static enum moe_code write_one(struct moe_rewrite_work *k, const struct moe_open
     return moe_emit_nvfp4(e, in, k->o->method, global, 1.0f, l->shard, i, d, err);
 }
 
-static enum moe_code write_item(struct moe_rewrite_work *k, const struct moe_open_unit *l,
+static enum moe_code write_item(struct moe_rewrite_run *k, const struct moe_open_unit *l,
                                 const struct moe_unit_item *g, struct moe_emit *e, struct moe_emitted *d,
                                 struct moe_err *err)
 {
@@ -205,7 +205,7 @@ static enum moe_code write_item(struct moe_rewrite_work *k, const struct moe_ope
 /* The pipeline calls this for each item, from several threads at once. */
 static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err)
 {
-    struct moe_rewrite_work *k = ctx;
+    struct moe_rewrite_run *k = ctx;
     struct moe_emit *e;
     int t = find(k, i);
     MOE_TRY(enter(k, t, &e, err));
@@ -218,7 +218,7 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
  * over the unit after its last item. */
 static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err)
 {
-    struct moe_rewrite_work *k = ctx;
+    struct moe_rewrite_run *k = ctx;
     int t = find(k, i);
     struct moe_open_unit *l = open_unit(k, t);
     const struct moe_unit_item *g = item_of(k, t, i);
@@ -246,18 +246,18 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
 
 /* The unit that is written as number i: dense.moe last, since its quantized tensors are known only when
  * all layers have been calibrated. */
-static int unit_at(const struct moe_rewrite_work *k, int i)
+static int unit_at(const struct moe_rewrite_run *k, int i)
 {
     return k->o->chooser ? (i + 1) % moe_unit_count(k->src) : i;
 }
 
 /* Whether tensor i of the unit becomes NVFP4, so that the chooser is asked for its codes. */
-static bool needs_codes(const struct moe_rewrite_work *k, const struct moe_open_unit *l, int64_t i)
+static bool needs_codes(const struct moe_rewrite_run *k, const struct moe_open_unit *l, int64_t i)
 {
     return l->unit.out[i].type == MOE_NVFP4 && k->src->tensors[l->unit.in[i]].type != MOE_NVFP4;
 }
 
-static enum moe_code choose_item(struct moe_rewrite_work *k, const struct moe_open_unit *l, int64_t item,
+static enum moe_code choose_item(struct moe_rewrite_run *k, const struct moe_open_unit *l, int64_t item,
                                  int worker, struct moe_emit *e, struct moe_emitted *d, struct moe_err *err)
 {
     const struct moe_unit_item *g = &l->unit.items[item];
@@ -279,21 +279,21 @@ static enum moe_code choose_item(struct moe_rewrite_work *k, const struct moe_op
 
 static enum moe_code produce_chosen(void *ctx, int64_t i, int slot, struct moe_err *err)
 {
-    struct moe_rewrite_work *k = ctx;
+    struct moe_rewrite_run *k = ctx;
     struct moe_emit *e;
-    MOE_TRY(enter(k, k->now, &e, err));
-    enum moe_code code = choose_item(k, open_unit(k, k->now), i, slot, e, k->done[slot], err);
+    MOE_TRY(enter(k, k->current, &e, err));
+    enum moe_code code = choose_item(k, open_unit(k, k->current), i, slot, e, k->done[slot], err);
     leave(k, e);
     return code;
 }
 
 static enum moe_code consume_chosen(void *ctx, int64_t i, int slot, struct moe_err *err)
 {
-    struct moe_rewrite_work *k = ctx;
-    return consume(k, k->todo[k->now].first + i, slot, err);
+    struct moe_rewrite_run *k = ctx;
+    return consume(k, k->todo[k->current].first + i, slot, err);
 }
 
-static enum moe_code end_chosen(struct moe_rewrite_work *k, struct moe_open_unit *l, struct moe_err *err)
+static enum moe_code end_chosen(struct moe_rewrite_run *k, struct moe_open_unit *l, struct moe_err *err)
 {
     char path[4096];
     cJSON *note = NULL;
@@ -312,17 +312,17 @@ static enum moe_code end_chosen(struct moe_rewrite_work *k, struct moe_open_unit
     return code;
 }
 
-static enum moe_code write_chosen(struct moe_rewrite_work *k, struct moe_err *err)
+static enum moe_code write_chosen(struct moe_rewrite_run *k, struct moe_err *err)
 {
-    struct moe_open_unit *l = open_unit(k, k->now);
-    const struct moe_todo *t = &k->todo[k->now];
-    MOE_TRY(begin_unit(k, k->now, err));
+    struct moe_open_unit *l = open_unit(k, k->current);
+    const struct moe_todo *t = &k->todo[k->current];
+    MOE_TRY(begin_unit(k, k->current, err));
     MOE_TRY(k->o->chooser->begin(k->o->chooser->ctx, &l->unit, err));
     MOE_TRY(moe_pipe_run(k->pool, t->end - t->first, k->slots, produce_chosen, consume_chosen, k, err));
     return end_chosen(k, l, err);
 }
 
-static enum moe_code replay_unit(struct moe_rewrite_work *k, int number, struct moe_err *err)
+static enum moe_code replay_unit(struct moe_rewrite_run *k, int number, struct moe_err *err)
 {
     char path[4096];
     struct moe_shard_unit unit;
@@ -338,7 +338,7 @@ static enum moe_code replay_unit(struct moe_rewrite_work *k, int number, struct 
     return code;
 }
 
-static enum moe_code start_chooser(struct moe_rewrite_work *k, struct moe_err *err)
+static enum moe_code start_chooser(struct moe_rewrite_run *k, struct moe_err *err)
 {
     bool *todo = calloc((size_t)moe_unit_count(k->src) + 1, sizeof *todo);
     if (!todo) return moe_fail(err, MOE_NOMEM, "no memory for %d units", moe_unit_count(k->src));
@@ -349,17 +349,17 @@ static enum moe_code start_chooser(struct moe_rewrite_work *k, struct moe_err *e
 }
 
 /* Writes the units one after the other, and replays to the chooser those that are finished already. */
-static enum moe_code run_chosen(struct moe_rewrite_work *k, struct moe_err *err)
+static enum moe_code run_chosen(struct moe_rewrite_run *k, struct moe_err *err)
 {
     int units = moe_unit_count(k->src);
     if (k->n_todo) MOE_TRY(start_chooser(k, err));
-    for (int i = 0; i < units && k->now < k->n_todo; i++) {
-        if (k->todo[k->now].number != unit_at(k, i)) {
+    for (int i = 0; i < units && k->current < k->n_todo; i++) {
+        if (k->todo[k->current].number != unit_at(k, i)) {
             MOE_TRY(replay_unit(k, unit_at(k, i), err));
             continue;
         }
         MOE_TRY(write_chosen(k, err));
-        k->now++;
+        k->current++;
     }
     return MOE_OK;
 }
@@ -368,7 +368,7 @@ static enum moe_code run_chosen(struct moe_rewrite_work *k, struct moe_err *err)
 
 /* Lists the units that are to be written.  *bytes: how much will be written to their files; *done: the bytes
  * that the source has for units that an earlier run finished. */
-static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uint64_t *done,
+static enum moe_code list_units(struct moe_rewrite_run *k, uint64_t *bytes, uint64_t *done,
                                 struct moe_err *err)
 {
     int units = moe_unit_count(k->src);
@@ -388,8 +388,8 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uin
             *bytes += k->o->hf_layout ? moe_hf_layout_left(k->o->hf_layout, &unit) : unit.header.file_bytes;
         } else {
             for (int64_t t = 0; t < unit.n; t++) *done += moe_tensor_bytes(&k->src->tensors[unit.in[t]]);
-            k->n_there += unit.n > 0;
-            if (unit.n) code = moe_same_unit(k->src, k->writer, unit.name, k->o->cancel, err);
+            k->n_finished += unit.n > 0;
+            if (unit.n) code = moe_check_same_unit(k->src, k->writer, unit.name, k->o->cancel, err);
         }
         moe_unit_release(&unit);
         MOE_TRY(code);
@@ -397,7 +397,7 @@ static enum moe_code list_units(struct moe_rewrite_work *k, uint64_t *bytes, uin
     return MOE_OK;
 }
 
-static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *err)
+static enum moe_code open_workers(struct moe_rewrite_run *k, struct moe_err *err)
 {
     struct moe_rewrite_estimate memory;
     const struct moe_source *src = k->src;
@@ -427,7 +427,7 @@ static enum moe_code open_workers(struct moe_rewrite_work *k, struct moe_err *er
     return MOE_OK;
 }
 
-static enum moe_code run(struct moe_rewrite_work *k, struct moe_err *err)
+static enum moe_code run(struct moe_rewrite_run *k, struct moe_err *err)
 {
     struct moe_err e;
 
@@ -448,12 +448,12 @@ static enum moe_code run(struct moe_rewrite_work *k, struct moe_err *err)
     return code;
 }
 
-enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uint64_t input_bytes,
+enum moe_code moe_rewrite_units(struct moe_rewrite_run *k, const char *out, uint64_t input_bytes,
                                 struct moe_err *err)
 {
     uint64_t need, done;
     enum moe_code code = list_units(k, &need, &done, err);
-    if (code == MOE_OK && k->o->hf_layout && k->n_there)
+    if (code == MOE_OK && k->o->hf_layout && k->n_finished)
         code = moe_rewrite_check_finished(k, moe_writer_dir(k->writer), err);
     if (!k->o->chooser)
         moe_progress_begin(k->progress, k->o->scope ? "quantize" : "convert", input_bytes, MOE_UNIT_BYTES);
@@ -464,7 +464,7 @@ enum moe_code moe_rewrite_units(struct moe_rewrite_work *k, const char *out, uin
     return code;
 }
 
-void moe_rewrite_release(struct moe_rewrite_work *k)
+void moe_rewrite_release(struct moe_rewrite_run *k)
 {
     moe_commit_close(&k->commit);
     for (int i = 0; k->emit && i < k->workers; i++) moe_emit_close(&k->emit[i]);

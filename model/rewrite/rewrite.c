@@ -165,7 +165,7 @@ void moe_rewrite_count(const struct moe_source *src, const uint8_t *type, struct
     }
 }
 
-static enum moe_code set_part(struct moe_rewrite_work *k, const cJSON *reports, struct moe_err *err)
+static enum moe_code set_part(struct moe_rewrite_run *k, const cJSON *reports, struct moe_err *err)
 {
     cJSON *part = moe_part_json(k->o->layers, reports);
     enum moe_code code = part ? moe_writer_set_part(k->writer, part, err)
@@ -184,7 +184,7 @@ static cJSON *options_json(const struct moe_source *src, const struct moe_rewrit
              : moe_rewrite_options_json(o);
 }
 
-static enum moe_code publish_notes(struct moe_rewrite_work *k, const cJSON *reports,
+static enum moe_code publish_notes(struct moe_rewrite_run *k, const cJSON *reports,
                                    struct moe_rewrite_result *r, struct moe_err *err)
 {
     cJSON *notes = moe_report_notes(reports);
@@ -196,7 +196,7 @@ static enum moe_code publish_notes(struct moe_rewrite_work *k, const cJSON *repo
     return code;
 }
 
-static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_result *r, struct moe_err *err)
+static enum moe_code publish(struct moe_rewrite_run *k, struct moe_rewrite_result *r, struct moe_err *err)
 {
     char *jsonl = NULL;
     size_t jsonl_bytes = 0;
@@ -226,7 +226,7 @@ static enum moe_code publish(struct moe_rewrite_work *k, struct moe_rewrite_resu
 }
 
 /* The seconds of each phase (moe_rewrite_result.profile); NULL without memory. */
-static cJSON *profile_json(const struct moe_rewrite_work *k)
+static cJSON *profile_json(const struct moe_rewrite_run *k)
 {
     static const char *const names[MOE_EMIT_PHASES] = {
         [MOE_EMIT_READ] = "read",         [MOE_EMIT_HASH] = "hash",   [MOE_EMIT_DECODE] = "decode",
@@ -256,7 +256,7 @@ static enum moe_code report_done(const struct moe_source *src, const char *out, 
     enum moe_code code = !e || !r->weights_quantized || (r->relative_error = cJSON_Duplicate(e, true))
                            ? MOE_OK
                            : moe_fail(err, MOE_NOMEM, "no memory for a report");
-    if (code == MOE_OK) code = moe_same_files(src, made, err);
+    if (code == MOE_OK) code = moe_check_same_files(src, made, err);
     moe_source_close(&made);
     return code;
 }
@@ -270,8 +270,8 @@ static const char *kernels_of(const struct moe_source *src, const struct moe_rew
     return own ? own : before;
 }
 
-enum moe_code moe_rewrite_work(const struct moe_source *src, const struct moe_rewrite_options *o,
-                               struct moe_work *work, struct moe_err *err)
+enum moe_code moe_rewrite_work_init(const struct moe_source *src, const struct moe_rewrite_options *o,
+                                    struct moe_work *work, struct moe_err *err)
 {
     *work = (struct moe_work){ .kernels = kernels_of(src, o), .made_from = moe_source_made_from(src) };
     if (src->kind == MOE_CONTAINER && !is_merged(src)) work->from = src;
@@ -288,13 +288,13 @@ void moe_rewrite_work_release(struct moe_work *work)
 }
 
 /* Opens the writer; what --resume found is in *r. */
-static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, enum moe_write_mode mode,
+static enum moe_code open_writer(struct moe_rewrite_run *k, const char *out, enum moe_write_mode mode,
                                  struct moe_rewrite_result *r,
                                  struct moe_err *err)
 {
     struct moe_found found;
     struct moe_work work;
-    MOE_TRY(moe_rewrite_work(k->src, k->o, &work, err));
+    MOE_TRY(moe_rewrite_work_init(k->src, k->o, &work, err));
     k->before = work.input;
     enum moe_code code = moe_writer_open(&k->writer, out, mode, &work, &found, err);
     moe_rewrite_work_release(&work);
@@ -304,7 +304,7 @@ static enum moe_code open_writer(struct moe_rewrite_work *k, const char *out, en
 }
 
 /* Adds to the message of an interruption what is kept of the work and how to go on. */
-static void tell_kept(const struct moe_rewrite_work *k, const char *out, enum moe_write_mode mode,
+static void tell_kept(const struct moe_rewrite_run *k, const char *out, enum moe_write_mode mode,
                       enum moe_code code, struct moe_err *err)
 {
     int done = k->writer ? (int)moe_writer_units(k->writer) : 0;
@@ -316,7 +316,8 @@ static void tell_kept(const struct moe_rewrite_work *k, const char *out, enum mo
     if (done)
         moe_cancel_left(code, err,
                         "%d of %d %s are finished and kept in '%s' (go on with the same command and "
-                        "--resume)", done, k->n_there + k->n_todo, k->o->hf_layout ? "parts" : "files", dir);
+                        "--resume)",
+                        done, k->n_finished + k->n_todo, k->o->hf_layout ? "parts" : "files", dir);
     else if (dir && moe_writer_has_work(k->writer))
         moe_cancel_left(code, err,
                         "no file is finished yet, what was computed for them is kept in '%s' (go on "
@@ -332,7 +333,7 @@ enum moe_code moe_rewrite(const struct moe_source *src, const char *out, enum mo
                           const struct moe_rewrite_options *o, struct moe_pool *pool,
                           struct moe_progress *progress, struct moe_rewrite_result *r, struct moe_err *err)
 {
-    struct moe_rewrite_work k = { .src = src, .o = o, .pool = pool, .progress = progress };
+    struct moe_rewrite_run k = { .src = src, .o = o, .pool = pool, .progress = progress };
     struct moe_err ignored;
     bool spoiled = false; /* the source changed meanwhile: nothing that was written is kept */
 

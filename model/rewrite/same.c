@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A tensor and the small files of a source, compared with what an earlier run recorded. */
+/* Compares a tensor and the small files of a source with what an earlier run recorded. */
 #include "model/rewrite/same.h"
 
 #include "base/io.h"
@@ -15,10 +15,11 @@ enum { PIECE = 1 << 20, TENSOR_BYTES = 64 << 20, SMALL_FILE = 64 << 20 };
 
 /* ---- a tensor of a unit ---- */
 
-/* The raw tensor that a line of a unit's journal describes, and its hash.  Such a line is one of source.jsonl
- * with the index of the raw tensor behind it.  NULL for a line without a hash or an index, for one that is
+/* The raw tensor that a line of a unit's journal describes, and its hash.  Such a line is an array: one
+ * line of source.jsonl, whose entry 0 is the name and entry 4 the hash, and behind it, as entry 7, the index
+ * of the raw tensor in src->raws.  NULL for a line without a hash or an index, for one that is
  * not of this source, and for a tensor larger than TENSOR_BYTES. */
-static const struct moe_raw *raw_of(const struct moe_source *src, const cJSON *line, const char **hash)
+static const struct moe_raw *find_raw(const struct moe_source *src, const cJSON *line, const char **hash)
 {
     const cJSON *name = cJSON_GetArrayItem(line, 0), *hex = cJSON_GetArrayItem(line, 4);
     const cJSON *ordinal = cJSON_GetArrayItem(line, 7);
@@ -29,6 +30,7 @@ static const struct moe_raw *raw_of(const struct moe_source *src, const cJSON *l
     return strcmp(r->name, name->valuestring) || r->span.bytes > TENSOR_BYTES ? NULL : r;
 }
 
+/* Reads a raw tensor and gives its XXH3-64 in hexadecimal. */
 static enum moe_code hash_raw(const struct moe_source *src, const struct moe_raw *r, char hex[17],
                               struct moe_err *err)
 {
@@ -48,7 +50,7 @@ static enum moe_code hash_raw(const struct moe_source *src, const struct moe_raw
     return code;
 }
 
-/* Checks the middle one of those raw tensors that the lines give. */
+/* Checks the middle one of the raw tensors that the lines describe; there may be none. */
 static enum moe_code check_middle(const struct moe_source *src, const cJSON *lines, const char *unit,
                                   struct moe_err *err)
 {
@@ -56,9 +58,9 @@ static enum moe_code check_middle(const struct moe_source *src, const cJSON *lin
     const char *hash = NULL, *other;
     int n = 0, k = 0;
     char hex[17];
-    for (const cJSON *l = lines ? lines->child : NULL; l; l = l->next) n += raw_of(src, l, &other) != NULL;
+    for (const cJSON *l = lines ? lines->child : NULL; l; l = l->next) n += find_raw(src, l, &other) != NULL;
     for (const cJSON *l = n ? lines->child : NULL; l && !r; l = l->next)
-        if (raw_of(src, l, &hash) && k++ == n / 2) r = raw_of(src, l, &hash);
+        if (find_raw(src, l, &hash) && k++ == n / 2) r = find_raw(src, l, &hash);
     if (!r) return MOE_OK;
     MOE_TRY(hash_raw(src, r, hex, err));
     if (!strcmp(hex, hash)) return MOE_OK;
@@ -66,8 +68,8 @@ static enum moe_code check_middle(const struct moe_source *src, const cJSON *lin
                        "it is not what '%s' was made from (start over with --force)", unit);
 }
 
-enum moe_code moe_same_unit(const struct moe_source *src, const struct moe_writer *w, const char *unit,
-                            const struct moe_cancel *cancel, struct moe_err *err)
+enum moe_code moe_check_same_unit(const struct moe_source *src, const struct moe_writer *w, const char *unit,
+                                  const struct moe_cancel *cancel, struct moe_err *err)
 {
     cJSON *lines;
     if (src->kind != MOE_CHECKPOINT) return MOE_OK;
@@ -79,16 +81,17 @@ enum moe_code moe_same_unit(const struct moe_source *src, const struct moe_write
 
 /* ---- small files ---- */
 
-static enum moe_code differs(const struct moe_source *made, const char *name, const struct moe_source *src,
-                             struct moe_err *err)
+static enum moe_code fail_differs(const struct moe_source *made, const char *name,
+                                  const struct moe_source *src, struct moe_err *err)
 {
     return moe_fail_at(err, MOE_MISMATCH, made->path, NULL,
                        "its '%.200s' is not that of '%.200s' (write it again with --force)", name, src->path);
 }
 
+/* Whether a container's file is a copy of a file of its checkpoint. */
 static bool is_kept(const char *name) { return !strncmp(name, "tokenizer/", 10) || !strncmp(name, "hf/", 3); }
 
-static int64_t kept(const struct moe_source *made)
+static int64_t count_kept(const struct moe_source *made)
 {
     int64_t n = 0;
     for (const cJSON *e = moe_json_get(made->container->manifest, "files")->child; e; e = e->next)
@@ -99,7 +102,8 @@ static int64_t kept(const struct moe_source *made)
 static double bytes_of(const cJSON *entry) { return moe_json_get(entry, "bytes")->valuedouble; }
 static const char *digest_of(const cJSON *entry) { return moe_json_get(entry, "xxh3_128")->valuestring; }
 
-static bool lists(const struct moe_source *made, const char *name, double bytes, const char *digest)
+/* Whether the container has a file of this name with this size and digest. */
+static bool lists_file(const struct moe_source *made, const char *name, double bytes, const char *digest)
 {
     for (const cJSON *e = moe_json_get(made->container->manifest, "files")->child; e; e = e->next)
         if (!strcmp(moe_json_get(e, "name")->valuestring, name))
@@ -107,7 +111,8 @@ static bool lists(const struct moe_source *made, const char *name, double bytes,
     return false;
 }
 
-/* One entry of a checkpoint's directory; *n counts those that are kept. */
+/* Compares one file of a checkpoint's directory with its copy in the container; *n counts those that a
+ * container keeps. */
 static enum moe_code check_entry(const struct moe_source *src, const struct moe_source *made,
                                  const char *name, int64_t *n, struct moe_err *err)
 {
@@ -125,7 +130,7 @@ static enum moe_code check_entry(const struct moe_source *src, const struct moe_
     moe_hex128(moe_hash128(data, bytes), hex);
     free(data);
     ++*n;
-    return lists(made, to, (double)bytes, hex) ? MOE_OK : differs(made, to, src, err);
+    return lists_file(made, to, (double)bytes, hex) ? MOE_OK : fail_differs(made, to, src, err);
 }
 
 static enum moe_code check_directory(const struct moe_source *src, const struct moe_source *made, int64_t *n,
@@ -138,7 +143,8 @@ static enum moe_code check_directory(const struct moe_source *src, const struct 
     return code;
 }
 
-enum moe_code moe_same_files(const struct moe_source *src, const struct moe_source *made, struct moe_err *err)
+enum moe_code moe_check_same_files(const struct moe_source *src, const struct moe_source *made,
+                                   struct moe_err *err)
 {
     int64_t n = 0;
     if (src->kind == MOE_CHECKPOINT) MOE_TRY(check_directory(src, made, &n, err));
@@ -147,9 +153,9 @@ enum moe_code moe_same_files(const struct moe_source *src, const struct moe_sour
         const char *name = moe_json_get(e, "name")->valuestring;
         if (!is_kept(name)) continue;
         n++;
-        if (!lists(made, name, bytes_of(e), digest_of(e))) return differs(made, name, src, err);
+        if (!lists_file(made, name, bytes_of(e), digest_of(e))) return fail_differs(made, name, src, err);
     }
-    if (n == kept(made)) return MOE_OK;
+    if (n == count_kept(made)) return MOE_OK;
     return moe_fail_at(err, MOE_MISMATCH, made->path, NULL,
                        "it has other small files than '%.200s' (write it again with --force)", src->path);
 }

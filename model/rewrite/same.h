@@ -13,12 +13,12 @@
 /* Reads one tensor of a finished unit, the middle one of those that have at most 64 MiB, and compares its
  * hash with that in the unit's journal; MOE_MISMATCH names the tensor.  A unit without such hashes, whose
  * source is a container, passes. */
-enum moe_code moe_same_unit(const struct moe_source *src, const struct moe_writer *w, const char *unit,
-                            const struct moe_cancel *cancel, struct moe_err *err);
+enum moe_code moe_check_same_unit(const struct moe_source *src, const struct moe_writer *w, const char *unit,
+                                  const struct moe_cancel *cancel, struct moe_err *err);
 
 /* MOE_MISMATCH when the files in tokenizer/ and hf/ of the container `made` are not those that a run over src
  * would write; the message names the first that differs. */
-enum moe_code moe_same_files(const struct moe_source *src, const struct moe_source *made,
-                             struct moe_err *err);
+enum moe_code moe_check_same_files(const struct moe_source *src, const struct moe_source *made,
+                                   struct moe_err *err);
 
 #endif
