@@ -23,8 +23,8 @@ enum moe_code moe_plan_check_file(struct moe_plan_checked *out, const struct moe
     struct moe_routing **stats = calloc(q->n_stats + 1, sizeof *stats);
     enum moe_code code = stats && problems ? read_stats(stats, q, err)
                                            : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
-    if (code == MOE_OK) code = moe_plan_read_own(&plan, q->plan, q->cancel, err);
-    if (code == MOE_OK && q->from) code = moe_plan_read_own(&from, q->from, q->cancel, err);
+    if (code == MOE_OK) code = moe_plan_text_read(&plan, q->plan, q->cancel, err);
+    if (code == MOE_OK && q->from) code = moe_plan_text_read(&from, q->from, q->cancel, err);
     if (code == MOE_OK)
         code = moe_plan_verify(out, plan.path, plan.root, (const struct moe_routing *const *)stats,
                                (int)q->n_stats, from.root, problems, q->progress, q->cancel, err);

@@ -198,9 +198,9 @@ static enum moe_code rows_of_plan(struct moe_routing **all, const struct moe_rou
     return code;
 }
 
-enum moe_code moe_plan_stats_of(struct moe_routing **out, const struct moe_plan *p, const char *const *paths,
-                                size_t n, int32_t max_windows, const struct moe_cancel *cancel,
-                                struct moe_err *err)
+enum moe_code moe_plan_read_stats(struct moe_routing **out, const struct moe_plan *p,
+                                  const char *const *paths, size_t n, int32_t max_windows,
+                                  const struct moe_cancel *cancel, struct moe_err *err)
 {
     struct moe_routing *r;
     enum moe_code code = MOE_OK;
@@ -279,8 +279,8 @@ static enum moe_code not_ours(const char *path, const char *whose, struct moe_er
                        whose, whose);
 }
 
-enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, const struct moe_cancel *cancel,
-                                struct moe_err *err)
+enum moe_code moe_plan_text_read(struct moe_plan_text *t, const char *path, const struct moe_cancel *cancel,
+                                 struct moe_err *err)
 {
     *t = (struct moe_plan_text){ .path = moe_stream_name(path) };
     MOE_TRY(moe_read_text(path, MOE_PLAN_TEXT_MAX, cancel, &t->text, &t->bytes, err));

@@ -21,7 +21,8 @@ struct moe_stats_doubts {
     int64_t rounded;         /* how many counts were fractions, and were rounded */
     int32_t mtp_rows;        /* how many rows are of layers for multi-token prediction, and were left out */
     int32_t layers, empty;   /* how many MoE layers there are; how many of them have no token */
-    int32_t never, experts;  /* of the experts of a layer that has tokens, how many at most have none */
+    int32_t experts;         /* how many experts a layer has */
+    int32_t never;           /* of these got no token, in the layer with tokens where they are most */
 };
 /* Fills *d from statistics with one row for each MoE layer of the model, over all windows. */
 void moe_plan_doubt_stats(const struct moe_routing *r, struct moe_stats_doubts *d);
@@ -39,9 +40,9 @@ enum moe_code moe_plan_gather_stats(struct moe_routing **r, enum moe_stats_origi
 
 /* Reads statistics with one row for each layer of a plan, where the model is not at hand.  MOE_MISMATCH when
  * they have another number of experts, or lack a layer of the plan. */
-enum moe_code moe_plan_stats_of(struct moe_routing **r, const struct moe_plan *p, const char *const *paths,
-                                size_t n, int32_t max_windows, const struct moe_cancel *cancel,
-                                struct moe_err *err);
+enum moe_code moe_plan_read_stats(struct moe_routing **r, const struct moe_plan *p,
+                                  const char *const *paths, size_t n, int32_t max_windows,
+                                  const struct moe_cancel *cancel, struct moe_err *err);
 
 /* MOE_MISMATCH when the plan was made for a checkpoint with the same header digest and other weights
  * (formats/container/identity.h): a fine-tune sends its tokens to other experts.  A plan for another header
@@ -67,10 +68,10 @@ struct moe_plan_text {
     size_t bytes;
     cJSON *root;
 };
-/* Reads a plan.json; path "-" is standard input.  MOE_UNSUPPORTED, naming the engine, for the plan of another
- * engine.  On failure there is nothing to release. */
-enum moe_code moe_plan_read_own(struct moe_plan_text *t, const char *path, const struct moe_cancel *cancel,
-                                struct moe_err *err);
+/* Reads a plan.json; path "-" is standard input.  MOE_UNSUPPORTED when the file is a plan of another engine,
+ * which the message names.  On failure there is nothing to release. */
+enum moe_code moe_plan_text_read(struct moe_plan_text *t, const char *path, const struct moe_cancel *cancel,
+                                 struct moe_err *err);
 void moe_plan_text_release(struct moe_plan_text *t);
 
 #endif

@@ -49,7 +49,7 @@ static enum moe_code beside(const struct moe_plan_picture *q, const struct moe_p
     struct moe_plan *p;
     struct moe_routing *stats = NULL;
     MOE_TRY(moe_plan_parse(&p, plan->text, plan->bytes, plan->path, 0, err));
-    enum moe_code code = moe_plan_stats_of(&stats, p, q->stats, q->n_stats, q->windows, q->cancel, err);
+    enum moe_code code = moe_plan_read_stats(&stats, p, q->stats, q->n_stats, q->windows, q->cancel, err);
     if (code == MOE_OK) code = same_stats(plan, stats, err);
     if (code == MOE_OK) code = place(p, stats, q, b, most, err);
     moe_routing_free(&stats);
@@ -63,7 +63,7 @@ enum moe_code moe_plan_draw(const struct moe_plan_picture *q, char **svg, struct
     struct moe_plot_beside other;
     double *most = NULL;
     *svg = NULL;
-    MOE_TRY(moe_plan_read_own(&plan, q->plan, q->cancel, err));
+    MOE_TRY(moe_plan_text_read(&plan, q->plan, q->cancel, err));
     enum moe_code code = moe_plan_check_alone(&plan, q->progress, q->cancel, err);
     if (code == MOE_OK && q->n_stats) code = beside(q, &plan, &other, &most, err);
     if (code == MOE_OK) code = moe_plan_plot(plan.root, plan.path, most ? &other : NULL, svg, err);

@@ -16,15 +16,15 @@ static const char *const LEGEND =
     "well as can be\n"
     "    after loss     the same with the worst rank dead; lost: experts of the layer that have no copy "
     "then\n"
-    "    active         slots of a rank that get a token in a step, expected, of the worst rank (--batch)\n"
-    "    noise          load max / mean of one step to expect of a perfect placement, since tokens choose by "
-    "chance\n"
+    "    active         how many slots of the worst rank are expected to get a token in a step (--batch)\n"
+    "    noise          load max / mean to expect in one step even of a perfect placement, because tokens "
+    "choose by chance\n"
     "    moved          slots that hold an expert which was not on that rank in the old plan\n";
 
 static void report_layers(struct moe_buffer *t, const struct moe_plan_task *task,
                           const struct moe_plan_proofs *f)
 {
-    double all = f->load_mean > 0 ? f->load_mean : 1;
+    double total_mean = f->load_mean > 0 ? f->load_mean : 1;
     moe_buffer_printf(t, "\n  layer    load max   / mean  bound           gap %%  min-cut/mean  after "
                          "loss/mean  lost  active  noise  moved\n");
     for (int32_t i = 0; i < f->n_layers; i++) {
@@ -36,8 +36,9 @@ static void report_layers(struct moe_buffer *t, const struct moe_plan_task *task
                           p->activated_max, p->noise_floor, (int)p->moves);
     }
     moe_buffer_printf(t, "  total %11.6g %8.4f  %-10s %9.4f %13.4f %16.4f %5d %22lld\n%s", f->load_max,
-                      f->load_max / all, "", 100 * f->gap, f->split / all, f->load_max_after_loss / all,
-                      (int)f->lost_worst, (long long)(task->from ? f->moves : 0), LEGEND);
+                      f->load_max / total_mean, "", 100 * f->gap, f->split / total_mean,
+                      f->load_max_after_loss / total_mean, (int)f->lost_worst,
+                      (long long)(task->from ? f->moves : 0), LEGEND);
 }
 
 /* ---- sentences ---- */
@@ -284,7 +285,7 @@ static void report_sizes(struct moe_buffer *t, const struct moe_assessment *a)
                          "balanced perfectly.\n");
 }
 
-/* Adds what is known without a search. */
+/* Adds what is known without a placement: what no placement can beat. */
 static void report_bounds(struct moe_buffer *t, const struct moe_assessment *a)
 {
     const struct moe_plan_task *task = &a->p->task;

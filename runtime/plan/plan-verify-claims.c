@@ -210,7 +210,7 @@ static void check_after_loss(struct moe_verify *v, const cJSON *o, int number, i
     bool attained = said <= 1e-9;
     moe_verify_claim(o, "loss_rank", &named);
     v->out->claims++;
-    moe_check_twins(&v->layer, v->experts, v->ranks);
+    moe_check_mark_twins(&v->layer, v->experts, v->ranks);
     for (int32_t w = 0; w < v->windows; w++) {
         if (!window_weights(v, row, w, v->layer.weight)) continue;
         for (int32_t r = 0; r < v->ranks && !moe_is_cancelled(v->cancel); r++)

@@ -21,7 +21,7 @@ struct check_layer {
     double *max_load;             /* [ranks] scratch */
     int32_t *lost;                /* [ranks] scratch */
     uint8_t *dead;                /* [ranks] scratch */
-    uint8_t *twin;                /* [ranks] 1: an earlier rank holds the same experts (moe_check_twins) */
+    uint8_t *twin;                /* [ranks] 1: an earlier rank holds the same experts */
 
     /* A flow of tokens from experts to ranks.  The nodes of its graph are the experts, then the ranks; its
      * arcs are the slots. */
@@ -33,7 +33,7 @@ struct check_layer {
 };
 
 /* Allocates the arrays in the arena, with cap = slots.  False: there is no memory. */
-bool moe_check_layer_open(struct check_layer *l, struct moe_arena *a, int32_t experts, int32_t ranks,
+bool moe_check_layer_init(struct check_layer *l, struct moe_arena *a, int32_t experts, int32_t ranks,
                           int32_t slots);
 
 /* Whether l->weight can be split over the slots so that no rank has more than max_load and rank `dead` (-1:
@@ -41,8 +41,9 @@ bool moe_check_layer_open(struct check_layer *l, struct moe_arena *a, int32_t ex
 bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead,
                           double max_load);
 
-/* Sets l->twin. */
-void moe_check_twins(struct check_layer *l, int32_t experts, int32_t ranks);
+/* Sets l->twin.  The loss of such a rank leaves the same experts as the loss of the earlier one, so that one
+ * of the two losses need not be verified. */
+void moe_check_mark_twins(struct check_layer *l, int32_t experts, int32_t ranks);
 
 /* The best lower bound on the largest load that the verifier can prove for l->weight: by the mean, and by the
  * arguments that plan-bound.c calls piece, packing and pigeonhole.  floor: least copies of an expert. */

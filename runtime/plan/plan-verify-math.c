@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool moe_check_layer_open(struct check_layer *l, struct moe_arena *a, int32_t experts, int32_t ranks,
+bool moe_check_layer_init(struct check_layer *l, struct moe_arena *a, int32_t experts, int32_t ranks,
                           int32_t slots)
 {
     int32_t nodes = experts + ranks;
@@ -45,7 +45,7 @@ static int by_number(const void *p, const void *q)
     return (a > b) - (a < b);
 }
 
-/* Orders ranks by their experts, which moe_check_twins has sorted. */
+/* Orders ranks by their experts, which moe_check_mark_twins has sorted. */
 static int by_experts(const void *p, const void *q, void *layer)
 {
     const struct check_layer *l = layer;
@@ -61,7 +61,7 @@ static int by_experts_then_rank(const void *p, const void *q, void *layer)
     return order ? order : by_number(p, q);
 }
 
-void moe_check_twins(struct check_layer *l, int32_t experts, int32_t ranks)
+void moe_check_mark_twins(struct check_layer *l, int32_t experts, int32_t ranks)
 {
     int32_t *sorted = l->by_expert, *order = l->queue; /* not used between two flows */
     index_slots(l, experts, ranks);
@@ -80,7 +80,7 @@ void moe_check_twins(struct check_layer *l, int32_t experts, int32_t ranks)
 
 /* Finds the depths of all nodes from the experts with supply, breadth first; true when a rank with room is
  * reached. */
-static bool depths(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead)
+static bool find_depths(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead)
 {
     int32_t n = 0;
     bool found = false;
@@ -138,7 +138,7 @@ bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks,
     if (!(max_load >= 0)) return false;
     for (int32_t e = 0; e < experts; e++) total += l->weight[e];
     if (!(total > 0)) return true;
-    double scale = 0x1p42 / total;
+    double scale = 0x1p42 / total; /* the flow is of whole numbers, 2^42 in all */
     index_slots(l, experts, ranks);
     memset(l->sent, 0, (size_t)l->slots * sizeof *l->sent);
     for (int32_t r = 0; r < ranks; r++)
@@ -149,7 +149,7 @@ bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks,
             lives |= l->rank_of[l->by_expert[j]] != dead;
         l->supply[e] = lives ? (int64_t)(l->weight[e] * scale) : 0;
     }
-    while (depths(l, experts, ranks, dead))
+    while (find_depths(l, experts, ranks, dead))
         for (int32_t e = 0; e < experts; e++)
             if (l->supply[e] > 0) l->supply[e] -= send(l, experts, e, l->supply[e], dead);
     for (int32_t e = 0; e < experts; e++)
@@ -159,13 +159,14 @@ bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks,
 
 /* ---- bounds ---- */
 
-static int up(const void *p, const void *q)
+static int by_load(const void *p, const void *q)
 {
     double a = *(const double *)p, b = *(const double *)q;
     return (a > b) - (a < b);
 }
 
-/* The least number of copies so that a piece of load w is at most `piece`. */
+/* The least number of copies, `floor` or more, by which each copy of an expert of load w gets at most
+ * `piece` of it. */
 static double copies_for(double w, double piece, int32_t floor, int32_t ranks)
 {
     if (!(w > 0)) return floor;
@@ -174,10 +175,12 @@ static double copies_for(double w, double piece, int32_t floor, int32_t ranks)
     return n < floor ? floor : n;
 }
 
-/* Whether a largest load of max_load leads to a contradiction.  Beside a piece lie as many others as its rank
- * has further slots.  All but those that spare copies can make smaller weigh at least as much as the least
- * pieces, `beside` together, so that no piece is larger than max_load - beside. */
-static bool impossible(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor, double max_load)
+/* Whether a largest load of max_load leads to a contradiction, by the argument of "packing" in plan-bound.c.
+ * Every piece shares its rank with as many pieces as that has further slots.  Spare copies can make some of
+ * these smaller.  The others, `untouched` of them, together weigh at least as much as so many of the smallest
+ * pieces, which is `beside`; so no piece is larger than max_load - beside. */
+static bool is_impossible(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor,
+                          double max_load)
 {
     double beside = 0;
     for (int i = 0; i < 100; i++) {
@@ -189,25 +192,25 @@ static bool impossible(struct check_layer *l, int32_t experts, int32_t ranks, in
             l->sorted[e] = l->weight[e] / n;
         }
         if (used > l->slots) return true;
-        double whole = l->slots / ranks - 1 - (l->slots - used);
-        if (whole <= 0) return false;
-        qsort(l->sorted, (size_t)experts, sizeof *l->sorted, up);
-        for (int32_t e = 0; e < experts && e < whole; e++) sum += l->sorted[e];
+        double untouched = l->slots / ranks - 1 - (l->slots - used);
+        if (untouched <= 0) return false;
+        qsort(l->sorted, (size_t)experts, sizeof *l->sorted, by_load);
+        for (int32_t e = 0; e < experts && e < untouched; e++) sum += l->sorted[e];
         if (sum <= beside * (1 + 1e-12)) return false;
         beside = sum;
     }
     return false;
 }
 
-/* The bound where there are just enough slots for `floor` copies of each expert, so that all pieces are
- * known: for every j, some rank holds j + 1 of the j x ranks + 1 largest pieces, and beside them at least the
- * least pieces of all. */
-static double meeting(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor)
+/* The bound that plan-bound.c calls pigeonhole, where there are just enough slots for `floor` copies of each
+ * expert, so that all pieces are known: for every j, some rank holds j + 1 of the j x ranks + 1 largest
+ * pieces, and its other pieces weigh at least as much as the smallest of all. */
+static double pigeonhole(struct check_layer *l, int32_t experts, int32_t ranks, int32_t floor)
 {
     double best = 0;
     int32_t each = l->slots / ranks;
     for (int32_t e = 0; e < experts; e++) l->sorted[e] = l->weight[e] / floor;
-    qsort(l->sorted, (size_t)experts, sizeof *l->sorted, up);
+    qsort(l->sorted, (size_t)experts, sizeof *l->sorted, by_load);
     /* the i-th largest piece is that of the i / floor-th largest expert */
     for (int32_t j = 0; (int64_t)j * ranks < l->slots; j++) {
         double sum = 0;
@@ -225,14 +228,14 @@ double moe_check_bound(struct check_layer *l, int32_t experts, int32_t ranks, in
     if (!(total > 0)) return 0;
     lo = total / ranks; /* the mean */
     hi = 2 * total;
-    if (impossible(l, experts, ranks, floor, lo))
+    if (is_impossible(l, experts, ranks, floor, lo))
         for (int i = 0; i < 100; i++) {
             double mid = (lo + hi) / 2;
-            if (impossible(l, experts, ranks, floor, mid)) lo = mid;
+            if (is_impossible(l, experts, ranks, floor, mid)) lo = mid;
             else hi = mid;
         }
     if (l->slots == experts * floor) {
-        double m = meeting(l, experts, ranks, floor);
+        double m = pigeonhole(l, experts, ranks, floor);
         lo = m > lo ? m : lo;
     }
     return lo;

@@ -52,7 +52,7 @@ static enum moe_code read_head(struct moe_verify *v, struct moe_err *err)
     v->ranks = (int32_t)ranks, v->experts = (int32_t)experts, v->survive = (int32_t)survive,
     v->per_node = (int32_t)per_node, v->slots = (int32_t)slots;
     v->n_layers = cJSON_GetArraySize(layers);
-    return moe_check_layer_open(&v->layer, &v->arena, v->experts, v->ranks, v->slots)
+    return moe_check_layer_init(&v->layer, &v->arena, v->experts, v->ranks, v->slots)
              ? MOE_OK
              : moe_fail(err, MOE_NOMEM, "no memory to verify a plan");
 }
