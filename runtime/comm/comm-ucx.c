@@ -391,7 +391,7 @@ enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, bool
     return MOE_OK;
 }
 
-void moe_comm_ucx_key(struct moe_comm *c, const unsigned char key[MOE_WIRE_KEY])
+void moe_comm_ucx_set_key(struct moe_comm *c, const unsigned char key[MOE_WIRE_KEY])
 {
     memcpy(of(c)->key, key, MOE_WIRE_KEY);
 }
@@ -456,7 +456,7 @@ static enum moe_code round_of(struct ucx *x, enum kind kind, double end, struct 
     return MOE_OK;
 }
 
-enum moe_code moe_comm_ucx_ready(struct moe_comm *c, double patience, struct moe_err *err)
+enum moe_code moe_comm_ucx_await_ready(struct moe_comm *c, double patience, struct moe_err *err)
 {
     double end = moe_now() + patience;
     MOE_TRY(round_of(of(c), HELLO, end, err));
@@ -467,7 +467,7 @@ enum moe_code moe_comm_ucx_ready(struct moe_comm *c, double patience, struct moe
 
 #else
 
-enum moe_code moe_comm_ucx_ready(struct moe_comm *c, double patience, struct moe_err *err)
+enum moe_code moe_comm_ucx_await_ready(struct moe_comm *c, double patience, struct moe_err *err)
 {
     (void)c, (void)patience;
     return moe_fail(err, MOE_UNSUPPORTED, "--comm ucx: built without UCX");
@@ -484,7 +484,7 @@ enum moe_code moe_comm_ucx_open(struct moe_comm **out, int rank, int ranks, bool
                     "--comm ucx: built without UCX (Debian: libucx-dev, then make again)");
 }
 
-void moe_comm_ucx_key(struct moe_comm *c, const unsigned char key[MOE_WIRE_KEY]) { (void)c, (void)key; }
+void moe_comm_ucx_set_key(struct moe_comm *c, const unsigned char key[MOE_WIRE_KEY]) { (void)c, (void)key; }
 
 enum moe_code moe_comm_ucx_connect(struct moe_comm *c, int rank, const void *address, struct moe_err *err)
 {

@@ -20,11 +20,11 @@ enum moe_code moe_comm_ucx_open(struct moe_comm **c, int rank, int ranks, bool h
                                 size_t reply_bytes, double timeout, const void **address,
                                 size_t *address_bytes, struct moe_err *err);
 /* Sets the key of the run (rendezvous.h), before any connection: messages without it are dropped. */
-void moe_comm_ucx_key(struct moe_comm *c, const unsigned char key[MOE_WIRE_KEY]);
+void moe_comm_ucx_set_key(struct moe_comm *c, const unsigned char key[MOE_WIRE_KEY]);
 /* Connects to another rank; called for every other rank before anything is sent. */
 enum moe_code moe_comm_ucx_connect(struct moe_comm *c, int rank, const void *address, struct moe_err *err);
 /* Waits, for `patience` seconds at most, until all ranks are connected in both directions; MOE_DEVICE names a
  * rank that is not.  Only from then on does a run survive the loss of a rank. */
-enum moe_code moe_comm_ucx_ready(struct moe_comm *c, double patience, struct moe_err *err);
+enum moe_code moe_comm_ucx_await_ready(struct moe_comm *c, double patience, struct moe_err *err);
 
 #endif

@@ -20,7 +20,8 @@ enum { FLAGS = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, BACKLOG = 1024 };
 
 static bool is_unix(const char *where) { return !strncmp(where, "unix:", 5); }
 
-static enum moe_code unix_name(const char *name, struct sockaddr_un *a, socklen_t *len, struct moe_err *err)
+static enum moe_code unix_address(const char *name, struct sockaddr_un *a, socklen_t *len,
+                                  struct moe_err *err)
 {
     size_t n = strlen(name);
     *a = (struct sockaddr_un){ .sun_family = AF_UNIX };
@@ -70,16 +71,17 @@ bool moe_socket_is_here(const char *where)
 
 /* ---- listening ---- */
 
-static bool listens(int fd, const struct sockaddr *a, socklen_t len)
+static bool bind_and_listen(int fd, const struct sockaddr *a, socklen_t len)
 {
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
     return !bind(fd, a, len) && !listen(fd, BACKLOG);
 }
 
-static int listening_socket(int family, const struct sockaddr *a, socklen_t len)
+/* Opens a socket that listens at this address; -1: it cannot, and errno says why. */
+static int open_listening(int family, const struct sockaddr *a, socklen_t len)
 {
     int fd = socket(family, FLAGS, 0);
-    if (fd < 0 || listens(fd, a, len)) return fd;
+    if (fd < 0 || bind_and_listen(fd, a, len)) return fd;
     int e = errno;
     close(fd);
     errno = e;
@@ -120,7 +122,8 @@ bool moe_socket_is_self(int fd)
     return (a.ss_family == AF_INET || a.ss_family == AF_INET6) && n == k && !memcmp(&a, &b, n);
 }
 
-static int connected(int family, const struct sockaddr *a, socklen_t len, double seconds)
+/* Opens a socket that is connected to this address; -1: nobody answers there within so many seconds. */
+static int open_connected(int family, const struct sockaddr *a, socklen_t len, double seconds)
 {
     int fd = socket(family, FLAGS, 0), e = 0;
     socklen_t n = sizeof e;
@@ -141,20 +144,21 @@ static int connected(int family, const struct sockaddr *a, socklen_t len, double
 /* Opens a socket that listens at the first address of `where` at which that is possible, or one that is
  * connected to the first address that answers within `seconds`.  Where no address does, *fd is -1 and errno
  * says why. */
-static enum moe_code at_name(const char *where, bool to_listen, double seconds, int *fd, struct moe_err *err)
+static enum moe_code open_by_name(const char *where, bool to_listen, double seconds, int *fd,
+                                  struct moe_err *err)
 {
     struct addrinfo *list = NULL, local = { .ai_family = AF_UNIX };
     struct sockaddr_un u;
     *fd = -1;
     if (is_unix(where)) {
-        MOE_TRY(unix_name(where + 5, &u, &local.ai_addrlen, err));
+        MOE_TRY(unix_address(where + 5, &u, &local.ai_addrlen, err));
         local.ai_addr = (struct sockaddr *)&u;
     } else {
         MOE_TRY(look_up(where, &list, err));
     }
     for (const struct addrinfo *a = list ? list : &local; a && *fd < 0; a = a->ai_next)
-        *fd = to_listen ? listening_socket(a->ai_family, a->ai_addr, a->ai_addrlen)
-                        : connected(a->ai_family, a->ai_addr, a->ai_addrlen, seconds);
+        *fd = to_listen ? open_listening(a->ai_family, a->ai_addr, a->ai_addrlen)
+                        : open_connected(a->ai_family, a->ai_addr, a->ai_addrlen, seconds);
     int e = errno;
     if (list) freeaddrinfo(list);
     errno = e;
@@ -163,14 +167,14 @@ static enum moe_code at_name(const char *where, bool to_listen, double seconds, 
 
 enum moe_code moe_socket_listen(const char *where, int *fd, struct moe_err *err)
 {
-    MOE_TRY(at_name(where, true, 0, fd, err));
+    MOE_TRY(open_by_name(where, true, 0, fd, err));
     return *fd >= 0 ? MOE_OK
                     : moe_fail(err, MOE_DEVICE, "rank 0 cannot listen at '%s': %s", where, strerror(errno));
 }
 
 enum moe_code moe_socket_connect(const char *where, double seconds, int *fd, struct moe_err *err)
 {
-    MOE_TRY(at_name(where, false, seconds, fd, err));
+    MOE_TRY(open_by_name(where, false, seconds, fd, err));
     if (*fd < 0 || is_own(*fd)) return MOE_OK;
     close(*fd);
     *fd = -1;

@@ -13,13 +13,13 @@
 #include <math.h>
 #include <string.h>
 
-/* The bytes that are left to read.  bad: something that was read was missing or out of range. */
-struct in {
+/* The fields of a message that are left to read.  bad: one that was read was missing or out of range. */
+struct fields {
     const unsigned char *at, *end;
     bool bad;
 };
 
-static inline uint64_t take(struct in *in, int bytes)
+static inline uint64_t take(struct fields *in, int bytes)
 {
     uint64_t v = 0;
     if (in->bad || in->end - in->at < bytes) {
@@ -36,12 +36,12 @@ static inline void give(unsigned char **at, uint64_t v, int bytes)
     for (int i = 0; i < bytes; i++) *(*at)++ = (unsigned char)(v >> 8 * i);
 }
 
-static inline uint32_t take32(struct in *in) { return (uint32_t)take(in, 4); }
-static inline uint64_t take64(struct in *in) { return take(in, 8); }
+static inline uint32_t take32(struct fields *in) { return (uint32_t)take(in, 4); }
+static inline uint64_t take64(struct fields *in) { return take(in, 8); }
 static inline void give32(unsigned char **at, uint32_t v) { give(at, v, 4); }
 static inline void give64(unsigned char **at, uint64_t v) { give(at, v, 8); }
 
-static inline double take_double(struct in *in)
+static inline double take_double(struct fields *in)
 {
     uint64_t bits = take64(in);
     double v;
@@ -64,7 +64,7 @@ static inline void give_bytes(unsigned char **at, const void *p, size_t bytes)
 }
 
 /* Returns where the next n bytes lie; NULL, and sets in->bad, when fewer are left. */
-static inline const unsigned char *take_bytes(struct in *in, size_t n)
+static inline const unsigned char *take_bytes(struct fields *in, size_t n)
 {
     const unsigned char *p = in->at;
     if (in->bad || (size_t)(in->end - in->at) < n) {
@@ -75,14 +75,15 @@ static inline const unsigned char *take_bytes(struct in *in, size_t n)
     return p;
 }
 
-static inline struct in reader(const void *p, size_t bytes)
+/* Begins to read a message. */
+static inline struct fields read_fields(const void *p, size_t bytes)
 {
     const unsigned char *at = p;
-    return (struct in){ at, at + bytes, false };
+    return (struct fields){ at, at + bytes, false };
 }
 
 /* The fields of a failure. */
 void moe_wire_give_err(unsigned char **at, const struct moe_err *e);
-void moe_wire_take_err(struct in *in, struct moe_err *e);
+void moe_wire_take_err(struct fields *in, struct moe_err *e);
 
 #endif

@@ -25,7 +25,7 @@ void moe_wire_frame_put(unsigned char out[MOE_WIRE_FRAME_BYTES], const struct mo
 
 bool moe_wire_frame_get(const unsigned char p[MOE_WIRE_FRAME_BYTES], struct moe_wire_frame *f)
 {
-    struct in in = reader(p, MOE_WIRE_FRAME_BYTES);
+    struct fields in = read_fields(p, MOE_WIRE_FRAME_BYTES);
     const unsigned char *magic = take_bytes(&in, MAGIC_BYTES);
     f->version = take32(&in);
     f->rank = (int32_t)take32(&in);
@@ -62,7 +62,7 @@ static void give_settings(unsigned char **at, const struct moe_agreement *a)
     }
 }
 
-static void take_settings(struct in *in, struct moe_agreement *a)
+static void take_settings(struct fields *in, struct moe_agreement *a)
 {
     *a = (struct moe_agreement){ .n = take32(in) };
     in->bad |= a->n > MOE_AGREE_MAX;
@@ -96,8 +96,9 @@ void moe_wire_join_put(unsigned char *out, const struct moe_wire_join *j)
 
 bool moe_wire_join_get(const unsigned char *p, size_t bytes, struct moe_wire_join *j)
 {
-    struct in in = reader(p, bytes), code = in;
-    if (take32(&code) != MOE_OK) {
+    struct fields in = read_fields(p, bytes);
+    struct fields ahead = in; /* looks at the code, which moe_wire_take_err reads again */
+    if (take32(&ahead) != MOE_OK) {
         moe_wire_take_err(&in, &j->failure);
     } else { /* no failure: the lengths of its three texts are 0 */
         j->failure = (struct moe_err)MOE_ERR_INIT;
@@ -127,7 +128,7 @@ void moe_wire_welcome_put(unsigned char *out, const unsigned char key[MOE_WIRE_K
 bool moe_wire_welcome_get(const unsigned char *p, size_t bytes, unsigned char key[MOE_WIRE_KEY], int ranks,
                           size_t *offset, const unsigned char **all)
 {
-    struct in in = reader(p, bytes);
+    struct fields in = read_fields(p, bytes);
     const unsigned char *k = take_bytes(&in, MOE_WIRE_KEY);
     if (!k) return false;
     memcpy(key, k, MOE_WIRE_KEY);

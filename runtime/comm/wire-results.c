@@ -18,7 +18,7 @@ void moe_wire_sequence_put(unsigned char *out, const struct moe_wire_sequence *s
 
 bool moe_wire_sequence_get(const unsigned char *p, size_t bytes, int64_t vocab, struct moe_wire_sequence *s)
 {
-    struct in in = reader(p, bytes);
+    struct fields in = read_fields(p, bytes);
     s->index = (int64_t)take64(&in);
     uint64_t n = take64(&in);
     s->finish = (int32_t)take32(&in);
@@ -50,7 +50,7 @@ void moe_wire_score_put(unsigned char *out, const struct moe_wire_score *s, int6
 
 bool moe_wire_score_get(const unsigned char *p, size_t bytes, bool reference, struct moe_wire_score *s)
 {
-    struct in in = reader(p, bytes);
+    struct fields in = read_fields(p, bytes);
     uint64_t n = take64(&in), same = take64(&in);
     s->nll = take_double(&in);
     s->nll_reference = take_double(&in);
@@ -76,7 +76,7 @@ void moe_wire_stats_put(unsigned char out[MOE_WIRE_STATS_BYTES], const struct mo
 
 bool moe_wire_stats_get(const unsigned char *p, size_t bytes, struct moe_wire_stats *s)
 {
-    struct in in = reader(p, bytes);
+    struct fields in = read_fields(p, bytes);
     uint64_t *const counts[] = { &s->requests,   &s->served,     &s->again,
                                  &s->bytes_sent, &s->bytes_rows, &s->mapped };
     double *const seconds[] = { &s->seconds_send, &s->seconds_wait, &s->seconds_serve, &s->seconds_experts };

@@ -51,7 +51,7 @@ static void give_text(unsigned char **at, const char *s, size_t cap)
 }
 
 /* Reads a text without NULs into out [cap], ends it with NUL, and makes it safe to print on a terminal. */
-static void take_text(struct in *in, char *out, size_t cap)
+static void take_text(struct fields *in, char *out, size_t cap)
 {
     size_t n = (size_t)take(in, 2);
     const unsigned char *p = take_bytes(in, n);
@@ -70,7 +70,7 @@ void moe_wire_give_err(unsigned char **at, const struct moe_err *e)
     give_text(at, e->tensor, sizeof e->tensor);
 }
 
-void moe_wire_take_err(struct in *in, struct moe_err *e)
+void moe_wire_take_err(struct fields *in, struct moe_err *e)
 {
     *e = (struct moe_err)MOE_ERR_INIT;
     e->code = moe_wire_code(take32(in));
@@ -89,7 +89,7 @@ size_t moe_wire_err_put(unsigned char out[MOE_WIRE_ERR_BYTES], const struct moe_
 
 bool moe_wire_err_get(const unsigned char *p, size_t bytes, struct moe_err *err)
 {
-    struct in in = reader(p, bytes);
+    struct fields in = read_fields(p, bytes);
     moe_wire_take_err(&in, err);
     return !in.bad;
 }
@@ -107,7 +107,7 @@ void moe_wire_head_put(unsigned char out[MOE_WIRE_HEAD_BYTES], const struct moe_
 
 bool moe_wire_head_get(const void *p, size_t bytes, struct moe_wire_head *h)
 {
-    struct in in = reader(p, bytes);
+    struct fields in = read_fields(p, bytes);
     h->kind = take32(&in);
     h->from = take32(&in);
     h->what = take32(&in);
@@ -127,7 +127,7 @@ static void give_progress(unsigned char **at, const struct moe_wire_progress *p)
     give32(at, (uint32_t)p->dispatching);
 }
 
-static struct moe_wire_progress take_progress(struct in *in)
+static struct moe_wire_progress take_progress(struct fields *in)
 {
     struct moe_wire_progress p;
     p.moves = take32(in);
@@ -154,7 +154,7 @@ void moe_wire_request_put(unsigned char slot[MOE_WIRE_SLOT_HEAD], const struct m
 
 struct moe_wire_request moe_wire_request_get(const unsigned char slot[MOE_WIRE_SLOT_HEAD])
 {
-    struct in in = reader(slot, MOE_WIRE_SLOT_HEAD);
+    struct fields in = read_fields(slot, MOE_WIRE_SLOT_HEAD);
     struct moe_wire_request q;
     q.pass = take64(&in);
     q.layer = (int32_t)take32(&in);
@@ -206,7 +206,7 @@ void moe_wire_reply_put(unsigned char slot[MOE_WIRE_SLOT_HEAD], const struct moe
 
 struct moe_wire_reply moe_wire_reply_get(const unsigned char slot[MOE_WIRE_SLOT_HEAD])
 {
-    struct in in = reader(slot, MOE_WIRE_SLOT_HEAD);
+    struct fields in = read_fields(slot, MOE_WIRE_SLOT_HEAD);
     struct moe_wire_reply p;
     p.pass = take64(&in);
     p.pairs = (int32_t)take32(&in);

@@ -57,12 +57,13 @@ struct moe_wire_frame {
     uint32_t version;
     int32_t rank, ranks;
     uint32_t type;
-    uint64_t secret /* 1: it has one */, bytes /* of the body */;
+    uint64_t secret;  /* 1: the rank was given a secret; 0: none */
+    uint64_t bytes;   /* of the body */
 };
 enum { MOE_WIRE_FRAME_BYTES = 40 };
 void moe_wire_frame_put(unsigned char out[MOE_WIRE_FRAME_BYTES], const struct moe_wire_frame *f);
-bool moe_wire_frame_get(const unsigned char in[MOE_WIRE_FRAME_BYTES],
-                        struct moe_wire_frame *f); /* false: of some other program */
+/* False when the frame comes from some other program. */
+bool moe_wire_frame_get(const unsigned char in[MOE_WIRE_FRAME_BYTES], struct moe_wire_frame *f);
 /* The largest body that a frame of this type may have in a run of so many ranks; 0: there is no such type. */
 uint64_t moe_wire_body_max(uint32_t type, int ranks);
 
@@ -137,15 +138,15 @@ struct moe_wire_reply {
 enum { MOE_WIRE_SLOT_HEAD = 64 };
 
 /* n, rounded up to a multiple of 64. */
-static inline size_t moe_wire_up(size_t n) { return (n + 63) / 64 * 64; }
+static inline size_t moe_wire_align(size_t n) { return (n + 63) / 64 * 64; }
 /* Where, in bytes from the beginning of the slot, the pairs of a request stand, and where its rows. */
 static inline size_t moe_wire_pairs_at(int64_t experts)
 {
-    return MOE_WIRE_SLOT_HEAD + moe_wire_up((size_t)experts * sizeof(uint16_t));
+    return MOE_WIRE_SLOT_HEAD + moe_wire_align((size_t)experts * sizeof(uint16_t));
 }
 static inline size_t moe_wire_rows_at(int64_t experts, int64_t pairs)
 {
-    return moe_wire_pairs_at(experts) + moe_wire_up((size_t)pairs * sizeof(struct moe_wire_pair));
+    return moe_wire_pairs_at(experts) + moe_wire_align((size_t)pairs * sizeof(struct moe_wire_pair));
 }
 
 void moe_wire_request_put(unsigned char slot[MOE_WIRE_SLOT_HEAD], const struct moe_wire_request *q);
@@ -182,8 +183,10 @@ struct moe_wire_score {
     uint64_t anonymous;        /* bytes of memory that the rank held at its peak, besides mapped files */
     const unsigned char *all;  /* double [n], KL divergences, in any order; NULL without a reference */
 };
+/* n_all: the length of s->all; 0 where that is NULL. */
 size_t moe_wire_score_bytes(int64_t n_all);
 void moe_wire_score_put(unsigned char *out, const struct moe_wire_score *s, int64_t n_all);
+/* reference: the rank has scored against a reference, so that it has sent s->all, which points into p. */
 bool moe_wire_score_get(const unsigned char *p, size_t bytes, bool reference, struct moe_wire_score *s);
 
 /* What a rank has done: struct moe_ep_stats (ep.h) says what the fields mean. */

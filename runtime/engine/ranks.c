@@ -191,10 +191,10 @@ static enum moe_code prepare(struct local_rank *t, const struct moe_ranks_place 
 static enum moe_code connect_all(struct local_rank *t, const struct moe_ranks_place *p,
                                  const struct moe_meeting *m)
 {
-    moe_comm_ucx_key(t->comm, m->key);
+    moe_comm_ucx_set_key(t->comm, m->key);
     for (int r = 0; r < t->o->ranks; r++)
         if (r != p->rank) MOE_TRY(moe_comm_ucx_connect(t->comm, r, m->all + m->offset[r], &t->err));
-    return moe_comm_ucx_ready(t->comm, p->patience, &t->err);
+    return moe_comm_ucx_await_ready(t->comm, p->patience, &t->err);
 }
 
 /* Meets the other ranks and connects to them.  A failure so far (t->code, t->err) is sent to all; if any rank
@@ -238,7 +238,7 @@ static enum moe_code report(struct local_rank *t, const struct moe_ranks_place *
     MOE_TRY(moe_ep_await_report_turn(t->r.ep, &mine, &t->err));
     if (!mine) return MOE_OK;
     enum moe_code code = p->report(p->ctx, &t->r, t->comm->dead, &t->err);
-    if (!t->comm->dead[t->r.rank]) moe_ep_reported(t->r.ep, &ignored);
+    if (!t->comm->dead[t->r.rank]) moe_ep_end_report(t->r.ep, &ignored);
     return code;
 }
 

@@ -43,7 +43,7 @@ static enum moe_code assign_servers(struct moe_ep *ep, uint16_t *counts, struct 
         int32_t copy = l->slots > ep->experts ? moe_split_copy(l, ep->share, e, ep->number[e]++)
                                               : l->copy_first[e];
         if (copy < 0 || ep->c->dead[l->copy_rank[copy]])
-            return moe_ep_covered(ep, err) != MOE_OK
+            return moe_ep_check_covered(ep, err) != MOE_OK
                      ? MOE_DEVICE
                      : moe_fail(err, MOE_INTERNAL, "expert %d of layer %d has no rank", e, ep->layer);
         ep->place[ep->left[i]].server = l->copy_rank[copy];

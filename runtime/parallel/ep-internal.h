@@ -115,6 +115,6 @@ enum moe_code moe_ep_move(struct moe_ep *ep, struct moe_err *err);
 void moe_ep_note_progress(struct moe_ep *ep, int from, const struct moe_wire_progress *at);
 /* MOE_DEVICE when no living rank holds some expert, by the plan that this rank dispatches the expert's layer
  * by; the message lists such experts. */
-enum moe_code moe_ep_covered(struct moe_ep *ep, struct moe_err *err);
+enum moe_code moe_ep_check_covered(struct moe_ep *ep, struct moe_err *err);
 
 #endif

@@ -32,7 +32,7 @@ void moe_ep_note_progress(struct moe_ep *ep, int from, const struct moe_wire_pro
     ep->peer[from] = *at;
 }
 
-enum moe_code moe_ep_covered(struct moe_ep *ep, struct moe_err *err)
+enum moe_code moe_ep_check_covered(struct moe_ep *ep, struct moe_err *err)
 {
     char list[160] = "";
     size_t len = 0;

@@ -29,7 +29,7 @@ enum moe_code moe_ep_begin_report(struct moe_ep *ep, struct moe_err *err)
     return moe_comm_heartbeat(ep->c, err);
 }
 
-enum moe_code moe_ep_reported(struct moe_ep *ep, struct moe_err *err)
+enum moe_code moe_ep_end_report(struct moe_ep *ep, struct moe_err *err)
 {
     return moe_comm_broadcast(ep->c, MESSAGE_REPORTED, NULL, 0, err);
 }

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Finds the lowest (pass, layer) among the requests that are here.  False while the request of a rank that
+/* Finds the lowest (pass, layer) among the requests that have come.  False while the request of a rank that
  * is at work is missing, or when there are no requests. */
-static bool next_due(struct moe_ep *ep, uint64_t *pass, int *layer)
+static bool find_next_layer(struct moe_ep *ep, uint64_t *pass, int *layer)
 {
     bool any = false;
     for (int r = 0; r < ep->ranks; r++) {
@@ -123,7 +123,8 @@ static enum moe_code answer(struct moe_ep *ep, int to, const struct moe_wire_req
     return moe_comm_answer(ep->c, to, MOE_WIRE_SLOT_HEAD + bytes, err);
 }
 
-/* Stores what a request says about the rank it comes from. */
+/* Stores what a request says about the rank that it comes from: its tokens for each expert, that it is at
+ * work, its pass, and its progress in a change of plan. */
 static void note_request(struct moe_ep *ep, int from, const unsigned char *slot,
                          const struct moe_wire_request *q)
 {
@@ -134,16 +135,16 @@ static void note_request(struct moe_ep *ep, int from, const unsigned char *slot,
     moe_ep_note_progress(ep, from, &q->at);
 }
 
-/* Marks in ep->taken the requests for this layer that are here, and counts their pairs.  All are checked
+/* Marks in ep->taken the requests for this layer that have come, and counts their pairs.  All are checked
  * before any is computed; a request that comes later is not among them. */
 static enum moe_code take_requests(struct moe_ep *ep, uint64_t pass, int layer, int64_t *pairs,
                                    struct moe_err *err)
 {
     *pairs = 0;
     for (int r = 0; r < ep->ranks; r++) {
-        struct moe_wire_request q;
-        ep->taken[r] = true;
-        const unsigned char *slot = taken_request(ep, r, &q);
+        const unsigned char *slot = moe_comm_requested(ep->c, r);
+        struct moe_wire_request q = { 0 };
+        if (slot) q = moe_wire_request_get(slot);
         ep->taken[r] = slot && q.pass == pass && q.layer == layer;
         if (!ep->taken[r]) continue;
         MOE_TRY(check_request(ep, r, slot, &q, err));
@@ -159,7 +160,7 @@ enum moe_code moe_ep_serve(struct moe_ep *ep, bool *did, struct moe_err *err)
     int layer = 0;
     int64_t n = 0;
     struct moe_wire_request q;
-    *did = next_due(ep, &pass, &layer);
+    *did = find_next_layer(ep, &pass, &layer);
     if (!*did) return MOE_OK;
     double t = moe_now();
     MOE_TRY(take_requests(ep, pass, layer, &n, err));

@@ -12,14 +12,14 @@ size_t moe_ep_request_bytes(const struct moe_config *c, int64_t max_tokens)
 {
     int64_t pairs = max_tokens * c->num_experts_per_tok;
     return moe_wire_rows_at(c->n_routed_experts, pairs) +
-           moe_wire_up((size_t)(max_tokens * c->hidden_size) * sizeof(float));
+           moe_wire_align((size_t)(max_tokens * c->hidden_size) * sizeof(float));
 }
 
 size_t moe_ep_reply_bytes(const struct moe_config *c, int64_t max_tokens)
 {
     size_t rows = (size_t)(max_tokens * c->num_experts_per_tok * c->hidden_size) * sizeof(float),
            least = MOE_WIRE_ERR_BYTES;
-    return MOE_WIRE_SLOT_HEAD + moe_wire_up(rows > least ? rows : least);
+    return MOE_WIRE_SLOT_HEAD + moe_wire_align(rows > least ? rows : least);
 }
 
 int moe_ep_index(const struct moe_ep *ep, int layer)
@@ -193,7 +193,7 @@ enum moe_code moe_ep_wait(struct moe_ep *ep, struct moe_err *err)
     moe_comm_mark_dead(ep->c, ep->awaited);
     /* a rank that dispatches nothing more leaves it to the others to find out that experts are lost */
     if (ep->c->n_dead == dead || ep->done[ep->rank]) return MOE_OK;
-    return moe_ep_covered(ep, err);
+    return moe_ep_check_covered(ep, err);
 }
 
 enum moe_code moe_ep_pause(struct moe_ep *ep, struct moe_err *err)

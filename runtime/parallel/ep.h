@@ -91,7 +91,7 @@ enum moe_code moe_ep_begin_report(struct moe_ep *ep, struct moe_err *err);
 int moe_ep_report_begun_by(const struct moe_ep *ep); /* the last other rank that began; -1: none */
 /* The reporting rank tells the others that it has reported.  When it dies before that, the next rank gets its
  * turn. */
-enum moe_code moe_ep_reported(struct moe_ep *ep, struct moe_err *err);
+enum moe_code moe_ep_end_report(struct moe_ep *ep, struct moe_err *err);
 /* The reporting rank sends a heartbeat.  It calls this at least every moe_ep_tick_ms milliseconds while it
  * reports.  MOE_DEVICE: the others marked this rank dead, and another one reports. */
 enum moe_code moe_ep_heartbeat(struct moe_ep *ep, struct moe_err *err);

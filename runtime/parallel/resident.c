@@ -23,7 +23,7 @@ static int by_place(const void *a, const void *b)
 }
 
 /* Adds the byte range of each plane of a tensor; false: no memory. */
-static bool add(struct ranges *r, const struct moe_tensor *t)
+static bool add_tensor(struct ranges *r, const struct moe_tensor *t)
 {
     for (int k = 0; k < MOE_PLANE_COUNT; k++) {
         const struct moe_span *s = &t->plane[k];
@@ -50,8 +50,12 @@ static void join(struct ranges *r, uint64_t page)
     r->n = n;
 }
 
-static void *at(const struct moe_file *f, uint64_t offset) { return (void *)(uintptr_t)(f->map + offset); }
+static void *address_of(const struct moe_file *f, uint64_t offset)
+{
+    return (void *)(uintptr_t)(f->map + offset);
+}
 
+/* Maps the pages that hold these ranges into the reserved addresses. */
 static enum moe_code map(struct moe_resident *p, struct ranges *r, struct moe_err *err)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -60,7 +64,8 @@ static enum moe_code map(struct moe_resident *p, struct ranges *r, struct moe_er
         const struct moe_file *f = &p->source.files[r->v[i].file];
         uint64_t from = r->v[i].from / page * page, bytes = (r->v[i].to + page - 1) / page * page - from;
         if (f->fd < 0) return moe_fail_at(err, MOE_IO, f->path, NULL, "is not open");
-        if (mmap(at(f, from), bytes, PROT_READ, MAP_SHARED | MAP_FIXED, f->fd, (off_t)from) == MAP_FAILED)
+        if (mmap(address_of(f, from), bytes, PROT_READ, MAP_SHARED | MAP_FIXED, f->fd, (off_t)from) ==
+            MAP_FAILED)
             return moe_fail_errno(err, errno, f->path, "cannot map a part of it");
         p->mapped += bytes;
     }
@@ -77,14 +82,15 @@ static void unmap(struct moe_resident *p, struct ranges *r)
         const struct moe_file *f = &p->source.files[r->v[i].file];
         uint64_t from = (r->v[i].from + page - 1) / page * page, to = r->v[i].to / page * page;
         if (from >= to) continue;
-        mmap(at(f, from), to - from, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-             0);
+        mmap(address_of(f, from), to - from, PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
         p->mapped -= to - from;
     }
 }
 
 /* ---- open and close ---- */
 
+/* Reserves the addresses of every file, without access, and allocates p->held. */
 static enum moe_code reserve(struct moe_resident *p, const struct moe_source *whole, struct moe_err *err)
 {
     p->source.files = calloc((size_t)whole->n_files + 1, sizeof *p->source.files);
@@ -113,7 +119,7 @@ enum moe_code moe_resident_open(struct moe_resident **out, const struct moe_sour
     p->source = *whole;
     enum moe_code code = reserve(p, whole, err);
     for (int64_t i = 0; code == MOE_OK && i < whole->n_tensors; i++)
-        if (whole->tensors[i].expert < 0 && !add(&r, &whole->tensors[i]))
+        if (whole->tensors[i].expert < 0 && !add_tensor(&r, &whole->tensors[i]))
             code = moe_fail(err, MOE_NOMEM, "no memory for a part of the model");
     if (code == MOE_OK) code = map(p, &r, err);
     free(r.v);
@@ -139,11 +145,12 @@ void moe_resident_close(struct moe_resident **pp)
 /* The three matrices of an expert. */
 static const enum moe_role roles[] = { MOE_ROLE_EXPERT_GATE, MOE_ROLE_EXPERT_UP, MOE_ROLE_EXPERT_DOWN };
 
+/* Adds the byte ranges of an expert's matrices, as far as the source has them; false: no memory. */
 static bool add_expert(const struct moe_resident *p, int layer, int64_t e, struct ranges *r)
 {
     for (int k = 0; k < 3; k++) {
         const struct moe_tensor *t = moe_source_find(&p->source, roles[k], layer, (int)e);
-        if (t && !add(r, t)) return false;
+        if (t && !add_tensor(r, t)) return false;
     }
     return true;
 }

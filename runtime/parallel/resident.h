@@ -35,7 +35,8 @@ static inline bool moe_resident_holds(const struct moe_resident *p, int layer, i
  * staged into the source. */
 enum moe_code moe_resident_add(struct moe_resident *p, int layer, const bool *held, struct moe_model *m,
                                struct moe_err *err);
-/* Unmaps all experts of a layer but held [experts], and clears their weights in *m (may be NULL). */
+/* Unmaps all experts of a layer but held [experts], which stay, and clears their weights in *m (may be
+ * NULL). */
 void moe_resident_keep(struct moe_resident *p, int layer, const bool *held, struct moe_model *m);
 
 #endif

@@ -257,11 +257,11 @@ static enum moe_code comm_meet(struct moe_comm **c, const struct comm_case *k, c
     MOE_TRY(moe_comm_ucx_open(c, rank, k->ranks, true, comm_max_request(k), comm_max_reply(k), 60, &mine,
                               &bytes, err));
     MOE_TRY(moe_rendezvous(&v, &none, mine, bytes, &m, err));
-    moe_comm_ucx_key(*c, m.key);
+    moe_comm_ucx_set_key(*c, m.key);
     for (int r = 0; r < k->ranks; r++)
         if (r != rank) MOE_TRY(moe_comm_ucx_connect(*c, r, m.all + m.offset[r], err));
     moe_meeting_release(&m);
-    return moe_comm_ucx_ready(*c, 60, err);
+    return moe_comm_ucx_await_ready(*c, 60, err);
 }
 
 static void comm_process(const struct comm_case *k, const char *where, int rank, struct comm_result *to)

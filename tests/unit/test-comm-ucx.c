@@ -27,10 +27,10 @@ static enum moe_code meet(struct moe_comm **c, const char *where, int rank, stru
     struct moe_rendezvous v = { .where = where, .rank = rank, .ranks = 2, .timeout = 60, .settings = &same };
     MOE_TRY(moe_comm_ucx_open(c, rank, 2, true, SLOT, SLOT, 30, &mine, &bytes, err));
     MOE_TRY(moe_rendezvous(&v, &none, mine, bytes, &m, err));
-    moe_comm_ucx_key(*c, m.key);
+    moe_comm_ucx_set_key(*c, m.key);
     MOE_TRY(moe_comm_ucx_connect(*c, !rank, m.all + m.offset[!rank], err));
     moe_meeting_release(&m);
-    return moe_comm_ucx_ready(*c, 60, err);
+    return moe_comm_ucx_await_ready(*c, 60, err);
 }
 
 /* Rank 1 sends these bytes as they are. */
