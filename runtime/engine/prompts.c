@@ -38,7 +38,7 @@ struct reading {
 };
 
 /* Bytes of memory left when `more` bytes are taken in addition; at least 1, since 0 would mean no limit. */
-static uint64_t left_beside(const struct reading *r, uint64_t more)
+static uint64_t memory_left(const struct reading *r, uint64_t more)
 {
     return r->memory > r->held + more ? r->memory - r->held - more : 1;
 }
@@ -49,10 +49,11 @@ static void limit_tokens(const struct reading *r, uint64_t bytes)
     if (r->e->tokenizer) moe_tokenizer_limit(r->e->tokenizer, bytes);
 }
 
-static enum moe_code too_many(const struct reading *r, int64_t n, struct moe_err *err)
+/* Fails because r->held, what n prompts take, is more than is allowed. */
+static enum moe_code fail_too_many(const struct reading *r, int64_t n, struct moe_err *err)
 {
     return moe_fail_at(err, MOE_NOMEM, r->path, NULL,
-                       "line %lld: %lld prompts take up to %llu bytes of memory with what is told of them, "
+                       "line %lld: %lld prompts take up to %llu bytes of memory with their results, "
                        "and %llu are there for them (try a larger --memory, or fewer prompts)",
                        (long long)r->line, (long long)n, (unsigned long long)r->held,
                        (unsigned long long)r->memory);
@@ -67,7 +68,7 @@ static enum moe_code keep(struct moe_prompts *p, struct reading *r, int32_t *ids
     r->held += n * sizeof *ids + PROMPT_BYTES;
     if (r->held <= r->memory) return add(p, fit ? fit : ids, n, r->line, err);
     free(fit ? fit : ids);
-    return too_many(r, p->n + 1, err);
+    return fail_too_many(r, p->n + 1, err);
 }
 
 /* Fails when not even a prompt without ids fits.  It is asked before the tokenizer is, which would say of the
@@ -76,7 +77,7 @@ static enum moe_code check_room(const struct moe_prompts *p, struct reading *r, 
 {
     if (r->held + PROMPT_BYTES <= r->memory) return MOE_OK;
     r->held += PROMPT_BYTES;
-    return too_many(r, p->n + 1, err);
+    return fail_too_many(r, p->n + 1, err);
 }
 
 /* Opens the chat template unless it is open. */
@@ -143,19 +144,19 @@ static enum moe_code read_tokens(const cJSON *list, int32_t **ids, size_t *n, st
     return MOE_OK;
 }
 
-/* Sets *tools to the tools of a request.  Where they are JSON in a string, it is parsed into *own, which the
- * caller deletes, and its memory is added to *held. */
+/* Sets *tools to the tools of a request.  Where they are JSON in a string, it is parsed into *parsed, which
+ * the caller deletes, and its memory is added to *held. */
 static enum moe_code read_tools(const struct reading *r, const cJSON *o, uint64_t *held, const cJSON **tools,
-                                cJSON **own, struct moe_err *err)
+                                cJSON **parsed, struct moe_err *err)
 {
-    const struct moe_json_row at = { r->path, r->line, left_beside(r, *held), "of 'tools'" };
-    *own = NULL;
+    const struct moe_json_row at = { r->path, r->line, memory_left(r, *held), "of 'tools'" };
+    *parsed = NULL;
     *tools = moe_json_get(o, "tools");
     if (!cJSON_IsString(*tools)) return MOE_OK;
     const char *s = (*tools)->valuestring;
-    if (*s) MOE_TRY(moe_json_parse_row(s, strlen(s), &at, own, err));
+    if (*s) MOE_TRY(moe_json_parse_row(s, strlen(s), &at, parsed, err));
     *held += *s ? moe_json_memory_bound(s, strlen(s)) : 0;
-    *tools = *own;
+    *tools = *parsed;
     return MOE_OK;
 }
 
@@ -188,7 +189,8 @@ static enum moe_code check_turns(const cJSON *messages, struct moe_err *err)
     return MOE_OK;
 }
 
-/* The ids of a request; messages are encoded by the chat template. */
+/* Sets *ids, which the caller frees even on failure, to the ids of a request; the chat template encodes
+ * messages. */
 static enum moe_code encode_request(struct reading *r, const cJSON *o, const cJSON *tools, int32_t **ids,
                                     size_t *n, struct moe_err *err)
 {
@@ -222,11 +224,11 @@ static enum moe_code check_ids(const struct reading *r, const int32_t *ids, size
     return MOE_OK;
 }
 
-/* The ids of a line of JSON. */
+/* Sets *ids, which the caller frees even on failure, to the ids of a line of JSON. */
 static enum moe_code encode_json(struct reading *r, const char *line, size_t bytes, int32_t **ids, size_t *n,
                                  struct moe_err *err)
 {
-    const struct moe_json_row at = { r->path, r->line, left_beside(r, 0),
+    const struct moe_json_row at = { r->path, r->line, memory_left(r, 0),
                                      "it is read as requests, an object a line: jq -c . FILE makes such "
                                      "lines, and a text goes into {\"prompt\": TEXT}" };
     cJSON *o;
@@ -234,22 +236,22 @@ static enum moe_code encode_json(struct reading *r, const char *line, size_t byt
     enum moe_code code = check_request(r, o, err);
     uint64_t need = moe_json_memory_bound(line, bytes);
     const cJSON *tools;
-    cJSON *own = NULL;
-    if (code == MOE_OK) code = read_tools(r, o, &need, &tools, &own, err);
+    cJSON *parsed = NULL;
+    if (code == MOE_OK) code = read_tools(r, o, &need, &tools, &parsed, err);
     if (code == MOE_OK) {
-        limit_tokens(r, left_beside(r, need));
+        limit_tokens(r, memory_left(r, need));
         code = encode_request(r, o, tools, ids, n, err);
         if (code == MOE_OK) code = check_ids(r, *ids, *n, err);
         if (code != MOE_OK) moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
     }
-    cJSON_Delete(own);
+    cJSON_Delete(parsed);
     cJSON_Delete(o);
     return code;
 }
 
 /* Sets *json to whether the lines are JSON, by the rules for calibration text (moe_text_tell): what begins as
  * JSON is never taken for plain text, so that a damaged request does not become a prompt. */
-static enum moe_code tell(const struct reading *r, const char *text, size_t bytes, bool *json,
+static enum moe_code detect_json(const struct reading *r, const char *text, size_t bytes, bool *json,
                           struct moe_err *err)
 {
     enum moe_text_kind kind;
@@ -274,7 +276,7 @@ static enum moe_code check_blank(const struct reading *r, struct moe_err *err)
                            "give --bos, which begins every prompt with a token)");
 }
 
-/* The ids of a line of plain text. */
+/* Sets *ids, which the caller frees even on failure, to the ids of a line of plain text. */
 static enum moe_code encode_line(const struct reading *r, char *line, size_t bytes, int32_t **ids, size_t *n,
                                  struct moe_err *err)
 {
@@ -292,7 +294,7 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
 {
     size_t at = 0;
     bool json;
-    MOE_TRY(tell(r, text, bytes, &json, err));
+    MOE_TRY(detect_json(r, text, bytes, &json, err));
     while (at < bytes) {
         char *line = text + at, *end = memchr(line, '\n', bytes - at);
         size_t n = end ? (size_t)(end - line) : bytes - at, n_ids;
@@ -308,7 +310,7 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
         }
         MOE_TRY(check_blank(r, err));
         MOE_TRY(check_room(p, r, err));
-        limit_tokens(r, left_beside(r, 0));
+        limit_tokens(r, memory_left(r, 0));
         enum moe_code code = json ? encode_json(r, line, n, &ids, &n_ids, err) :
             encode_line(r, line, n, &ids, &n_ids, err);
         if (code == MOE_OK) code = keep(p, r, ids, n_ids, err);

@@ -13,10 +13,10 @@ struct moe_recorder {
     int32_t *index;                /* [layers of the model] the index of a layer among the MoE layers */
     int64_t *counts;               /* [n_layers][experts] tokens that chose each expert */
     int64_t *tokens;               /* [n_layers] tokens that passed the layer; stands behind counts */
-    size_t bytes;                  /* size of counts and tokens together */
+    size_t bytes;                  /* of counts and tokens together (moe_recorder_bytes) */
 };
 
-/* moe_recorder.bytes for this model. */
+/* How many bytes counts and tokens take together for this model. */
 size_t moe_recorder_bytes(const struct moe_config *c);
 /* Counts from now on what the router of f chooses, by moe_forward_hooks: other hooks of f are replaced.
  * MOE_UNSUPPORTED for a model without MoE layers, MOE_NOMEM; *r is then NULL. */
