@@ -7,6 +7,8 @@
 
 static long checks;
 #define OK(cond) (assert(cond), checks++)
+/* FAILS, SAYS: the call fails with this code, and the message has this text.  Both look at `err`, a variable
+ * of the test that the call fills. */
 #define FAILS(code_, call) OK((call) == (code_) && err.code == (code_) && err.msg[0])
 /* Sanitizers keep what was freed for a while: limits on memory do not hold there. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

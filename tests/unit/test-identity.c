@@ -19,7 +19,7 @@ static struct moe_identity identity(void)
     return id;
 }
 
-/* Change a byte of a file; a second call restores it. */
+/* Changes a byte of a file; a second call restores it. */
 static void flip(const char *path, uint64_t at)
 {
     unsigned char c;
@@ -40,8 +40,8 @@ static void test_every_tensor(char format)
     for (int64_t i = 0; i < src->n_raws; i++) {
         const struct moe_raw *r = &src->raws[i];
         const char *path = src->files[r->span.file].path;
-        bool scalar = r->span.bytes == 4; /* a scale is held against its limits when it is opened: its lowest
-                                             bit changes no more */
+        /* a scale is checked against its limits at opening, so only its lowest bit is changed */
+        bool scalar = r->span.bytes == 4;
         flip(path, r->span.offset + (scalar ? 0 : r->span.bytes - 1));
         struct moe_identity now;
         OK(moe_source_identity(src, NULL, &now, &err) == MOE_OK);
@@ -51,7 +51,7 @@ static void test_every_tensor(char format)
     moe_source_close(&src);
     struct moe_identity again = identity();
     OK(moe_identity_same(&was, &again));
-    /* the files that config and tokens are read from */
+    /* the files that config and tokens are read from belong to the identity, too */
     write_all("generation_config.json", "{\"eos_token_id\": 7}", 19);
     again = identity();
     OK(!moe_identity_same(&was, &again));
@@ -106,8 +106,9 @@ static void test_bound(void)
     moe_source_close(&src);
 }
 
-/* ---- before and after ---- */
+/* ---- a model that changes while it is read ---- */
 
+/* Weights are compared by their samples when a file's time has changed. */
 static void test_unchanged(void)
 {
     bool spoiled;
@@ -121,7 +122,8 @@ static void test_unchanged(void)
     OK(!stat(path, &st));
     struct timespec old[2] = { st.st_atim, st.st_mtim };
     old[1].tv_sec -= 100;
-    OK(!utimensat(AT_FDCWD, path, old, 0)); /* so that a write now is later however coarse the clock is */
+    /* so that a write now gets a later time, however coarse the clock is */
+    OK(!utimensat(AT_FDCWD, path, old, 0));
     moe_source_close(&src);
     src = opened();
     r = &src->raws[src->n_raws - 1];
@@ -138,7 +140,7 @@ static void test_unchanged(void)
     OK(!utimensat(AT_FDCWD, path, old, 0));
     OK(moe_source_unchanged(src, &before, NULL, &spoiled, &err) == MOE_OK);
     write_all("config.json", base_config, sizeof base_config - 2);
-    /* no weight is another */
+    /* no weight differs */
     OK(moe_source_unchanged(src, &before, NULL, &spoiled, &err) == MOE_MISMATCH && !spoiled);
     OK(strstr(err.msg, "'config.json' changed"));
     moe_source_close(&src);
@@ -146,7 +148,7 @@ static void test_unchanged(void)
 
 /* Small files are compared with what they were when the source was opened; a failure is blamed on their
  * change only when they changed. */
-static void test_still(void)
+static void test_unmodified(void)
 {
     char path[512];
     build('b', "model.", "");
@@ -156,7 +158,7 @@ static void test_still(void)
     OK(moe_source_check_unmodified(src, &err) == MOE_OK);
     moe_fail(&err, MOE_CORRUPT, "torn");
     OK(moe_source_blame_change(src, MOE_CORRUPT, &err) == MOE_CORRUPT && !strcmp(err.msg, "torn"));
-    write_all("notes.txt", "a", 1); /* is none of the model */
+    write_all("notes.txt", "a", 1); /* is no file of the model */
     OK(moe_source_check_unmodified(src, &err) == MOE_OK);
     write_all("tiktoken.model", "Yg== 0\n", 7);
     OK(moe_source_check_unmodified(src, &err) == MOE_MISMATCH && strstr(err.msg, "'tiktoken.model' changed"));
@@ -210,7 +212,7 @@ int main(void)
     for (const char *f = "b8inc"; *f; f++) test_every_tensor(*f);
     test_bound();
     test_unchanged();
-    test_still();
+    test_unmodified();
     test_records();
     assert(moe_remove_tree(dir, &err) == MOE_OK);
     printf("test-identity: %ld checks\n", checks);

@@ -20,7 +20,7 @@
 
 static bool no_nameless, no_flags, no_links;
 static const char *unreadable; /* a directory in which files can be made, and which cannot be opened */
-static int why_not;
+static int why_not;            /* the errno with which it cannot be opened */
 int test_open(const char *path, int flags, unsigned mode) __asm__("open64");
 int test_open(const char *path, int flags, unsigned mode)
 {
@@ -54,14 +54,14 @@ static const char *at(const char *name)
     return p;
 }
 
-/* A file that is whole begins so. */
+/* Whether a file is whole, which it shows by its first bytes. */
 static bool is_magic(int fd)
 {
     char head[5];
     return pread(fd, head, 5, 0) == 5 && !memcmp(head, "MAGIC", 5);
 }
 
-/* One of them for each number, by turns. */
+/* Gives each of the two policies in turn, so that a loop over i tries both. */
 static enum moe_leftover_policy refuse_or_discard(int i)
 {
     return i % 2 ? MOE_LEFTOVER_DISCARD : MOE_LEFTOVER_REFUSE;
@@ -73,12 +73,13 @@ static enum moe_code open_partial(struct moe_newfile *f, const char *name, enum 
     return moe_newfile_open_partial(f, at(name), is_magic, policy, work, &err);
 }
 
-/* What belongs at the begin of the file, in place of its record. */
+/* Makes the file whole: writes its first bytes in place of the record of unfinished work. */
 static void end_partial(const struct moe_newfile *f)
 {
     OK(moe_pwrite(f->fd, "", "MAGIC", 5, 0, &err) == MOE_OK && !ftruncate(f->fd, 5));
 }
 
+/* Whether the file is marked as unfinished by this work. */
 static bool unfinished(const char *name, const char *work)
 {
     char *s;
@@ -181,8 +182,8 @@ static bool is_sticky(const char *name)
     return !stat(at(name), &st) && st.st_mode & S_ISVTX;
 }
 
-/* Does the file system keep extended attributes? */
-static bool keeps_works(void)
+/* Whether the file system keeps the extended attributes by which a tool knows its own finished work again. */
+static bool keeps_attributes(void)
 {
     int fd = open(root, O_RDONLY | O_DIRECTORY);
     const struct moe_record put = { "a work", "that" };
@@ -199,7 +200,7 @@ static bool keeps_works(void)
 static void test_unfinished(void)
 {
     struct moe_newfile f;
-    for (int i = 0; i < 2; i++) { /* of an older version, without a record; of this one */
+    for (int i = 0; i < 2; i++) { /* an older version's file, which has no record, and one of this version */
         if (i) OK(!rename(at("kept"), at("u.partial")));
         else put("u.partial", "MAGIC and a half");
         FAILS(MOE_EXISTS, open_partial(&f, "u", MOE_LEFTOVER_REFUSE, "a work"));
@@ -244,7 +245,7 @@ static void test_partial(void)
         FAILS(MOE_EXISTS, open_partial(&f, "x", (enum moe_leftover_policy)i, "another"));
         OK(strstr(err.msg, "waits for its name") && holds("x.partial", "MAGIC"));
     }
-    if (keeps_works()) {
+    if (keeps_attributes()) {
         OK(open_partial(&f, "x", MOE_LEFTOVER_RESTART, "a work") == MOE_OK);
         OK(f.whole);
         moe_newfile_abort(&f);
@@ -274,6 +275,7 @@ static void test_partial(void)
 
 /* ---- directories ---- */
 
+/* struct moe_newdir_kind: fails unless the directory holds "kind". */
 static enum moe_code look_kind(const char *path, const void *with, struct moe_err *e)
 {
     (void)with;
@@ -283,7 +285,7 @@ static enum moe_code look_kind(const char *path, const void *with, struct moe_er
                                         : moe_fail_at(e, MOE_EXISTS, path, NULL, "is of another kind");
 }
 
-/* Whether a partial directory is of this kind: it holds nothing but "kind" and the mark. */
+/* Fails unless a partial directory is of this kind: it holds nothing but "kind" and the mark. */
 static enum moe_code look_unfinished(const char *path, const void *with, struct moe_err *e)
 {
     (void)with;
@@ -295,23 +297,24 @@ static enum moe_code look_unfinished(const char *path, const void *with, struct 
     return is ? MOE_OK : moe_fail_at(e, MOE_EXISTS, path, NULL, "holds a file of another kind");
 }
 
-static const struct moe_newdir_kind is_kind = { look_kind, NULL, "a work", look_unfinished };
+static const struct moe_newdir_kind test_kind = { look_kind, NULL, "a work", look_unfinished };
 
 static void build(struct moe_newdir *d, const char *name, enum moe_leftover_policy policy)
 {
     char inside[PATH_MAX + 8];
-    OK(moe_newdir_begin(d, at(name), &is_kind, policy, &err) == MOE_OK);
+    OK(moe_newdir_begin(d, at(name), &test_kind, policy, &err) == MOE_OK);
     snprintf(inside, sizeof inside, "%s/kind", d->path);
     OK(moe_write_file(inside, "new", 3, &err) == MOE_OK);
 }
 
+/* Leaves x, a directory of the kind. */
 static void test_dir(void)
 {
     struct moe_newdir d, e;
     fresh();
     build(&d, "x///", MOE_LEFTOVER_REFUSE);
     OK(is_sticky("x.partial") && entries("") == 1);
-    FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("x"), &is_kind, MOE_LEFTOVER_DISCARD, &err)); /* locked */
+    FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("x"), &test_kind, MOE_LEFTOVER_DISCARD, &err)); /* locked */
     OK(strstr(err.msg, "another process"));
     OK(moe_newdir_publish(&d, NULL, &err) == MOE_OK && entries("x") == 1 && !is_sticky("x"));
     moe_newdir_end(&d);
@@ -330,37 +333,43 @@ static void test_dir(void)
         FAILS(MOE_EXISTS, moe_newdir_begin(&d, at("y"), &other, (enum moe_leftover_policy)i, &err));
         OK(strstr(err.msg, "waits for its name") && holds("y.partial/kind", "new"));
     }
-    if (keeps_works()) {
-        OK(moe_newdir_begin(&d, at("y"), &is_kind, MOE_LEFTOVER_RESTART, &err) == MOE_OK && d.whole);
+    if (keeps_attributes()) {
+        OK(moe_newdir_begin(&d, at("y"), &test_kind, MOE_LEFTOVER_RESTART, &err) == MOE_OK && d.whole);
         moe_newdir_end(&d);
         OK(holds("y.partial/kind", "new") && !rename(at("y"), at("thesis")));
-        OK(moe_newdir_begin(&d, at("y"), &is_kind, MOE_LEFTOVER_RESTART, &err) == MOE_OK && d.whole);
+        OK(moe_newdir_begin(&d, at("y"), &test_kind, MOE_LEFTOVER_RESTART, &err) == MOE_OK && d.whole);
         OK(moe_newdir_publish(&d, NULL, &err) == MOE_OK && holds("y/kind", "new") && !is_sticky("y"));
         moe_newdir_end(&d);
         OK(entries("y") == 1 && !rename(at("y"), at("y.partial")) && !rename(at("thesis"), at("y")));
         OK(!chmod(at("y.partial"), 01777));
     }
     build(&d, "y", MOE_LEFTOVER_DISCARD); /* ours by its mark and its kind */
-    FAILS(MOE_EXISTS, moe_newdir_publish(&d, &is_kind, &err)); /* of another kind */
+    FAILS(MOE_EXISTS, moe_newdir_publish(&d, &test_kind, &err)); /* of another kind */
     moe_newdir_end(&d);
     OK(holds("y/thesis", "years of work") && holds("y.partial/kind", "new") && !is_sticky("y"));
+}
+
+/* Directory x, which is there, is replaced by one of its kind; a link to it is not. */
+static void test_dir_replaced(void)
+{
+    struct moe_newdir d, e;
     /* A directory of this kind is exchanged, and the old one is gone. */
     put("x/kind", "old");
     put("x/more", "old");
     build(&d, "x", MOE_LEFTOVER_REFUSE);
-    OK(moe_newdir_publish(&d, &is_kind, &err) == MOE_OK);
+    OK(moe_newdir_publish(&d, &test_kind, &err) == MOE_OK);
     moe_newdir_end(&d);
     OK(holds("x/kind", "new") && entries("x") == 1 && !is_sticky("x") &&
        moe_exists(at("x.partial")) == MOE_ABSENT);
     /* A link to a directory of this kind is neither replaced nor followed, whether it was there before or
      * appears. */
     OK(!symlink("x", at("link")));
-    FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("link"), &is_kind, MOE_LEFTOVER_DISCARD, &err));
+    FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("link"), &test_kind, MOE_LEFTOVER_DISCARD, &err));
     OK(strstr(err.msg, "is a symbolic link to 'x'") && moe_exists(at("link.partial")) == MOE_ABSENT &&
        !unlink(at("link")));
     build(&d, "link", MOE_LEFTOVER_REFUSE);
     OK(!symlink("x", at("link")));
-    FAILS(MOE_EXISTS, moe_newdir_publish(&d, &is_kind, &err));
+    FAILS(MOE_EXISTS, moe_newdir_publish(&d, &test_kind, &err));
     moe_newdir_end(&d);
     OK(strstr(err.msg, "appeared") && holds("link.partial/kind", "new") && entries("x") == 1 &&
        !unlink(at("link")));
@@ -388,7 +397,7 @@ static void test_unreadable(void)
         OK(moe_newfile_publish(&f, true, &err) == MOE_OK);
         for (int again = 0; again < 2; again++) {
             build(&d, "x", MOE_LEFTOVER_REFUSE);
-            OK(moe_newdir_publish(&d, &is_kind, &err) == MOE_OK);
+            OK(moe_newdir_publish(&d, &test_kind, &err) == MOE_OK);
             moe_newdir_end(&d);
         }
         unreadable = NULL;
@@ -397,6 +406,7 @@ static void test_unreadable(void)
     }
 }
 
+/* Files and directories that no tool wrote stay, whatever the policy; an empty directory is used. */
 static void test_foreign(void)
 {
     struct moe_newdir d;
@@ -409,7 +419,7 @@ static void test_foreign(void)
     const char *const names[] = { "a", "b", "c", "k" };
     for (int i = 0; i < 8; i++)
         FAILS(MOE_EXISTS,
-              moe_newdir_begin(&d, at(names[i / 2]), &is_kind, refuse_or_discard(i), &err));
+              moe_newdir_begin(&d, at(names[i / 2]), &test_kind, refuse_or_discard(i), &err));
     OK(holds("a.partial/thesis", "years of work") && holds("c.partial", "a file") && entries("victim") == 0);
     OK(holds("k.partial/kind", "somebody's")); /* of this kind, but nothing says that it is unfinished */
     /* an empty one is used: who made it may be about to lock it, and would make it again */
@@ -425,7 +435,8 @@ static void test_foreign(void)
     FAILS(MOE_USAGE, moe_newdir_name(&d, "", &err));
 }
 
-static void test_apart(void)
+/* An output may not be, lie in or hold what is read. */
+static void test_overlap(void)
 {
     fresh();
     OK(!mkdir(at("m"), 0777) && !mkdir(at("m/sub"), 0777) && !symlink("m", at("l")) &&
@@ -434,7 +445,7 @@ static void test_apart(void)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         FAILS(MOE_USAGE, moe_newdir_check_overlap(at(bad[i]), at("m"), "is read", &err));
     FAILS(MOE_USAGE, moe_newdir_check_overlap(at("m"), at("l"), "is read", &err));
-    /* where it would be built */
+    /* n.partial is where n would be built */
     FAILS(MOE_USAGE, moe_newdir_check_overlap(at("n"), at("n.partial"), "is read", &err));
     OK(moe_newdir_check_overlap(at("mm"), at("m"), "is read", &err) == MOE_OK &&
        moe_newdir_check_overlap(at("m"), at("mm"), "is read", &err) == MOE_OK);
@@ -452,7 +463,7 @@ static void test_apart(void)
        moe_check_overlap("out", at("m/none"), at("none"), "is read", &err) == MOE_OK);
 }
 
-/* ---- taken away while it is written ---- */
+/* ---- an output that is taken away while it is written ---- */
 
 static void test_file_taken_away(void)
 {
@@ -501,16 +512,17 @@ int main(void)
     const char *tmp = getenv("TMPDIR");
     snprintf(root, sizeof root, "%s/moe-newfile.XXXXXX", tmp ? tmp : "/tmp");
     OK(mkdtemp(root));
-    /* nothing; files without a name; flags of rename; hard links, too */
+    /* the file system lacks nothing; then files without a name; then flags of rename, too; then hard links */
     for (int lacks = 0; lacks < 4; lacks++) {
         no_nameless = lacks >= 1, no_flags = lacks >= 2, no_links = lacks >= 3;
         test_file();
         test_refused();
         test_partial();
         test_dir();
+        test_dir_replaced();
         test_unreadable();
         test_foreign();
-        test_apart();
+        test_overlap();
         test_file_taken_away();
         test_directory_taken_away();
     }

@@ -65,7 +65,7 @@ static void test_forms(void)
     OK(parse("-n", "-5", "--seed", "-7", "-", NULL) == MOE_OK && o.n == -5 && o.seed == -7 && operands == 1);
     OK(parse("-n4", "--output=a=b", NULL) == MOE_OK && o.n == 4 && !strcmp(o.out, "a=b"));
     OK(parse("--resume", "--no-resume", "--verify", NULL) == MOE_OK && !o.resume && o.verify);
-    OK(parse("-d", NULL) == MOE_OK && o.dry); /* taken, but shown nowhere */
+    OK(parse("-d", NULL) == MOE_OK && o.dry); /* a negative short name is accepted, but shown nowhere */
     /* the last wins */
     OK(parse("--output", "1", "--output=2", "-o", "3", NULL) == MOE_OK && !strcmp(o.out, "3"));
     /* a value, not an option */

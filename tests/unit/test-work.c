@@ -38,7 +38,7 @@ static void test_forward(void)
     double t = 70, s = 10, heads = 3;
     double attention = product(t, 40, 96) + product(t, 3 * 16, 40) + product(t, 28 + 6, 96) +
                        product(t, 3 * (10 + 14), 28) + product(t, 96, 3 * 14);
-    /* scores; values: half of a sequence */
+    /* the scores, and the sums of values: a token sees half of its sequence on average */
     attention += heads * product(t, s / 2, 16) + heads * product(t, s / 2, 14);
     OK(same(moe_work_attention(c, t, s), attention));
     OK(same(moe_work_mlp(96, 48, t), 2 * product(t, 48, 96) + product(t, 96, 48)));
@@ -56,24 +56,24 @@ static void test_quantize(void)
                           weighted = { .matrix = { .diagonal = true } };
     double h = 96, i = 48, n = 70;
     struct moe_work_quantize w = moe_work_quantize(&gptq, 96, 48, false, n);
-    /* Gram matrices are symmetric: half a product; the unrounded and the rounded gate and up; feedback is
-     * half of a product with H */
+    /* A Gram matrix is symmetric, so it takes half a product.  The inputs of down take four: gate and up,
+     * unrounded and rounded.  Feedback takes half a product with the Hessian H. */
     OK(same(w.statistics, (product(h, h, n) + product(i, i, n)) / 2 + 4 * product(n, i, h)));
     OK(same(w.factoring, (h * h * h + i * i * i) / 3) &&
        same(w.rounding, (product(2 * i, h, h) + product(h, i, i)) / 2));
     OK(moe_work_quantize(&weighted, 96, 48, false, n).rounding == 0 &&
        moe_work_quantize(&weighted, 96, 48, false, n).factoring == 0);
     struct moe_work_quantize f = moe_work_quantize(&fisher, 96, 48, true, n);
-    /* with a gradient and two sweeps: 1/2 + 1 + 2 products with H, 1/2 + 2 with G of 2 i
-     * and of h rows; down moved */
+    /* Feedback, the gradient and two sweeps take 1/2 + 1 + 2 products with H.  Feedback and two sweeps take
+     * 1/2 + 2 products with G, which has 2 i and h rows.  The target of down is moved once. */
     OK(same(f.rounding, 3.5 * (product(2 * i, h, h) + product(h, i, i)) +
                             2.5 * (product(2 * i, 2 * i, h) + product(h, h, i)) + product(h, i, i)));
     OK(f.statistics > w.statistics && f.factoring > w.factoring);
-    /* however tokens are spread over experts, the sum is that of the mean */
+    /* However tokens are spread over experts, the sum is what it is when all have the mean number. */
     double all = 0, tokens[] = { 0, 3, 170, 37 };
     for (int e = 0; e < 4; e++) all += moe_work_sum(moe_work_quantize(&fisher, 96, 48, true, tokens[e]));
     OK(same(all, 4 * moe_work_sum(moe_work_quantize(&fisher, 96, 48, true, 210.0 / 4))));
-    /* columns in slices: the work of a wide MLP grows with its width and not with the square */
+    /* Columns are factored in slices: the work of a wide MLP grows with its width and not with the square. */
     double wide = moe_work_quantize(&gptq, 96, 8 * MOE_SLICE_COLUMNS, false, n).factoring,
            narrow = moe_work_quantize(&gptq, 96, MOE_SLICE_COLUMNS, false, n).factoring;
     OK(wide < 8.01 * narrow);
@@ -86,7 +86,8 @@ static void test_sensitivity(void)
            parts = moe_work_head_back(c, 10) + 3 * moe_work_fisher(c, 10);
     OK(same(moe_work_sensitivity(c, 70, 5), 7 * one));
     for (int l = 0; l < 5; l++) parts += moe_work_forward(c, l, 10, 5);
-    /* back through the layers behind the first with experts, what their experts gave not computed again */
+    /* The gradient goes back through the layers behind the first one with experts.  That computes these
+     * layers once more, except their routed experts. */
     for (int l = 3; l < 5; l++)
         parts += moe_work_forward(c, l, 10, 5) - moe_work_mlp(96, 48, 30) +
                  moe_work_attention_back(c, 10, 5) + moe_work_router_back(c, 10) +
@@ -108,7 +109,8 @@ static void test_meter(void)
     moe_meter_init(&m, p);
     moe_meter_begin(&m, "work", 1e9);
     moe_meter_skip(&m, 25e7);
-    for (int i = 0; i < 3000; i++) { /* a quarter of a million each: nothing is lost to whole millions */
+    /* Progress is shown in whole millions of operations; what is added in quarters of a million adds up. */
+    for (int i = 0; i < 3000; i++) {
         now += 1;
         moe_meter_add(&m, 25e4);
     }

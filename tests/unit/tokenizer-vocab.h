@@ -14,8 +14,10 @@
 #define K2_RANKS 163584
 #define K2_VOCAB 163840
 
+/* n tokens; `slot` is a hash table of 1 + their ids, 0 where a slot is free. */
 struct vocab { unsigned char bytes[K2_RANKS][16]; uint8_t len[K2_RANKS]; int32_t slot[1 << 19]; int n; };
 
+/* Adds a token unless it is there already, is empty or longer than 16 bytes, or the vocabulary is full. */
 static inline void vocab_add(struct vocab *v, const void *s, size_t len)
 {
     uint32_t h = 2166136261u;
@@ -30,8 +32,8 @@ static inline void vocab_add(struct vocab *v, const void *s, size_t len)
     v->slot[h] = ++v->n;
 }
 
-/* Growing beginnings of the words of a text, so that whole words can be reached. */
-static inline void vocab_words(struct vocab *v, const char *text, size_t size)
+/* Adds all prefixes of each word of a text, so that merges can reach the whole word. */
+static inline void vocab_add_words(struct vocab *v, const char *text, size_t size)
 {
     for (size_t from = 0, at = 1; at <= size; at++) {
         if (at < size && ((text[at] | 32) >= 'a' && (text[at] | 32) <= 'z')) continue;
@@ -40,6 +42,7 @@ static inline void vocab_words(struct vocab *v, const char *text, size_t size)
     }
 }
 
+/* Adds single bytes, Han characters and the words of a text; the rest are joined pairs of tokens. */
 static inline void vocab_fill(struct vocab *v, const char *text, size_t size)
 {
     uint64_t state = 0x9e3779b97f4a7c15u;
@@ -50,7 +53,7 @@ static inline void vocab_fill(struct vocab *v, const char *text, size_t size)
         vocab_add(v, u, 2);
         vocab_add(v, u, 3);
     }
-    vocab_words(v, text, size);
+    vocab_add_words(v, text, size);
     while (v->n < K2_RANKS) {
         unsigned char both[32];
         int a = (int)(next_random(&state) % (uint32_t)v->n), b = (int)(next_random(&state) % (uint32_t)v->n);
@@ -80,7 +83,7 @@ static inline FILE *create_in(const char *dir, const char *name)
     return f;
 }
 
-/* DIR/tiktoken.model and DIR/tokenizer_config.json; words come from text[0..size). */
+/* Writes DIR/tiktoken.model and DIR/tokenizer_config.json; the vocabulary's words come from text [size]. */
 static inline void write_k2_vocabulary(const char *dir, const char *text, size_t size)
 {
     static const struct { int id; const char *name;
