@@ -66,7 +66,7 @@ static double least_lost(const float *x, float s, float scale)
 
 static void check_meaning(const float *x, float scale, const float *out)
 {
-    float s = nearest_scale((1 / scale) * (variants[0].k.amax(x, 16) * (1 / 6.0f)));
+    float s = nearest_scale((1 / scale) * (variants[REF].k.amax(x, 16) * (1 / 6.0f)));
     CHECK(is_nearest(x, s, scale, out), "scale %a * %a: %a ...", (double)s, (double)scale, (double)out[0]);
 }
 
@@ -74,12 +74,12 @@ static void check_meaning(const float *x, float scale, const float *out)
 static void check_meaning_46(const float *x, float scale, const float *out)
 {
     scale *= 448 / 256.0f;
-    float amax = variants[0].k.amax(x, 16), six = nearest_scale((1 / scale) * (amax * (1 / 6.0f))),
+    float amax = variants[REF].k.amax(x, 16), six = nearest_scale((1 / scale) * (amax * (1 / 6.0f))),
           four = nearest_scale((1 / scale) * (amax * (1 / 4.0f)));
     double lost = 0, none = 0;
     CHECK(is_nearest(x, six, scale, out) || is_nearest(x, four, scale, out),
           "neither scale %a nor %a (* %a): %a ...", (double)six, (double)four, (double)scale, (double)out[0]);
-    variants[0].k.sqerr(x, out, 16, &lost, &none);
+    variants[REF].k.sqerr(x, out, 16, &lost, &none);
     double least = fmin(least_lost(x, six, scale), least_lost(x, four, scale));
     CHECK(lost <= least * (1 + 1e-5), "scales %a, %a * %a: %g lost, %g at least", (double)six, (double)four,
           (double)scale, lost, least);
@@ -90,9 +90,9 @@ static void check_meaning_search(const float *x, float scale, const float *out)
 {
     static const int off[] = { -1, 0, 1, 4, 5, 6 };
     scale *= 448 / 256.0f;
-    float six = nearest_scale((1 / scale) * (variants[0].k.amax(x, 16) * (1 / 6.0f)));
+    float six = nearest_scale((1 / scale) * (variants[REF].k.amax(x, 16) * (1 / 6.0f)));
     double lost = 0, none = 0, least = INFINITY;
-    bool one = variants[0].k.amax(x, 16) > 0 ? false : is_nearest(x, 0, scale, out);
+    bool one = variants[REF].k.amax(x, 16) > 0 ? false : is_nearest(x, 0, scale, out);
     int c = 0;
     while (moe_e4m3_to_f32((uint8_t)c) < six) c++;
     for (int i = 0; i < 6; i++) {
@@ -102,7 +102,7 @@ static void check_meaning_search(const float *x, float scale, const float *out)
         least = fmin(least, least_lost(x, s, scale));
     }
     CHECK(one, "none of the scales about code %d (* %a): %a ...", c, (double)scale, (double)out[0]);
-    variants[0].k.sqerr(x, out, 16, &lost, &none);
+    variants[REF].k.sqerr(x, out, 16, &lost, &none);
     CHECK(lost <= least * (1 + 1e-5), "code %d, * %a: %g lost, %g at least", c, (double)scale, lost, least);
 }
 
@@ -138,15 +138,15 @@ static void check_activations(activations_fn *fn, activations_fn *ref,
 
 static void check_nvfp4_activations(const struct variant *v)
 {
-    check_activations(v->k.nvfp4_activations, variants[0].k.nvfp4_activations, check_meaning);
+    check_activations(v->k.nvfp4_activations, variants[REF].k.nvfp4_activations, check_meaning);
 }
 static void check_nvfp4_activations_46(const struct variant *v)
 {
-    check_activations(v->k.nvfp4_activations_46, variants[0].k.nvfp4_activations_46, check_meaning_46);
+    check_activations(v->k.nvfp4_activations_46, variants[REF].k.nvfp4_activations_46, check_meaning_46);
 }
 static void check_nvfp4_activations_search(const struct variant *v)
 {
-    check_activations(v->k.nvfp4_activations_search, variants[0].k.nvfp4_activations_search,
+    check_activations(v->k.nvfp4_activations_search, variants[REF].k.nvfp4_activations_search,
                       check_meaning_search);
 }
 

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-form.h - checks of what calibration computes with: the general matrix product, and
- * rounding against a quadratic form. */
-#ifndef CHECKKERN_FORM_H
-#define CHECKKERN_FORM_H
+/* tests/kernels/checkkern-calibration.h - checks of the kernels of calibration: the general matrix product,
+ * and rounding that looks at the Hessian of a layer's error. */
+#ifndef CHECKKERN_CALIBRATION_H
+#define CHECKKERN_CALIBRATION_H
 
 #include "tests/kernels/checkkern-vector.h"
 #include "tests/kernels/checkkern.h"
 
-/* U is the unit roundoff.  Each chain of up to 256 fma is off by at most 256 U of the sum of magnitudes
- * `size`. Of the k / 256 + 1 chains each adds 2 U of what is there by then, for its product with alpha and
- * its sum; ref adds U. */
+/* The bound on the error of one element; size: the sum of the magnitudes of its products, c: its old value.
+ * U is the unit roundoff.  Each chain of up to 256 fma is off by at most 256 U of `size`.  Each of the
+ * k / 256 + 1 chains adds 2 U of the sum so far, for its product with alpha and for the addition; ref adds
+ * U. */
 static double gemm_bound(int64_t k, double size, double c)
 {
     return (double)(k < 256 ? k : 256) * U * size + (double)(2 * (k / 256 + 1) + 1) * U * (size + fabs(c)) +
@@ -34,7 +35,7 @@ static void check_gemm(const struct variant *v)
                  pattern_name[p]);
         memcpy(want, c, sizeof *c * (size_t)nc), memcpy(got, c, sizeof *c * (size_t)nc),
             memcpy(other, c, sizeof *c * (size_t)nc);
-        variants[0].k.gemm(m, n, k, alpha, a, ai, ap, b, bp, want, ldc);
+        variants[REF].k.gemm(m, n, k, alpha, a, ai, ap, b, bp, want, ldc);
         v->k.gemm(m, n, k, alpha, a, ai, ap, b, bp, got, ldc);
         for (int64_t i = 0; i < m; i++)
             for (int64_t j = 0; j < n; j++) {
@@ -47,8 +48,8 @@ static void check_gemm(const struct variant *v)
         for (int64_t i = 0; i < m; i++) /* what lies between rows stays */
             for (int64_t j = n; j < ldc && i < m - 1; j++)
                 CHECK(same_bits(&c[i * ldc + j], &got[i * ldc + j], 1), "wrote past a row");
-        if (v == &variants[2]) {
-            variants[1].k.gemm(m, n, k, alpha, a, ai, ap, b, bp, other, ldc);
+        if (v == &variants[AVX512]) {
+            variants[AVX2].k.gemm(m, n, k, alpha, a, ai, ap, b, bp, other, ldc);
             CHECK(same_bits(other, got, nc), "avx2 and avx512 differ");
         }
         free_buffers();
@@ -91,8 +92,8 @@ static void check_nvfp4_feedback(const struct variant *v)
     }
 }
 
-/* The form is symmetric with a large diagonal.  A damped Gram matrix has more structure, but the arithmetic
- * does not ask for it. */
+/* The Hessian h is symmetric with a large diagonal.  A damped Gram matrix has more structure, but the
+ * arithmetic does not need it. */
 static void check_nvfp4_descend(const struct variant *v)
 {
     for (int round = 0; round < 200; round++) {

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tests/kernels/checkkern-nvfp4.h - checks that the quantizers give ref's bytes, whatever the input.
  *
- * ref's search tries all 126 codes in double.  So where the bytes are equal, the windows and the float32
- * estimates of the variants have lost nothing. */
+ * ref's search tries all 126 scale codes of a block in double.  The variants try fewer, by estimates in
+ * float32; where their bytes are equal, they have missed no better code. */
 #ifndef CHECKKERN_NVFP4_H
 #define CHECKKERN_NVFP4_H
 
 #include "tests/kernels/checkkern.h"
 
-/* want: the codes of all blocks, then their scales. */
+/* Compares the codes and scales of all blocks.  want: ref's codes of all blocks, then their scales. */
 static void compare_blocks(const uint8_t *want, const uint8_t *codes, const uint8_t *scales, size_t blocks,
                            int method, const char *from, const float *x, float global)
 {
@@ -16,10 +16,11 @@ static void compare_blocks(const uint8_t *want, const uint8_t *codes, const uint
         CHECK(scales[b] == want[8 * blocks + b] && !memcmp(codes + 8 * b, want + 8 * b, 8),
               "method %d, %s, block %zu of %zu, global %a: scale %#x, ref %#x; first %a %a, largest %a",
               method, from, b, blocks, (double)global, scales[b], want[8 * blocks + b], (double)x[16 * b],
-              (double)x[16 * b + 1], (double)variants[0].k.amax(x + 16 * b, 16));
+              (double)x[16 * b + 1], (double)variants[REF].k.amax(x + 16 * b, 16));
 }
 
-/* All methods, from float32 and then from bf16, each against ref on the float32 values.  Rounds x to bf16. */
+/* Compares all methods, from float32 and then from bf16, with ref on the float32 values; x is rounded to
+ * bf16. */
 static void compare_nvfp4(const struct variant *v, float *x, int64_t n, float global)
 {
     size_t blocks = (size_t)n / 16;
@@ -33,7 +34,7 @@ static void compare_nvfp4(const struct variant *v, float *x, int64_t n, float gl
             x[i] = moe_bf16_to_f32(b);
         }
         for (enum moe_nvfp4_method m = MOE_NVFP4_MAX; m <= MOE_NVFP4_SEARCH; m++) {
-            variants[0].k.nvfp4_quantize(m, x, n, global, want, want + 8 * blocks);
+            variants[REF].k.nvfp4_quantize(m, x, n, global, want, want + 8 * blocks);
             memset(codes, 0xaa, 8 * blocks), memset(scales, 0xaa, blocks);
             if (half) v->k.nvfp4_quantize_bf16(m, h, n, global, codes, scales);
             else v->k.nvfp4_quantize(m, x, n, global, codes, scales);
@@ -43,7 +44,7 @@ static void compare_nvfp4(const struct variant *v, float *x, int64_t n, float gl
     free(want);
 }
 
-/* A block's values are few multiples of one number, as with INT4.  Then a scale code and its half tie
+/* Fills each block with few multiples of one number, as INT4 weights are.  Then a scale code and its half tie
  * exactly, and others nearly. */
 static void fill_int4(float *x, int64_t n, float global)
 {
@@ -55,8 +56,8 @@ static void fill_int4(float *x, int64_t n, float global)
     }
 }
 
-/* Values on the grid and the ties of a random scale, or an ulp beside: where codes are hardest to tell apart.
- * The largest scales are among them, above which there is none. */
+/* Fills with values on the grid and the ties of a random scale, or an ulp beside: where codes are hardest to
+ * tell apart.  The largest scales are among them, above which there is none. */
 static void fill_grid(float *x, int64_t n, float global)
 {
     static const float grid[] = { 0, .25f, .5f, .75f, 1, 1.25f, 1.5f, 1.75f, 2, 2.5f, 3, 3.5f, 4, 5, 6, 7 };
@@ -76,8 +77,8 @@ static void fill_grid(float *x, int64_t n, float global)
     }
 }
 
-/* Blocks of every magnitude relative to the global, from far below the smallest scale to above the largest,
- * of several distributions. */
+/* Fills blocks with several distributions, of every magnitude relative to the global scale, from far below
+ * the smallest block scale to above the largest. */
 static void fill_regions(float *x, int64_t n, float global)
 {
     for (int64_t b = 0; b < n; b += 16) {

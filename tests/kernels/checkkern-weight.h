@@ -86,7 +86,7 @@ static void check_dequantize(const struct variant *v)
                      "%s%s%s [%" PRId64 " x %" PRId64 "] row %" PRId64 " col %" PRId64 " n %" PRId64,
                      moe_dtype_name(type), w.layout ? " tile" : "", w.reciprocal ? " reciprocal" : "", rows,
                      cols, row, col, n);
-            variants[0].k.dequantize(&w, row, col, n, want);
+            variants[REF].k.dequantize(&w, row, col, n, want);
             v->k.dequantize(&w, row, col, n, got);
             CHECK(same_bits(want, got, n), "differs from ref");
             guarded_free(&held[--n_held]), guarded_free(&held[--n_held]);
@@ -108,7 +108,7 @@ static void check_dequantize_nt(const struct variant *v)
                  moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1);
         v->k.dequantize_nt(&w, r0, r1, got);
         for (int64_t r = r0; r < r1; r++) {
-            variants[0].k.dequantize(&w, r, 0, cols, want);
+            variants[REF].k.dequantize(&w, r, 0, cols, want);
             CHECK(same_bits(want, got + (r - r0) * cols, cols), "row %lld differs from ref", (long long)r);
         }
         free_buffers();
@@ -119,7 +119,7 @@ static void check_dequantize_nt(const struct variant *v)
     snprintf(now_case, sizeof now_case, "dequantize_many");
     moe_dequantize_many(&w, 0, 4097, got);
     for (int64_t r = 0; r < 4097; r += 64) {
-        variants[0].k.dequantize(&w, r, 0, 1024, want);
+        variants[REF].k.dequantize(&w, r, 0, 1024, want);
         CHECK(same_bits(want, got + r * 1024, 1024), "row %lld differs from ref", (long long)r);
     }
     free_buffers();
@@ -211,19 +211,19 @@ static void compare_matmul(const struct variant *v, const struct moe_weight *w, 
     int64_t rows = r1 - r0, ldy = rows + random_below(3);
     float *want = guarded_floats(n * ldy), *got = guarded_floats((n - 1) * ldy + rows),
           *one = guarded_floats(w->rows), *row = guarded_floats(w->cols), *other = guarded_floats(n * ldy);
-    product(&variants[0])(w, r0, r1, x, ldx, n, want, ldy);
+    product(&variants[REF])(w, r0, r1, x, ldx, n, want, ldy);
     product(v)(w, r0, r1, x, ldx, n, got, ldy);
-    if (v >= &variants[2]) product(&variants[1])(w, r0, r1, x, ldx, n, other, ldy);
+    if (v >= &variants[AVX512]) product(&variants[AVX2])(w, r0, r1, x, ldx, n, other, ldy);
     for (int64_t t = 0; t < n; t++) {
         for (int64_t r = 0; r < rows; r++) {
             double size = 0;
-            variants[0].k.dequantize(w, r0 + r, 0, w->cols, row);
+            variants[REF].k.dequantize(w, r0 + r, 0, w->cols, row);
             for (int64_t k = 0; k < w->cols; k++) size += fabs((double)row[k] * (double)x[t * ldx + k]);
             double d = fabs((double)want[t * ldy + r] - (double)got[t * ldy + r]);
             CHECK(d <= (w->type == MOE_NVFP4 ? nvfp4_bound(w, row, x + t * ldx) : dot_bound(w->cols, size)),
                   "row %" PRId64 " token %" PRId64 ": %g, ref %g", r0 + r, t, (double)got[t * ldy + r],
                   (double)want[t * ldy + r]);
-            if (n_variants > 1 && v != &variants[0]) {
+            if (n_variants > 1 && v != &variants[REF]) {
                 float d1 = w->type == MOE_NVFP4 ? nvfp4_order(w, r0 + r, x + t * ldx)
                                                 : v->k.dot(row, x + t * ldx, w->cols);
                 CHECK(same_bits(&d1, &got[t * ldy + r], 1),
@@ -231,10 +231,11 @@ static void compare_matmul(const struct variant *v, const struct moe_weight *w, 
                       (double)got[t * ldy + r], (double)d1);
             }
         }
-        if (v == &variants[0]) continue;
+        if (v == &variants[REF]) continue;
         product(v)(w, 0, w->rows, x + t * ldx, ldx, 1, one, w->rows);
         CHECK(same_bits(one + r0, got + t * ldy, rows), "token %" PRId64 " alone, of all rows, differs", t);
-        if (v >= &variants[2]) CHECK(same_bits(other + t * ldy, got + t * ldy, rows), "differs from avx2");
+        if (v >= &variants[AVX512])
+            CHECK(same_bits(other + t * ldy, got + t * ldy, rows), "differs from avx2");
     }
 }
 
@@ -274,7 +275,7 @@ static void check_matmul_hostile(const struct variant *v)
 
 static void check_matmul(const struct variant *v)
 {
-    if (v != &variants[0]) check_matmul_hostile(v);
+    if (v != &variants[REF]) check_matmul_hostile(v);
     static const int64_t tokens[] = { 1, 2, 3, 4, 5, 7, 9, 13, 24, 31 };
     for (int i = 0; i < 270; i++) {
         int type = i < 250 ? i % WEIGHT_TYPES : MOE_NVFP4;
@@ -321,7 +322,7 @@ static float many_order(const float *row, const float *x, int64_t k)
  * tokens it is computed with, and nothing is written between rows of results. */
 static void check_matmul_many(const struct variant *v)
 {
-    for (int i = 0; i < 5 * WEIGHT_TYPES && v == &variants[1]; i++) {
+    for (int i = 0; i < 5 * WEIGHT_TYPES && v == &variants[AVX2]; i++) {
         int type = i % WEIGHT_TYPES;
         int64_t rows = 1 + random_below(i % 2 ? 420 : 40), cols = odd_size(i % 3 ? 1100 : 80, unit(type)),
                 n = 1 + random_below(i % 2 ? 20 : 130), ldx = cols + random_below(4);
@@ -337,7 +338,7 @@ static void check_matmul_many(const struct variant *v)
                  moe_dtype_name(type), w.layout ? " tile" : "", rows, cols, r0, r1, n);
         moe_matmul_many(&w, r0, r1, x, ldx, n, y, ldy);
         for (int64_t r = r0; r < r1; r++) {
-            variants[0].k.dequantize(&w, r, 0, cols, row);
+            variants[REF].k.dequantize(&w, r, 0, cols, row);
             for (int64_t t = 0; t < n; t++) {
                 float want = many_order(row, x + t * ldx, cols), got = y[t * ldy + r - r0];
                 CHECK(same_bits(&want, &got, 1) || (want == 0 && got == 0),
@@ -367,18 +368,18 @@ static void check_matmul_t(const struct variant *v)
         fill(x, r1 - r0, (enum pattern)(i % PATTERNS));
         snprintf(now_case, sizeof now_case, "%s [%" PRId64 " x %" PRId64 "] rows %" PRId64 "..%" PRId64,
                  moe_dtype_name(type), rows, cols, r0, r1);
-        variants[0].k.matmul_t(&w, r0, r1, x, want);
+        variants[REF].k.matmul_t(&w, r0, r1, x, want);
         v->k.matmul_t(&w, r0, r1, x, got);
         for (int64_t r = r0; r < r1; r++) {
-            variants[0].k.dequantize(&w, r, 0, cols, row);
+            variants[REF].k.dequantize(&w, r, 0, cols, row);
             for (int64_t k = 0; k < cols; k++) size[k] += fabs((double)row[k] * (double)x[r - r0]);
         }
         for (int64_t k = 0; k < cols; k++)
             CHECK(fabs((double)want[k] - (double)got[k]) <=
                       ((double)(r1 - r0) + 2) * 0x1p-24 * size[k] + (double)(r1 - r0 + 2) * 0x1p-149,
                   "column %" PRId64 ": %g, ref %g", k, (double)got[k], (double)want[k]);
-        if (v == &variants[2]) {
-            variants[1].k.matmul_t(&w, r0, r1, x, other);
+        if (v == &variants[AVX512]) {
+            variants[AVX2].k.matmul_t(&w, r0, r1, x, other);
             CHECK(same_bits(other, got, cols), "avx2 and avx512 differ");
         }
         free(size);

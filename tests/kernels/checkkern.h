@@ -21,10 +21,11 @@
 
 /* ---- variants ---- */
 
-/* A level with its table: [0] is ref, [1] avx2, [2] avx512, [3] avx512 with what avx512dot/ replaces; as many
- * as this processor can run. */
+/* A level with its table.  AVX512DOT is avx512 with what avx512dot/ replaces.  There are as many as this
+ * processor can run, and each needs the one before. */
+enum { REF, AVX2, AVX512, AVX512DOT, VARIANTS };
 struct variant { const char *name; struct moe_kernels k; };
-static struct variant variants[4];
+static struct variant variants[VARIANTS];
 static int n_variants;
 
 static void find_variants(void)
@@ -84,11 +85,9 @@ static uint64_t random_bits(void)
 }
 /* A whole number in [0, n). */
 static int64_t random_below(int64_t n) { return (int64_t)((random_bits() >> 11) % (uint64_t)n); }
-static float random_uniform(void)
-{
-    return (float)((double)(random_bits() >> 11) * 0x1p-52 - 1);
-} /* [-1, 1) */
-/* Of mean 0 and variance 1 (Box and Muller). */
+/* A number in [-1, 1). */
+static float random_uniform(void) { return (float)((double)(random_bits() >> 11) * 0x1p-52 - 1); }
+/* A normal number of mean 0 and variance 1 (Box and Muller). */
 static float random_normal(void)
 {
     double u = ((double)(random_bits() >> 11) + 1) * 0x1p-53, v = (double)(random_bits() >> 11) * 0x1p-53;
@@ -99,7 +98,8 @@ static float random_normal(void)
 
 struct guarded { uint8_t *map; size_t bytes; };
 
-/* The `bytes` bytes before a guard page, whatever alignment that gives. */
+/* Maps memory, and returns the `bytes` bytes that end where a guard page begins, whatever alignment that
+ * gives. */
 static void *guarded_end(struct guarded *g, size_t bytes)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -127,6 +127,7 @@ static float *guarded_floats(int64_t n)
 
 /* ---- inputs ---- */
 
+/* TIES: multiples of 1/4, among them those that lie midway between two values of E2M1. */
 enum pattern { UNIFORM, NORMAL, EXTREME, OUTLIER, ZERO, DENORMAL, TIES, PATTERNS };
 static const char *const pattern_name[] = { "uniform", "normal",   "extreme", "one outlier",
                                             "zero",    "denormal", "ties" };
