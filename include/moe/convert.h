@@ -12,6 +12,7 @@
 #include <moe/cancel.h>
 #include <moe/progress.h>
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

@@ -15,6 +15,7 @@
 #include <moe/cancel.h>
 #include <moe/progress.h>
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -60,7 +61,8 @@ struct moe_generate_options {
     int64_t max_tokens;        /* most tokens of the answer; 0: no limit but the context */
     double temperature;        /* 0: take the likeliest token; else sample at this temperature */
     /* Which tokens may be sampled; 0: all.  top_k: so many of the most probable; min_p: those at least min_p
-     * times as probable as the most probable one; top_p: the fewest whose probabilities reach it together. */
+     * times as probable as the most probable one; top_p: of the most probable as few as are needed for a sum
+     * of probabilities of at least top_p. */
     double top_p;
     double min_p;
     int64_t top_k;

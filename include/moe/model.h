@@ -37,8 +37,9 @@ struct moe_description {
 
 /* Describes the model in the directory `path`, and checks that every tensor that its config calls for is
  * there, once, with the right shape.  Fails with MOE_USAGE for NULL, MOE_NOT_FOUND where there is no model,
- * MOE_CORRUPT for one that is damaged or incomplete, MOE_UNSUPPORTED for another architecture or for some
- * layers of a model, MOE_MISMATCH for a part staged for some ranks; *d is then as it was. */
+ * MOE_CORRUPT for one that is damaged or incomplete, MOE_UNSUPPORTED for another architecture or for a
+ * container with only some layers of a model, MOE_MISMATCH for a container with only the experts that some
+ * ranks need (moe-plan stage).  A failure leaves *d as it was. */
 MOE_API enum moe_code moe_describe(const char *path, struct moe_description *d, struct moe_err *err);
 
 #ifdef __cplusplus

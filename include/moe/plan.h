@@ -25,9 +25,11 @@ struct moe_placement_options {
      * allows, else as many as in the plan `from`, else just enough. */
     int64_t slots;
     uint64_t memory_per_rank;  /* bytes that the weights of a rank may take, instead of slots; 0: not given */
-    /* How many ranks may fail without loss of an expert; 0: as in the plan `from`, else none; -1: none. */
+    /* How many ranks may fail without loss of an expert; 0: as in the plan `from`, else none; -1: none in any
+     * case. */
     int64_t survive;
-    int64_t ranks_per_node;    /* 0: as in the plan `from`, else all ranks are one node; -1: they are */
+    /* 0: as in the plan `from`, else all ranks are one node; -1: all ranks are one node in any case. */
+    int64_t ranks_per_node;
     /* n_stats paths of files of routing statistics; none: those in the container, else every expert counts
      * the same. */
     const char *const *stats;
@@ -59,8 +61,8 @@ struct moe_placement_check {
 
 /* Computes every number in the plan file at the path `plan` again, by code that shares nothing with the
  * planner.  o may be NULL.  MOE_VERIFY when numbers are wrong: *err names the first, and *problems is
- * malloc'd text, the caller's to free(), with a line for each (NULL without memory for it).  In every other
- * case *problems is NULL.  problems may be NULL. */
+ * malloc'd text, the caller's to free(), with a line for each (NULL where memory for the text ran out).  In
+ * every other case *problems is NULL.  problems may be NULL. */
 MOE_API enum moe_code moe_placement_verify(const char *plan, const struct moe_placement_check *o,
                                            char **problems, struct moe_err *err);
 

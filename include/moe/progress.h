@@ -29,11 +29,11 @@ enum moe_unit {
 /* Valid only during the callback. */
 struct moe_progress_report {
     size_t size;        /* sizeof this struct in the library, which may be older or newer than its caller */
-    const char *label;  /* the kind of work in a few words of English, for people; it may change on the way */
+    const char *label;  /* the kind of work, a few words of English for people; may change between reports */
     enum moe_unit unit;
     uint64_t done;      /* units that are done; up to total, or a little more where total was an estimate */
     uint64_t resumed;   /* those of `done` that an earlier, interrupted call had done */
-    uint64_t total;
+    uint64_t total;     /* units of the whole piece of work, known or estimated when it begins */
     bool ended;         /* the last report of this piece of work, which a failure may have ended early */
 };
 

@@ -57,7 +57,9 @@ struct moe_quantize_needs {
     uint64_t scratch_bytes;    /* space that has to be free in the directory scratch */
     double seconds;            /* estimated from short measurements on this machine */
     int64_t weights_quantized; /* single weights (not tensors) that become NVFP4 */
-    bool fits;                 /* memory_bytes is allowed; if not, it is the least that will do */
+    /* Whether the work fits into the memory that the options allow; if not, memory_bytes is the least memory
+     * that would suffice. */
+    bool fits;
 };
 
 /* Estimates what moe_quantize_model would take with these options; writes nothing.  o may be NULL; *n is
