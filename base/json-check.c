@@ -29,7 +29,7 @@ static size_t digits(const char *s, size_t n, size_t i)
     return i;
 }
 
-size_t moe_json_number(const char *s, size_t n)
+size_t moe_json_number_length(const char *s, size_t n)
 {
     size_t first = n && *s == '-', i = digits(s, n, first);
     if (i == first || (s[first] == '0' && i > first + 1)) return 0;
@@ -104,7 +104,7 @@ static const char *scalar(struct scan *x)
     size_t left = x->n - x->i, len = 0;
     if (left && *s == '"') return string(x);
     if (left && (*s == '-' || (*s >= '0' && *s <= '9'))) {
-        len = moe_json_number(s, left);
+        len = moe_json_number_length(s, left);
         if (!len) return "a bad number";
     }
     for (int w = 0; !len && w < 3; w++)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/json-internal.h - what the files of base/json.h share; not for others. */
+/* base/json-internal.h - what json.c and json-check.c share; for base/json*.c alone. */
 #ifndef MOE_BASE_JSON_INTERNAL_H
 #define MOE_BASE_JSON_INTERNAL_H
 
@@ -13,6 +13,6 @@ extern const char moe_json_no_nul[];
 
 /* The length of the JSON number at s; 0 for a spelling that JSON forbids though strtod accepts it (01, 1.,
  * .5, 1e). */
-size_t moe_json_number(const char *s, size_t n);
+size_t moe_json_number_length(const char *s, size_t n);
 
 #endif

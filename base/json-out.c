@@ -120,7 +120,7 @@ static void put_string(struct moe_buffer *t, const char *s, size_t n)
         len = whole ? (size_t)whole : 1;
         if (!whole) moe_buffer_put(t, "\xef\xbf\xbd", 3);
         else if (short_form) esc[1] = letters[short_form - special], moe_buffer_put(t, esc, 2);
-        else if (moe_is_hidden(code)) moe_buffer_printf(t, "\\u%04x", code);
+        else if (moe_must_escape(code)) moe_buffer_printf(t, "\\u%04x", code);
         else moe_buffer_put(t, s, len);
     }
     moe_buffer_put(t, "\"", 1);

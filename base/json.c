@@ -61,7 +61,7 @@ static const char *next_number(const char *s, const char *end, size_t *n)
         if (in_string && *s == '\\') s++;
         else if (*s == '"') in_string = !in_string;
         else if (!in_string && (*s == '-' || (*s >= '0' && *s <= '9'))) {
-            *n = moe_json_number(s, (size_t)(end - s));
+            *n = moe_json_number_length(s, (size_t)(end - s));
             return s;
         }
     }

@@ -124,7 +124,7 @@ void moe_hmac_end(struct moe_hmac *h, unsigned char out[MOE_SHA256_BYTES])
     moe_sha256_end(&h->outer, out);
 }
 
-bool moe_same_bytes(const void *a, const void *b, size_t bytes)
+bool moe_equal_constant_time(const void *a, const void *b, size_t bytes)
 {
     const volatile unsigned char *p = a, *q = b;
     unsigned char differs = 0;

@@ -32,7 +32,7 @@ int moe_utf8_decode(const unsigned char *s, size_t len, uint32_t *code)
     return n;
 }
 
-bool moe_is_hidden(uint32_t c)
+bool moe_must_escape(uint32_t c)
 {
     return c < 0x20 || (c >= 0x7f && c < 0xa0)      /* C0, DEL, C1 */
         || c == 0x61c || c == 0x200e || c == 0x200f /* direction marks */
@@ -44,19 +44,20 @@ bool moe_is_hidden(uint32_t c)
 
 enum { ESCAPE = 8 }; /* bytes of the longest escape, with its NUL */
 
-/* One character at s[0..n), n > 0: *len gets its length, and `escape` what is shown instead of it, or "" when
- * it is shown as it is.  Returns the number of bytes shown. */
-static size_t shown(const unsigned char *s, size_t n, size_t *len, char escape[ESCAPE])
+/* Decide how the first character of s[0..n), n > 0, is shown: *len gets its length, and `escape` what is
+ * shown instead of it, or "" when it is shown as it is.  Returns the number of bytes shown. */
+static size_t escape_one(const unsigned char *s, size_t n, size_t *len, char escape[ESCAPE])
 {
     uint32_t code = s[0]; /* kept when the byte begins no valid character */
     int whole = moe_utf8_decode(s, n, &code);
     escape[0] = 0;
     *len = whole ? (size_t)whole : 1;
-    if (whole && !moe_is_hidden(code)) return *len;
+    if (whole && !moe_must_escape(code)) return *len;
     const char *fmt = code == '\n' ? "\\n" : code == '\t' ? "\\t" : code < 256 ? "\\x%02x" : "\\u%04x";
     return (size_t)snprintf(escape, ESCAPE, fmt, (unsigned)code);
 }
 
+/* The number of bytes at the start of s that are printable ASCII and never need an escape. */
 static size_t plain_prefix(const char *s, size_t n)
 {
     size_t i = 0;
@@ -67,24 +68,25 @@ static size_t plain_prefix(const char *s, size_t n)
 void moe_show(char *text, size_t cap)
 {
     const unsigned char *s = (const unsigned char *)text;
-    size_t bytes = strlen(text), len, used = plain_prefix(text, bytes), room = used, one;
+    /* the first `used` bytes of the text become `result` bytes; len and one are those of one character */
+    size_t bytes = strlen(text), len, used = plain_prefix(text, bytes), result = used, one;
     char escape[ESCAPE];
     if (used == bytes) return; /* nothing to escape, the usual case */
-    for (; used < bytes; used += len, room += one) {
-        one = shown(s + used, bytes - used, &len, escape);
-        if (room + one >= cap) break;
+    for (; used < bytes; used += len, result += one) {
+        one = escape_one(s + used, bytes - used, &len, escape);
+        if (result + one >= cap) break;
     }
     /* Escapes make the text longer: the input is first moved to the end of the space that the result needs,
      * so that nothing is overwritten before it is read. */
-    size_t gap = room - used, from = gap, at = 0;
-    memmove(text + gap, text, used);
-    while (from < room) {
-        one = shown(s + from, room - from, &len, escape);
-        memmove(text + at, *escape ? escape : text + from, one);
+    size_t from = result - used, to = 0;
+    memmove(text + from, text, used);
+    while (from < result) {
+        one = escape_one(s + from, result - from, &len, escape);
+        memmove(text + to, *escape ? escape : text + from, one);
         from += len;
-        at += one;
+        to += one;
     }
-    text[room] = 0;
+    text[result] = 0;
 }
 
 void moe_show_print(FILE *out, const char *text, size_t n, bool layout)
@@ -96,7 +98,7 @@ void moe_show_print(FILE *out, const char *text, size_t n, bool layout)
             fwrite(text + at, 1, len, out);
             continue;
         }
-        size_t one = shown((const unsigned char *)text + at, n - at, &len, escape);
+        size_t one = escape_one((const unsigned char *)text + at, n - at, &len, escape);
         bool as_it_is = !*escape || (layout && (text[at] == '\n' || text[at] == '\t'));
         fwrite(as_it_is ? text + at : escape, 1, as_it_is ? len : one, out);
     }
@@ -104,11 +106,16 @@ void moe_show_print(FILE *out, const char *text, size_t n, bool layout)
 
 /* ---- one line ---- */
 
-enum { LINE_ROOM = 3 * PATH_MAX + 2048, WORD_LEAST = 32 };
+enum {
+    LINE_ROOM = 3 * PATH_MAX + 2048,
+    WORD_LEAST = 32,   /* bytes that a shortened word keeps at least */
+    SLASH_REACH = 64   /* how many bytes from the cut a slash may be to be cut at */
+};
 
 struct word { size_t at, n; };
 
-/* The length of a quoted text; its closing quote is followed by the end, a space or punctuation. */
+/* The length of the quoted text that begins at s: its closing quote is one that the end, a space or
+ * punctuation follows.  0 when there is none. */
 static size_t quoted_length(const char *s)
 {
     for (const char *e = s + 1; (e = strchr(e, '\'')); e++)
@@ -116,7 +123,7 @@ static size_t quoted_length(const char *s)
     return 0;
 }
 
-/* The longest text between quotes or spaces. */
+/* Find the longest text between quotes or spaces. */
 static struct word longest_word(const char *s)
 {
     struct word best = { 0, 0 };
@@ -129,38 +136,41 @@ static struct word longest_word(const char *s)
     return best;
 }
 
-static bool inside_character(char c) { return ((unsigned char)c & 0xc0) == 0x80; }
+/* Whether the byte continues a UTF-8 character, so that no cut may be made before it. */
+static bool is_continuation(char c) { return ((unsigned char)c & 0xc0) == 0x80; }
 
-/* Replace at least `excess` bytes in the middle of a word, if possible from slash to slash; false when the
- * word is too short. */
+/* Replace the middle of a word by "...", if possible from slash to slash, so that the line gets at least
+ * `excess` bytes shorter, or as much as the word allows; false when the word is too short to be cut. */
 static bool cut_middle(char *s, struct word w, size_t excess)
 {
     if (w.n < WORD_LEAST + 8) return false;
     size_t keep = w.n > WORD_LEAST + excess + 3 ? w.n - excess - 3 : WORD_LEAST;
     size_t head = w.at + keep / 3, tail = w.at + w.n - (keep - keep / 3);
-    for (size_t i = head; i > w.at && i + 64 > head; i--)
+    for (size_t i = head; i > w.at && i + SLASH_REACH > head; i--)
         if (s[i - 1] == '/') {
             head = i;
             break;
         }
-    for (size_t i = tail; i + 1 < w.at + w.n && i < tail + 64; i++)
+    for (size_t i = tail; i + 1 < w.at + w.n && i < tail + SLASH_REACH; i++)
         if (s[i] == '/') {
             tail = i;
             break;
         }
-    while (head > w.at && inside_character(s[head])) head--;
-    while (inside_character(s[tail])) tail++;
+    while (head > w.at && is_continuation(s[head])) head--;
+    while (is_continuation(s[tail])) tail++;
     memcpy(s + head, "...", 3);
     memmove(s + head + 3, s + tail, strlen(s + tail) + 1);
     return true;
 }
 
-static void fit(char *s, size_t cap)
+/* Shorten a line to less than `cap` bytes: its longest words lose their middles, and if that is not enough,
+ * the line loses its end. */
+static void fit_line(char *s, size_t cap)
 {
     size_t n;
     while ((n = strlen(s)) >= cap && cut_middle(s, longest_word(s), n - (cap - 1))) { }
     if (n < cap) return;
-    for (n = cap - 1; n > 0 && inside_character(s[n]); n--) { }
+    for (n = cap - 1; n > 0 && is_continuation(s[n]); n--) { }
     s[n] = 0;
 }
 
@@ -169,7 +179,7 @@ void moe_show_line(char *out, size_t cap, const char *fmt, va_list ap)
     char line[LINE_ROOM];
     vsnprintf(line, sizeof line, fmt, ap);
     moe_show(line, sizeof line);
-    fit(line, cap < sizeof line ? cap : sizeof line);
+    fit_line(line, cap < sizeof line ? cap : sizeof line);
     memcpy(out, line, strlen(line) + 1);
 }
 

@@ -23,7 +23,7 @@ int moe_utf8_char(const unsigned char *s, size_t len);
 int moe_utf8_decode(const unsigned char *s, size_t len, uint32_t *code);
 
 /* Whether this code point must be escaped in text that a person reads. */
-bool moe_is_hidden(uint32_t code);
+bool moe_must_escape(uint32_t code);
 
 /* Escape a text in place; `cap` is the size of its buffer with the NUL.  What does not fit is cut off after
  * a whole character. */
@@ -37,7 +37,7 @@ void moe_show_line(char *out, size_t cap, const char *fmt, va_list ap);
 /* Print n bytes of text, escaped; with `layout` newlines and tabs are printed as they are. */
 void moe_show_print(FILE *out, const char *text, size_t n, bool layout);
 
-/* "12.3 GiB", "4 min 05 s": for people.  Returns out. */
+/* Write a number for people: "12.3 GiB", "4 min 05 s"; more than 11 years are "forever".  Returns out. */
 const char *moe_human_bytes(uint64_t bytes, char out[16]);
 const char *moe_human_time(double seconds, char out[16]);
 

@@ -6,8 +6,12 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-enum { PIECES = 4096, SMALL = 32 << 10 };
+enum {
+    RING_PIECES = 4096,
+    PIECE_LEAST = 32 << 10 /* bytes; shorter pieces are left to fsync */
+};
 
+/* A range of bytes of the file whose writing to the disk was started. */
 struct piece { uint64_t offset, bytes; };
 
 struct moe_writeback {
@@ -15,7 +19,7 @@ struct moe_writeback {
     uint64_t window, held;       /* held: bytes of the pieces in the ring */
     unsigned first, n;           /* ring: piece[first] is the oldest of n */
     pthread_mutex_t lock;
-    struct piece piece[PIECES];
+    struct piece piece[RING_PIECES];
 };
 
 struct moe_writeback *moe_writeback_open(int fd, uint64_t window)
@@ -38,20 +42,21 @@ void moe_writeback_close(struct moe_writeback **b)
     *b = NULL;
 }
 
-/* Take the oldest piece out of the ring when the ring with `more` further bytes would exceed
- * the window, or has no free place. */
+/* Make room in the ring for a piece of `more` bytes: when the ring is full, or its pieces and the new one
+ * exceed the window together, the oldest piece is taken out as *p.  False when there is room already. */
 static bool take_oldest(struct moe_writeback *b, uint64_t more, struct piece *p)
 {
-    if (!b->n || (b->n < PIECES && b->held + more <= b->window)) return false;
+    if (!b->n || (b->n < RING_PIECES && b->held + more <= b->window)) return false;
     *p = b->piece[b->first];
-    b->first = (b->first + 1) % PIECES;
+    b->first = (b->first + 1) % RING_PIECES;
     b->n--;
     b->held -= p->bytes;
     return true;
 }
 
-/* Wait until a piece is on the disk and drop it from the page cache.  fsync will report any error. */
-static void settle(const struct moe_writeback *b, const struct piece *p)
+/* Wait until a piece is on the disk and drop it from the page cache.  Errors are ignored here, because fsync
+ * reports them. */
+static void wait_and_drop(const struct moe_writeback *b, const struct piece *p)
 {
     sync_file_range(b->fd, (off64_t)p->offset, (off64_t)p->bytes,
                     SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
@@ -61,15 +66,15 @@ static void settle(const struct moe_writeback *b, const struct piece *p)
 void moe_writeback_add(struct moe_writeback *b, uint64_t offset, uint64_t bytes)
 {
     struct piece old;
-    if (!b || bytes < SMALL) return;
+    if (!b || bytes < PIECE_LEAST) return;
     sync_file_range(b->fd, (off64_t)offset, (off64_t)bytes, SYNC_FILE_RANGE_WRITE);
     pthread_mutex_lock(&b->lock);
     while (take_oldest(b, bytes, &old)) {
         pthread_mutex_unlock(&b->lock);
-        settle(b, &old);
+        wait_and_drop(b, &old);
         pthread_mutex_lock(&b->lock);
     }
-    b->piece[(b->first + b->n++) % PIECES] = (struct piece){ offset, bytes };
+    b->piece[(b->first + b->n++) % RING_PIECES] = (struct piece){ offset, bytes };
     b->held += bytes;
     pthread_mutex_unlock(&b->lock);
 }

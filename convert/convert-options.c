@@ -73,7 +73,7 @@ enum moe_code moe_convert_args_check(struct moe_convert_args *o, struct moe_err 
     if (!hf_nvfp4 && (o->flavor || o->shard_size != MOE_UNSET))
         return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
     if (o->resume && o->force) return moe_fail(err, MOE_USAGE, "--resume and --force exclude each other");
-    if (!o->merge) MOE_TRY(moe_want_model(&o->run, err));
+    if (!o->merge) MOE_TRY(moe_check_model_operand(&o->run, err));
     if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o PATH)");
     if (o->merge && strcmp(o->to, "source"))
         return moe_fail(err, MOE_USAGE,

@@ -69,7 +69,7 @@ enum moe_code moe_inspect_args_check(struct moe_inspect_args *o, struct moe_err 
 {
     struct moe_re *pattern = NULL;
     find_pattern(o);
-    MOE_TRY(moe_want_model(&o->run, err));
+    MOE_TRY(moe_check_model_operand(&o->run, err));
     if (o->tensors && *o->tensors) MOE_TRY(moe_re_open(&pattern, o->tensors, err));
     moe_re_close(&pattern);
     return MOE_OK;

@@ -124,7 +124,7 @@ static enum moe_code run(struct moe_convert_args *o, cJSON *json, struct moe_err
 {
     struct moe_source *src;
     MOE_TRY(moe_convert_args_check(o, err));
-    if (!o->dry_run) MOE_TRY(moe_output_dir_check(&o->run, o->out, err));
+    if (!o->dry_run) MOE_TRY(moe_output_partial_check(&o->run, o->out, err));
     enum moe_code code = o->merge ? moe_source_merge(&src, o->run.argv, o->run.argc, o->mix_kernels, err)
                                   : moe_source_open(&src, o->run.argv[0], err);
     bool keeps = o->resume && !o->dry_run && (!strcmp(o->to, "source") || !strcmp(o->to, "nvfp4"));

@@ -34,7 +34,7 @@ static enum moe_code quantize(const struct moe_quantize_args *o, struct moe_quan
 static enum moe_code work(const struct moe_quantize_args *o, struct moe_quantizing *z, cJSON *json,
                           struct moe_err *err)
 {
-    MOE_TRY(moe_want_model(&o->run, err));
+    MOE_TRY(moe_check_model_operand(&o->run, err));
     if (!o->dry_run) MOE_TRY(moe_quantize_args_outputs(o, err));
     MOE_TRY(moe_quantizing_open(z, o->run.argv[0], err));
     moe_tell_superseded(&o->run.notes, z->src);

@@ -115,5 +115,5 @@ enum moe_code moe_quantize_args_outputs(const struct moe_quantize_args *o, struc
         struct moe_output report = { .path = o->report.v[i], .replace = true, .kind = &moe_report_kind };
         MOE_TRY(moe_output_check(&o->run, &report, err));
     }
-    return moe_output_dir_check(&o->run, o->ask.out, err);
+    return moe_output_partial_check(&o->run, o->ask.out, err);
 }

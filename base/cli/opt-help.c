@@ -24,6 +24,8 @@ static char *help_text(const struct moe_opt *o)
     return text;
 }
 
+/* Print words in lines of at most `width` columns.  The cursor is at `column`, and further lines begin there,
+ * too. */
 static void print_wrapped(const char *s, int column, int width, FILE *out)
 {
     int at = column;
@@ -41,6 +43,22 @@ static void print_wrapped(const char *s, int column, int width, FILE *out)
 
 enum { HELP_WIDTH = 80, HELP_COLUMN = 30 };
 
+static void help_option(const struct moe_opt *o, FILE *out)
+{
+    char left[96];
+    const char *sep = !o->arg ? "" : o->kind == MOE_OPT_MAYBE ? "[=" : " ";
+    snprintf(left, sizeof left, "%c%c%s --%s%s%s%s", o->short_name > 0 ? '-' : ' ',
+             o->short_name > 0 ? o->short_name : ' ', o->short_name > 0 ? "," : " ", o->name, sep,
+             o->arg ? o->arg : "", o->kind == MOE_OPT_MAYBE ? "]" : "");
+    bool below = strlen(left) > HELP_COLUMN - 3; /* the help text begins on the next line */
+    if (below) fprintf(out, "  %s\n%*s", left, HELP_COLUMN, "");
+    else fprintf(out, "  %-*s ", HELP_COLUMN - 3, left);
+    char *text = help_text(o);
+    print_wrapped(text ? text : o->help, HELP_COLUMN, HELP_WIDTH, out);
+    free(text);
+    fputc('\n', out);
+}
+
 void moe_opt_help(const struct moe_tool *t, FILE *out)
 {
     fprintf(out, "usage: %s %s%s%s\n", t->name, t->verb ? t->verb : "", t->verb ? " " : "", t->synopsis);
@@ -53,21 +71,9 @@ void moe_opt_help(const struct moe_tool *t, FILE *out)
         print_wrapped((*v)->about, HELP_COLUMN, HELP_WIDTH, out);
         fputc('\n', out);
     }
-    for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
-        char left[96];
-        if (o->kind == MOE_OPT_GROUP) { fprintf(out, "\n%s\n", o->help); continue; }
-        const char *sep = !o->arg ? "" : o->kind == MOE_OPT_MAYBE ? "[=" : " ";
-        snprintf(left, sizeof left, "%c%c%s --%s%s%s%s", o->short_name > 0 ? '-' : ' ',
-                 o->short_name > 0 ? o->short_name : ' ', o->short_name > 0 ? "," : " ", o->name, sep,
-                 o->arg ? o->arg : "", o->kind == MOE_OPT_MAYBE ? "]" : "");
-        bool below = strlen(left) > HELP_COLUMN - 3; /* the help text begins on the next line */
-        if (below) fprintf(out, "  %s\n%*s", left, HELP_COLUMN, "");
-        else fprintf(out, "  %-*s ", HELP_COLUMN - 3, left);
-        char *text = help_text(o);
-        print_wrapped(text ? text : o->help, HELP_COLUMN, HELP_WIDTH, out);
-        free(text);
-        fputc('\n', out);
-    }
+    for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++)
+        if (o->kind == MOE_OPT_GROUP) fprintf(out, "\n%s\n", o->help);
+        else help_option(o, out);
     fprintf(out, "\nalso: --help --version --help-man --help-complete bash|zsh|fish --help-env\n");
 }
 
@@ -84,6 +90,7 @@ static void man_word(const char *s, int n, bool start, FILE *out)
     }
 }
 
+/* The number of bytes that man_word prints for a word. */
 static int man_width(const char *s, int n)
 {
     int width = n;

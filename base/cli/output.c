@@ -14,10 +14,13 @@
 
 /* ---- the other paths of the command line ---- */
 
-/* How an output is compared with another path: as a file, or as a directory that is built as PATH.partial. */
-typedef enum moe_code overlap_fn(const char *out, const char *other, const char *which, struct moe_err *err);
+/* Check that an output does not overlap `other`: the output is a file, or it is built as PATH.partial.
+ * which: how the message describes `other` (base/overlap.h). */
+typedef enum moe_code overlap_fn(const char *out, const char *other, const char *which,
+                                 struct moe_err *err);
 
-static enum moe_code check_file(const char *out, const char *other, const char *which, struct moe_err *err)
+static enum moe_code check_file_overlap(const char *out, const char *other, const char *which,
+                                        struct moe_err *err)
 {
     return moe_check_overlap(out, out, other, which, err);
 }
@@ -26,6 +29,7 @@ static enum moe_code check_option(overlap_fn *check, const char *out, const stru
                                   const char *value, struct moe_err *err)
 {
     char which[64];
+    /* pointers are compared, since another option with the same text as the output's is what must be found */
     if (!value || !*value || value == out) return MOE_OK;
     snprintf(which, sizeof which, "--%s names", opt->name);
     return check(out, value, which, err);
@@ -46,8 +50,8 @@ static enum moe_code check_options(overlap_fn *check, const struct moe_run *r, c
     return MOE_OK;
 }
 
-static enum moe_code check_all(overlap_fn *check, const struct moe_run *r, const char *out, const char *into,
-                               struct moe_err *err)
+static enum moe_code check_other_paths(overlap_fn *check, const struct moe_run *r, const char *out,
+                                       const char *into, struct moe_err *err)
 {
     struct stat st;
     for (int i = 0; i < r->argc; i++) /* an operand that does not exist is reported by whoever reads it */
@@ -58,7 +62,7 @@ static enum moe_code check_all(overlap_fn *check, const struct moe_run *r, const
 /* ---- files and directories ---- */
 
 /* To many tools "-" means standard output; the outputs of these tools need a name. */
-static enum moe_code not_stdout(const char *path, struct moe_err *err)
+static enum moe_code check_not_dash(const char *path, struct moe_err *err)
 {
     if (path[0] != '-' || path[1 + strspn(path + 1, "/")]) return MOE_OK;
     return moe_fail_at(err, MOE_USAGE, path, NULL,
@@ -69,17 +73,17 @@ enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output 
 {
     struct stat st;
     if (!o->path) return MOE_OK;
-    MOE_TRY(not_stdout(o->path, err));
+    MOE_TRY(check_not_dash(o->path, err));
     MOE_TRY(moe_newfile_check(o->path, o->replace, err));
-    enum moe_code code = check_all(check_file, r, o->path, o->into, err);
+    enum moe_code code = check_other_paths(check_file_overlap, r, o->path, o->into, err);
     if (code == MOE_USAGE && !lstat(o->path, &st)) err->code = code = MOE_EXISTS;
     MOE_TRY(code);
     return o->kind ? moe_file_kind_check(o->path, o->kind, err) : MOE_OK;
 }
 
-enum moe_code moe_output_dir_check(const struct moe_run *r, const char *path, struct moe_err *err)
+enum moe_code moe_output_partial_check(const struct moe_run *r, const char *path, struct moe_err *err)
 {
     if (!path) return MOE_OK;
-    MOE_TRY(not_stdout(path, err));
-    return check_all(moe_newdir_check_overlap, r, path, NULL, err);
+    MOE_TRY(check_not_dash(path, err));
+    return check_other_paths(moe_newdir_check_overlap, r, path, NULL, err);
 }

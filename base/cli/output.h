@@ -19,12 +19,12 @@ struct moe_output {
     const char *into;                 /* an operand (a directory) in which the output may lie; NULL: none */
 };
 
-/* Whether a tool may write the file o->path (NULL is fine): all that moe_newfile_check and
+/* Check whether a tool may write the file o->path (NULL: there is none, MOE_OK).  What moe_newfile_check and
  * moe_file_kind_check refuse is refused, "-" is MOE_USAGE, and an output that is another path of the command
  * line, lies in it or contains it is MOE_USAGE, or MOE_EXISTS where the output exists. */
 enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output *o, struct moe_err *err);
-/* The same for an output that is built as PATH.partial, a directory or a file: only the overlap with other
- * paths of the command line is checked; what may be replaced is for its writer to decide.  NULL is fine. */
-enum moe_code moe_output_dir_check(const struct moe_run *r, const char *path, struct moe_err *err);
+/* The same for an output, a directory or a file, that is built as PATH.partial: "-" and the overlap with
+ * other paths of the command line are checked; its writer decides what it may replace.  NULL: MOE_OK. */
+enum moe_code moe_output_partial_check(const struct moe_run *r, const char *path, struct moe_err *err);
 
 #endif

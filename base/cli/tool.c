@@ -17,10 +17,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static struct moe_cancel caught;                       /* the process's token: a signal has come */
-static struct moe_cancel part = { .parent = &caught }; /* for a part of the work that SIGINT ends alone */
-static atomic_bool ends_part;                          /* between moe_sigint_part_begin and _end */
-static bool on_terminal; /* standard output was a terminal when the tool began */
+static struct moe_cancel process_token; /* cancelled by SIGINT and SIGTERM */
+static struct moe_cancel part = { .parent = &process_token }; /* of a part of the work (tool.h) */
+static atomic_bool ends_part; /* SIGINT ends the part: between moe_sigint_part_begin and _end */
+static bool on_terminal;      /* standard output was a terminal when the tool began */
 
 static void on_signal(int sig)
 {
@@ -28,11 +28,11 @@ static void on_signal(int sig)
         moe_cancel_request(&part, MOE_SIGINT);
         return;
     }
-    if (moe_is_cancelled(&caught)) { /* a second signal ends the process at once */
+    if (moe_is_cancelled(&process_token)) { /* a second signal ends the process at once */
         signal(sig, SIG_DFL);
         raise(sig);
     }
-    moe_cancel_request(&caught, sig == SIGINT ? MOE_SIGINT : MOE_SIGTERM);
+    moe_cancel_request(&process_token, sig == SIGINT ? MOE_SIGINT : MOE_SIGTERM);
 }
 
 static void install_handlers(void)
@@ -72,7 +72,7 @@ static void fill_standard_streams(void)
 }
 
 /* Check a value that may be "-": standard input can be read only once, and only by options with
- * `standard_input`. */
+ * `standard_input`.  *first: the name of the option that was found to read it; NULL: none so far. */
 static enum moe_code check_dash(const struct moe_opt *o, const char *value, const char **first,
                                 struct moe_err *err)
 {
@@ -139,7 +139,7 @@ static enum moe_code flush_output(const struct moe_tool *tool)
 }
 
 /* Pass the library's notices and warnings on as the tool's own. */
-static void say_note(void *ctx, bool warning, const char *line)
+static void print_note(void *ctx, bool warning, const char *line)
 {
     if (warning) moe_warn(ctx, "%s", line);
     else moe_notice(ctx, "%s", line);
@@ -154,8 +154,8 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
     r->argv = argv;
     r->color = r->color ? r->color : "auto";
     r->start = moe_now();
-    r->cancel = &caught;
-    r->notes = (struct moe_notes){ say_note, r };
+    r->cancel = &process_token;
+    r->notes = (struct moe_notes){ print_note, r };
     r->err = (struct moe_err)MOE_ERR_INIT;
     fill_standard_streams();
     on_terminal = isatty(STDOUT_FILENO);
@@ -181,9 +181,10 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
     return false;
 }
 
+/* A call of a tool's main function in another thread, and the exit code that it returned. */
 struct call { int (*fn)(int, char **); int argc; char **argv; int exit; };
 
-static void *call(void *arg)
+static void *run_call(void *arg)
 {
     struct call *c = arg;
     c->exit = c->fn(c->argc, c->argv);
@@ -196,7 +197,7 @@ int moe_main(int (*fn)(int, char **), int argc, char **argv)
     struct call c = { fn, argc, argv, MOE_INTERNAL };
     pthread_t thread;
     if (getrlimit(RLIMIT_STACK, &stack) || stack.rlim_cur >= MOE_STACK_BYTES) return fn(argc, argv);
-    int e = moe_thread_start(&thread, call, &c);
+    int e = moe_thread_start(&thread, run_call, &c);
     if (e) {
         fprintf(stderr, "cannot start a thread with a stack of %d MiB: %s (raise ulimit -s)\n",
                 MOE_STACK_BYTES >> 20, strerror(e));
@@ -239,7 +240,8 @@ int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
     moe_bar_close(&r->bar);
     r->progress = NULL;
     moe_pool_close(&r->pool);
-    /* a page of a mapped file that could not be read is the cause of any other failure */
+    /* A page of a mapped file that could not be read is the cause of any other failure, except that of a
+     * source that changed meanwhile (MOE_MISMATCH), which explains the page itself. */
     if (code != MOE_MISMATCH && moe_map_check(&r->err) != MOE_OK) code = MOE_IO;
     if (code == MOE_OK && json && !(r->json ? print_json(json) : moe_json_whole(json)))
         code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
@@ -255,7 +257,7 @@ int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
     return (int)code;
 }
 
-enum moe_code moe_want_model(const struct moe_run *r, struct moe_err *err)
+enum moe_code moe_check_model_operand(const struct moe_run *r, struct moe_err *err)
 {
     if (r->argc == 1 && !strcmp(r->argv[0], "-"))
         return moe_fail(err, MOE_USAGE, "a model is a directory, and cannot be read from standard input");
@@ -268,7 +270,7 @@ enum moe_code moe_want_model(const struct moe_run *r, struct moe_err *err)
                     r->argv[0], r->argv[1], r->argc > 2 ? " ..." : "", r->tool->name);
 }
 
-static void say(const struct moe_run *r, const char *head, const char *fmt, va_list ap)
+static void print_message(const struct moe_run *r, const char *head, const char *fmt, va_list ap)
 {
     char line[1024];
     moe_show_line(line, sizeof line, fmt, ap);
@@ -281,7 +283,7 @@ void moe_notice(const struct moe_run *r, const char *fmt, ...)
     va_list ap;
     if (r->quiet) return;
     va_start(ap, fmt);
-    say(r, "", fmt, ap);
+    print_message(r, "", fmt, ap);
     va_end(ap);
 }
 
@@ -290,7 +292,7 @@ void moe_warn(const struct moe_run *r, const char *fmt, ...)
     va_list ap;
     if (r->quiet) return;
     va_start(ap, fmt);
-    say(r, "warning: ", fmt, ap);
+    print_message(r, "warning: ", fmt, ap);
     va_end(ap);
 }
 
@@ -327,8 +329,8 @@ void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
 void moe_warn_no_samples(const struct moe_run *r, const char *path)
 {
     moe_warn(r,
-             "'%s' is an older version's, which recorded no digest of the weights: that it was made from "
-             "this model is known by names, sizes and headers alone",
+             "'%s' was begun by an older version, which recorded no digest of the weights: only names, sizes "
+             "and headers show that it was made from this model",
              path);
 }
 

@@ -72,7 +72,7 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
 int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json);
 
 /* MOE_USAGE unless there is exactly one operand, the model. */
-enum moe_code moe_want_model(const struct moe_run *r, struct moe_err *err);
+enum moe_code moe_check_model_operand(const struct moe_run *r, struct moe_err *err);
 
 /* Print one line on standard error, unless --quiet was given. */
 void moe_notice(const struct moe_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -88,15 +88,16 @@ void moe_print_text(const char *text, size_t n);
  * and moe_run_end reports it. */
 void moe_print_bytes(const char *text, size_t n);
 
-/* What every tool that writes a model reports under --dry-run (moe_report_plan) and when it is done
- * (moe_report_done): into `json` and as a notice.  `in`, `out`, `memory`: bytes. */
+/* Report what every tool that writes a model reports, under --dry-run (moe_report_plan) and when it is done
+ * (moe_report_done): as keys of `json` and as a notice.  `in`, `out`, `memory`: bytes.  was_done: an earlier
+ * run had completed the output. */
 void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory,
                      double seconds);
-/* Warn that resumed work was begun by an older version, which did not record samples of its input's
- * weights. */
-void moe_warn_no_samples(const struct moe_run *r, const char *path);
 void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors,
                      const char *path, bool was_done);
+/* Warn that the work at `path`, which is resumed, was begun by an older version that did not record samples
+ * of its input's weights. */
+void moe_warn_no_samples(const struct moe_run *r, const char *path);
 
 /* For work of which SIGINT ends only a part, such as one answer of a chat.  From begin to end the first
  * SIGINT cancels the part's token, whose parent is r->cancel; a second one cancels r->cancel as usual.

@@ -161,7 +161,7 @@ ucs_status_t moe_ucx_receive(void *arg, const void *header, size_t header_bytes,
     struct broadcast *s = NULL;
     void *to;
     /* a message without the key of this run comes from a stranger */
-    if (!moe_wire_head_get(header, header_bytes, &h) || !moe_same_bytes(h.key, x->key, MOE_WIRE_KEY))
+    if (!moe_wire_head_get(header, header_bytes, &h) || !moe_equal_constant_time(h.key, x->key, MOE_WIRE_KEY))
         return UCS_OK;
     if (h.from >= (uint32_t)x->c.ranks || h.from == (uint32_t)x->c.rank) {
         malformed(x, h.from, "a message, but no other rank has that number");

@@ -107,5 +107,5 @@ bool moe_secret_signed(const struct moe_secret *s, enum moe_wire_type type, cons
     unsigned char want[MOE_WIRE_MAC];
     if (!s) return true;
     moe_secret_sign(s, type, n, frame, body, bytes, want);
-    return moe_same_bytes(want, mac, MOE_WIRE_MAC);
+    return moe_equal_constant_time(want, mac, MOE_WIRE_MAC);
 }

@@ -323,7 +323,7 @@ static enum moe_code check_sampling(const struct moe_run_args *o, struct moe_err
 enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine_options *e,
                                  struct moe_err *err)
 {
-    MOE_TRY(moe_want_model(&o->run, err));
+    MOE_TRY(moe_check_model_operand(&o->run, err));
     MOE_TRY(check_arithmetic(o, err));
     MOE_TRY(check_ranks(o, err));
     MOE_TRY(check_sampling(o, err));

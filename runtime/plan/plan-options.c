@@ -248,7 +248,7 @@ enum moe_code moe_plan_args_check(const struct moe_plan_args *o, struct moe_gpu 
 {
     MOE_TRY(moe_plan_request_check(&o->ask, err));
     MOE_TRY(moe_step_options_check(&o->step, gpu, err));
-    MOE_TRY(moe_want_model(&o->run, err));
+    MOE_TRY(moe_check_model_operand(&o->run, err));
     return moe_plan_args_output(o, err);
 }
 
@@ -288,5 +288,5 @@ enum moe_code moe_plan_args_stage(const struct moe_plan_args *o, struct moe_err 
     if (strcmp(o->how, "link") && strcmp(o->how, "copy"))
         return moe_fail(err, MOE_USAGE, "unknown --how '%s' (copy or link)", o->how);
     if (!o->out) return moe_fail(err, MOE_USAGE, "where to? (-o DIR)");
-    return o->check ? MOE_OK : moe_output_dir_check(&o->run, o->out, err);
+    return o->check ? MOE_OK : moe_output_partial_check(&o->run, o->out, err);
 }
