@@ -32,6 +32,21 @@ int moe_utf8_decode(const unsigned char *s, size_t len, uint32_t *code)
     return n;
 }
 
+size_t moe_utf8_prefix(const unsigned char *s, size_t len)
+{
+    size_t i = 0;
+    for (;;) {
+        uint64_t v;
+        for (; i + 8 <= len; i += 8) {
+            memcpy(&v, s + i, 8);
+            if (v & 0x8080808080808080u) break;
+        }
+        int n = moe_utf8_char(s + i, len - i);
+        if (n == 0) return i;
+        i += (size_t)n;
+    }
+}
+
 bool moe_must_escape(uint32_t c)
 {
     return c < 0x20 || (c >= 0x7f && c < 0xa0)      /* C0, DEL, C1 */

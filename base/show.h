@@ -22,6 +22,9 @@ int moe_utf8_char(const unsigned char *s, size_t len);
 /* The same; *code gets the character where there is one. */
 int moe_utf8_decode(const unsigned char *s, size_t len, uint32_t *code);
 
+/* The length of the longest prefix of s that is valid UTF-8 and ends with a whole character. */
+size_t moe_utf8_prefix(const unsigned char *s, size_t len);
+
 /* Whether this code point must be escaped in text that a person reads. */
 bool moe_must_escape(uint32_t code);
 

@@ -26,7 +26,7 @@ static const char *const parts[MOE_PART_COUNT] = {
 
 enum moe_class moe_role_class(enum moe_role role) { return roles[role].class; }
 
-int moe_role_fused(enum moe_role role)
+int moe_role_fused_partner(enum moe_role role)
 {
     static const enum moe_role pairs[][2] = { { MOE_ROLE_GATE, MOE_ROLE_UP },
                                               { MOE_ROLE_SHARED_GATE, MOE_ROLE_SHARED_UP },
@@ -50,6 +50,7 @@ const char *moe_tensor_name(enum moe_role role, int layer, int expert, char out[
     return out;
 }
 
+/* moe_tensor_shape for the roles of class ATTN.  SHAPE sets both sizes and returns true. */
 static bool attention_shape(const struct moe_config *c, enum moe_role role, int64_t *rows, int64_t *cols)
 {
     int64_t q = c->num_attention_heads * (c->qk_nope_head_dim + c->qk_rope_head_dim);
@@ -99,6 +100,7 @@ bool moe_tensor_shape(const struct moe_config *c, enum moe_role role, int layer,
 
 /* ---- parsing ---- */
 
+/* Step over `head` when s begins with it. */
 static bool eat(const char **s, const char *head)
 {
     size_t n = strlen(head);
@@ -129,7 +131,7 @@ static bool find_role(const char *name, int want, struct moe_name *n)
     const char *dot = strrchr(name, '.');
     if (!dot) return false;
     size_t stem = (size_t)(dot - name);
-    if (want < 0 && !strcmp(name, bias))
+    if (want < 0 && !strcmp(name, bias)) /* the one name without a part at its end */
         return n->role = MOE_ROLE_ROUTER_BIAS, n->part = MOE_PART_WEIGHT, true;
     int part = 0, role = 0;
     while (part < MOE_PART_COUNT && strcmp(dot + 1, parts[part])) part++;
@@ -145,7 +147,7 @@ static bool find_role(const char *name, int want, struct moe_name *n)
     return role < MOE_ROLE_COUNT;
 }
 
-/* Step over the prefix; *root is set when it has "model." or, as in some exports, is "language_model."
+/* Step over "language_model." and "model.".  *root: one of them was there; some exports have the first
  * alone. */
 static void eat_prefix(const char **s, bool *root)
 {
@@ -191,7 +193,7 @@ int moe_name_plane(const struct moe_name *n, int type)
     }
 }
 
-const char *moe_name_skipped(const struct moe_config *c, const char *name)
+const char *moe_name_skip_reason(const struct moe_config *c, const char *name)
 {
     const char *s = name, *tail;
     if (eat(&s, "vision_tower.") || eat(&s, "mm_projector.")) return "vision";

@@ -28,8 +28,8 @@ struct moe_name {
     enum moe_part part;
 };
 
-/* False for a name that is no tensor of the K2 family.  It is not compared with a config: layer may be any
- * number below 2^15, expert any below 2^24. */
+/* Parse a tensor's name; false for one that no tensor of the K2 family has.  It is not compared with a
+ * config: layer may be any number below 2^15, expert any below 2^24. */
 bool moe_name_parse(const char *name, struct moe_name *n);
 
 /* The layer in a name; -1 when it has none.  *tail: the rest of the name after the layer's number and its
@@ -43,6 +43,6 @@ const char *moe_part_name(enum moe_part part); /* "weight_scale_inv" */
 
 /* The reason why a tensor of this name is not used: "vision", "rotary buffer", "multi-token prediction", "kv
  * scale", "weight_shape".  NULL when no such reason applies. */
-const char *moe_name_skipped(const struct moe_config *c, const char *name);
+const char *moe_name_skip_reason(const struct moe_config *c, const char *name);
 
 #endif

@@ -310,7 +310,7 @@ enum moe_code moe_routing_parse(char *text, size_t bytes, const char *file, cons
                            "json.dump({'logical_count': torch.load(FILE)['logical_count'].tolist()}, f))");
     }
     bool plan = is_plan(text, bytes);
-    moe_scan_mark(&p.s);
+    moe_scan_skip_mark(&p.s);
     const char *why = object(&p, &h);
     enum moe_code code = moe_cancel_check(cancel, err);
     if (code == MOE_OK && p.memory)

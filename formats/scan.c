@@ -1,30 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/scan.h"
 
+#include "base/show.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { DEPTH = 64 };
 
-static void space(struct moe_scan *s)
+static void skip_space(struct moe_scan *s)
 {
     while (s->at < s->end && (*s->at == ' ' || *s->at == '\n' || *s->at == '\t' || *s->at == '\r')) s->at++;
 }
 
-void moe_scan_mark(struct moe_scan *s)
+void moe_scan_skip_mark(struct moe_scan *s)
 {
     if (s->end - s->at >= 3 && !memcmp(s->at, "\xef\xbb\xbf", 3)) s->at += 3;
 }
 
 bool moe_scan_take(struct moe_scan *s, char c)
 {
-    space(s);
+    skip_space(s);
     if (s->at >= s->end || *s->at != c) return false;
     s->at++;
     return true;
 }
 
+/* The value of four hexadecimal digits at p; -1 when they are not there. */
 static int hex4(const char *p, const char *end)
 {
     int v = 0;
@@ -41,6 +44,7 @@ static int hex4(const char *p, const char *end)
     return v;
 }
 
+/* Write the character c and return where the next one goes. */
 static char *put_utf8(char *out, unsigned c)
 {
     if (c < 0x80) *out++ = (char)c;
@@ -55,7 +59,7 @@ static char *put_utf8(char *out, unsigned c)
 
 /* Decode \uXXXX after its 'u', a surrogate pair as one character; the result is never longer than the
  * escape. */
-static const char *escape_unicode(struct moe_scan *s, char **out)
+static const char *decode_unicode(struct moe_scan *s, char **out)
 {
     int c = hex4(s->at, s->end);
     if (c <= 0) return c ? "a bad \\u escape" : "a NUL in a string";
@@ -71,35 +75,19 @@ static const char *escape_unicode(struct moe_scan *s, char **out)
     return NULL;
 }
 
-static const char *escape(struct moe_scan *s, char **out)
+/* Decode an escape after its backslash; *out advances by what was written. */
+static const char *decode_escape(struct moe_scan *s, char **out)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     if (s->at >= s->end) return "a string without end";
     char c = *s->at++;
-    if (c == 'u') return escape_unicode(s, out);
+    if (c == 'u') return decode_unicode(s, out);
     const char *k = c ? strchr(from, c) : NULL;
     if (!k) return "a bad escape";
     *(*out)++ = to[k - from];
     return NULL;
 }
 
-/* The length of the UTF-8 sequence at p; 0 when it is not valid. */
-static int utf8(const unsigned char *p, const unsigned char *end)
-{
-    unsigned char c = p[0];
-    int n = c < 0x80              ? 1
-          : c >= 0xc2 && c < 0xe0 ? 2
-          : c >= 0xe0 && c < 0xf0 ? 3
-          : c >= 0xf0 && c < 0xf5 ? 4
-                                  : 0;
-    if (!n || end - p < n) return 0;
-    for (int i = 1; i < n; i++)
-        if ((p[i] & 0xc0) != 0x80) return 0;
-    if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) ||
-        (c == 0xf4 && p[1] > 0x8f))
-        return 0;
-    return n;
-}
 
 const char *moe_scan_string(struct moe_scan *s, char **text, size_t *len)
 {
@@ -112,11 +100,11 @@ const char *moe_scan_string(struct moe_scan *s, char **text, size_t *len)
         if (c < 0x20) return "a raw control character in a string";
         if (c == '\\') {
             s->at++;
-            const char *why = escape(s, &out);
+            const char *why = decode_escape(s, &out);
             if (why) return why;
             continue;
         }
-        int n = utf8((const unsigned char *)s->at, (const unsigned char *)s->end);
+        int n = moe_utf8_char((const unsigned char *)s->at, (size_t)(s->end - s->at));
         if (!n) return "invalid UTF-8";
         while (n--) *out++ = *s->at++;
     }
@@ -128,7 +116,7 @@ const char *moe_scan_string(struct moe_scan *s, char **text, size_t *len)
 
 const char *moe_scan_u64(struct moe_scan *s, uint64_t *v)
 {
-    space(s);
+    skip_space(s);
     char *first = s->at;
     for (*v = 0; s->at < s->end && *s->at >= '0' && *s->at <= '9'; s->at++)
         if (__builtin_mul_overflow(*v, (uint64_t)10, v) ||
@@ -145,10 +133,11 @@ const char *moe_scan_rounded(struct moe_scan *s, uint64_t *v, bool *exact)
 {
     char text[64] = "", *end, *dot;
     size_t n = 0;
-    space(s);
+    skip_space(s);
     char *first = s->at;
     const char *why = moe_scan_u64(s, v);
     *exact = !why;
+    /* digits and then something else: the whole number is read again as a double, by JSON's rules */
     if (!why || s->at == first || s->at >= s->end || is_digit(*s->at)) return why;
     while (first + n < s->end && first[n] && strchr("+-.0123456789eE", first[n])) n++;
     if (n >= sizeof text) return "a number too long";
@@ -163,6 +152,8 @@ const char *moe_scan_rounded(struct moe_scan *s, uint64_t *v, bool *exact)
     return NULL;
 }
 
+/* Step over true, false, null or a number.  The syntax of a number is not checked, since nothing reads its
+ * value. */
 static const char *skip_scalar(struct moe_scan *s)
 {
     static const char *const words[] = { "true", "false", "null" };
@@ -178,11 +169,11 @@ static const char *skip_scalar(struct moe_scan *s)
     return s->at == first ? "bad syntax" : NULL;
 }
 
-static const char *skip(struct moe_scan *s, int depth)
+static const char *skip_value(struct moe_scan *s, int depth)
 {
     char *text, close;
     size_t len;
-    space(s);
+    skip_space(s);
     if (s->at >= s->end) return "bad syntax";
     if (*s->at == '"') return moe_scan_string(s, &text, &len);
     if (*s->at != '{' && *s->at != '[') return skip_scalar(s);
@@ -192,16 +183,16 @@ static const char *skip(struct moe_scan *s, int depth)
     do {
         const char *why = close == '}' ? moe_scan_string(s, &text, &len) : NULL;
         if (!why && close == '}' && !moe_scan_take(s, ':')) why = "bad syntax";
-        if (!why) why = skip(s, depth + 1);
+        if (!why) why = skip_value(s, depth + 1);
         if (why) return why;
     } while (moe_scan_take(s, ','));
     return moe_scan_take(s, close) ? NULL : "bad syntax";
 }
 
-const char *moe_scan_skip(struct moe_scan *s) { return skip(s, 0); }
+const char *moe_scan_skip(struct moe_scan *s) { return skip_value(s, 0); }
 
 const char *moe_scan_end(struct moe_scan *s)
 {
-    space(s);
+    skip_space(s);
     return s->at == s->end ? NULL : "text after the value";
 }

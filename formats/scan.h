@@ -13,8 +13,8 @@
 
 struct moe_scan { char *start, *at, *end; };
 
-/* Step over a byte order mark at the start, which some editors put there. */
-void moe_scan_mark(struct moe_scan *s);
+/* Step over a byte order mark, which some editors put at the start of a file. */
+void moe_scan_skip_mark(struct moe_scan *s);
 /* Skip white space; when `c` comes next, step over it and return true. */
 bool moe_scan_take(struct moe_scan *s, char c);
 /* Read a string; *text points to it, NUL terminated.  A NUL in it, an unescaped control character and invalid

@@ -217,9 +217,9 @@ const struct moe_tensor *moe_source_find(const struct moe_source *src, enum moe_
     return i < 0 ? NULL : &src->tensors[i];
 }
 
-const struct moe_tensor *moe_source_fused(const struct moe_source *src, const struct moe_tensor *t)
+const struct moe_tensor *moe_source_fused_partner(const struct moe_source *src, const struct moe_tensor *t)
 {
-    int role = moe_role_fused((enum moe_role)t->role);
+    int role = moe_role_fused_partner((enum moe_role)t->role);
     return role < 0 ? NULL : moe_source_find(src, (enum moe_role)role, t->layer, t->expert);
 }
 

@@ -18,6 +18,7 @@ enum moe_role {
 #undef ROLE
     MOE_ROLE_COUNT
 };
+/* How many tensors of a role there are, and in which layers: formats/role.def. */
 enum moe_class {
     MOE_CLASS_MODEL,
     MOE_CLASS_ATTN,
@@ -29,7 +30,7 @@ enum moe_class {
 enum moe_class moe_role_class(enum moe_role role);
 /* The role of the weight that engines fuse with this one, to read both with one global scale: gate and up of
  * an MLP, q_a and kv_a.  -1: none. */
-int moe_role_fused(enum moe_role role);
+int moe_role_fused_partner(enum moe_role role);
 
 /* The canonical name: "model.layers.3.mlp.experts.17.gate_proj.weight", "lm_head.weight".  Returns out. */
 const char *moe_tensor_name(enum moe_role role, int layer, int expert, char out[128]);
@@ -132,7 +133,8 @@ struct moe_source {
  * the right shape and type and its bytes inside its file, and every tensor has a known purpose.  The message
  * names the first problem and how many more there are; moe_source_survey lists all.  A part of a model is
  * refused: one with some of the layers with MOE_UNSUPPORTED, a staged one with MOE_MISMATCH, naming an absent
- * expert (also one from an older version, which did not mark its parts).  Nothing is owned on failure. */
+ * expert (that is how a staged part of an older version is known, which did not mark its parts).  Nothing is
+ * owned on failure. */
 enum moe_code moe_source_open(struct moe_source **src, const char *path, struct moe_err *err);
 void moe_source_close(struct moe_source **src); /* NULL-safe; nulls */
 
@@ -178,8 +180,8 @@ enum moe_code moe_source_open_config(struct moe_source **src, const char *path, 
  * to the embedding and the head is not stored, it is the embedding. */
 const struct moe_tensor *moe_source_find(const struct moe_source *src, enum moe_role role, int layer,
                                          int expert);
-/* The tensor that engines fuse with t (moe_role_fused); NULL when there is none. */
-const struct moe_tensor *moe_source_fused(const struct moe_source *src, const struct moe_tensor *t);
+/* The tensor that engines fuse with t (moe_role_fused_partner); NULL when there is none. */
+const struct moe_tensor *moe_source_fused_partner(const struct moe_source *src, const struct moe_tensor *t);
 
 /* Map all files read-only, unless they are mapped; then the planes of every tensor can be read in place.
  * Opening has checked that they lie inside the files; for a file that shrinks later see moe_map_guard
@@ -197,6 +199,6 @@ enum moe_code moe_source_read_raw(const struct moe_source *src, const struct moe
                                   size_t bytes, void *buf, struct moe_err *err);
 /* Tell the kernel that these bytes will not be needed again (posix_fadvise DONTNEED); errors are ignored. */
 void moe_source_drop(const struct moe_source *src, const struct moe_span *span);
-void moe_source_drop_file(const struct moe_source *src, int32_t file); /* the same of a whole file */
+void moe_source_drop_file(const struct moe_source *src, int32_t file); /* the same for a whole file */
 
 #endif

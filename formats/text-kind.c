@@ -2,12 +2,13 @@
 /* formats/text-kind.c - what kind of text a file is, by its first bytes, and whether it is text at all. */
 #include "base/io.h"
 #include "base/json.h"
+#include "base/show.h"
 #include "formats/text-internal.h"
-#include "formats/tokenizer/pretoken.h"
 
 #include <string.h>
 #include <strings.h>
 
+/* What is not text, by the n bytes `magic` at offset `at`. */
 static const struct { const char *magic; size_t at, n; const char *what, *remedy; } foreign[] = {
     { "PAR1", 0, 4, "Parquet", "convert it to JSON lines" },
     { "ARROW1\0\0", 0, 8, "Arrow", "convert it to JSON lines" },
@@ -31,21 +32,22 @@ static const struct { const char *magic; size_t at, n; const char *what, *remedy
     { "\0\0\xfe\xff", 0, 4, "UTF-32", "convert it: iconv -f UTF-32 -t UTF-8" },
 };
 
+/* Whether s[0..n) ends in `tail`, in upper or lower case. */
 static bool ends_in(const char *s, size_t n, const char *tail)
 {
     size_t m = strlen(tail);
     return n >= m && !strncasecmp(s + n - m, tail, m);
 }
 
-static bool named_json(const char *path)
+static bool has_json_name(const char *path)
 {
     size_t n = strlen(path);
     if (ends_in(path, n, ".gz")) n -= 3;
     return ends_in(path, n, ".jsonl") || ends_in(path, n, ".ndjson") || ends_in(path, n, ".json");
 }
 
-/* Whether a string at s[i] is an element of an array: after it come the array's end, or a comma and the
- * beginning of a value. */
+/* Whether the text after the string that begins at s[i] is that of an array: the array's end, or a comma and
+ * the beginning of a value. */
 static bool string_in_array(const char *s, size_t n, size_t i)
 {
     for (i++; i < n && s[i] != '"' && s[i] != '\n'; i++) i += s[i] == '\\';
@@ -55,9 +57,10 @@ static bool string_in_array(const char *s, size_t n, size_t i)
     return i == n || strchr("\"{[-0123456789", s[i]);
 }
 
-static enum moe_text_kind kind_of(const char *path, const char *s, size_t n)
+/* A '[' alone does not make a JSON array, since plain text may begin with one ("[1] See ..."). */
+static enum moe_text_kind guess_kind(const char *path, const char *s, size_t n)
 {
-    bool named = named_json(path);
+    bool named = has_json_name(path);
     size_t i = moe_json_space(s, n, 0), next = i < n ? moe_json_space(s, n, i + 1) : n;
     bool array = i < n && s[i] == '[',
          strings = array && next < n && s[next] == '"' && string_in_array(s, n, next);
@@ -66,7 +69,7 @@ static enum moe_text_kind kind_of(const char *path, const char *s, size_t n)
     return named || start == MOE_JSON_OBJECT ? MOE_TEXT_LINES : MOE_TEXT_PLAIN;
 }
 
-enum moe_code moe_text_foreign(const char *path, const char *head, size_t n, struct moe_err *err)
+enum moe_code moe_text_refuse_foreign(const char *path, const char *head, size_t n, struct moe_err *err)
 {
     MOE_TRY(moe_not_lfs(head, n, path, err));
     for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
@@ -77,11 +80,11 @@ enum moe_code moe_text_foreign(const char *path, const char *head, size_t n, str
     return MOE_OK;
 }
 
-enum moe_code moe_text_tell(const char *path, const char *head, size_t n, enum moe_text_kind *kind,
+enum moe_code moe_text_detect_kind(const char *path, const char *head, size_t n, enum moe_text_kind *kind,
                             struct moe_err *err)
 {
-    MOE_TRY(moe_text_foreign(path, head, n, err));
-    *kind = kind_of(path, head, n);
+    MOE_TRY(moe_text_refuse_foreign(path, head, n, err));
+    *kind = guess_kind(path, head, n);
     return MOE_OK;
 }
 

@@ -21,7 +21,7 @@ void moe_text_drop_row(struct moe_text *t)
 }
 
 __attribute__((format(printf, 3, 4)))
-static enum moe_code bad(const struct moe_text *t, struct moe_err *err, const char *fmt, ...)
+static enum moe_code fail_row(const struct moe_text *t, struct moe_err *err, const char *fmt, ...)
 {
     char what[300];
     va_list ap;
@@ -36,8 +36,9 @@ static enum moe_code nomem(const struct moe_text *t, struct moe_err *err)
     return moe_fail_at(err, MOE_NOMEM, t->path, NULL, "no memory for a row");
 }
 
-/* Count the keys that are not read, and note the first one. */
-static void count_keys(struct moe_text *t, const char *const known[])
+/* Count the keys of the row that are not among `known` (ended by NULL) and so are not read, and note the
+ * first. */
+static void count_unknown_keys(struct moe_text *t, const char *const known[])
 {
     for (const cJSON *c = t->row->child; c; c = c->next) {
         bool found = cJSON_IsNull(c);
@@ -73,7 +74,7 @@ static enum moe_code add_system(struct moe_text *t, struct moe_err *err)
 {
     const cJSON *system = moe_json_get(t->row, "system");
     if (!system) return MOE_OK;
-    if (!cJSON_IsString(system)) return bad(t, err, "'system' is not text");
+    if (!cJSON_IsString(system)) return fail_row(t, err, "'system' is not text");
     return !*system->valuestring || add_turn(t, "system", system->valuestring, NULL) ? MOE_OK : nomem(t, err);
 }
 
@@ -90,20 +91,20 @@ static const char *sharegpt_role(const char *from)
     return NULL;
 }
 
-static enum moe_code sharegpt(struct moe_text *t, const cJSON *list, struct moe_err *err)
+static enum moe_code convert_sharegpt(struct moe_text *t, const cJSON *list, struct moe_err *err)
 {
     const cJSON *c;
     MOE_TRY(add_system(t, err));
     cJSON_ArrayForEach(c, list) {
         const cJSON *from = moe_json_get(c, "from"), *value = moe_json_get(c, "value");
         if (!cJSON_IsString(from) || !cJSON_IsString(value))
-            return bad(t, err, "a turn of 'conversations' is not {\"from\", \"value\"}, both text");
+            return fail_row(t, err, "a turn of 'conversations' is not {\"from\", \"value\"}, both text");
         if (moe_json_get(c, "role") || moe_json_get(c, "content"))
-            return bad(t, err,
+            return fail_row(t, err,
                        "a turn of 'conversations' has 'from' and 'value', and 'role' or 'content' too");
         const char *role = sharegpt_role(from->valuestring);
         if (!role)
-            return bad(t, err,
+            return fail_row(t, err,
                        "a turn of 'conversations' is from '%.64s' (human, gpt, system; for tools: "
                        "'messages')",
                        from->valuestring);
@@ -115,11 +116,11 @@ static enum moe_code sharegpt(struct moe_text *t, const cJSON *list, struct moe_
 /* ---- Alpaca ---- */
 
 /* Append the instruction as a user's message, with the input on a line of its own. */
-static enum moe_code alpaca_question(struct moe_text *t, struct moe_err *err)
+static enum moe_code add_alpaca_question(struct moe_text *t, struct moe_err *err)
 {
     const cJSON *instruction = moe_json_get(t->row, "instruction"), *input = moe_json_get(t->row, "input");
     if (!cJSON_IsString(instruction) || (input && !cJSON_IsString(input)))
-        return bad(t, err, "'instruction' and 'input' are not both text");
+        return fail_row(t, err, "'instruction' and 'input' are not both text");
     const char *more = input ? input->valuestring : "";
     size_t n = strlen(instruction->valuestring) + strlen(more) + 2;
     char *s = malloc(n);
@@ -129,34 +130,38 @@ static enum moe_code alpaca_question(struct moe_text *t, struct moe_err *err)
     return ok ? MOE_OK : nomem(t, err);
 }
 
-static enum moe_code alpaca(struct moe_text *t, struct moe_err *err)
+static enum moe_code convert_alpaca(struct moe_text *t, struct moe_err *err)
 {
     const cJSON *output = moe_json_get(t->row, "output"), *history = moe_json_get(t->row, "history"), *c;
     MOE_TRY(add_system(t, err));
-    if (history && !cJSON_IsArray(history)) return bad(t, err, "'history' is not a list of pairs of texts");
+    if (history && !cJSON_IsArray(history))
+        return fail_row(t, err, "'history' is not a list of pairs of texts");
     cJSON_ArrayForEach(c, history) {
         const cJSON *q = c->child, *a = q ? q->next : NULL;
         if (!cJSON_IsArray(c) || !a || a->next || !cJSON_IsString(q) || !cJSON_IsString(a))
-            return bad(t, err, "'history' is not a list of pairs of texts");
+            return fail_row(t, err, "'history' is not a list of pairs of texts");
         if (!add_turn(t, "user", q->valuestring, NULL) || !add_turn(t, "assistant", a->valuestring, NULL))
             return nomem(t, err);
     }
-    MOE_TRY(alpaca_question(t, err));
-    if (!cJSON_IsString(output)) return bad(t, err, "'output' is not text");
+    MOE_TRY(add_alpaca_question(t, err));
+    if (!cJSON_IsString(output)) return fail_row(t, err, "'output' is not text");
     return add_turn(t, "assistant", output->valuestring, NULL) ? MOE_OK : nomem(t, err);
 }
 
 /* ---- all formats ---- */
 
-static enum moe_code parse(const struct moe_text *t, const char *s, size_t n, const char *why, cJSON **out,
-                           struct moe_err *err)
+/* Parse n bytes of JSON within the memory that is left under the limit.  why: what to do when they are not
+ * JSON, added to the message; NULL: nothing. */
+static enum moe_code parse_json(const struct moe_text *t, const char *s, size_t n, const char *why,
+                                cJSON **out, struct moe_err *err)
 {
+    /* 0 means no limit, so that 1 stands for nothing left */
     uint64_t held = moe_text_held(t), left = !t->memory ? 0 : t->memory > held ? t->memory - held : 1;
     const struct moe_json_row at = { t->path, t->row_line, left, why };
     return moe_json_parse_row(s, n, &at, out, err);
 }
 
-/* Read tools, which may be a list or JSON in a string. */
+/* Set p->tools to the row's tools, which may be a list or JSON in a string. */
 static enum moe_code read_tools(struct moe_text *t, struct moe_text_piece *p, struct moe_err *err)
 {
     const cJSON *tools = moe_json_get(t->row, "tools");
@@ -167,17 +172,17 @@ static enum moe_code read_tools(struct moe_text *t, struct moe_text_piece *p, st
         p->tools = NULL;
         return MOE_OK;
     }
-    enum moe_code code = parse(t, s, strlen(s), NULL, &t->tools, err);
-    if (code == MOE_CORRUPT) return bad(t, err, "'tools' is a text that is not JSON");
+    enum moe_code code = parse_json(t, s, strlen(s), NULL, &t->tools, err);
+    if (code == MOE_CORRUPT) return fail_row(t, err, "'tools' is a text that is not JSON");
     if (t->memory) t->row_need += moe_json_memory_bound(s, strlen(s));
     p->tools = t->tools;
     return code;
 }
 
-static enum moe_code conversation(struct moe_text *t, const cJSON *messages, struct moe_text_piece *p,
-                                  struct moe_err *err)
+static enum moe_code take_conversation(struct moe_text *t, const cJSON *messages, struct moe_text_piece *p,
+                                       struct moe_err *err)
 {
-    if (!messages || !messages->child) { /* skipped, like an empty text */
+    if (!messages || !messages->child) { /* no turns: the row is skipped, as one with an empty text is */
         t->empty++;
         return MOE_OK;
     }
@@ -185,8 +190,9 @@ static enum moe_code conversation(struct moe_text *t, const cJSON *messages, str
     return read_tools(t, p, err);
 }
 
-/* Messages that are made of other turns are held beside them and take at most as much memory again. */
-static enum moe_code room_for_turns(struct moe_text *t, struct moe_err *err)
+/* Account for messages that are made of other turns: they are held beside these, and take at most as much
+ * memory again. */
+static enum moe_code account_for_turns(struct moe_text *t, struct moe_err *err)
 {
     uint64_t need = t->cap + 2 * t->row_need;
     if (t->memory && need > t->memory)
@@ -198,38 +204,40 @@ static enum moe_code room_for_turns(struct moe_text *t, struct moe_err *err)
     return MOE_OK;
 }
 
-static enum moe_code shape(struct moe_text *t, struct moe_text_piece *p, struct moe_err *err)
+/* Convert t->row, whichever of the formats in formats/text.h it has. */
+static enum moe_code convert_row(struct moe_text *t, struct moe_text_piece *p, struct moe_err *err)
 {
     const cJSON *text = moe_json_get(t->row, "text"), *messages = moe_json_get(t->row, "messages"),
         *list = moe_json_get(t->row, "conversations");
-    if (!cJSON_IsObject(t->row)) return bad(t, err, "is JSON, but not an object");
+    if (!cJSON_IsObject(t->row)) return fail_row(t, err, "is JSON, but not an object");
     if (text) {
-        count_keys(t, (const char *const[]){ "text", NULL });
-        if (!cJSON_IsString(text)) return bad(t, err, "'text' is not a string");
+        count_unknown_keys(t, (const char *const[]){ "text", NULL });
+        if (!cJSON_IsString(text)) return fail_row(t, err, "'text' is not a string");
         t->rest = text->valuestring;
         t->n_rest = strlen(text->valuestring);
         return MOE_OK;
     }
     if (messages || (list && list->child && moe_json_get(list->child, "role"))) {
-        count_keys(t, (const char *const[]){ messages ? "messages" : "conversations", "tools", NULL });
+        count_unknown_keys(t,
+                           (const char *const[]){ messages ? "messages" : "conversations", "tools", NULL });
         if (!messages) messages = list;
-        if (!cJSON_IsArray(messages)) return bad(t, err, "'messages' is not a list");
-        return conversation(t, messages, p, err);
+        if (!cJSON_IsArray(messages)) return fail_row(t, err, "'messages' is not a list");
+        return take_conversation(t, messages, p, err);
     }
     if (!list && !moe_json_get(t->row, "instruction") && cJSON_GetObjectItemCaseSensitive(t->row, "text")) {
         t->empty++; /* the text is null */
         return MOE_OK;
     }
     if (!list && !moe_json_get(t->row, "instruction"))
-        return bad(t, err, "an object without 'text', 'messages', 'conversations' or 'instruction' "
-                   "(its first key: '%.40s')", t->row->child ? t->row->child->string : "");
-    count_keys(t, list ? (const char *const[]){ "conversations", "system", "tools", NULL }
-                       : (const char *const[]){ "instruction", "input", "output", "system", "history",
-                                               "tools", NULL });
-    if (list && !cJSON_IsArray(list)) return bad(t, err, "'conversations' is not a list");
-    MOE_TRY(room_for_turns(t, err));
-    MOE_TRY(list ? sharegpt(t, list, err) : alpaca(t, err));
-    return conversation(t, t->made, p, err);
+        return fail_row(t, err, "an object without 'text', 'messages', 'conversations' or 'instruction' "
+                        "(its first key: '%.40s')", t->row->child ? t->row->child->string : "");
+    count_unknown_keys(t, list ? (const char *const[]){ "conversations", "system", "tools", NULL }
+                               : (const char *const[]){ "instruction", "input", "output", "system", "history",
+                                                        "tools", NULL });
+    if (list && !cJSON_IsArray(list)) return fail_row(t, err, "'conversations' is not a list");
+    MOE_TRY(account_for_turns(t, err));
+    MOE_TRY(list ? convert_sharegpt(t, list, err) : convert_alpaca(t, err));
+    return take_conversation(t, t->made, p, err);
 }
 
 enum moe_code moe_text_row(struct moe_text *t, const char *s, size_t n, struct moe_text_piece *p,
@@ -238,8 +246,8 @@ enum moe_code moe_text_row(struct moe_text *t, const char *s, size_t n, struct m
     const char *why = t->kind == MOE_TEXT_ARRAY ? NULL :
         "it is read as JSON, an object a line or an array of objects; plain text that begins as JSON goes "
         "into {\"text\": TEXT}";
-    MOE_TRY(parse(t, s, n, why, &t->row, err));
+    MOE_TRY(parse_json(t, s, n, why, &t->row, err));
     t->row_need = t->memory ? moe_json_memory_bound(s, n) : 0;
     *p = (struct moe_text_piece){ .begins = true, .line = t->row_line };
-    return shape(t, p, err);
+    return convert_row(t, p, err);
 }

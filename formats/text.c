@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/text-internal.h"
 
-#include "formats/tokenizer/pretoken.h"
+#include "base/show.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,7 @@ static enum moe_code begin(struct moe_text *t, struct moe_err *err)
 {
     MOE_TRY(fill(t, t->piece > HEAD ? t->piece : HEAD, err));
     if (t->to >= 3 && !memcmp(t->buf, "\xef\xbb\xbf", 3)) t->from = 3;
-    return moe_text_tell(t->path, t->buf + t->from, t->to - t->from, &t->kind, err);
+    return moe_text_detect_kind(t->path, t->buf + t->from, t->to - t->from, &t->kind, err);
 }
 
 enum moe_code moe_text_open(struct moe_text **out, const char *path, size_t piece, uint64_t memory,

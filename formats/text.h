@@ -39,10 +39,10 @@ struct moe_text;
 enum moe_text_kind { MOE_TEXT_PLAIN, MOE_TEXT_LINES, MOE_TEXT_ARRAY };
 /* MOE_UNSUPPORTED, with the format's name and what to do, for content that is not text: Parquet, zstd, UTF-16
  * ... */
-enum moe_code moe_text_foreign(const char *path, const char *head, size_t n, struct moe_err *err);
+enum moe_code moe_text_refuse_foreign(const char *path, const char *head, size_t n, struct moe_err *err);
 /* The same check; then *kind is set: JSON when the file's name says so or the bytes begin as JSON
  * (moe_json_begins). */
-enum moe_code moe_text_tell(const char *path, const char *head, size_t n, enum moe_text_kind *kind,
+enum moe_code moe_text_detect_kind(const char *path, const char *head, size_t n, enum moe_text_kind *kind,
                             struct moe_err *err);
 /* Check that n bytes are valid UTF-8 without NUL; MOE_CORRUPT names the line, where `line` is the number of
  * the first. */

@@ -55,7 +55,7 @@ static int layer_of_unit(const struct moe_source *src, int number)
 static bool joins(const struct moe_tensor *prev, const struct moe_tensor *t)
 {
     if (prev->layer != t->layer || prev->expert != t->expert) return false;
-    return t->expert >= 0 || moe_role_fused((enum moe_role)prev->role) == t->role;
+    return t->expert >= 0 || moe_role_fused_partner((enum moe_role)prev->role) == t->role;
 }
 
 /* Divides the unit into items, and marks those whose first two tensors share a global scale. */
@@ -72,7 +72,7 @@ static void make_items(struct moe_shard_unit *u, const struct moe_source *src)
         const struct moe_tensor *gate = &src->tensors[u->in[g->first]], *up = gate;
         if (g->n < 2) continue;
         up = &src->tensors[u->in[g->first + 1]];
-        g->share = moe_role_fused((enum moe_role)gate->role) == up->role && gate->type != MOE_NVFP4 &&
+        g->share = moe_role_fused_partner((enum moe_role)gate->role) == up->role && gate->type != MOE_NVFP4 &&
                    up->type != MOE_NVFP4 && u->out[g->first].type == MOE_NVFP4 &&
                    u->out[g->first + 1].type == MOE_NVFP4;
     }

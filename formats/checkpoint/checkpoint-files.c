@@ -117,7 +117,7 @@ static enum moe_code parse_index(struct moe_checkpoint *k, size_t size, struct m
 {
     struct moe_scan s = { k->index_text, k->index_text, k->index_text + size };
     bool found = false;
-    moe_scan_mark(&s);
+    moe_scan_skip_mark(&s);
     if (!moe_scan_take(&s, '{')) return bad_index(k, &s, "not an object", err);
     if (!moe_scan_take(&s, '}')) {
         do {

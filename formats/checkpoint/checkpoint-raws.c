@@ -33,7 +33,7 @@ static const char *held_against_index(struct moe_checkpoint *k, int32_t file, co
     }
     /* a tensor that the reader skips, or refuses for its name, need not be in the index */
     bool beyond = moe_name_layer(name, &tail) >= k->src->config.num_hidden_layers;
-    if (!beyond && !moe_name_skipped(&k->src->config, name))
+    if (!beyond && !moe_name_skip_reason(&k->src->config, name))
         moe_problem(k->p, MOE_CORRUPT, k->src->files[file].path, name, "the index does not name it");
     return NULL;
 }
@@ -136,7 +136,7 @@ static enum moe_code find_skipped_twice(struct moe_checkpoint *k, struct moe_err
     for (int64_t i = 0; code == MOE_OK && i < src->n_raws; i++) {
         const struct moe_raw *r = &src->raws[i];
         int64_t other;
-        if (!moe_name_skipped(&src->config, r->name)) continue;
+        if (!moe_name_skip_reason(&src->config, r->name)) continue;
         int added = moe_strmap_add(&seen, r->name, strlen(r->name), i, &other);
         if (added < 0) code = no_memory(k, err);
         if (!added)

@@ -36,7 +36,7 @@ static void place(struct moe_checkpoint *k, int64_t raw)
     struct moe_source *src = k->src;
     struct moe_raw *r = &src->raws[raw];
     struct moe_name n;
-    const char *path = src->files[r->span.file].path, *skipped = moe_name_skipped(&src->config, r->name);
+    const char *path = src->files[r->span.file].path, *skipped = moe_name_skip_reason(&src->config, r->name);
     const char *tail;
     int64_t rows, cols;
     if (r->skipped) return; /* superseded, or its problem was reported */

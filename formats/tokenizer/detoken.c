@@ -2,6 +2,8 @@
 /* formats/tokenizer/detoken.c - decodes tokens to text, one at a time. */
 #include "formats/tokenizer/tokenizer-internal.h"
 
+#include "base/show.h"
+
 #include <stdlib.h>
 #include <string.h>
 

@@ -50,7 +50,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define WHITE \
     "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{" \
@@ -164,21 +163,4 @@ enum moe_code moe_pretoken_next(struct moe_pretoken_scan *s, const char *text, s
     if (*end <= at)
         return moe_fail(err, MOE_INTERNAL, "pre-tokenizer stopped at byte %zu (PCRE2 error %d)", at, got);
     return MOE_OK;
-}
-
-/* ---- UTF-8 ------------------------------------------------------------------ */
-
-size_t moe_utf8_prefix(const unsigned char *s, size_t len)
-{
-    size_t i = 0;
-    for (;;) {
-        uint64_t v;
-        for (; i + 8 <= len; i += 8) {
-            memcpy(&v, s + i, 8);
-            if (v & 0x8080808080808080u) break;
-        }
-        int n = moe_utf8_char(s + i, len - i);
-        if (n == 0) return i;
-        i += (size_t)n;
-    }
 }

@@ -5,7 +5,6 @@
 #define MOE_FORMATS_TOKENIZER_PRETOKEN_H
 
 #include "base/err.h"
-#include "base/show.h"
 
 #include <stddef.h>
 
@@ -25,8 +24,5 @@ void moe_pretoken_scan_free(struct moe_pretoken_scan *s);                      /
  * character belongs to a pre-token, so *end > at. */
 enum moe_code moe_pretoken_next(struct moe_pretoken_scan *s, const char *text, size_t len, size_t at,
                                 size_t *end, struct moe_err *err);
-
-/* The length of the longest prefix of s that is valid UTF-8 and ends with a whole character. */
-size_t moe_utf8_prefix(const unsigned char *s, size_t len);
 
 #endif

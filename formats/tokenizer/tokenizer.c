@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/tokenizer/tokenizer-internal.h"
 
+#include "base/show.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

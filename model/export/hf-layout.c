@@ -51,7 +51,7 @@ static void describe(struct moe_tensor *t, uint8_t type, bool inputs)
 static bool as_made(const struct moe_hf_layout *p, const struct moe_source *src, int64_t i,
                     enum moe_hf_part part)
 {
-    const struct moe_tensor *t = &p->planned.tensors[i], *o = moe_source_fused(&p->planned, t);
+    const struct moe_tensor *t = &p->planned.tensors[i], *o = moe_source_fused_partner(&p->planned, t);
     if (part == MOE_HF_DECODED) return false;
     if (part == MOE_HF_PLAIN || !o) return true;
     bool kept = src->tensors[i].type == MOE_NVFP4;

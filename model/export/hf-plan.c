@@ -41,7 +41,7 @@ static float input_factor(const struct moe_tensor *t)
 
 const struct moe_tensor *moe_hf_global_owner(const struct moe_source *src, const struct moe_tensor *t)
 {
-    const struct moe_tensor *p = moe_source_fused(src, t);
+    const struct moe_tensor *p = moe_source_fused_partner(src, t);
     return p && moe_hf_multiplier(p) > moe_hf_multiplier(t) ? p : t;
 }
 
@@ -60,7 +60,7 @@ float moe_hf_global(const struct moe_hf_plan *p, const struct moe_tensor *t)
 
 float moe_hf_input_scale(const struct moe_hf_plan *p, const struct moe_tensor *t)
 {
-    const struct moe_tensor *o = moe_source_fused(p->src, t);
+    const struct moe_tensor *o = moe_source_fused_partner(p->src, t);
     if (o && input_factor(o) > input_factor(t)) t = o;
     return t->input_scale > 0 ? spelled(p, t, t->input_scale) : 1.0f;
 }
@@ -84,7 +84,7 @@ static enum moe_code check_fused(const struct moe_source *src, struct moe_err *e
 {
     const struct moe_tensor *first = NULL; /* the first expert weight of this layer */
     for (int64_t i = 0; i < src->n_tensors; i++) {
-        const struct moe_tensor *t = &src->tensors[i], *o = moe_source_fused(src, t);
+        const struct moe_tensor *t = &src->tensors[i], *o = moe_source_fused_partner(src, t);
         if (o && moe_hf_is_nvfp4(t) && !moe_hf_is_nvfp4(o)) return mixed(src, t, o, "the two", err);
         if (t->expert < 0) continue;
         if (!first || first->layer != t->layer) first = t;

@@ -4,11 +4,11 @@
 #include "model/rewrite/files.h"
 
 #include "base/io.h"
+#include "base/show.h"
 #include "formats/checkpoint/safetensors.h"
 #include "formats/container/original.h"
 #include "formats/container/owner.h"
 #include "formats/container/small.h"
-#include "formats/tokenizer/pretoken.h"
 
 #include <limits.h>
 #include <stdio.h>

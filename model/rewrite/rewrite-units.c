@@ -156,7 +156,7 @@ static enum moe_code hand_over(struct moe_rewrite_run *k, struct moe_open_unit *
  * side in a unit.  NULL: there is none. */
 static const struct moe_tensor *fused_elsewhere(const struct moe_rewrite_run *k, const struct moe_tensor *in)
 {
-    const struct moe_tensor *o = moe_source_fused(k->src, in);
+    const struct moe_tensor *o = moe_source_fused_partner(k->src, in);
     return o && o->type != MOE_NVFP4 && k->type[o - k->src->tensors] == MOE_NVFP4 ? o : NULL;
 }
 

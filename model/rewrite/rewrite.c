@@ -158,7 +158,7 @@ void moe_rewrite_count(const struct moe_source *src, const uint8_t *type, struct
         const struct moe_tensor *t = &src->tensors[i];
         if (t->type != MOE_NVFP4 || type[i] != MOE_NVFP4) continue;
         r->kept_nvfp4++;
-        const struct moe_tensor *o = moe_source_fused(src, t);
+        const struct moe_tensor *o = moe_source_fused_partner(src, t);
         if (!o || o->role > t->role) continue; /* a pair is counted once, at its second weight */
         r->unequal_pairs += o->type == MOE_NVFP4 && type[o - src->tensors] == MOE_NVFP4 &&
             o->global != t->global;

@@ -117,7 +117,7 @@ struct moe_rewrite_result {
     uint64_t input_bytes, output_bytes;
     int64_t tensors, weights_quantized;
     int64_t kept_nvfp4;              /* tensors that are NVFP4 in the source and are copied */
-    /* pairs of these that engines fuse (moe_role_fused) and that have different global scales */
+    /* pairs of these that engines fuse (moe_role_fused_partner) and that have different global scales */
     int64_t unequal_pairs;
     bool was_done;                   /* --resume found the container complete */
     bool no_samples;                 /* an older version wrote what --resume found, so the source was compared

@@ -118,7 +118,7 @@ static float amax_of(const struct moe_weight *w, float *row)
  * one global scale, so both get that of the larger. */
 static enum moe_code fused_amax(const struct moe_dense *d, float *amax, struct moe_err *err)
 {
-    const enum moe_role fused[2] = { MOE_ROLE_KV_A, (enum moe_role)moe_role_fused(MOE_ROLE_KV_A) };
+    const enum moe_role fused[2] = { MOE_ROLE_KV_A, (enum moe_role)moe_role_fused_partner(MOE_ROLE_KV_A) };
     *amax = 0;
     if (!wanted(d, fused[0]) || !wanted(d, fused[1])) return MOE_OK;
     struct moe_layer *y = &d->walk->m->layers[d->walk->layer];

@@ -55,7 +55,7 @@ enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char
                            o->memory ? "allowed" : "available",
                            o->memory ? "try a larger --memory, or " : "try ");
     MOE_TRY(code);
-    code = moe_text_foreign(path, *text, *n, err);
+    code = moe_text_refuse_foreign(path, *text, *n, err);
     if (code == MOE_OK) {
         drop_mark(*text, n);
         return MOE_OK;

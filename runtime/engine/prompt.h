@@ -43,7 +43,7 @@ cJSON *moe_prompt_turn(cJSON *messages, const char *role, const char *content);
 /* The bytes that a file of text may take: o->memory, or what the machine has available; 0: unknown. */
 uint64_t moe_prompt_memory(const struct moe_prompt *o);
 /* Reads a whole text file, as moe_read_text does, into malloc'd *text without its byte order mark.  MOE_NOMEM
- * when it is larger than o->memory, MOE_UNSUPPORTED when it is no text (moe_text_foreign). */
+ * when it is larger than o->memory, MOE_UNSUPPORTED when it is no text (moe_text_refuse_foreign). */
 enum moe_code moe_prompt_file(const struct moe_prompt *o, const char *path, char **text, size_t *n,
                               struct moe_err *err);
 /* The ids of a whole text file, subject to o->special and o->bos.  Fails with what moe_prompt_file fails

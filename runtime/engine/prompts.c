@@ -249,13 +249,13 @@ static enum moe_code encode_json(struct reading *r, const char *line, size_t byt
     return code;
 }
 
-/* Sets *json to whether the lines are JSON, by the rules for calibration text (moe_text_tell): what begins as
- * JSON is never taken for plain text, so that a damaged request does not become a prompt. */
+/* Sets *json to whether the lines are JSON, by the rules for calibration text (moe_text_detect_kind): what
+ * begins as JSON is never taken for plain text, so that a damaged request does not become a prompt. */
 static enum moe_code detect_json(const struct reading *r, const char *text, size_t bytes, bool *json,
                           struct moe_err *err)
 {
     enum moe_text_kind kind;
-    MOE_TRY(moe_text_tell(r->path, text, bytes, &kind, err));
+    MOE_TRY(moe_text_detect_kind(r->path, text, bytes, &kind, err));
     *json = kind == MOE_TEXT_LINES;
     if (kind == MOE_TEXT_PLAIN) return moe_text_check(r->path, 1, text, bytes, err);
     return *json ? MOE_OK :

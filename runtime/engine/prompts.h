@@ -19,7 +19,7 @@ struct moe_prompts {
 };
 
 /* Reads the prompts of a file, which may be gzipped; path "-" is standard input.  Whether the lines are plain
- * text or JSON is found by moe_text_tell (formats/text.h).
+ * text or JSON is found by moe_text_detect_kind (formats/text.h).
  *
  * Plain text: a line without its line end is a prompt; with o->chat it is one user turn.  An empty line is an
  * empty prompt where o->bos gives it a token; elsewhere empty lines may only stand at the end of the file,

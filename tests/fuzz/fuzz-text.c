@@ -2,8 +2,8 @@
 /* Reads any bytes as a calibration file.  It has to be refused with a sentence that names file and line, or
  * give documents.  Nothing of a plain text may be lost, and its tokens may not depend on how it was cut,
  * unless a piece says so.  The first byte chooses a name and the size of pieces. */
+#include "base/show.h"
 #include "formats/text.h"
-#include "formats/tokenizer/pretoken.h"
 #include "tests/fuzz/fuzzdir.h"
 #include "tests/unit/chat-vocab.h"
 

@@ -2,7 +2,7 @@
 /* Encodes any text by the fixture's tokenizer and decodes it again.  Bit 0 of the first byte says whether
  * special tokens are read. */
 #undef NDEBUG
-#include "formats/tokenizer/pretoken.h"
+#include "base/show.h"
 #include "formats/tokenizer/tokenizer.h"
 
 #include <assert.h>

@@ -3,6 +3,7 @@
  * without JIT. */
 #undef NDEBUG
 #define PCRE2_CODE_UNIT_WIDTH 8
+#include "base/show.h"
 #include "formats/tokenizer/pretoken.h"
 #include "tests/unit/tokenizer-texts.h"
 

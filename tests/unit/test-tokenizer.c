@@ -3,6 +3,7 @@
  * goldens and a plain BPE. */
 #undef NDEBUG
 #include "base/io.h"
+#include "base/show.h"
 #include "formats/tokenizer/bpe.h"
 #include "formats/tokenizer/pretoken.h"
 #include "formats/tokenizer/tokenizer.h"
