@@ -7,6 +7,7 @@ void moe_checkpoint_suppress_missing(struct moe_checkpoint *k, int64_t slot)
 {
     unsigned char **bits = &k->src->index->missing_suppressed;
     if (slot < 0) return;
+    /* when there is no memory for the bits, a tensor may be reported twice */
     if (!*bits) *bits = calloc((size_t)moe_source_slots(&k->src->config) / 8 + 1, 1);
     if (*bits) (*bits)[slot / 8] |= (unsigned char)(1 << slot % 8);
 }
@@ -17,7 +18,7 @@ bool moe_checkpoint_missing_suppressed(const struct moe_checkpoint *k, int64_t s
     return bits && (bits[slot / 8] >> slot % 8 & 1);
 }
 
-static enum moe_code fill(struct moe_checkpoint *k, struct moe_err *err)
+static enum moe_code read_all(struct moe_checkpoint *k, struct moe_err *err)
 {
     struct moe_source *src = k->src;
     MOE_TRY(moe_small_digests_read(&src->index->small_digests, src->path, err));
@@ -37,7 +38,7 @@ enum moe_code moe_checkpoint_open(struct moe_source **src, const char *path, str
     if (!k) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to open it");
     k->p = p;
     enum moe_code code = moe_source_new(&k->src, MOE_CHECKPOINT, path, err);
-    if (code == MOE_OK) code = fill(k, err);
+    if (code == MOE_OK) code = read_all(k, err);
     moe_strmap_release(&k->map);
     free(k->index_text);
     free(k->names);

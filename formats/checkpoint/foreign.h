@@ -2,20 +2,21 @@
 /* formats/checkpoint/foreign.h - recognizes models of other families and formats by their names and says what
  * to do instead; for formats/ and moe-plan.
  *
- * All names are in the tables of foreign.c.  What is not in them is refused by the reader that finds it does
- * not fit. */
+ * All names are in the tables of foreign.c.  A model that is not in them is refused, too, by the reader that
+ * meets the first thing it cannot read. */
 #ifndef MOE_FORMATS_CHECKPOINT_FOREIGN_H
 #define MOE_FORMATS_CHECKPOINT_FOREIGN_H
 
 #include "base/err.h"
 #include "base/json.h"
 
-/* The error for a config.json whose architecture is not supported: always MOE_UNSUPPORTED.  arch: the class
- * that it names; NULL when it names none, and then `type`, its model_type, says which model it is. */
+/* Fill in the error for a config.json whose architecture is not supported; returns MOE_UNSUPPORTED always.
+ * arch: the class that the config names; NULL when it names none, and then `type`, its model_type, says which
+ * model it is. */
 enum moe_code moe_foreign_architecture(const char *arch, const char *type, const char *file,
                                        struct moe_err *err);
-/* For a config whose architecture is supported: MOE_UNSUPPORTED when `text`, its part for the text model, is
- * of another family (by `type`, its model_type) or has a feature of another family. */
+/* Check a config whose architecture is supported: MOE_UNSUPPORTED when `text`, its part for the text model,
+ * is of another family (by `type`, its model_type) or has a feature of another family. */
 enum moe_code moe_foreign_config(const cJSON *text, const char *type, const char *file, struct moe_err *err);
 /* What is wrong with a tensor whose name belongs to another layout (MLX) or to a quantization that is not
  * supported; NULL for any other name. */
@@ -24,8 +25,8 @@ const char *moe_foreign_tensor(const char *name);
  * either. */
 const char *moe_foreign_quantization(const char *method);
 
-/* For a path where a model's directory was expected: MOE_UNSUPPORTED with the format that was found there and
- * what to do; MOE_OK when nothing known is there.  A directory is recognized by the files in it. */
+/* Look at a path where a model's directory was expected: MOE_UNSUPPORTED with the format that was found there
+ * and what to do; MOE_OK when nothing known is there.  A directory is recognized by the files in it. */
 enum moe_code moe_foreign_path(const char *path, struct moe_err *err);
 
 #endif

@@ -19,21 +19,21 @@ enum { MOE_FUSED_NAME = 320 };
 
 struct moe_fused {
     int layer;
-    bool down;
+    bool down;             /* it is down_proj; else gate_up_proj */
     size_t stem;           /* bytes that the slices' names have in common: up to the dot after "experts" */
     int64_t slices;        /* 2E for gate_up_proj, E for down_proj */
     int64_t rows, cols;    /* of one slice */
 };
 
-/* Whether this tensor of a checkpoint holds the fused experts of a layer.  MOE_OK with *is set: it does, and
- * *f describes it.  MOE_UNSUPPORTED (it is quantized or transposed) or MOE_CORRUPT (it has another shape): it
- * was meant to; *err says what is wrong without naming tensor or file, and f->layer and f->down are set. */
+/* Find out whether this tensor of a checkpoint holds the fused experts of a layer.  *is is true when it does,
+ * and *f describes it.  When it has the name of such a tensor but cannot be read as one, the function fails:
+ * MOE_UNSUPPORTED (it is quantized or transposed) or MOE_CORRUPT (it has another shape); *err says what is
+ * wrong without naming tensor or file, and f->layer and f->down are set. */
 enum moe_code moe_fused_parse(const struct moe_config *c, const struct moe_st_entry *e, bool *is,
-                              struct moe_fused *f,
-                              struct moe_err *err);
-/* Slice i: fills in name (stored in `name`), dtype, shape, offset and bytes. */
+                              struct moe_fused *f, struct moe_err *err);
+/* Describe slice i of the tensor `e`: sets name (its text is stored in `name`), dtype, shape, offset and
+ * bytes. */
 void moe_fused_slice(const struct moe_fused *f, const struct moe_st_entry *e, int64_t i,
-                     char name[MOE_FUSED_NAME],
-                     struct moe_st_entry *slice);
+                     char name[MOE_FUSED_NAME], struct moe_st_entry *slice);
 
 #endif

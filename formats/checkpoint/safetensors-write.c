@@ -11,7 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct moe_st_writer { struct moe_newfile file; uint64_t at, end; struct moe_writeback *behind; };
+struct moe_st_writer {
+    struct moe_newfile file;
+    uint64_t at, end; /* the offset of the next byte, and the size of the file */
+    struct moe_writeback *writeback;
+};
 
 /* ---- names ---- */
 
@@ -52,8 +56,9 @@ static void put_string(struct moe_buffer *t, const char *s)
 
 /* ---- the file ---- */
 
-static enum moe_code place(struct moe_st_entry *t, int64_t n, uint64_t *end, const char *path,
-                           struct moe_err *err)
+/* Fill in the entries' sizes, and their offsets from the first byte of the data; *end: bytes of all data. */
+static enum moe_code lay_out(struct moe_st_entry *t, int64_t n, uint64_t *end, const char *path,
+                             struct moe_err *err)
 {
     *end = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -83,7 +88,9 @@ static void put_header(struct moe_buffer *h, const struct moe_st_entry *t, int64
     moe_buffer_put(h, "}", 1);
 }
 
-static enum moe_code give(struct moe_buffer *t, const char *path, char **out, size_t *n, struct moe_err *err)
+/* Hand the text over to the caller, with a NUL behind its *n bytes. */
+static enum moe_code hand_over(struct moe_buffer *t, const char *path, char **out, size_t *n,
+                               struct moe_err *err)
 {
     moe_buffer_put(t, "", 1);
     if (t->failed) {
@@ -100,12 +107,12 @@ enum moe_code moe_st_header_text(struct moe_st_entry *t, int64_t n, const char *
 {
     struct moe_buffer h = { 0 };
     uint64_t end;
-    MOE_TRY(place(t, n, &end, file, err));
+    MOE_TRY(lay_out(t, n, &end, file, err));
     put_header(&h, t, n);
-    return give(&h, file, out, bytes, err);
+    return hand_over(&h, file, out, bytes, err);
 }
 
-/* Put the length before the JSON text, which is all that h holds so far. */
+/* Append the length of the header as the file has it: 8 bytes, little-endian. */
 static void put_length(struct moe_buffer *h, uint64_t n)
 {
     for (int i = 0; i < 8; i++) moe_buffer_put(h, (const char[]){ (char)(n >> 8 * i) }, 1);
@@ -116,13 +123,14 @@ static enum moe_code too_many(const char *path, struct moe_err *err)
     return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "too many tensors for one safetensors file");
 }
 
-static enum moe_code start(struct moe_st_writer *w, const char *path, const struct moe_buffer *h,
-                           struct moe_err *err)
+/* Open the file and write h, the length and the header. */
+static enum moe_code begin_file(struct moe_st_writer *w, const char *path, const struct moe_buffer *h,
+                                struct moe_err *err)
 {
     if (h->failed) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory for its header");
     if (h->n - 8 > MOE_ST_HEADER_MAX) return too_many(path, err);
     MOE_TRY(moe_newfile_open(&w->file, path, err));
-    w->behind = moe_writeback_open(w->file.fd, MOE_WRITEBACK_WINDOW);
+    w->writeback = moe_writeback_open(w->file.fd, MOE_WRITEBACK_WINDOW);
     w->at = h->n;
     w->end += h->n;
     return moe_pwrite(w->file.fd, path, h->p, h->n, 0, err);
@@ -139,18 +147,18 @@ enum moe_code moe_st_create_as(struct moe_st_writer **out, const char *path, con
     w->end = data_bytes;
     put_length(&h, n);
     moe_buffer_put(&h, header, n);
-    enum moe_code code = start(w, path, &h, err);
+    enum moe_code code = begin_file(w, path, &h, err);
     free(h.p);
     if (code != MOE_OK) moe_st_abort(&w);
     *out = w;
     return code;
 }
 
-/* The JSON text with its padding. */
+/* Put the JSON text with its padding into *h; the entries get their offsets in the file. */
 static enum moe_code padded_header(struct moe_buffer *h, struct moe_st_entry *t, int64_t n, uint64_t *end,
                                    const char *path, struct moe_err *err)
 {
-    MOE_TRY(place(t, n, end, path, err));
+    MOE_TRY(lay_out(t, n, end, path, err));
     put_header(h, t, n);
     while (h->n % 8 && !h->failed) moe_buffer_put(h, " ", 1);
     for (int64_t i = 0; i < n; i++) t[i].offset += h->n + 8;
@@ -179,7 +187,7 @@ enum moe_code moe_st_head(struct moe_st_entry *t, int64_t n, const char *path, c
     if (code == MOE_OK) {
         put_length(&all, h.n);
         moe_buffer_put(&all, h.p, h.n);
-        code = give(&all, path, head, bytes, err);
+        code = hand_over(&all, path, head, bytes, err);
         *file_bytes = 8 + h.n + end;
     }
     free(h.p);
@@ -191,14 +199,14 @@ enum moe_code moe_st_write(struct moe_st_writer *w, const void *data, size_t byt
     if (bytes > w->end - w->at)
         return moe_fail_at(err, MOE_INTERNAL, w->file.path, NULL, "more data than its header has room for");
     MOE_TRY(moe_pwrite(w->file.fd, w->file.path, data, bytes, w->at, err));
-    moe_writeback_add(w->behind, w->at, bytes);
+    moe_writeback_add(w->writeback, w->at, bytes);
     w->at += bytes;
     return MOE_OK;
 }
 
 static void release(struct moe_st_writer **w)
 {
-    moe_writeback_close(&(*w)->behind);
+    moe_writeback_close(&(*w)->writeback);
     moe_newfile_abort(&(*w)->file); /* does nothing to a file that was published */
     free(*w);
     *w = NULL;
@@ -219,27 +227,27 @@ enum moe_code moe_st_finish(struct moe_st_writer **out, struct moe_err *err)
         code = moe_fail_at(err, MOE_INTERNAL, w->file.path, NULL, "%llu bytes were never written",
                            (unsigned long long)(w->end - w->at));
     if (code == MOE_OK) code = moe_newfile_sync(&w->file, err);
-    if (code == MOE_OK) moe_writeback_drop(w->behind, w->end);
+    if (code == MOE_OK) moe_writeback_drop(w->writeback, w->end);
     if (code == MOE_OK) code = moe_newfile_publish(&w->file, true, err);
     release(out);
     return code;
 }
 
-struct place { const char *name, *file; };
+/* An entry of an index: the tensor `name` lies in `file`. */
+struct located { const char *name, *file; };
 
 static int by_name(const void *a, const void *b)
 {
-    return strcmp(((const struct place *)a)->name, ((const struct place *)b)->name);
+    return strcmp(((const struct located *)a)->name, ((const struct located *)b)->name);
 }
 
 enum moe_code moe_st_index_text(const char *const *names, const char *const *files, int64_t n,
-                                uint64_t total_size, char **out, size_t *bytes,
-                                struct moe_err *err)
+                                uint64_t total_size, char **out, size_t *bytes, struct moe_err *err)
 {
     struct moe_buffer x = { 0 };
-    struct place *p = malloc((size_t)(n ? n : 1) * sizeof *p);
+    struct located *p = malloc((size_t)(n ? n : 1) * sizeof *p);
     if (!p) return moe_fail(err, MOE_NOMEM, "no memory for an index");
-    for (int64_t i = 0; i < n; i++) p[i] = (struct place){ names[i], files[i] };
+    for (int64_t i = 0; i < n; i++) p[i] = (struct located){ names[i], files[i] };
     if (n) qsort(p, (size_t)n, sizeof *p, by_name);
     moe_buffer_printf(&x, MOE_ST_INDEX_HEAD, (unsigned long long)total_size);
     for (int64_t i = 0; i < n; i++) {
@@ -250,12 +258,11 @@ enum moe_code moe_st_index_text(const char *const *names, const char *const *fil
     }
     moe_buffer_printf(&x, MOE_ST_INDEX_TAIL);
     free(p);
-    return give(&x, "model.safetensors.index.json", out, bytes, err);
+    return hand_over(&x, "model.safetensors.index.json", out, bytes, err);
 }
 
 enum moe_code moe_st_write_index(const char *dir, const char *const *names, const char *const *files,
-                                 int64_t n, uint64_t total_size,
-                                 struct moe_err *err)
+                                 int64_t n, uint64_t total_size, struct moe_err *err)
 {
     char path[PATH_MAX], *text;
     size_t bytes;

@@ -55,14 +55,15 @@ enum { MOE_ST_NAME_BYTES = 64 };
 /* The name of file `i` of n, counted from 0: "model-00002-of-00014.safetensors", or MOE_ST_SINGLE when n is
  * 1.  Returns `name`. */
 const char *moe_st_shard_name(int64_t i, int64_t n, char name[MOE_ST_NAME_BYTES]);
-/* Whether it is such a name of one of several files, with any number of digits. */
+/* Whether a file has the name of one of several files of weights, with any number of digits. */
 bool moe_st_is_shard_name(const char *name);
 
 /* ---- writing ---- */
 
-struct moe_st_writer;
+struct moe_st_writer; /* used by one thread at a time */
 /* Begin the file `path`, which gets its name at finish; the header is written now, padded with spaces to a
- * multiple of 8 bytes.  `t` is not kept; its offsets and sizes are filled in. */
+ * multiple of 8 bytes.  The n entries at `t` are not kept; their offsets and sizes are filled in.  *w is NULL
+ * on failure. */
 enum moe_code moe_st_create(struct moe_st_writer **w, const char *path, struct moe_st_entry *t, int64_t n,
                             struct moe_err *err);
 /* The same with a header that the caller made, n bytes of JSON with their padding, before `data_bytes` bytes
@@ -71,32 +72,30 @@ enum moe_code moe_st_create_as(struct moe_st_writer **w, const char *path, const
                                uint64_t data_bytes, struct moe_err *err);
 /* Append bytes of data, in the order of the entries; the pieces need not end where tensors do. */
 enum moe_code moe_st_write(struct moe_st_writer *w, const void *data, size_t bytes, struct moe_err *err);
-/* fsync and rename to `path`.  MOE_INTERNAL when fewer bytes were written than the header says.  Closes the
- * writer in any case; on failure no file is left. */
+/* Sync the file to the disk and give it its name, in place of any file of that name.  MOE_INTERNAL when fewer
+ * bytes were written than the header says.  Closes the writer in any case; on failure no file is left. */
 enum moe_code moe_st_finish(struct moe_st_writer **w, struct moe_err *err);
 void moe_st_abort(struct moe_st_writer **w); /* NULL-safe; nulls; no file is left */
 
 /* Write dir/model.safetensors.index.json: tensor names[i] lies in files[i].  The entries are sorted by name,
  * as transformers does. */
 enum moe_code moe_st_write_index(const char *dir, const char *const *names, const char *const *files,
-                                 int64_t n, uint64_t total_size,
-                                 struct moe_err *err);
+                                 int64_t n, uint64_t total_size, struct moe_err *err);
 
 /* The text before and after the entries of an index; %llu in the first is total_size, in bytes. */
 #define MOE_ST_INDEX_HEAD "{\n  \"metadata\": {\n    \"total_size\": %llu\n  },\n  \"weight_map\": {"
 #define MOE_ST_INDEX_TAIL "\n  }\n}\n"
 
-/* Everything that a file of these tensors has before its data (the length, the header, its padding), for a
- * writer that fills in the data in another order; `t` gets its offsets in the file.  free(*head). */
+/* Make everything that a file of these tensors has before its data (the length, the header, its padding), for
+ * a writer that fills in the data in another order; `t` gets its offsets in the file.  free(*head). */
 enum moe_code moe_st_head(struct moe_st_entry *t, int64_t n, const char *path, char **head, size_t *bytes,
                           uint64_t *file_bytes, struct moe_err *err);
 
-/* The JSON texts alone: a file's header without length and padding (`t` gets offsets that count from 0), and
- * an index.  free(*out). */
+/* Make the JSON texts alone: a file's header without length and padding (`t` gets offsets that count from the
+ * first byte of the data), and an index.  free(*out). */
 enum moe_code moe_st_header_text(struct moe_st_entry *t, int64_t n, const char *file, char **out,
                                  size_t *bytes, struct moe_err *err);
 enum moe_code moe_st_index_text(const char *const *names, const char *const *files, int64_t n,
-                                uint64_t total_size, char **out, size_t *bytes,
-                                struct moe_err *err);
+                                uint64_t total_size, char **out, size_t *bytes, struct moe_err *err);
 
 #endif

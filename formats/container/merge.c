@@ -23,6 +23,7 @@ static int by_first(const void *a, const void *b)
     return (x->part.first > y->part.first) - (x->part.first < y->part.first);
 }
 
+/* Check that the parts, in the order of their layers, hold every layer of the model once. */
 static enum moe_code check_cover(struct moe_source *const *part, int n, struct moe_err *err)
 {
     int32_t next = 0, layers = (int32_t)part[0]->config.num_hidden_layers;
@@ -40,6 +41,7 @@ static enum moe_code check_cover(struct moe_source *const *part, int n, struct m
     return MOE_OK;
 }
 
+/* The options by which a part was made, without the one that differs between parts; NULL without memory. */
 static cJSON *options_of(const cJSON *manifest)
 {
     cJSON *o = cJSON_Duplicate(moe_json_get(moe_json_get(manifest, "provenance"), "options"), true);
@@ -62,7 +64,7 @@ static bool is_joined(const char *name)
     return moe_is_shard_name(name) || !strcmp(name, MOE_SOURCE_NAME) || !strcmp(name, MOE_ROUTING_NAME);
 }
 
-/* Whether all other files of both parts are the same. */
+/* Whether all other files of both parts are the same.  Both lists are sorted by name. */
 static bool same_files(const cJSON *a, const cJSON *b)
 {
     const cJSON *x = moe_json_get(a, "files")->child, *y = moe_json_get(b, "files")->child;
@@ -90,33 +92,44 @@ static bool same_kernels(const struct moe_source *a, const struct moe_source *b)
     return !x || !y || !strcmp(x, y);
 }
 
+static bool same_version(const cJSON *m, const cJSON *n)
+{
+    return same_json(moe_json_get(moe_json_get(m, "provenance"), "version"),
+                     moe_json_get(moe_json_get(n, "provenance"), "version"));
+}
+
+static enum moe_code check_options(const struct moe_source *a, const struct moe_source *b,
+                                   struct moe_err *err)
+{
+    char why[256];
+    enum moe_code code = MOE_OK;
+    cJSON *x = options_of(a->container->manifest), *y = options_of(b->container->manifest);
+    if (!x || !y) code = no_memory(err);
+    else if (moe_options_differ(x, y, why))
+        code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it does not belong to '%s': %s", a->path, why);
+    cJSON_Delete(x);
+    cJSON_Delete(y);
+    return code;
+}
+
+/* Check that two parts come from the same input, options and version and, unless `mix`, the same kernels. */
 static enum moe_code check_same(const struct moe_source *a, const struct moe_source *b, bool mix,
                                 struct moe_err *err)
 {
-    const cJSON *m = a->container->manifest, *k = b->container->manifest;
-    const cJSON *v = moe_json_get(moe_json_get(m, "provenance"), "version"),
-                *w = moe_json_get(moe_json_get(k, "provenance"), "version");
-    char why[256];
-    cJSON *o = options_of(m), *q = options_of(k);
-    bool differ = !o || !q || moe_options_differ(o, q, why);
-    enum moe_code code = MOE_OK;
-    if (!o || !q) code = no_memory(err);
-    else if (differ)
-        code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it does not belong to '%s': %s", a->path, why);
-    else if (!same_json(v, w))
-        code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "another version wrote it than '%s'", a->path);
-    else if (!same_origin(a, b) || !same_json(moe_json_get(m, "config"), moe_json_get(k, "config")) ||
-             !same_files(m, k))
-        code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it was made from another input than '%s'",
+    const cJSON *m = a->container->manifest, *n = b->container->manifest;
+    MOE_TRY(check_options(a, b, err));
+    if (!same_version(m, n))
+        return moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "another version wrote it than '%s'", a->path);
+    if (!same_origin(a, b) || !same_json(moe_json_get(m, "config"), moe_json_get(n, "config")) ||
+        !same_files(m, n))
+        return moe_fail_at(err, MOE_MISMATCH, b->path, NULL, "it was made from another input than '%s'",
                            a->path);
-    else if (!mix && !same_kernels(a, b))
-        code = moe_fail_at(err, MOE_MISMATCH, b->path, NULL,
+    if (!mix && !same_kernels(a, b))
+        return moe_fail_at(err, MOE_MISMATCH, b->path, NULL,
                            "'%s' kernels calibrated it, '%s' kernels '%s': no single run gives these bytes "
                            "(merge them all the same with --mix-kernels)",
                            moe_source_kernels(b), moe_source_kernels(a), a->path);
-    cJSON_Delete(o);
-    cJSON_Delete(q);
-    return code;
+    return MOE_OK;
 }
 
 /* ---- the merged source ---- */
@@ -157,6 +170,7 @@ static enum moe_code take_identity(struct moe_source *src, struct moe_err *err)
     return ok ? MOE_OK : no_memory(err);
 }
 
+/* Make the manifest of the whole from that of the first part, as moe_source_merge promises. */
 static enum moe_code take_manifest(struct moe_source *src, struct moe_err *err)
 {
     struct moe_container *c = src->container;
@@ -171,6 +185,7 @@ static enum moe_code take_manifest(struct moe_source *src, struct moe_err *err)
     return take_identity(src, err);
 }
 
+/* Copy the descriptors of all parts' tensors and move the parts' files into the merged source. */
 static enum moe_code take_tensors(struct moe_source *src, struct moe_err *err)
 {
     struct moe_container *c = src->container;
@@ -208,7 +223,7 @@ static enum moe_code open_parts(struct moe_source *src, char *const *paths, int 
     return check_cover(c->parts, n, err);
 }
 
-static enum moe_code put_together(struct moe_source *src, char *const *paths, int n, bool mix,
+static enum moe_code open_merged(struct moe_source *src, char *const *paths, int n, bool mix,
                                   struct moe_err *err)
 {
     struct moe_problems p = { .list = NULL };
@@ -227,7 +242,7 @@ enum moe_code moe_source_merge(struct moe_source **src, char *const *paths, int 
 {
     MOE_CHECK(n >= 1);
     MOE_TRY(moe_source_new(src, MOE_CONTAINER, paths[0], err));
-    enum moe_code code = put_together(*src, paths, n, mix_kernels, err);
+    enum moe_code code = open_merged(*src, paths, n, mix_kernels, err);
     if (code != MOE_OK) moe_source_close(src);
     return code;
 }
@@ -244,7 +259,7 @@ static int by_ordinal(const void *a, const void *b)
 }
 
 /* Take the ordinal off a line [..., ORDINAL] without its newline; false when it has none. */
-static bool split(const char *s, size_t n, struct line *l)
+static bool split_ordinal(const char *s, size_t n, struct line *l)
 {
     size_t k = n ? n - 1 : 0;
     int64_t ordinal = 0;
@@ -256,6 +271,7 @@ static bool split(const char *s, size_t n, struct line *l)
     return true;
 }
 
+/* The source.jsonl of each part, and the n lines of them all, which take `bytes` bytes when printed. */
 struct joined { char **text; struct line *line; size_t n, cap, bytes; };
 
 static enum moe_code add_lines(struct joined *j, const struct moe_source *part, const char *text,
@@ -264,7 +280,7 @@ static enum moe_code add_lines(struct joined *j, const struct moe_source *part, 
     for (const char *at = text, *end = text + bytes, *next; at < end; at = next + 1) {
         if (!(next = memchr(at, '\n', (size_t)(end - at)))) next = end;
         if (!MOE_GROW(j->line, j->cap, j->n + 1)) return no_memory(err);
-        if (!split(at, (size_t)(next - at), &j->line[j->n]))
+        if (!split_ordinal(at, (size_t)(next - at), &j->line[j->n]))
             return moe_fail_at(err, MOE_CORRUPT, part->path, NULL,
                                "a line of its source.jsonl has no ordinal (quantize this part again)");
         j->bytes += j->line[j->n++].bytes + 2;
@@ -296,7 +312,7 @@ static enum moe_code print_lines(struct joined *j, const struct moe_source *src,
 
 /* Parts that were made from a container all have that container's source.jsonl unchanged; parts that were
  * made from a checkpoint have their own lines, with ordinals. */
-static enum moe_code join(struct joined *j, const struct moe_source *src, char **text, size_t *bytes,
+static enum moe_code join_lines(struct joined *j, const struct moe_source *src, char **text, size_t *bytes,
                           struct moe_err *err)
 {
     const struct moe_container *c = src->container;
@@ -305,11 +321,12 @@ static enum moe_code join(struct joined *j, const struct moe_source *src, char *
     bool whole = true;
     enum moe_code code = size && (j->text = calloc((size_t)c->n_parts, sizeof *j->text)) ? MOE_OK
                                                                                          : no_memory(err);
+    /* whole: all texts are the same and their first line has no ordinal */
     for (int i = 0; code == MOE_OK && i < c->n_parts; i++) {
         code = moe_container_read_file(c->parts[i], MOE_SOURCE_NAME, &j->text[i], &size[i], err);
         if (code != MOE_OK) break;
         const char *end = memchr(j->text[i], '\n', size[i]);
-        whole &= end && !split(j->text[i], (size_t)(end - j->text[i]), &l) && size[i] == size[0] &&
+        whole &= end && !split_ordinal(j->text[i], (size_t)(end - j->text[i]), &l) && size[i] == size[0] &&
                  !memcmp(j->text[i], j->text[0], size[0]);
     }
     if (code == MOE_OK && whole) {
@@ -330,7 +347,7 @@ enum moe_code moe_source_merge_lines(const struct moe_source *src, char **text, 
 {
     struct joined j = { 0 };
     *text = NULL;
-    enum moe_code code = join(&j, src, text, bytes, err);
+    enum moe_code code = join_lines(&j, src, text, bytes, err);
     for (int i = 0; j.text && i < src->container->n_parts; i++) free(j.text[i]);
     free(j.text);
     free(j.line);

@@ -155,7 +155,7 @@ static enum moe_code may_take(const struct moe_writer *w, struct moe_err *err)
                        "it appeared while this was written (move it away and use --resume)");
 }
 
-enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, struct moe_err *err)
+enum moe_code moe_writer_take_name(struct moe_writer *w, const cJSON *manifest, struct moe_err *err)
 {
     MOE_TRY(moe_dir_clear(w->dir, MOE_STATE_NAME, manifest, err));
     MOE_TRY(may_take(w, err)); /* before state.json, which says so, is removed */
@@ -189,7 +189,7 @@ enum moe_code moe_writer_publish(struct moe_writer **out, const struct moe_confi
     cJSON *m = make_manifest(w, config, types, quantization);
     if (!m) return moe_writer_no_memory(w, err);
     enum moe_code code = write_manifest(w, m, bytes, err);
-    if (code == MOE_OK) code = moe_writer_settle(w, m, err);
+    if (code == MOE_OK) code = moe_writer_take_name(w, m, err);
     cJSON_Delete(m);
     MOE_TRY(code);
     moe_writer_free(w);

@@ -11,9 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SMALL_MOST = 64 << 20 };
+enum { SMALL_MOST = 64 << 20 }; /* bytes of the largest file that is kept in a container */
 
-static bool starts(const char *s, const char *head) { return !strncmp(s, head, strlen(head)); }
+static bool starts_with(const char *s, const char *head) { return !strncmp(s, head, strlen(head)); }
 
 const char *moe_small_folder(const char *name)
 {
@@ -23,9 +23,9 @@ const char *moe_small_folder(const char *name)
     if (*name == '.' || moe_ends_with(name, ".index.json") || moe_ends_with(name, ".safetensors"))
         return NULL;
     for (size_t i = 0; i < sizeof tokenizer / sizeof *tokenizer; i++)
-        if (starts(name, tokenizer[i])) return "tokenizer";
+        if (starts_with(name, tokenizer[i])) return "tokenizer";
     if (moe_ends_with(name, ".json") || moe_ends_with(name, ".py") || moe_ends_with(name, ".jinja") ||
-        moe_ends_with(name, ".model") || starts(name, "LICENSE"))
+        moe_ends_with(name, ".model") || starts_with(name, "LICENSE"))
         return "hf";
     return NULL;
 }
@@ -40,14 +40,16 @@ static enum moe_code digest_of(const char *path, struct moe_hash128 *digest, str
     MOE_TRY(moe_open_read(path, &fd, &bytes, err));
     enum moe_code code = moe_written_at(fd, path, &stamp[0], &bytes, err);
     close(fd);
-    if (code != MOE_OK || bytes <= SMALL_MOST)
-        return code != MOE_OK ? code : moe_file_digest(path, &bytes, digest, err);
+    MOE_TRY(code);
+    if (bytes <= SMALL_MOST) return moe_file_digest(path, &bytes, digest, err);
     stamp[1] = (int64_t)bytes;
     *digest = moe_hash128(stamp, sizeof stamp);
     return MOE_OK;
 }
 
-static enum moe_code add(struct moe_small_digests *s, const char *dir, const char *name, struct moe_err *err)
+/* Add the digest of the file `name` in `dir`; a directory of that name is left out. */
+static enum moe_code add_digest(struct moe_small_digests *s, const char *dir, const char *name,
+                                struct moe_err *err)
 {
     char path[PATH_MAX];
     struct moe_small_digest one = { 0 };
@@ -70,7 +72,7 @@ enum moe_code moe_small_digests_read(struct moe_small_digests *s, const char *di
     enum moe_code code = moe_list_dir(dir, &names, err);
     for (size_t i = 0; code == MOE_OK && i < names.n; i++)
         if (moe_small_folder(names.v[i]) || !strcmp(names.v[i], MOE_INDEX_NAME))
-            code = add(s, dir, names.v[i], err);
+            code = add_digest(s, dir, names.v[i], err);
     moe_names_release(&names);
     if (code != MOE_OK) moe_small_digests_release(s);
     return code;

@@ -39,6 +39,7 @@ int moe_shard_name_layer(const char *name)
     int layer = -2;
     if (!strcmp(name, "dense.moe")) return -1;
     if (sscanf(name, "layer-%5d.moe", &layer) != 1 || layer < 0) return -2;
+    /* the name is written again and compared, since sscanf accepts "layer-1.moe" and other endings, too */
     moe_unit_name(layer, unit);
     snprintf(again, sizeof again, "%s.moe", unit);
     return strcmp(name, again) ? -2 : layer;

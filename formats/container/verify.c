@@ -23,7 +23,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PIECE = 4 << 20, PROBLEMS_MAX = 1000 };
+enum {
+    PIECE = 4 << 20,    /* bytes that are read at once */
+    PROBLEMS_MAX = 1000 /* problems in the report; all are counted */
+};
 
 /* A range of bytes to check: a plane, padding (plane -1), or a small file (file -1; then `tensor` is its
  * index in job.small). */
@@ -60,7 +63,8 @@ static void free_found(struct found *f)
     free(f->what);
 }
 
-static bool keep(struct job *j, struct found f)
+/* Append a problem; false when memory ran out, also for one of its strings. */
+static bool append_found(struct job *j, struct found f)
 {
     if (!f.file || !f.tensor || !f.what) return false;
     if (!MOE_GROW(j->found, j->cap_found, (size_t)j->n_found + 1)) return false;
@@ -68,9 +72,10 @@ static bool keep(struct job *j, struct found f)
     return true;
 }
 
-/* Add a problem; tensor: its index, or -1. */
+/* Add a problem; item: the one in which it was found, -1 for the manifest, j->n for what is not an item;
+ * tensor: its index, or -1. */
 __attribute__((format(printf, 5, 6)))
-static void tell(struct job *j, int64_t item, const char *file, int64_t tensor, const char *fmt, ...)
+static void add_problem(struct job *j, int64_t item, const char *file, int64_t tensor, const char *fmt, ...)
 {
     char name[128], what[512];
     va_list ap;
@@ -80,7 +85,7 @@ static void tell(struct job *j, int64_t item, const char *file, int64_t tensor, 
     struct found f = { item, strdup(file),
                        strdup(tensor < 0 ? "" : moe_source_tensor_name(j->src, tensor, name)), strdup(what) };
     pthread_mutex_lock(&j->lock);
-    bool kept = keep(j, f);
+    bool kept = append_found(j, f);
     pthread_mutex_unlock(&j->lock);
     if (kept) return;
     free_found(&f);
@@ -105,6 +110,8 @@ static int by_place(const void *a, const void *b)
     return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
+/* The offset at which the header and the table of a shard end; the size of the file when they cannot be read,
+ * so that no gap is found before the first plane. */
 static uint64_t table_end(const struct moe_source *src, int32_t file)
 {
     struct moe_shard_header h;
@@ -136,6 +143,7 @@ static bool add_gaps(struct job *j)
     return true;
 }
 
+/* Add the files beside the shards. */
 static bool add_small(struct job *j)
 {
     const cJSON *files = cJSON_GetObjectItemCaseSensitive(j->src->container->manifest, "files");
@@ -182,7 +190,7 @@ static void check_plane(struct job *j, int64_t i, int worker)
     for (uint64_t at = 0, n; at < x->bytes; at += n) {
         n = x->bytes - at < PIECE ? x->bytes - at : PIECE;
         if (moe_source_read(j->src, t, x->plane, at, (size_t)n, j->buffer[worker], &e) != MOE_OK) {
-            tell(j, i, f->name, x->tensor, "cannot be read: %s", e.msg);
+            add_problem(j, i, f->name, x->tensor, "cannot be read: %s", e.msg);
             return;
         }
         moe_hash_add64(hash, j->buffer[worker], (size_t)n);
@@ -190,14 +198,15 @@ static void check_plane(struct job *j, int64_t i, int worker)
         moe_progress_add(j->progress, n);
     }
     if (j->src->kind == MOE_CONTAINER && moe_hash_get64(hash) != t->hash[x->plane])
-        tell(j, i, f->name, x->tensor, "the %s plane does not match its checksum (copy the file again)",
-             moe_plane_word(x->plane));
+        add_problem(j, i, f->name, x->tensor,
+                    "the %s plane does not match its checksum (copy the file again)",
+                    moe_plane_word(x->plane));
     else if (!sane)
-        tell(j, i, f->name, x->tensor, "the %s plane holds %s at byte %llu", moe_plane_word(x->plane),
-             bad.what, (unsigned long long)bad.offset);
+        add_problem(j, i, f->name, x->tensor, "the %s plane holds %s at byte %llu", moe_plane_word(x->plane),
+                    bad.what, (unsigned long long)bad.offset);
 }
 
-/* Where padding lies: " in the extent of expert 3", or "" outside of extents. */
+/* Say for a message where padding lies: " in the extent of expert 3", or "" outside of extents. */
 static const char *owner_of(const struct moe_file *f, uint64_t at, char out[64])
 {
     struct moe_shard_header h;
@@ -222,14 +231,14 @@ static void check_padding(struct job *j, int64_t i, int worker)
         }
         n = x->bytes - at < PIECE ? x->bytes - at : PIECE;
         if (moe_pread(f->fd, f->path, j->buffer[worker], (size_t)n, x->offset + at, &e) != MOE_OK) {
-            tell(j, i, f->name, -1, "cannot be read: %s", e.msg);
+            add_problem(j, i, f->name, -1, "cannot be read: %s", e.msg);
             return;
         }
         for (uint64_t k = 0; k < n; k++)
             if (j->buffer[worker][k]) {
                 char owner[64];
-                tell(j, i, f->name, -1, "padding at byte %llu%s is not zero",
-                     (unsigned long long)(x->offset + at + k), owner_of(f, x->offset + at + k, owner));
+                add_problem(j, i, f->name, -1, "padding at byte %llu%s is not zero",
+                            (unsigned long long)(x->offset + at + k), owner_of(f, x->offset + at + k, owner));
                 return;
             }
         moe_progress_add(j->progress, n);
@@ -253,12 +262,12 @@ static void check_small(struct job *j, int64_t i, int worker)
         moe_progress_add(j->progress, n);
     }
     if (fd >= 0) close(fd);
-    if (code != MOE_OK) tell(j, i, s->name, -1, "cannot be read: %s", e.msg);
+    if (code != MOE_OK) add_problem(j, i, s->name, -1, "cannot be read: %s", e.msg);
     else if (size != s->bytes)
-        tell(j, i, s->name, -1, "%llu byte%s, the manifest says %llu", (unsigned long long)size,
-             moe_plural((int64_t)size), (unsigned long long)s->bytes);
+        add_problem(j, i, s->name, -1, "%llu byte%s, the manifest says %llu", (unsigned long long)size,
+                    moe_plural((int64_t)size), (unsigned long long)s->bytes);
     else if (!moe_same128(moe_hash_get128(j->hash[worker]), s->digest))
-        tell(j, i, s->name, -1, "does not match its checksum (copy the file again)");
+        add_problem(j, i, s->name, -1, "does not match its checksum (copy the file again)");
 }
 
 static void check_item(void *ctx, int64_t i, int worker)
@@ -283,6 +292,7 @@ static void check_item(void *ctx, int64_t i, int worker)
 
 /* ---- files that are not listed ---- */
 
+/* Check that the manifest lists every file of a folder; names: what it lists; folder: "" or "NAME/". */
 static void check_folder(struct job *j, const struct moe_strmap *names, const char *folder)
 {
     char path[PATH_MAX];
@@ -292,7 +302,7 @@ static void check_folder(struct job *j, const struct moe_strmap *names, const ch
     enum moe_code code = moe_list_dir(path, &list, &e);
     if (code == MOE_NOMEM) stop(j, &e);
     else if (code != MOE_OK && code != MOE_NOT_FOUND)
-        tell(j, j->n, *folder ? folder : j->src->path, -1, "%s", e.msg);
+        add_problem(j, j->n, *folder ? folder : j->src->path, -1, "%s", e.msg);
     for (size_t i = 0; i < list.n; i++) {
         char name[2 * NAME_MAX];
         const char *n = list.v[i];
@@ -301,7 +311,7 @@ static void check_folder(struct job *j, const struct moe_strmap *names, const ch
             continue;
         snprintf(name, sizeof name, "%s%s", folder, n);
         if (moe_strmap_get(names, name, strlen(name)) < 0)
-            tell(j, j->n, name, -1, "the manifest does not list it (remove it)");
+            add_problem(j, j->n, name, -1, "the manifest does not list it (remove it)");
     }
     moe_names_release(&list);
 }
@@ -336,7 +346,7 @@ static void check_manifest(struct job *j)
     struct moe_err e;
     enum moe_code code = moe_manifest_read(j->src->path, &m, &e);
     if (code == MOE_NOMEM) stop(j, &e);
-    else if (code != MOE_OK) tell(j, -1, MOE_MANIFEST_NAME, -1, "%s", e.msg);
+    else if (code != MOE_OK) add_problem(j, -1, MOE_MANIFEST_NAME, -1, "%s", e.msg);
     else cJSON_Delete(m);
 }
 
@@ -398,8 +408,8 @@ static void check_pairs(struct job *j)
         bool up = t->role == MOE_ROLE_UP || t->role == MOE_ROLE_SHARED_UP || t->role == MOE_ROLE_EXPERT_UP;
         if (up && g->role == t->role - 1 && g->layer == t->layer && g->expert == t->expert &&
             t->type == MOE_NVFP4 && g->type == MOE_NVFP4 && g->global != t->global)
-            tell(j, j->n, j->src->files[t->plane[0].file].name, i,
-                 "its global scale is not that of the gate projection");
+            add_problem(j, j->n, j->src->files[t->plane[0].file].name, i,
+                        "its global scale is not that of the gate projection");
     }
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* formats/container/writer-internal.h - the state of a container being written; for
+/* formats/container/writer-internal.h - the state of a container that is being written; for
  * formats/container/writer*.c and publish.c. */
 #ifndef MOE_FORMATS_CONTAINER_WRITER_INTERNAL_H
 #define MOE_FORMATS_CONTAINER_WRITER_INTERNAL_H
@@ -7,13 +7,16 @@
 #include "base/newdir.h"
 #include "formats/container/container-internal.h"
 
+/* A finished unit: its shard file's size and digest, and the caller's report on it.  A finished file beside
+ * the shards. */
 struct moe_unit_done { char name[32]; uint64_t bytes; struct moe_hash128 digest; cJSON *report; };
 struct moe_file_done { char *name; uint64_t bytes; struct moe_hash128 digest; };
 
 struct moe_writer {
     struct moe_newdir out;       /* NAME.moe.partial, locked */
     const char *final, *dir;     /* the paths in `out`: NAME.moe and NAME.moe.partial */
-    char key[17];                /* hash of state.json's text; journals hold it, so that they belong to it */
+    /* hash of state.json's text; every journal holds it, which shows that it belongs to this work */
+    char key[17];
     bool fresh;                  /* the work was begun in this run, not resumed */
     bool replace;                /* it was begun with --force: it may replace a container */
     char replaces[33];           /* the checksum of that container; "": none existed */
@@ -33,10 +36,11 @@ enum moe_code moe_writer_load_units(struct moe_writer *w, struct moe_err *err);
 /* The path of the file "UNITsuffix" in the partial directory; `out` has room for PATH_MAX bytes. */
 enum moe_code moe_writer_unit_file(const struct moe_writer *w, const char *unit, const char *suffix,
                                    char *out, struct moe_err *err);
+/* Add a file that was written to w->files, for the manifest. */
 enum moe_code moe_writer_list_file(struct moe_writer *w, const char *name, uint64_t bytes,
                                    struct moe_hash128 digest, struct moe_err *err);
-/* Finish a directory that is complete and whose manifest is durable: remove files that are not listed,
- * state.json last, and give it its final name. */
-enum moe_code moe_writer_settle(struct moe_writer *w, const cJSON *manifest, struct moe_err *err);
+/* Give a directory that is complete, and whose manifest is on the disk, its final name.  Before that, files
+ * that the manifest does not list are removed, state.json as the last. */
+enum moe_code moe_writer_take_name(struct moe_writer *w, const cJSON *manifest, struct moe_err *err);
 
 #endif

@@ -56,7 +56,7 @@ static enum moe_code start(struct moe_writer *w, struct moe_err *err)
 }
 
 /* Finish the work of an earlier run that ended between writing the manifest and taking the final name. */
-static enum moe_code settle_pending(struct moe_writer *w, struct moe_found *found, struct moe_err *err)
+static enum moe_code finish_pending(struct moe_writer *w, struct moe_found *found, struct moe_err *err)
 {
     char path[PATH_MAX];
     struct moe_err e;
@@ -70,7 +70,7 @@ static enum moe_code settle_pending(struct moe_writer *w, struct moe_found *foun
     code = moe_manifest_compare(w->dir, m, &w->work, &found->no_samples, &e);
     if (code == MOE_OK) code = moe_manifest_check_files(w->dir, m, &e);
     if (code == MOE_OK) {
-        code = moe_writer_settle(w, m, err);
+        code = moe_writer_take_name(w, m, err);
         found->done = code == MOE_OK;
     } else {
         code = moe_writer_is_fatal(code) ? (*err = e, code) : MOE_OK;
@@ -112,7 +112,7 @@ static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct mo
         return moe_fail_at(err, MOE_EXISTS, w->final, NULL,
                            "another container is there than the one that was begun (move it away and use "
                            "--resume, or start over with --force)");
-    MOE_TRY(settle_pending(w, found, err));
+    MOE_TRY(finish_pending(w, found, err));
     if (found->done) return MOE_OK;
     found->no_samples = state.no_samples;
     memcpy(w->key, state.key, sizeof w->key);
