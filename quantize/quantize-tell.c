@@ -38,6 +38,7 @@ void moe_tell_uncounted(const struct moe_run *run, const struct moe_quantizing *
 
 /* ---- an estimate ---- */
 
+/* Adds the plan of a calibration to the JSON object. */
 static void add_plan(cJSON *json, const struct moe_calibration_plan *p, int64_t tokens, double speed)
 {
     cJSON_SetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "scratch_bytes"), (double)p->scratch);
@@ -53,6 +54,7 @@ static void add_plan(cJSON *json, const struct moe_calibration_plan *p, int64_t 
     moe_json_add_i64(json, "experts_at_once", p->workers);
 }
 
+/* Tells the plan: disk, tokens and memory, and what to do where it does not fit. */
 static void tell_plan(const struct moe_run *run, const struct moe_calibration_plan *p, int64_t tokens,
                       const char *scratch)
 {
@@ -103,6 +105,7 @@ void moe_report_estimate(const struct moe_run *run, cJSON *json, const struct mo
 
 /* ---- a result ---- */
 
+/* Tells the relative errors of the weights, one line a layer. */
 static void tell_errors(const struct moe_run *run, const cJSON *relative_error)
 {
     char line[1024];

@@ -14,7 +14,7 @@
 
 /* ---- the model ---- */
 
-/* The model was never trained on positions beyond its context. */
+/* Refuses sequences longer than the model's context, as the model was never trained on later positions. */
 static enum moe_code check_sequence(const struct moe_quantizing *z, struct moe_err *err)
 {
     int64_t most = z->src->config.max_position_embeddings;
@@ -23,11 +23,11 @@ static enum moe_code check_sequence(const struct moe_quantizing *z, struct moe_e
                     (long long)z->ask->sequence, (long long)most);
 }
 
-/* Refuses a model of which nothing would be quantized, before hours are spent: it is NVFP4 already, or the
- * options name nothing else.  The whole model is looked at, since a part of it (--layers) may well have
+/* Refuses a run that would quantize nothing, before hours are spent: all that the options name is NVFP4
+ * already, or cannot be quantized.  The whole model is looked at, since a part of it (--layers) may well have
  * nothing to quantize. */
-static enum moe_code check_something(const struct moe_source *src, const struct moe_rewrite_options *r,
-                                     struct moe_err *err)
+static enum moe_code check_anything_left(const struct moe_source *src, const struct moe_rewrite_options *r,
+                                         struct moe_err *err)
 {
     struct moe_rewrite_options whole = *r;
     int64_t kept = 0;
@@ -70,9 +70,9 @@ enum moe_code moe_quantizing_open(struct moe_quantizing *z, const char *model, s
     return tell_begun(z, moe_source_open(&z->src, model, err), err);
 }
 
-/* The result of every step after the model is open.  If it failed because the source has been changed, the
- * error says that instead. */
-static enum moe_code ended(const struct moe_quantizing *z, enum moe_code code, struct moe_err *err)
+/* Every step after the model is open returns through this.  If a step failed because the source has been
+ * changed, the error says that instead; it also says what an earlier run has left.  Returns code. */
+static enum moe_code explain_failure(const struct moe_quantizing *z, enum moe_code code, struct moe_err *err)
 {
     return tell_begun(z, moe_source_blame_change(z->src, code, err), err);
 }
@@ -80,9 +80,9 @@ static enum moe_code ended(const struct moe_quantizing *z, enum moe_code code, s
 enum moe_code moe_quantizing_check(const struct moe_quantizing *z, struct moe_err *err)
 {
     enum moe_code code = check_sequence(z, err);
-    if (code == MOE_OK && z->choice.calibrated) code = check_something(z->src, &z->choice.rewrite, err);
+    if (code == MOE_OK && z->choice.calibrated) code = check_anything_left(z->src, &z->choice.rewrite, err);
     if (code == MOE_OK && !z->ask->estimate) code = moe_check_vocabulary(z->src, err);
-    return ended(z, code, err);
+    return explain_failure(z, code, err);
 }
 
 void moe_quantizing_close(struct moe_quantizing *z)
@@ -93,7 +93,7 @@ void moe_quantizing_close(struct moe_quantizing *z)
 
 /* ---- the text ---- */
 
-/* memory: bytes that the process may have while it reads. */
+/* Reads the text of --calib.  memory: bytes that the process may have while it reads. */
 static enum moe_code read_text(struct moe_quantizing *z, uint64_t memory, struct moe_err *err)
 {
     const struct moe_source *src = z->src;
@@ -113,12 +113,12 @@ enum moe_code moe_quantizing_read_text(struct moe_quantizing *z, struct moe_err 
 {
     int64_t memory = z->ask->memory;
     if (!z->choice.calibrated) return MOE_OK;
-    return ended(z, read_text(z, memory ? (uint64_t)memory : moe_available_memory() / 2, err), err);
+    return explain_failure(z, read_text(z, memory ? (uint64_t)memory : moe_available_memory() / 2, err), err);
 }
 
-/* MOE_NOT_FOUND for a missing file of --calib, which is an error in an estimate, too; a missing tokenizer,
- * with the same code, is not. */
-static enum moe_code look_for(const char *path, struct moe_err *err)
+/* MOE_NOT_FOUND for a missing file of --calib.  It is checked by itself since that is an error in an
+ * estimate, too, while a missing tokenizer, for which read_text returns the same code, is not. */
+static enum moe_code check_calib_file(const char *path, struct moe_err *err)
 {
     if (!strcmp(path, "-") || moe_exists(path) != MOE_ABSENT) return MOE_OK;
     return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "no such file (--calib)");
@@ -130,7 +130,7 @@ enum moe_code moe_quantizing_count_text(struct moe_quantizing *z, bool *counted,
     *why = (struct moe_err)MOE_ERR_INIT;
     *counted = true;
     if (!z->choice.calibrated) return MOE_OK;
-    for (size_t i = 0; i < z->ask->n_calib; i++) MOE_TRY(look_for(z->ask->calib[i], err));
+    for (size_t i = 0; i < z->ask->n_calib; i++) MOE_TRY(check_calib_file(z->ask->calib[i], err));
     /* --memory is not used here: it may be less than any run needs, which the estimate is to tell */
     enum moe_code code = read_text(z, moe_available_memory() / 2, why);
     if (code == MOE_NOT_FOUND) {
@@ -139,11 +139,12 @@ enum moe_code moe_quantizing_count_text(struct moe_quantizing *z, bool *counted,
         return MOE_OK;
     }
     if (code != MOE_OK) *err = *why;
-    return ended(z, code, err);
+    return explain_failure(z, code, err);
 }
 
 /* ---- calibration ---- */
 
+/* The calibration that the request asks for.  plain: the method leaves out the fit (moe_matrix_method). */
 static struct moe_calibration calibration_of(const struct moe_quantizing *z, const uint8_t *type)
 {
     const struct moe_source *src = z->src;
@@ -199,10 +200,10 @@ static cJSON *calibration_json(const struct moe_calibration *c, const struct moe
     return NULL;
 }
 
-/* How often a calibration reads the source besides the reading that data-free methods do, too: once in its
- * own passes; forward and backward in the sensitivity pass; and for the correction once for the source's own
- * states and once more for the unquantized experts. */
-static int readings(const struct moe_calibration *c)
+/* How often a calibration reads the source, beside the one time that methods without data read it, too: once
+ * in its own passes; forward and backward in the sensitivity pass; and for the correction once for the
+ * source's own states and once more for the unquantized experts. */
+static int count_readings(const struct moe_calibration *c)
 {
     return (c->fisher ? 2 : 0) + (c->method.corrects ? 2 : 0) + 1;
 }
@@ -224,15 +225,15 @@ static enum moe_code plan_calibration(const struct moe_source *src, const struct
     MOE_TRY(moe_speed_measure(&s, &of, pool, err));
     e->speed = s.product;
     e->rewrite.seconds += moe_calibrate_seconds(src, c, &e->plan, &s, threads) +
-                          1e-9 * readings(c) * (double)e->rewrite.input_bytes;
+                          1e-9 * count_readings(c) * (double)e->rewrite.input_bytes;
     e->rewrite.memory_bytes = e->plan.memory;
     return MOE_OK;
 }
 
 /* ---- what it takes ---- */
 
-/* Raises the plan's memory to what an export needs at its end. */
-static void hold_end(struct moe_calibration_plan *p, uint64_t at_end)
+/* Raises the plan's memory to what an export needs at its end, at_end bytes. */
+static void include_export_memory(struct moe_calibration_plan *p, uint64_t at_end)
 {
     if (p->memory < at_end) p->memory = at_end;
     for (int i = 0; i < 2; i++)
@@ -249,7 +250,7 @@ static enum moe_code add_calibration(struct moe_quantizing *z, struct moe_quanti
     enum moe_code code = plan_calibration(z->src, &c, pool, e, err);
     free(type);
     if (code == MOE_OK && z->choice.hf) {
-        hold_end(&e->plan, e->exported.memory_bytes);
+        include_export_memory(&e->plan, e->exported.memory_bytes);
         e->rewrite.memory_bytes = e->plan.memory;
     }
     return code;
@@ -268,11 +269,12 @@ enum moe_code moe_quantizing_estimate(struct moe_quantizing *z, struct moe_quant
                                                                 &e->rewrite, &e->exported, err)
                                       : moe_rewrite_estimate(z->src, &r, pool, &e->rewrite, err);
     if (code == MOE_OK && z->choice.calibrated) code = add_calibration(z, e, pool, err);
-    return ended(z, code, err);
+    return explain_failure(z, code, err);
 }
 
 /* ---- doing it ---- */
 
+/* Writes the output: a container, or a checkpoint in one pass. */
 static enum moe_code rewrite(struct moe_quantizing *z, struct moe_quantize_result *got, struct moe_pool *pool,
                              struct moe_progress *progress, struct moe_err *err)
 {
@@ -317,12 +319,12 @@ enum moe_code moe_quantizing_run(struct moe_quantizing *z, struct moe_quantize_r
 {
     uint8_t *type;
     *got = (struct moe_quantize_result){ 0 };
-    if (!z->choice.calibrated) return ended(z, rewrite(z, got, pool, progress, err), err);
+    if (!z->choice.calibrated) return explain_failure(z, rewrite(z, got, pool, progress, err), err);
     enum moe_code code = moe_rewrite_types(z->src, &z->choice.rewrite, &type, err);
     if (code == MOE_OK) {
         struct moe_calibration cal = calibration_of(z, type);
         code = calibrate(z, &cal, got, pool, progress, err);
     }
     free(type);
-    return ended(z, code, err);
+    return explain_failure(z, code, err);
 }

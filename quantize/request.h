@@ -50,10 +50,10 @@ enum moe_calibrated { MOE_NOT_CALIBRATED, MOE_WEIGHTED, MOE_GPTQ, MOE_FISHER };
 struct moe_quantize_choice {
     enum moe_calibrated calibrated; /* from method, text and effort */
     const char *upstream;           /* never NULL */
-    int sweeps;                     /* sweeps of descent over all codes (quantize/rounding/round.h) */
+    int sweeps;                     /* sweeps of descent (quantize/rounding/round.h), from the effort */
     bool hf;                        /* the output is hf-nvfp4 */
     struct moe_hf_options export;   /* its mode is used for a container, too */
-    struct moe_layer_range range;   /* of q->layers */
+    struct moe_layer_range range;   /* the request's `layers` */
     struct moe_rewrite_options rewrite; /* points into the choice and the request */
 };
 

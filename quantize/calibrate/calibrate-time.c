@@ -18,7 +18,7 @@ static double forward(const struct moe_config *c, int64_t layer, const struct mo
                       double sequence, int again)
 {
     bool moe = moe_layer_is_moe(c, layer);
-    double mlps = moe_work_mlp(c->hidden_size, moe_work_common(c, layer), n) +
+    double mlps = moe_work_mlp(c->hidden_size, moe_work_common_width(c, layer), n) +
                   (moe ? moe_work_router(c, n) + (1 + again) * moe_work_experts(c, n) : 0);
     return moe_work_attention(c, n, sequence) / s->attention + mlps / s->mlp;
 }
@@ -62,7 +62,8 @@ static double dense(const struct moe_source *src, const struct moe_calibration *
     bool moe = moe_layer_is_moe(c, layer);
     if (w.mlp > 0)
         seconds +=
-            quantizing(&how, c->hidden_size, moe_work_common(c, layer), moe && how.matrix.two_sided, n, s) /
+            quantizing(&how, c->hidden_size, moe_work_common_width(c, layer), moe && how.matrix.two_sided,
+                       n, s) /
             threads;
     return seconds;
 }
@@ -75,7 +76,7 @@ static double sensitivity(const struct moe_config *c, double n, double sequence,
     int64_t first = moe_config_first_moe(c);
 
     for (int64_t l = 0; l < c->num_hidden_layers; l++) {
-        int64_t common = moe_work_common(c, l);
+        int64_t common = moe_work_common_width(c, l);
         bool moe = moe_layer_is_moe(c, l);
         double chosen = moe ? n * (double)c->num_experts_per_tok : 0;
         seconds += forward(c, l, s, n, sequence, 0) + (moe ? moe_work_fisher(c, n) / s->hessian : 0);

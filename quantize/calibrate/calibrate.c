@@ -348,7 +348,7 @@ static cJSON *layer_note(const struct moe_calibrate *c, const struct moe_shard_u
     }
     s.flops[MOE_PHASE_ATTENTION] = moe_work_attention(g, n, (double)c->o.sequence);
     s.flops[MOE_PHASE_ROUTER] = moe_work_router(g, n);
-    s.flops[MOE_PHASE_FORWARD] = moe_work_mlp(g->hidden_size, moe_work_common(g, u->layer), n) +
+    s.flops[MOE_PHASE_FORWARD] = moe_work_mlp(g->hidden_size, moe_work_common_width(g, u->layer), n) +
                                  moe_work_experts(g, n);
     if (!s.amax_x) s.amax_x = seen[0].largest; /* nothing was quantized */
     if (!s.amax_y) s.amax_y = seen[1].largest;

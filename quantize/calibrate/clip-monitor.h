@@ -22,17 +22,17 @@ struct moe_clip_monitor {
     int n;                       /* the caller sets it to 0 after a note */
 };
 
-/* walk and dense belong to the caller and must outlive w.  w tells dense the largest inputs of attention's
- * projections (moe_dense_set_input_scale).  Nothing is owned on failure. */
+/* walk and dense belong to the caller and must outlive the monitor w.  w tells dense the largest inputs of
+ * attention's projections (moe_dense_set_input_scale).  Nothing is owned on failure. */
 enum moe_code moe_clip_monitor_open(struct moe_clip_monitor *w, struct moe_walk *walk,
                                     struct moe_dense *dense, struct moe_err *err);
 void moe_clip_monitor_release(struct moe_clip_monitor *w);
 
-/* The caller says where in a layer it is.  In each layer it calls, in this order: _attention before the pass
- * through attention, _attention_passed after it, _common before the MLP that all tokens pass, _common_passed
- * after it.  Then moe_clip_monitor_experts takes the tokens through the routed experts by the weights in the
- * unit's file (NULL: by the source's).  clip [2] counts the inputs of gate and up, and of down; a limit of
- * INFINITY means that they have no input scale. */
+/* The caller tells w where in a layer the tokens are.  In each layer it calls, in this order: _attention
+ * before the pass through attention, _attention_passed after it, _common before the MLP that all tokens pass,
+ * _common_passed after it.  Then moe_clip_monitor_experts takes the tokens through the routed experts by the
+ * weights in the unit's file (NULL: by the source's).  clip[0] counts the inputs of gate and up, clip[1]
+ * those of down; the caller sets their limits, to INFINITY where there is no input scale. */
 void moe_clip_monitor_attention(struct moe_clip_monitor *w);
 void moe_clip_monitor_attention_passed(struct moe_clip_monitor *w);
 void moe_clip_monitor_common(struct moe_clip_monitor *w);

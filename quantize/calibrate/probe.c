@@ -18,9 +18,11 @@ void *moe_probe_array(struct moe_probe *p, int64_t n, size_t size)
     return array;
 }
 
+/* The next made-up value, by a linear congruential generator. */
 static uint32_t draw(struct moe_probe *p) { return p->random = p->random * 1664525u + 1013904223u; }
 
-static float *values(struct moe_probe *p, int64_t n, float size)
+/* Makes n values between -size and size. */
+static float *make_values(struct moe_probe *p, int64_t n, float size)
 {
     float *x = moe_probe_array(p, n, sizeof *x);
     for (int64_t i = 0; x && i < n; i++) x[i] = size * ((float)(draw(p) >> 8) / 8388608.0f - 1.0f);
@@ -34,9 +36,9 @@ float *moe_probe_ones(struct moe_probe *p, int64_t n)
     return x;
 }
 
-/* A weight in BF16 with magnitudes from 1/32 to 1/16, so that sums stay finite and no product is a
+/* Makes a weight in BF16 with magnitudes from 1/32 to 1/16, so that sums stay finite and no product is a
  * denormal. */
-static struct moe_weight weight(struct moe_probe *p, int64_t rows, int64_t cols)
+static struct moe_weight make_weight(struct moe_probe *p, int64_t rows, int64_t cols)
 {
     uint16_t *w = moe_probe_array(p, rows * cols, sizeof *w);
     for (int64_t i = 0; w && i < rows * cols; i++) {
@@ -48,14 +50,14 @@ static struct moe_weight weight(struct moe_probe *p, int64_t rows, int64_t cols)
 
 struct moe_expert moe_probe_mlp(struct moe_probe *p, int64_t hidden, int64_t inter)
 {
-    return (struct moe_expert){ weight(p, inter, hidden), weight(p, inter, hidden),
-                                weight(p, hidden, inter) };
+    return (struct moe_expert){ make_weight(p, inter, hidden), make_weight(p, inter, hidden),
+                                make_weight(p, hidden, inter) };
 }
 
 /* ---- the layer ---- */
 
-/* The model's config with one layer, and with widths within the limits. */
-static struct moe_config smaller(const struct moe_config *c)
+/* The model's config with one layer of one expert, and with widths within the limits. */
+static struct moe_config shrink_config(const struct moe_config *c)
 {
     struct moe_config s = *c;
     s.hidden_size = moe_min_i64(c->hidden_size, HIDDEN);
@@ -91,14 +93,14 @@ static void make_layer(struct moe_probe *p)
     y->q_a_norm = moe_probe_ones(p, c->q_lora_rank + 1);
     y->kv_a_norm = moe_probe_ones(p, c->kv_lora_rank);
     if (c->q_lora_rank)
-        y->q_a = weight(p, c->q_lora_rank, h), y->q_b = weight(p, heads * qd, c->q_lora_rank);
+        y->q_a = make_weight(p, c->q_lora_rank, h), y->q_b = make_weight(p, heads * qd, c->q_lora_rank);
     else
-        y->q = weight(p, heads * qd, h);
-    y->kv_a = weight(p, c->kv_lora_rank + c->qk_rope_head_dim, h);
-    y->kv_b = weight(p, heads * (c->qk_nope_head_dim + c->v_head_dim), c->kv_lora_rank);
-    y->o = weight(p, h, heads * c->v_head_dim);
+        y->q = make_weight(p, heads * qd, h);
+    y->kv_a = make_weight(p, c->kv_lora_rank + c->qk_rope_head_dim, h);
+    y->kv_b = make_weight(p, heads * (c->qk_nope_head_dim + c->v_head_dim), c->kv_lora_rank);
+    y->o = make_weight(p, h, heads * c->v_head_dim);
     y->dense = moe_probe_mlp(p, h, c->moe_intermediate_size);
-    p->m.head = weight(p, c->vocab_size, h);
+    p->m.head = make_weight(p, c->vocab_size, h);
 }
 
 enum moe_code moe_probe_open(struct moe_probe *p, const struct moe_config *config, int64_t sequence,
@@ -106,16 +108,16 @@ enum moe_code moe_probe_open(struct moe_probe *p, const struct moe_config *confi
 {
     const struct moe_config *c = &p->c;
 
-    *p = (struct moe_probe){ .c = smaller(config), .pool = pool, .random = 1, .err = err };
+    *p = (struct moe_probe){ .c = shrink_config(config), .pool = pool, .random = 1, .err = err };
     p->m.arena = (struct moe_arena)MOE_ARENA_INIT;
     make_layer(p);
     int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
     int64_t tokens = c->hidden_size > FEW_ABOVE ? FEW : MOE_PROBE_TOKENS;
     int64_t s = moe_min_i64(sequence, tokens);
     p->n = tokens / s * s;
-    p->h = values(p, p->n * c->hidden_size, 1);
-    p->g = values(p, p->n * c->hidden_size, 1);
-    p->work = values(p, p->n * c->hidden_size, 1);
+    p->h = make_values(p, p->n * c->hidden_size, 1);
+    p->g = make_values(p, p->n * c->hidden_size, 1);
+    p->work = make_values(p, p->n * c->hidden_size, 1);
     float *cache = moe_probe_array(p, p->n * width, sizeof *cache),
           **at = moe_probe_array(p, p->n / s, sizeof *at);
     if (p->failed) return moe_fail(p->err, MOE_NOMEM, "no memory to measure this machine's speed");

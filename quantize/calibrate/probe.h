@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantize/calibrate/probe.h - a made-up model of one layer, and tokens that pass through it: what speed.h
- * measures with.  One thread calls; everything that is allocated here is freed by moe_probe_close. */
+/* quantize/calibrate/probe.h - a made-up model of one layer, and tokens that pass through it, whose speed
+ * speed.h measures.  One thread calls; everything that is allocated here is freed by moe_probe_close. */
 #ifndef MOE_QUANTIZE_CALIBRATE_PROBE_H
 #define MOE_QUANTIZE_CALIBRATE_PROBE_H
 
@@ -35,8 +35,8 @@ enum moe_code moe_probe_open(struct moe_probe *p, const struct moe_config *c, in
                              struct moe_pool *pool, struct moe_err *err);
 void moe_probe_close(struct moe_probe *p);
 
-/* An array of n elements; n ones; an MLP with made-up weights.  Without memory p->failed is set, and the
- * pointer is NULL. */
+/* Allocates an array of n elements of `size` bytes; n ones; an MLP with made-up weights.  Without memory
+ * p->failed is set, and the pointer is NULL. */
 void *moe_probe_array(struct moe_probe *p, int64_t n, size_t size);
 float *moe_probe_ones(struct moe_probe *p, int64_t n);
 struct moe_expert moe_probe_mlp(struct moe_probe *p, int64_t hidden, int64_t inter);

@@ -11,13 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORST = 10, NAMES = 24 };             /* entries of a list; cold experts named of a layer */
+enum { WORST = 10, NAMES = 24 }; /* entries of a list of worst cases; cold experts named of one layer */
 
 static const char *const phase_name[MOE_PHASES] = { "attention",  "router",    "forward", "drift",
                                                     "statistics", "factoring", "rounding" };
 
 /* ---- a layer's note ---- */
 
+/* The relative error of the expert's output: the root of squared error over squared output. */
 static double output_error(const struct moe_expert_stats *e)
 {
     return e->out_den > 0 ? sqrt(e->out_num / e->out_den) : 0;
@@ -105,7 +106,7 @@ cJSON *moe_layer_note(const struct moe_layer_stats *s)
 }
 
 static const cJSON *get(const cJSON *o, const char *key) { return cJSON_GetObjectItemCaseSensitive(o, key); }
-static const cJSON *first_of(const cJSON *o, const char *key)
+static const cJSON *first_child(const cJSON *o, const char *key)
 {
     const cJSON *a = get(o, key);
     return a ? a->child : NULL;
@@ -120,21 +121,22 @@ static double number(const cJSON *o, const char *key)
 static bool are_counts(const cJSON *o, const char *key)
 {
     const cJSON *list = get(o, key);
-    for (const cJSON *v = first_of(o, key); v; v = v->next)
+    for (const cJSON *v = first_child(o, key); v; v = v->next)
         if (!cJSON_IsNumber(v) || !(v->valuedouble >= 0 && v->valuedouble <= 0x1p53)) return false;
     return !list || cJSON_IsArray(list);
 }
 
+/* Whether a note that was read from a file has what this file reads of it, for a model of that size. */
 static bool is_sound(const cJSON *note, int64_t layers, int64_t experts)
 {
     const cJSON *layer = get(note, "layer"), *tokens = get(note, "tokens");
     bool ok = cJSON_IsNumber(layer) && layer->valuedouble >= 0 && layer->valuedouble < (double)layers &&
               cJSON_IsArray(tokens) && cJSON_GetArraySize(tokens) == experts && are_counts(note, "tokens") &&
               are_counts(note, "cold");
-    for (const cJSON *e = first_of(note, "worst"); ok && e; e = e->next)
+    for (const cJSON *e = first_child(note, "worst"); ok && e; e = e->next)
         ok = cJSON_GetArraySize(e) == 3 && cJSON_IsNumber(e->child) && cJSON_IsNumber(e->child->next) &&
              cJSON_IsNumber(e->child->next->next);
-    for (const cJSON *o = first_of(note, "clipped"); ok && o; o = o->next)
+    for (const cJSON *o = first_child(note, "clipped"); ok && o; o = o->next)
         ok = cJSON_IsString(get(o, "input"));
     return ok;
 }
@@ -164,7 +166,7 @@ enum moe_code moe_notes_routing(const cJSON *notes, const struct moe_config *c, 
     n = 0;
     for (const cJSON *j = notes->child; j; j = j->next) {
         int64_t *row = moe_routing_row(*r, 0, n++);
-        for (const cJSON *t = first_of(j, "tokens"); t; t = t->next) *row++ = (int64_t)t->valuedouble;
+        for (const cJSON *t = first_child(j, "tokens"); t; t = t->next) *row++ = (int64_t)t->valuedouble;
     }
     return MOE_OK;
 }
@@ -173,7 +175,7 @@ cJSON *moe_cold_experts(const cJSON *notes)
 {
     cJSON *all = cJSON_CreateArray();
     for (const cJSON *j = notes->child; all && j; j = j->next)
-        for (const cJSON *e = first_of(j, "cold"); all && e; e = e->next) {
+        for (const cJSON *e = first_child(j, "cold"); all && e; e = e->next) {
             if (add_row(all, (const double[]){ number(j, "layer"), e->valuedouble }, 2)) continue;
             cJSON_Delete(all);
             all = NULL;
@@ -211,7 +213,7 @@ static void print_errors(FILE *f, const cJSON *r)
 
     if (!error) return;
     fprintf(f, "\nrelative error of weights\n");
-    for (const cJSON *l = first_of(error, "layers"); l; l = l->next) {
+    for (const cJSON *l = first_child(error, "layers"); l; l = l->next) {
         int layer = (int)number(l, "layer");
         char name[128];
         if (layer < 0) fprintf(f, "           ");
@@ -229,6 +231,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Prints a layer in one line.  False without memory. */
 static bool print_layer(FILE *f, const cJSON *j)
 {
     const cJSON *tokens = get(j, "tokens");
@@ -239,8 +242,8 @@ static bool print_layer(FILE *f, const cJSON *j)
     if (!sorted) return false;
     for (const cJSON *t = tokens ? tokens->child : NULL; t; t = t->next) sorted[k++] = t->valuedouble;
     qsort(sorted, (size_t)n, sizeof *sorted, by_value);
-    for (const cJSON *s = first_of(j, "seconds"); s; s = s->next) seconds += s->valuedouble;
-    for (const cJSON *o = first_of(j, "clipped"); o; o = o->next) clipped += number(o, "clipped");
+    for (const cJSON *s = first_child(j, "seconds"); s; s = s->next) seconds += s->valuedouble;
+    for (const cJSON *o = first_child(j, "clipped"); o; o = o->next) clipped += number(o, "clipped");
     fprintf(f,
             "  layer %3.0f   output error %.5f   tokens of an expert %.0f %.0f %.0f   cold %d   clipped %.0f "
             "  %s, %s, peak %s\n",
@@ -290,7 +293,7 @@ static void print_worst(FILE *f, const cJSON *notes)
 {
     struct top t = { .n = 0 };
     for (const cJSON *j = notes->child; j; j = j->next)
-        for (const cJSON *e = first_of(j, "worst"); e; e = e->next)
+        for (const cJSON *e = first_child(j, "worst"); e; e = e->next)
             keep_top(&t, j, e, e->child->next->valuedouble);
     fprintf(f, "\nexperts with the largest output error\n");
     for (int i = 0; i < t.n; i++)
@@ -302,7 +305,7 @@ static void print_clipped(FILE *f, const cJSON *notes)
 {
     struct top t = { .n = 0 };
     for (const cJSON *j = notes->child; j; j = j->next)
-        for (const cJSON *o = first_of(j, "clipped"); o; o = o->next)
+        for (const cJSON *o = first_child(j, "clipped"); o; o = o->next)
             if (number(o, "clipped") > 0) keep_top(&t, j, o, number(o, "clipped") / number(o, "of"));
     fprintf(f, "\nactivations beyond what the input scale can represent: %s\n",
             t.n ? "the largest shares" : "none");
@@ -324,7 +327,7 @@ static void print_cold(FILE *f, const cJSON *notes)
         if (!any) fprintf(f, "\nexperts that calibration hardly reached\n");
         any = true;
         fprintf(f, "  layer %3.0f ", number(j, "layer"));
-        for (const cJSON *e = first_of(j, "cold"); e && k < NAMES; e = e->next, k++)
+        for (const cJSON *e = first_child(j, "cold"); e && k < NAMES; e = e->next, k++)
             fprintf(f, " %.0f", e->valuedouble);
         if (n > k) fprintf(f, " and %d more", n - k);
         fprintf(f, "\n");

@@ -17,7 +17,7 @@ struct head { char magic[8]; int32_t layer, n; uint64_t hash; };
 static size_t code_bytes(const struct moe_spill_tensor *t) { return (size_t)(t->rows * t->cols / 2); }
 static size_t scale_bytes(const struct moe_spill_tensor *t) { return (size_t)(t->rows * t->cols / 16); }
 
-static enum moe_code file_of(const char *dir, int layer, char path[PATH_MAX], struct moe_err *err)
+static enum moe_code join_path(const char *dir, int layer, char path[PATH_MAX], struct moe_err *err)
 {
     char name[32];
     snprintf(name, sizeof name, "coded-%03d.work", layer);
@@ -31,7 +31,7 @@ enum moe_code moe_spill_write(const char *dir, int layer, const struct moe_spill
     struct head h = { "MOECODED", layer, n, 0 };
     size_t size = sizeof h + (size_t)n * sizeof *t;
 
-    MOE_TRY(file_of(dir, layer, path, err));
+    MOE_TRY(join_path(dir, layer, path, err));
     for (int i = 0; i < n; i++) size += code_bytes(&t[i]) + scale_bytes(&t[i]);
     char *data = malloc(size), *p = data;
     if (!data) return moe_fail(err, MOE_NOMEM, "no memory for the quantized tensors of layer %d", layer);
@@ -48,8 +48,8 @@ enum moe_code moe_spill_write(const char *dir, int layer, const struct moe_spill
     return code;
 }
 
-/* Checks a->data and lets a->t point into it.  False: the file is damaged. */
-static bool bind(struct moe_spill *a, size_t size, int layer)
+/* Checks the content of the file, a->data of `size` bytes, and points a->t into it.  False: it is damaged. */
+static bool check_and_bind(struct moe_spill *a, size_t size, int layer)
 {
     struct head h;
     size_t at = sizeof h;
@@ -78,7 +78,7 @@ enum moe_code moe_spill_exists(const char *dir, int layer, bool *there, struct m
 {
     char path[PATH_MAX];
     enum moe_exists what;
-    MOE_TRY(file_of(dir, layer, path, err));
+    MOE_TRY(join_path(dir, layer, path, err));
     MOE_TRY(moe_look(path, &what, err));
     *there = what == MOE_FILE;
     return MOE_OK;
@@ -92,9 +92,9 @@ enum moe_code moe_spill_read(const char *dir, int layer, struct moe_spill *a, bo
     moe_spill_release(a);
     MOE_TRY(moe_spill_exists(dir, layer, there, err));
     if (!*there) return MOE_OK;
-    MOE_TRY(file_of(dir, layer, path, err));
+    MOE_TRY(join_path(dir, layer, path, err));
     MOE_TRY(moe_read_file(path, (size_t)1 << 34, &a->data, &size, err));
-    if (bind(a, size, layer)) return MOE_OK;
+    if (check_and_bind(a, size, layer)) return MOE_OK;
     moe_spill_release(a);
     return moe_fail_at(err, MOE_CORRUPT, path, NULL,
                        "is damaged, or an older version wrote it (remove it and use --resume)");

@@ -89,10 +89,10 @@ static void project(struct attention *a, const float *h)
 {
     struct moe_backward *b = a->b;
     int64_t hidden = b->m->config.hidden_size, n = a->tokens;
-    moe_backward_normed(b, h, a->y->input_norm, b->m->eps, hidden, hidden, n, a->x);
+    moe_backward_recompute_norm(b, h, a->y->input_norm, b->m->eps, hidden, hidden, n, a->x);
     if (a->ql) {
         moe_backward_product(b, &a->y->q_a, a->x, hidden, n, a->qa);
-        moe_backward_normed(b, a->qa, a->y->q_a_norm, b->m->lora_eps, a->ql, a->ql, n, a->normed_qa);
+        moe_backward_recompute_norm(b, a->qa, a->y->q_a_norm, b->m->lora_eps, a->ql, a->ql, n, a->normed_qa);
         moe_backward_product(b, &a->y->q_b, a->normed_qa, a->ql, n, a->q);
     } else {
         moe_backward_product(b, &a->y->q, a->x, hidden, n, a->q);
@@ -238,7 +238,7 @@ static void rotate_back(void *ctx, int64_t t, int worker)
 static void back(const struct attention *a, enum moe_role role, const struct moe_weight *w, const float *dy,
                  float *dx, int64_t lddx, bool fresh)
 {
-    if (role != MOE_ROLE_O) moe_backward_saw(a->b, role, dy, w->rows, a->tokens);
+    if (role != MOE_ROLE_O) moe_backward_show(a->b, role, dy, w->rows, a->tokens);
     moe_backward_transposed(
         &(struct moe_backward_transposed){ a->b, w, 0, w->rows, dy, w->rows, a->tokens, dx, lddx, fresh });
 }

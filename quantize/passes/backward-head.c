@@ -151,7 +151,7 @@ static enum moe_code head_part(struct head *a, const float *h, float *dh, struct
     struct moe_backward_room room = { b->rows, 0 };
 
     head_room(a, &room, &b->m->config, a->n);
-    moe_backward_normed(b, h, b->m->norm, b->m->eps, hidden, hidden, a->n, a->x);
+    moe_backward_recompute_norm(b, h, b->m->norm, b->m->eps, hidden, hidden, a->n, a->x);
     for (int64_t i = 0; i < a->pieces; i++) {
         logits_of(a, i);
         moe_backward_each(b, a->n, 16 * a->n * a->ids, measure, a);

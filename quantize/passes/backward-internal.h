@@ -35,8 +35,9 @@ static inline void moe_backward_each(struct moe_backward *b, int64_t n, int64_t 
     moe_pool_run(work < (int64_t)1 << 19 ? NULL : b->pool, n, fn, ctx);
 }
 
-static inline void moe_backward_saw(const struct moe_backward *b, enum moe_role role, const float *dy,
-                                    int64_t ldy, int64_t n)
+/* Shows gradients to the observer, if there is one. */
+static inline void moe_backward_show(const struct moe_backward *b, enum moe_role role, const float *dy,
+                                     int64_t ldy, int64_t n)
 {
     if (b->observer.output) b->observer.output(b->observer.ctx, role, dy, ldy, n);
 }
@@ -74,9 +75,9 @@ int64_t moe_backward_transposed_items(const struct moe_backward_transposed *t);
 void moe_backward_transposed_item(const struct moe_backward_transposed *t, int64_t item, int worker);
 void moe_backward_transposed(const struct moe_backward_transposed *t);
 
-/* out [n, dim] = rms(x [n, dim], w), rows ld floats apart, by k->rmsnorm. */
-void moe_backward_normed(struct moe_backward *b, const float *x, const float *w, float eps, int64_t dim,
-                         int64_t ld, int64_t n, float *out);
+/* Computes a norm of the forward pass again: out [n, dim] = rms(x [n, dim], w), rows ld floats apart. */
+void moe_backward_recompute_norm(struct moe_backward *b, const float *x, const float *w, float eps,
+                                 int64_t dim, int64_t ld, int64_t n, float *out);
 
 /* Floats of moe_backward.rows for n tokens, and of one worker's memory. */
 int64_t moe_backward_head_floats(const struct moe_config *c, int64_t n);

@@ -32,21 +32,24 @@ static int64_t widest_mlp(const struct moe_config *c)
     return moe_max_i64(c->intermediate_size, c->moe_intermediate_size * moe_max_i64(c->n_shared_experts, 1));
 }
 
-static void mlp_room(struct mlp *m, struct moe_backward_room *r, int64_t n, int64_t inter)
+/* Takes the arrays of n tokens out of the room; without memory it only counts. */
+static void take_mlp_buffers(struct mlp *m, struct moe_backward_room *r, int64_t n, int64_t inter)
 {
     m->gate = moe_backward_take(r, n * inter);
     m->up = moe_backward_take(r, n * inter);
     m->da = moe_backward_take(r, n * inter);
 }
 
+/* The floats of moe_backward.rows: as many as the part that needs most. */
 static int64_t row_floats(const struct moe_config *c, int64_t tokens)
 {
     struct moe_backward_room r = { 0 };
-    mlp_room(&(struct mlp){ 0 }, &r, tokens, widest_mlp(c));
+    take_mlp_buffers(&(struct mlp){ 0 }, &r, tokens, widest_mlp(c));
     return moe_max_i64(
         r.used, moe_max_i64(moe_backward_head_floats(c, tokens), moe_backward_attention_floats(c, tokens)));
 }
 
+/* The floats of one worker's memory: as many as the part that needs most. */
 static int64_t worker_floats(const struct moe_config *c, int64_t sequence)
 {
     int64_t n = moe_max_i64(MOE_BACKWARD_DEPTH * MOE_BACKWARD_COLS,
@@ -56,13 +59,13 @@ static int64_t worker_floats(const struct moe_config *c, int64_t sequence)
 
 static size_t bytes(int64_t floats) { return ((size_t)floats * sizeof(float) + 127) / 64 * 64; }
 
-uint64_t moe_backward_touches(const struct moe_config *c, int64_t rows, int64_t attention_rows,
-                              int64_t sequence, int threads)
+uint64_t moe_backward_touched_bytes(const struct moe_config *c, int64_t rows, int64_t attention_rows,
+                                    int64_t sequence, int threads)
 {
     struct moe_backward_room r = { 0 };
     int64_t inter = c->moe_layer_freq > 1 ? widest_mlp(c)
                                           : c->moe_intermediate_size * moe_max_i64(c->n_shared_experts, 1);
-    mlp_room(&(struct mlp){ 0 }, &r, rows, inter);
+    take_mlp_buffers(&(struct mlp){ 0 }, &r, rows, inter);
     int64_t floats = moe_max_i64(r.used, moe_max_i64(moe_backward_head_floats(c, rows),
                                                      moe_backward_attention_floats(c, attention_rows)));
     return sizeof(struct moe_backward) + bytes(floats) + bytes(threads * worker_floats(c, sequence));
@@ -175,21 +178,23 @@ struct norm {
     float *dx;
 };
 
-static void normed(void *ctx, int64_t t, int worker)
+/* Norms row t as the forward pass did. */
+static void recompute_norm_row(void *ctx, int64_t t, int worker)
 {
     struct norm *n = ctx;
     (void)worker;
     n->b->k->rmsnorm(n->x + t * n->ld, n->w, n->eps, n->dim, n->dx + t * n->ld);
 }
 
-void moe_backward_normed(struct moe_backward *b, const float *x, const float *w, float eps, int64_t dim,
-                         int64_t ld, int64_t n, float *out)
+void moe_backward_recompute_norm(struct moe_backward *b, const float *x, const float *w, float eps,
+                                 int64_t dim, int64_t ld, int64_t n, float *out)
 {
     struct norm a = { b, x, w, eps, dim, ld, NULL, out };
-    moe_backward_each(b, n, 2 * n * dim, normed, &a);
+    moe_backward_each(b, n, 2 * n * dim, recompute_norm_row, &a);
 }
 
-static void norm(void *ctx, int64_t t, int worker)
+/* Adds the gradient of row t; the formula is in backward.h. */
+static void norm_row(void *ctx, int64_t t, int worker)
 {
     struct norm *n = ctx;
     const float *x = n->x + t * n->ld, *dy = n->dy + t * n->ld, *w = n->w;
@@ -209,7 +214,7 @@ void moe_backward_norm(struct moe_backward *b, const float *x, const float *w, f
                        int64_t ld, int64_t n, const float *dy, float *dx)
 {
     struct norm a = { b, x, w, eps, dim, ld, dy, dx };
-    moe_backward_each(b, n, 8 * n * dim, norm, &a);
+    moe_backward_each(b, n, 8 * n * dim, norm_row, &a);
 }
 
 /* ---- MLP ---- */
@@ -244,6 +249,7 @@ static void mlp_row(void *ctx, int64_t t, int worker)
     if (m->dot) m->dot[t] = (float)dot;
 }
 
+/* Computes one item of the gradients with respect to the inputs of gate and of up, in this order. */
 static void mlp_inputs(void *ctx, int64_t item, int worker)
 {
     struct mlp *m = ctx;
@@ -251,6 +257,7 @@ static void mlp_inputs(void *ctx, int64_t item, int worker)
     moe_backward_transposed_item(&m->in[1], item, worker);
 }
 
+/* Takes at most max_tokens rows backward through the MLP (moe_backward_mlp). */
 static void mlp_part(struct moe_backward *b, const struct moe_weight *w, const float *x, int64_t n,
                      const float *dy, const float *weight, float *dx, float *dot)
 {
@@ -258,7 +265,7 @@ static void mlp_part(struct moe_backward *b, const struct moe_weight *w, const f
     struct mlp m = { .b = b, .w = w, .weight = weight, .dot = dot, .inter = inter };
     struct moe_backward_room room = { b->rows, 0 };
 
-    mlp_room(&m, &room, n, inter);
+    take_mlp_buffers(&m, &room, n, inter);
     m.forward[0] = (struct moe_backward_product){ b, &w[0], x, hidden, n, m.gate, inter };
     m.forward[1] = (struct moe_backward_product){ b, &w[1], x, hidden, n, m.up, inter };
     m.back = (struct moe_backward_transposed){ b, &w[2], 0, hidden, dy, hidden, n, m.da, inter, true };
@@ -268,8 +275,8 @@ static void mlp_part(struct moe_backward *b, const struct moe_weight *w, const f
     int64_t work = hidden * inter * n;
     moe_backward_each(b, items, 3 * work, mlp_products, &m);
     moe_backward_each(b, n, 32 * n * inter, mlp_row, &m);
-    moe_backward_saw(b, MOE_ROLE_GATE, m.gate, inter, n);
-    moe_backward_saw(b, MOE_ROLE_UP, m.up, inter, n);
+    moe_backward_show(b, MOE_ROLE_GATE, m.gate, inter, n);
+    moe_backward_show(b, MOE_ROLE_UP, m.up, inter, n);
     moe_backward_each(b, moe_backward_transposed_items(&m.in[0]), 2 * work, mlp_inputs, &m);
 }
 
@@ -295,7 +302,8 @@ struct router {
     float *dx;
 };
 
-static void route(void *ctx, int64_t t, int worker)
+/* Adds the gradient of token t; the formula is in backward.h.  score is its s, d its ds_j s_j (1 - s_j). */
+static void router_row(void *ctx, int64_t t, int worker)
 {
     struct router *r = ctx;
     struct moe_backward *b = r->b;
@@ -328,5 +336,5 @@ void moe_backward_router(struct moe_backward *b, int layer, const float *x, int6
 {
     struct router r = { b, &b->m->layers[layer].router, x, experts, dweight, dx };
     MOE_CHECK(b->m->layers[layer].moe);
-    moe_backward_each(b, n, 3 * n * b->m->config.num_experts_per_tok * r.w->cols, route, &r);
+    moe_backward_each(b, n, 3 * n * b->m->config.num_experts_per_tok * r.w->cols, router_row, &r);
 }

@@ -33,8 +33,8 @@ struct moe_backward; /* a model and buffers; one call at a time */
 
 /* How much of the memory of moe_backward_open is touched, in bytes, by calls with up to `rows` rows
  * (attention: up to attention_rows) in layers after the first one with experts. */
-uint64_t moe_backward_touches(const struct moe_config *c, int64_t rows, int64_t attention_rows,
-                              int64_t sequence, int threads);
+uint64_t moe_backward_touched_bytes(const struct moe_config *c, int64_t rows, int64_t attention_rows,
+                                    int64_t sequence, int threads);
 /* Buffers for max_tokens rows at once and sequences of up to `sequence` <= max_tokens tokens.  The model
  * and the pool (NULL: the calling thread alone) belong to the caller and must outlive *b.  MOE_NOMEM. */
 enum moe_code moe_backward_open(struct moe_backward **b, const struct moe_model *m, int64_t max_tokens,

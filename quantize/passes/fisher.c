@@ -432,8 +432,9 @@ void moe_fisher_estimate(const struct moe_source *src, const struct moe_fisher *
     *memory =
         moe_walk_estimate(src, o->n, o->sequence, in_files, threads) + moe_hessian_estimate(c->hidden_size) +
         (in_files ? 0 : states) + rows +
-        moe_backward_touches(c, moe_min_i64(PIECE, o->n), moe_min_i64(moe_walk_batch(o->sequence), o->n),
-                             moe_min_i64(o->sequence, o->n), threads) +
+        moe_backward_touched_bytes(c, moe_min_i64(PIECE, o->n),
+                                   moe_min_i64(moe_walk_batch(o->sequence), o->n),
+                                   moe_min_i64(o->sequence, o->n), threads) +
         (uint64_t)(o->n * c->num_experts_per_tok) * sizeof(float);
     *files = in_files ? states + 2 * one : 0;
 }

@@ -48,7 +48,8 @@ enum moe_code moe_fisher_complete(const struct moe_source *src, const char *dir,
 enum moe_code moe_fisher_resume_layer(const struct moe_source *src, const struct moe_fisher *o,
                                       const char *dir, int *layer, struct moe_err *err);
 
-/* The operations of the pass that need not be done again if moe_fisher_resume_layer has given `layer`. */
+/* The number of operations of the pass that need not be done again if moe_fisher_resume_layer has given
+ * `layer`. */
 double moe_fisher_done_work(const struct moe_source *src, const struct moe_fisher *o, int layer);
 
 /* Reads F of a layer into m->hessian.h [k, k], where k is the hidden size. */

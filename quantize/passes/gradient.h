@@ -12,18 +12,18 @@
 
 #define MOE_GRADIENT_NAME "gradient.work"
 
-/* Size of the file. */
+/* The size of the file in bytes. */
 uint64_t moe_gradient_bytes(int64_t tokens, int64_t width);
 
-/* dh: the gradients with respect to the states after `layer`. */
+/* Replaces the file.  dh: the gradients with respect to the states after `layer`. */
 enum moe_code moe_gradient_save(const char *dir, int layer, const struct moe_states *dh, struct moe_err *err);
 
 /* The layer whose gradients the file holds; -1: there is no file, it is for another number of tokens or
  * width, or it is damaged. */
 enum moe_code moe_gradient_layer(const char *dir, int64_t n, int64_t width, int *layer, struct moe_err *err);
 
-/* Reads them into dh, after moe_gradient_layer has found them; MOE_CORRUPT when the file has changed
- * since. */
+/* Reads the gradients of the file, which moe_gradient_layer has found, into dh, whose size must be the
+ * file's.  MOE_CORRUPT when the file has changed since. */
 enum moe_code moe_gradient_read(const char *dir, struct moe_states *dh, struct moe_err *err);
 
 /* Removes the file, if there is one. */

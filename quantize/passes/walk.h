@@ -17,7 +17,7 @@
 
 struct moe_meter; /* quantize/passes/work.h */
 
-/* The three weights of an expert, as stored, read into memory. */
+/* The three weights of an expert, as stored, read into memory that this owns. */
 struct moe_stored_expert {
     uint8_t *data[3];
     size_t bytes[3]; /* allocated */
@@ -43,7 +43,7 @@ struct moe_walk {
 
     float *batch;     /* [moe_walk_batch, H] */
     float *kv_buffer; /* the caches of a batch's sequences, for the layer at hand */
-    float **kv_layer; /* [sequences of a batch, layers] pointers to them, as struct moe_kv wants them */
+    float **kv_layer; /* [sequences of a batch, layers] pointers into kv_buffer, for struct moe_kv */
 
     /* The router's choices, k for each token: experts and their weights [n, k]; and 1 / rms of each token's
      * state [n], its importance. */
@@ -60,7 +60,7 @@ struct moe_walk {
 
     int32_t *all; /* [n] 0, 1, 2, ...: the rows of an MLP that all tokens pass */
     struct moe_stored_expert raw; /* the weights of the expert at hand */
-    bool twin;    /* f, mlp, batch and the caches belong to another walk */
+    bool twin;    /* f, mlp, batch and the caches belong to the walk that this one is a twin of */
 
     double seconds[3]; /* of the layer at hand: attention, router, MLPs forward */
 
@@ -84,28 +84,30 @@ enum moe_code moe_walk_open(struct moe_walk *w, struct moe_source *src, const in
                             int64_t sequence, const char *states, struct moe_pool *pool,
                             const struct moe_cancel *cancel, struct moe_err *err);
 
-/* twin: a second walk of the same tokens through the same source.  It has states, choices and a model of its
- * own and shares w's buffers, so only one of the two may be at work at a time.  w must outlive it. */
+/* Opens a twin: a second walk of the same tokens through the same source.  It has states, choices and a model
+ * of its own and shares w's buffers, so only one of the two may be at work at a time.  w must outlive it.
+ * The estimate is in bytes of memory beside w's. */
 uint64_t moe_walk_twin_estimate(const struct moe_source *src, int64_t n, bool in_files);
 enum moe_code moe_walk_twin(struct moe_walk *twin, const struct moe_walk *w, const char *states,
                             struct moe_err *err);
 void moe_walk_close(struct moe_walk *w);
 
-/* Takes the tokens through the layer at hand, which has no experts. */
+/* Takes all tokens through the layer at hand, which has no experts. */
 enum moe_code moe_walk_pass_dense_layer(struct moe_walk *w, struct moe_err *err);
 
-/* Takes them through layers without experts up to `layer`, then through that one's attention, router and
- * shared or dense MLP: w->routed is true then. */
+/* Takes all tokens through layers without experts up to `layer`, then through the attention, router and
+ * shared or dense MLP of `layer` itself; then w->routed is true. */
 enum moe_code moe_walk_to_experts(struct moe_walk *w, int layer, struct moe_err *err);
 
-/* Takes them through the layer at hand, of either kind, by the source's weights. */
+/* Takes all tokens through the layer at hand, with experts or without, by the source's weights. */
 enum moe_code moe_walk_pass_layer_by_source(struct moe_walk *w, struct moe_err *err);
 
 /* The experts of a layer as a unit, in the types of the source.  The caller releases it. */
 enum moe_code moe_walk_unit(const struct moe_walk *w, int layer, struct moe_shard_unit *u,
                             struct moe_err *err);
 
-/* The tokens that chose expert e; all tokens. */
+/* The tokens that chose expert e, and all tokens, as moe_mlp_quantize and moe_mlp_forward want them.  The
+ * arrays belong to w. */
 struct moe_mlp_tokens moe_walk_expert(const struct moe_walk *w, int64_t e);
 struct moe_mlp_tokens moe_walk_all(const struct moe_walk *w);
 
@@ -125,8 +127,8 @@ enum moe_code moe_walk_next(struct moe_walk *w, struct moe_err *err);
  * result is in w->batch; h is read and not changed. */
 enum moe_code moe_walk_attend(struct moe_walk *w, int64_t first, int64_t n, struct moe_err *err);
 
-/* Calls fn for one batch of tokens [first, first + n) after the other: whole sequences, or one sequence where
- * that is longer than a batch. */
+/* Calls fn for one batch of tokens [first, first + n) after the other.  A batch is whole sequences, or one
+ * sequence where that is longer than a batch. */
 enum moe_code moe_walk_batches(struct moe_walk *w,
                                enum moe_code (*fn)(struct moe_walk *, int64_t first, int64_t n,
                                                    struct moe_err *),

@@ -37,7 +37,7 @@ double moe_work_mlp(int64_t hidden, int64_t inter, double n)
     return 6 * n * (double)hidden * (double)inter;
 }
 
-int64_t moe_work_common(const struct moe_config *c, int64_t layer)
+int64_t moe_work_common_width(const struct moe_config *c, int64_t layer)
 {
     return moe_layer_is_moe(c, layer) ? c->n_shared_experts * c->moe_intermediate_size : c->intermediate_size;
 }
@@ -50,7 +50,7 @@ double moe_work_experts(const struct moe_config *c, double n)
 double moe_work_forward(const struct moe_config *c, int64_t layer, double n, double sequence)
 {
     double work = moe_work_attention(c, n, sequence) +
-                  moe_work_mlp(c->hidden_size, moe_work_common(c, layer), n);
+                  moe_work_mlp(c->hidden_size, moe_work_common_width(c, layer), n);
     if (!moe_layer_is_moe(c, layer)) return work;
     return work + moe_work_router(c, n) + moe_work_experts(c, n);
 }
@@ -137,7 +137,7 @@ struct moe_work_dense moe_work_dense(const struct moe_source *src, const uint8_t
     if (w.pass > 0) w.pass += moe_work_attention(c, n, sequence);
     for (int role = moe ? MOE_ROLE_SHARED_GATE : MOE_ROLE_GATE, i = 0; i < 3; i++)
         if (wanted(src, type, role + i, layer))
-            w.mlp = moe_work_sum(moe_work_quantize(how, c->hidden_size, moe_work_common(c, layer),
+            w.mlp = moe_work_sum(moe_work_quantize(how, c->hidden_size, moe_work_common_width(c, layer),
                                                    moe && how->matrix.two_sided, n));
     return w;
 }
@@ -171,7 +171,7 @@ double moe_work_attention_back(const struct moe_config *c, double n, double sequ
  * gradients end, the layer forward again without its routed experts, and backward. */
 static double back(const struct moe_config *c, int64_t l, double n, double sequence)
 {
-    int64_t common = moe_work_common(c, l);
+    int64_t common = moe_work_common_width(c, l);
     double chosen = moe_layer_is_moe(c, l) ? n * (double)c->num_experts_per_tok : 0;
     double work = moe_layer_is_moe(c, l) ? moe_work_fisher(c, n) : 0;
     if (l <= moe_config_first_moe(c)) return work;

@@ -15,19 +15,19 @@
 
 /* ---- one layer forward ---- */
 
-/* n tokens, in sequences of `sequence`, through a layer's attention; through its router; through an MLP with
- * gate and up [inter, hidden] and down [hidden, inter]. */
+/* The operations that take n tokens, in sequences of `sequence`, through a layer's attention; through its
+ * router; through an MLP with gate and up [inter, hidden] and down [hidden, inter]. */
 double moe_work_attention(const struct moe_config *c, double n, double sequence);
 double moe_work_router(const struct moe_config *c, double n);
 double moe_work_mlp(int64_t hidden, int64_t inter, double n);
 
 /* The width of the MLP that all tokens pass in this layer: the dense one, or the shared experts; 0: none. */
-int64_t moe_work_common(const struct moe_config *c, int64_t layer);
+int64_t moe_work_common_width(const struct moe_config *c, int64_t layer);
 
-/* n tokens through the routed experts that they chose. */
+/* The operations that take n tokens through the routed experts that they chose. */
 double moe_work_experts(const struct moe_config *c, double n);
 
-/* All of a layer. */
+/* The operations of a whole layer. */
 double moe_work_forward(const struct moe_config *c, int64_t layer, double n, double sequence);
 
 /* What quantize/calibrate/correction.h does in a layer: the source's tokens through all of it, and the
@@ -36,7 +36,7 @@ double moe_work_correction(const struct moe_config *c, int64_t layer, double n, 
 
 /* ---- quantizing ---- */
 
-/* moe_mlp_quantize over n tokens.  rows: down has an output Hessian. */
+/* The operations of moe_mlp_quantize over n tokens.  rows: down has an output Hessian. */
 struct moe_work_quantize { double statistics, factoring, rounding; };
 struct moe_work_quantize moe_work_quantize(const struct moe_mlp_method *how, int64_t hidden, int64_t inter,
                                            bool rows, double n);

@@ -10,7 +10,7 @@
 enum { MOE_MLP_PIECE = 1024 };
 
 struct moe_mlp {
-    int64_t hidden, inter; /* the widths for which it has room */
+    int64_t hidden, inter; /* the largest widths of an MLP for which there is room */
     struct moe_mlp_method how;
     struct moe_matrix matrix;
     struct moe_pool *pool;
@@ -32,7 +32,7 @@ struct moe_mlp {
 
     void *owned[20]; /* what take() has allocated */
     int n_owned;
-    uint64_t bytes;  /* the bytes of that; if `counting`, what it would have allocated */
+    uint64_t bytes;  /* the size of all that; if `counting`, of what take() would have allocated */
     bool forward_only;
     bool counting;   /* take() only counts */
     bool failed;     /* an allocation has failed */

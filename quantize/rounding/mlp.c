@@ -50,7 +50,7 @@ static enum moe_code load_tokens(struct moe_mlp *m, const struct moe_mlp_tokens 
     return MOE_OK;
 }
 
-/* out = the n rows of `in` rounded to NVFP4, under the input scale that this amax gives; out may be in. */
+/* Rounds the n rows of `in` to NVFP4, under the input scale that this amax gives; out may be in. */
 static void quantize_activations(const struct moe_mlp *m, const float *in, int64_t width, int64_t n,
                                  float amax, float *out)
 {
@@ -58,9 +58,9 @@ static void quantize_activations(const struct moe_mlp *m, const float *in, int64
     each_row(m, n, width, activation_row, &r);
 }
 
-/* y = silu(gate x) * (up x) for n rows x; up [n, inter] is scratch. */
-static void gate_up(const struct moe_mlp *m, const struct moe_weight w[2], const float *x, int64_t n,
-                    float *y, float *up)
+/* Computes y = silu(gate x) * (up x) for n rows x; up [n, inter] is scratch. */
+static void compute_gate_up(const struct moe_mlp *m, const struct moe_weight w[2], const float *x, int64_t n,
+                            float *y, float *up)
 {
     moe_matrix_multiply(m->pool, &w[0], x, n, y);
     moe_matrix_multiply(m->pool, &w[1], x, n, up);
@@ -68,7 +68,8 @@ static void gate_up(const struct moe_mlp *m, const struct moe_weight w[2], const
 }
 
 /* Multiplies each row of x by its token's importance. */
-static void weigh(const struct moe_mlp_tokens *t, int64_t first, int64_t n, float *x, int64_t width)
+static void scale_by_importance(const struct moe_mlp_tokens *t, int64_t first, int64_t n, float *x,
+                                int64_t width)
 {
     for (int64_t i = 0; t->importance && i < n; i++)
         for (int64_t k = 0; k < width; k++) x[i * width + k] *= t->importance[first + i];
@@ -79,7 +80,7 @@ static void subtract(float *x, const float *y, int64_t n)
     for (int64_t i = 0; i < n; i++) x[i] -= y[i];
 }
 
-/* MOE_NONFINITE for the largest magnitude of activations of which one is NaN or Inf. */
+/* amax: the largest magnitude of some activations.  MOE_NONFINITE when one of them is NaN or Inf. */
 static enum moe_code check_finite(float amax, struct moe_err *err)
 {
     return isfinite(amax) ? MOE_OK
@@ -124,8 +125,8 @@ static enum moe_code update_amax_x(struct pass *p, int64_t first, int64_t n, str
     return check_finite(amax, err);
 }
 
-/* m->a = down^T F down, the A of mlp.h; F is the identity if f is NULL.  m->matrix.w and .q are scratch here,
- * since nothing is loaded into them yet. */
+/* Computes m->a = down^T F down, the A of mlp.h; F is the identity if f is NULL.  m->matrix.w and .q are
+ * scratch here, since nothing is loaded into them yet. */
 static void hessian_at_inputs_of_down(struct moe_mlp *m, const struct moe_weight *down,
                                       const struct moe_output_hessian *f)
 {
@@ -138,6 +139,7 @@ static void hessian_at_inputs_of_down(struct moe_mlp *m, const struct moe_weight
     moe_gemm(m->pool, n, n, h, 1, w, 1, n, fw, n, m->a, n);
 }
 
+/* The work of derivative_row. */
 struct derivatives {
     const struct moe_mlp *m;
     int64_t n;     /* inter */
@@ -173,12 +175,12 @@ static void add_derivatives(struct pass *p, int64_t first, int64_t n, float fact
     moe_matrix_multiply(m->pool, &p->w[0], m->h, n, m->gate);
     moe_matrix_multiply(m->pool, &p->w[1], m->h, n, m->up);
     moe_pool_run(n * inter > 1 << 14 ? m->pool : NULL, n, derivative_row, &s);
-    weigh(p->t, first, n, m->d, 2 * inter);
+    scale_by_importance(p->t, first, n, m->d, 2 * inter);
     moe_hessian_add(&m->gate_up_hessian.hessian, m->d, 2 * inter, n, m->pool);
 }
 
 /* Adds the piece to the statistics of the inputs of gate and up. */
-static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
+static enum moe_code add_gate_up_inputs(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
     int64_t width = p->t->h->width;
@@ -189,7 +191,7 @@ static enum moe_code add_x(struct pass *p, int64_t first, int64_t n, struct moe_
         quantize_activations(m, m->h, width, n, p->r->amax_x, m->hq);
         x = m->hq;
     }
-    weigh(p->t, first, n, x, width);
+    scale_by_importance(p->t, first, n, x, width);
     for (int64_t t = 0; p->two_sided && t < n; t++)
         for (int64_t i = 0; i < width; i++) x[t * width + i] *= factor[t];
     moe_inputs_add(&m->x, x, NULL, width, n, m->pool);
@@ -214,12 +216,12 @@ static void compute_inputs_of_down(struct pass *p, int64_t n)
 {
     struct moe_mlp *m = p->m;
     const float *x = m->h;
-    gate_up(m, p->w, m->h, n, m->gate, m->up);
+    compute_gate_up(m, p->w, m->h, n, m->gate, m->up);
     if (m->how.activations && p->q[0].type == MOE_NVFP4) {
         quantize_activations(m, m->h, p->t->h->width, n, p->r->amax_x, m->hq);
         x = m->hq;
     }
-    gate_up(m, p->q, x, n, m->gq, m->uq);
+    compute_gate_up(m, p->q, x, n, m->gq, m->uq);
 }
 
 /* Computes down's inputs for the piece, and raises r->amax_y to the largest magnitude of the quantized MLP's,
@@ -255,7 +257,7 @@ static enum moe_code add_targets(struct pass *p, int64_t first, int64_t n, struc
 }
 
 /* Adds the piece to the statistics of the inputs of down. */
-static enum moe_code add_y(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
+static enum moe_code add_down_inputs(struct pass *p, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
     int64_t k = p->w[2].cols;
@@ -265,13 +267,13 @@ static enum moe_code add_y(struct pass *p, int64_t first, int64_t n, struct moe_
      * not in it: fitting down to that noise loses more than it gains. */
     subtract(m->gate, m->gq, n * k);
     if (m->how.activations) quantize_activations(m, m->gq, k, n, p->r->amax_y, m->gq);
-    weigh(p->t, first, n, m->gate, k);
-    weigh(p->t, first, n, m->gq, k);
+    scale_by_importance(p->t, first, n, m->gate, k);
+    scale_by_importance(p->t, first, n, m->gq, k);
     moe_inputs_add(&m->y, m->gq, m->gate, k, n, m->pool);
     return p->t->residual && m->y.correction && first < p->t->own ? add_targets(p, first, n, err) : MOE_OK;
 }
 
-/* ---- one side: gate and up, or down; a slice of columns at a time ---- */
+/* ---- rounding gate and up, or down: a slice of columns at a time ---- */
 
 /* The weights that are rounded together. */
 struct weights {
@@ -308,10 +310,10 @@ static enum moe_code round_slice(struct pass *p, const struct moe_inputs *s, con
 }
 
 /* For each slice of columns: sums its statistics over all tokens, by `add`, and rounds it. */
-static enum moe_code round_side(struct pass *p, struct moe_inputs *s, const struct weights *c,
-                                const struct moe_output_hessian *rows, float *global,
-                                enum moe_code (*add)(struct pass *, int64_t, int64_t, struct moe_err *),
-                                struct moe_err *err)
+static enum moe_code round_by_slices(struct pass *p, struct moe_inputs *s, const struct weights *c,
+                                     const struct moe_output_hessian *rows, float *global,
+                                     enum moe_code (*add)(struct pass *, int64_t, int64_t, struct moe_err *),
+                                     struct moe_err *err)
 {
     struct moe_mlp *m = p->m;
     int64_t cols = c->w[0]->cols;
@@ -334,7 +336,7 @@ static enum moe_code round_side(struct pass *p, struct moe_inputs *s, const stru
 
 /* ---- the whole ---- */
 
-/* The weight that r holds, in the place of w. */
+/* The quantized weight that r holds, of the shape of w. */
 static struct moe_weight as_quantized(const struct moe_weight *w, const struct moe_rounded *r, float global)
 {
     return (struct moe_weight){ .type = MOE_NVFP4,
@@ -353,8 +355,8 @@ static enum moe_code measure_error(struct pass *p, struct moe_err *err)
     int64_t n = moe_min_i64(MOE_MLP_PIECE, p->t->own), h = p->t->h->width;
     if (!n) return MOE_OK;
     MOE_TRY(load_tokens(m, p->t, 0, n, err));
-    gate_up(m, p->w, m->h, n, m->gate, m->up);
-    gate_up(m, p->q, m->h, n, m->gq, m->uq);
+    compute_gate_up(m, p->w, m->h, n, m->gate, m->up);
+    compute_gate_up(m, p->q, m->h, n, m->gq, m->uq);
     moe_matrix_multiply(m->pool, &p->w[2], m->gate, n, m->out);
     moe_matrix_multiply(m->pool, &p->q[2], m->gq, n, m->h);
     m->k->sqerr(m->out, m->h, n * h, &p->r->out_num, &p->r->out_den);
@@ -384,15 +386,16 @@ enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *
     }
     if (m->how.activations) MOE_TRY(each_piece(&p, update_amax_x, err));
     if (gate_and_up.n)
-        MOE_TRY(round_side(&p, &m->x, &gate_and_up, rows ? &m->gate_up_hessian : NULL, &r->global[0], add_x,
-                           err));
+        MOE_TRY(round_by_slices(&p, &m->x, &gate_and_up, rows ? &m->gate_up_hessian : NULL, &r->global[0],
+                                add_gate_up_inputs, err));
     r->global[1] = r->global[0];
     for (int i = 0; i < 2; i++)
         if (w->quantize[i]) q[i] = as_quantized(&w->w[i], &r->rounded[i], r->global[i]);
     if (m->how.activations) MOE_TRY(each_piece(&p, update_amax_y, err));
     p.two_sided = false;
     if (down.n)
-        MOE_TRY(round_side(&p, &m->y, &down, m->how.matrix.diagonal ? NULL : f, &r->global[2], add_y, err));
+        MOE_TRY(round_by_slices(&p, &m->y, &down, m->how.matrix.diagonal ? NULL : f, &r->global[2],
+                                add_down_inputs, err));
     if (down.n) q[2] = as_quantized(&w->w[2], &r->rounded[2], r->global[2]);
     return measure_error(&p, err);
 }
@@ -404,7 +407,7 @@ enum moe_code moe_mlp_forward(struct moe_mlp *m, const struct moe_weight w[3], c
     for (int64_t at = 0, n; at < t->own; at += n) {
         n = moe_min_i64(MOE_MLP_PIECE, t->own - at);
         MOE_TRY(load_tokens(m, t, at, n, err));
-        gate_up(m, w, m->h, n, m->gate, m->up);
+        compute_gate_up(m, w, m->h, n, m->gate, m->up);
         if (t->clip) moe_clip_count(&t->clip[0], m->h, h, h, n);
         if (t->clip) moe_clip_count(&t->clip[1], m->gate, w[0].rows, w[0].rows, n);
         moe_matrix_multiply(m->pool, &w[2], m->gate, n, m->out);

@@ -36,9 +36,11 @@ struct moe_round {
 
 /* Floats of scratch that moe_round_run needs. */
 int64_t moe_round_scratch(int64_t rows, int64_t k);
+/* Rounds the weight.  One thread calls; the pool's threads share the work.  pool NULL: the caller alone. */
 void moe_round_run(const struct moe_round *r, struct moe_pool *pool);
 
-/* c [m, n] += alpha a b, as the kernel gemm (kernels/kernels.def), in tiles of c on all threads. */
+/* Computes c [m, n] += alpha a b like the kernel gemm, whose parameters these are (kernels/kernels.def), in
+ * tiles of c on all threads. */
 void moe_gemm(struct moe_pool *pool, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t ai,
               int64_t ap, const float *b, int64_t bp, float *c, int64_t ldc);
 

@@ -19,20 +19,21 @@ struct moe_states {
     char path[512]; /* of the file, for messages */
 };
 
-/* All states are zero.  scratch: the directory for the file; NULL: in memory.  Nothing is owned on
+/* Opens n states, all zero.  scratch: the directory for the file; NULL: memory is used.  Nothing is owned on
  * failure. */
 enum moe_code moe_states_open(struct moe_states *s, int64_t n, int64_t width, const char *scratch,
                               struct moe_err *err);
 void moe_states_close(struct moe_states *s);
+/* Makes all states zero again. */
 enum moe_code moe_states_zero(struct moe_states *s, struct moe_err *err);
 
-/* Rows [first, first + n) to or from an array [n, width]. */
+/* Copies rows [first, first + n) to or from an array [n, width]. */
 enum moe_code moe_states_read(const struct moe_states *s, int64_t first, int64_t n, float *out,
                               struct moe_err *err);
 enum moe_code moe_states_write(struct moe_states *s, int64_t first, int64_t n, const float *in,
                                struct moe_err *err);
 
-/* Rows row[0], ..., row[n - 1] to out [n, width]. */
+/* Copies rows row[0], ..., row[n - 1] to out [n, width]. */
 enum moe_code moe_states_gather(const struct moe_states *s, const int32_t *row, int64_t n, float *out,
                                 struct moe_err *err);
 

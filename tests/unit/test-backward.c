@@ -329,7 +329,7 @@ static void layer_back(struct moe_backward *b, struct pass *p, int layer, const 
     float *h1 = copy(h, n * H), *x = room(n * H, sizeof *x), *dx = room(n * H, sizeof *dx),
           *dot = room(n * k, sizeof *dot);
     moe_forward_attention(p->f, layer, p->segment, s->n_sequences, n, h1);
-    moe_backward_normed(b, h1, y->post_norm, p->m->eps, H, H, n, x);
+    moe_backward_recompute_norm(b, h1, y->post_norm, p->m->eps, H, H, n, x);
     const struct moe_expert *all = y->moe ? &y->shared : &y->dense;
     if (all->gate.data)
         moe_backward_mlp(b, (struct moe_weight[3]){ all->gate, all->up, all->down }, x, n, dh, NULL, dx,
@@ -613,11 +613,11 @@ static void check_memory(const struct moe_model *m)
 {
     const struct moe_config *c = &m->config;
     struct moe_backward *b;
-    uint64_t least = moe_backward_touches(c, 4000, 4000, 1000, 1);
+    uint64_t least = moe_backward_touched_bytes(c, 4000, 4000, 1000, 1);
     OK(least > 4000 * 3 * sizeof(float) * (uint64_t)c->hidden_size);
-    OK(moe_backward_touches(c, 8000, 8000, 1000, 1) > least);
-    OK(moe_backward_touches(c, 4000, 4000, 2000, 1) > least);
-    OK(moe_backward_touches(c, 4000, 4000, 1000, 2) > least);
+    OK(moe_backward_touched_bytes(c, 8000, 8000, 1000, 1) > least);
+    OK(moe_backward_touched_bytes(c, 4000, 4000, 2000, 1) > least);
+    OK(moe_backward_touched_bytes(c, 4000, 4000, 1000, 2) > least);
     OK(moe_backward_open(&b, m, (int64_t)1 << 38, 16, NULL, &err) == MOE_NOMEM && !b);
 }
 

@@ -42,7 +42,7 @@ static void test_forward(void)
     attention += heads * product(t, s / 2, 16) + heads * product(t, s / 2, 14);
     OK(same(moe_work_attention(c, t, s), attention));
     OK(same(moe_work_mlp(96, 48, t), 2 * product(t, 48, 96) + product(t, 96, 48)));
-    OK(moe_work_common(c, 1) == 200 && moe_work_common(c, 2) == 96);
+    OK(moe_work_common_width(c, 1) == 200 && moe_work_common_width(c, 2) == 96);
     OK(same(moe_work_forward(c, 0, t, s), attention + moe_work_mlp(96, 200, t)));
     OK(same(moe_work_forward(c, 4, t, s),
             attention + product(t, 11, 96) + moe_work_mlp(96, 96, t) + 3 * moe_work_mlp(96, 48, t)));
