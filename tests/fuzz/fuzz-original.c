@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reads any bytes as source.rest.  They have to be refused with a sentence, or give records whose texts are
- * head, middle, tail and spaces of a plain text, and which stand for the same texts after they were written
- * again. */
+/* Reads any bytes as source.rest.  They have to be refused with a sentence, or give records.  Each record has
+ * to stand for a text of the length that it claims, and for the same text after that was written again. */
 #undef NDEBUG
 #include "formats/container/original.h"
 
@@ -15,7 +14,8 @@ static const char plain[] =
     "{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}";
 enum { PLAIN = sizeof plain - 1, LIMIT = 1 << 20 };
 
-static void again(const struct moe_original *o, const char *text, size_t n)
+/* Writes a text again, against the plain one, and checks that it is read back as it was. */
+static void check_round_trip(const struct moe_original *o, const char *text, size_t n)
 {
     struct moe_err err = MOE_ERR_INIT;
     struct moe_buffer w = { 0 };
@@ -50,7 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             continue;
         }
         assert(n <= LIMIT && n == o.v[i].head + o.v[i].n + o.v[i].tail + o.v[i].spaces);
-        again(&o.v[i], text, n);
+        check_round_trip(&o.v[i], text, n);
         free(text);
     }
     moe_originals_release(&o);

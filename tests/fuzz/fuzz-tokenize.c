@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Encodes any text by the fixture's tokenizer and decodes it again.  Bit 0 of the first byte says whether
- * special tokens are read. */
+/* Encodes any text by the fixture's tokenizer, decodes it again, and checks that nothing was lost.  Bit 0 of
+ * the first byte says whether special tokens are read. */
 #undef NDEBUG
 #include "base/show.h"
 #include "formats/tokenizer/tokenizer.h"

@@ -16,8 +16,8 @@ static const char fuzz_config[] =
     "head_dim\":16,\"v_head_dim\":32,\"vocab_size\":8,\"n_routed_experts\":1,\"num_experts_per_tok\":1,\"n_"
     "shared_experts\":1,\"n_group\":1,\"topk_group\":1,\"num_nextn_predict_layers\":1}";
 
-/* The lists, which a model with problems has too. */
-static void fuzz_list(const struct moe_source *src)
+/* Makes the lists of moe-inspect, which it shows of a model with problems, too. */
+static void fuzz_inspect(const struct moe_source *src)
 {
     struct moe_err err;
     cJSON *j;
@@ -28,8 +28,8 @@ static void fuzz_list(const struct moe_source *src)
     if (moe_inspect_experts(src, &j, &err) == MOE_OK) cJSON_Delete(j);
 }
 
-/* Read both ends of every plane, through the map and by reading. */
-static void fuzz_touch(struct moe_source *src)
+/* Reads the first and the last byte of every plane, through the map and by reading, and compares the two. */
+static void fuzz_read_planes(struct moe_source *src)
 {
     struct moe_err err;
     assert(moe_source_map(src, &err) == MOE_OK);
@@ -46,8 +46,8 @@ static void fuzz_touch(struct moe_source *src)
         }
 }
 
-/* Open the model at `path`.  When nothing is wrong with it, opening it plainly succeeds as well (unless it is
- * a part), and so does every read. */
+/* Opens the model at `path` with a survey of its problems.  When it has none, opening it without a survey
+ * succeeds as well (unless it is a part), and so does every read. */
 static void fuzz_open(const char *path)
 {
     struct moe_source *src, *again;
@@ -59,16 +59,16 @@ static void fuzz_open(const char *path)
     }
     bool fine = !problems->child;
     assert(fine == (err.code == MOE_OK));
-    /* never out of the directory */
+    /* no file lies outside of the directory */
     for (int32_t i = 0; i < src->n_files; i++) assert(moe_plain_name(src->files[i].name));
-    fuzz_list(src);
+    fuzz_inspect(src);
     assert((moe_source_open(&again, path, &err) == MOE_OK) ==
            (fine && !src->is_part && !(src->staged && src->staged->absent)));
     moe_source_close(&again);
     assert((moe_source_open_staged(&again, path, &err) == MOE_OK) == (fine && !src->is_part));
     moe_source_close(&again);
     if (fine) {
-        fuzz_touch(src);
+        fuzz_read_planes(src);
         if (moe_source_verify(src, NULL, NULL, NULL, problems, &err) != MOE_OK)
             assert(err.code == MOE_VERIFY && problems->child);
     }

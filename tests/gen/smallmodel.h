@@ -37,7 +37,7 @@ static void small_config(struct moe_config *c)
     cJSON_Delete(j);
 }
 
-/* A type for each tensor.  mix -1: every kind of type somewhere; else matrices of `mix` (BF16 where their
+/* The type of a tensor.  mix -1: every kind of type somewhere; else matrices of `mix` (BF16 where their
  * columns do not suit it). */
 static uint8_t small_type(enum moe_role role, int64_t rows, int64_t cols, int mix)
 {
@@ -56,7 +56,8 @@ static uint8_t small_type(enum moe_role role, int64_t rows, int64_t cols, int mi
     }
 }
 
-/* The tensors of one unit: layer -1 all dense ones, else that layer's experts.  The caller frees. */
+/* Lists the tensors of one unit: -1 all dense ones, else the experts of that layer.  The caller frees the
+ * list of *n tensors. */
 static struct moe_tensor *small_tensors(const struct moe_config *c, int unit, int mix, int64_t *n)
 {
     struct moe_tensor *t = calloc(256, sizeof *t);
@@ -80,7 +81,7 @@ static struct moe_tensor *small_tensors(const struct moe_config *c, int unit, in
     return t;
 }
 
-/* Values that are finite in every type; padding of tiles zero. */
+/* Fills a plane with values that are finite in its type; the padding of NVFP4's scale tiles is zero. */
 static void small_fill(const struct moe_tensor *t, int plane, uint32_t seed, uint8_t *p)
 {
     uint64_t n = t->plane[plane].bytes;
@@ -101,23 +102,23 @@ static void small_fill(const struct moe_tensor *t, int plane, uint32_t seed, uin
         for (uint64_t i = 0; i < n; i++)
             if ((p[i] & 0x7f) == 0x7f) p[i] ^= 1;
     if (t->type != MOE_NVFP4 || plane != MOE_PLANE_SCALE) return;
-    uint8_t *lie = calloc(1, (size_t)n);
+    uint8_t *tiled = calloc(1, (size_t)n);
     size_t blocks = (size_t)t->cols / 16;
-    assert(lie);
+    assert(tiled);
     for (size_t m = 0; m < (size_t)t->rows; m++)
         for (size_t k = 0; k < blocks; k++) {
             size_t at = moe_tile_offset(m, k, blocks);
-            lie[at] = (uint8_t)(0x28 + p[at] % 24);
+            tiled[at] = (uint8_t)(0x28 + p[at] % 24);
         }
-    memcpy(p, lie, (size_t)n);
-    free(lie);
+    memcpy(p, tiled, (size_t)n);
+    free(tiled);
 }
 
 #define SMALL_TRY(call) do { enum moe_code c_ = (call); if (c_ != MOE_OK) return c_; } while (0)
 
-/* One unit into the writer; backwards: planes and their pieces in the opposite order. */
-static enum moe_code small_unit(struct moe_writer *w, const struct moe_config *c, int unit, int mix,
-                                int option, bool backwards, struct moe_err *err)
+/* Writes one unit.  option: see small_write.  backwards: planes and their halves in the opposite order. */
+static enum moe_code small_write_unit(struct moe_writer *w, const struct moe_config *c, int unit, int mix,
+                                      int option, bool backwards, struct moe_err *err)
 {
     char name[32], path[PATH_MAX], tensor[128];
     int64_t n;
@@ -153,7 +154,7 @@ static enum moe_code small_unit(struct moe_writer *w, const struct moe_config *c
         cJSON_AddItemToArray(e, cJSON_CreateIntArray(shape, 2));
         cJSON_AddItemToArray(e, cJSON_CreateString("model.safetensors"));
         for (int k = 0; k < 3; k++) cJSON_AddItemToArray(e, cJSON_CreateNull());
-        /* units interleave */
+        /* the place of the tensor in its file: those of the two units alternate */
         cJSON_AddItemToArray(e, cJSON_CreateNumber((double)(unit < 0 ? 2 * i : 2 * i + 1)));
         cJSON_AddItemToArray(source, e);
     }
@@ -166,8 +167,10 @@ static enum moe_code small_unit(struct moe_writer *w, const struct moe_config *c
     return code;
 }
 
-/* All of it.  option: the value of the one option, which changes all data; units: stop (unpublished)
- * after so many, 2 for all. */
+/* Writes the container at `out`.  mix: as for small_type.  option: the value of the container's one option,
+ * which changes all data.  backwards: the units, too, come in the opposite order.  units: it stops after so
+ * many, without publishing; 2 are all, and it is published.  *done (NULL: not asked for): the container was
+ * there already. */
 __attribute__((unused)) /* a program may want the config alone */
 static enum moe_code
 small_write(const char *out, enum moe_write_mode mode, int mix, int option, bool backwards, int units,
@@ -188,7 +191,7 @@ small_write(const char *out, enum moe_write_mode mode, int mix, int option, bool
     if (done) *done = found.done;
     if (code != MOE_OK || found.done) return code;
     for (int u = 0; u < units && code == MOE_OK; u++)
-        code = small_unit(w, &c, backwards ? 1 - 2 * u : 2 * u - 1, mix, option, backwards, err);
+        code = small_write_unit(w, &c, backwards ? 1 - 2 * u : 2 * u - 1, mix, option, backwards, err);
     if (code == MOE_OK && units == 2) {
         code = moe_writer_add_file(w, "hf/config.json", small_config_text, sizeof small_config_text - 1, err);
         if (code == MOE_OK) code = moe_writer_add_file(w, "tokenizer/note", "none", 4, err);
