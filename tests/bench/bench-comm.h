@@ -330,7 +330,7 @@ static bool comm_has_ucx(void)
 
 static void bench_comm(void)
 {
-    heading("dispatch + combine of K2 alone");
+    put_heading("dispatch + combine of K2 alone");
     bool ucx = comm_has_ucx(), tcp = ucx, shm = ucx;
     for (int ranks = 2; ranks <= COMM_RANKS; ranks *= 4)
         for (int tokens = 16; tokens <= (quick ? 16 : ranks == 2 ? 256 : 64); tokens *= 4) {

@@ -58,7 +58,7 @@ static void plan_rows(int ranks, int slots)
 static void bench_plans(void)
 {
     char command[4 * PATH_MAX];
-    heading("placement of 60 layers x 384 experts");
+    put_heading("placement of 60 layers x 384 experts");
     snprintf(command, sizeof command,
              "'%s/genmodel' -o '%s/k2' --preset k2 --sparse >/dev/null && '%s/genrouting' sigma=1 seed=11 "
              ">'%s/stats'",
@@ -101,7 +101,7 @@ static void dispatch_row(const char *model, const char *width, int ranks, int to
 static void bench_dispatch(void)
 {
     char command[4 * PATH_MAX], model[PATH_MAX];
-    heading("expert parallelism, a layer of one rank");
+    put_heading("expert parallelism, a layer of one rank");
     snprintf(model, sizeof model, "%s/ep", bench_dir);
     snprintf(command, sizeof command,
              "head -c %d tests/data/tiny-k2/calib.txt >'%s/text' && '%s/genmodel' -o '%s' --format bf16 "

@@ -241,7 +241,7 @@ static void bench_files(int experts, int rounds)
 {
     uint64_t free_bytes = 0, need = (uint64_t)experts * 2 * 3 * 7168 * 2048 * 2;
     struct moe_err err;
-    heading("convert and quantize a checkpoint");
+    put_heading("convert and quantize a checkpoint");
     if (quick) need = 1 << 26;
     if (moe_free_space(bench_dir, &free_bytes, &err) != MOE_OK || free_bytes < 3 * need) {
         printf("skipped: %.0f GB of disk are needed in %s\n", 3e-9 * (double)need, bench_dir);

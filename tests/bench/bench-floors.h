@@ -25,8 +25,8 @@ static void copy_memory(void *ctx)
     memcpy(machine.memory, (char *)machine.memory + machine.bytes / 2, machine.bytes / 2);
 }
 
-/* As the codecs store: memcpy of so much goes past the cache, where the C library knows how, and does not
- * read what it overwrites. */
+/* Copies as the codecs do, by ordinary stores, which read what they overwrite into the cache.  memcpy of so
+ * much stores past the cache, where the C library knows how. */
 static void store_memory(void *ctx)
 {
     int64_t n = (int64_t)machine.bytes / 8;
@@ -56,20 +56,26 @@ static void read_all(void *ctx)
 }
 
 enum { ROUNDS = 500000 };
-static double done;
-static void peak_fma(void *ctx) { float s; (void)ctx; done = 2 * moe_kernels()->peak(ROUNDS, &s); sink = s; }
+static double operations; /* of the last call of a peak function: two for each multiply-add */
+static void peak_fma(void *ctx)
+{
+    float s;
+    (void)ctx;
+    operations = 2 * moe_kernels()->peak(ROUNDS, &s);
+    sink = s;
+}
 static void peak_bf16(void *ctx)
 {
     float s;
     (void)ctx;
-    done = 2 * moe_kernels()->peak_bf16(ROUNDS, &s);
+    operations = 2 * moe_kernels()->peak_bf16(ROUNDS, &s);
     sink = s;
 }
 static void peak_vnni(void *ctx)
 {
     float s;
     (void)ctx;
-    done = 2 * moe_kernels()->peak_vnni(ROUNDS, &s);
+    operations = 2 * moe_kernels()->peak_vnni(ROUNDS, &s);
     sink = s;
 }
 
@@ -90,34 +96,36 @@ static void close_machine(void)
     free(machine.memory);
 }
 
-static double arithmetic(const char *what, void (*fn)(void *))
+/* Times a peak function and adds its row; returns operations a second, 0 where the processor has none. */
+static double bench_peak(const char *what, void (*fn)(void *))
 {
-    double t = best(cpu_now, fn, NULL);
-    if (done > 0) put_row(&(struct row){ what, "1 core", t, 0, done * 1e-9, "GFLOPS", NULL, 0, NO_AIM, 0 });
-    return done / t;
+    double t = least_seconds(cpu_now, fn, NULL);
+    if (operations > 0)
+        put_row(&(struct row){ what, "1 core", t, 0, operations * 1e-9, "GFLOPS", NULL, 0, NO_AIM, 0 });
+    return operations / t;
 }
 
-/* Later rows are held against these. */
+/* Measures the floors, which later rows give their share of. */
 static void bench_floors(void)
 {
     char cores[16];
     snprintf(cores, sizeof cores, "%d cores", machine.threads);
-    heading("floors");
-    double b = (double)machine.bytes, t = best(cpu_now, copy_memory, NULL);
+    put_heading("floors");
+    double b = (double)machine.bytes, t = least_seconds(cpu_now, copy_memory, NULL);
     machine.copy = b / t;
     put_row(&(struct row){ "memory copy, read + written", "1 core", t, b, 0, NULL, NULL, 0, NO_AIM, 0 });
-    t = best(cpu_now, store_memory, NULL);
+    t = least_seconds(cpu_now, store_memory, NULL);
     put_row(&(struct row){ "the same by ordinary stores", "1 core", t, b, 0, NULL, "memory copy",
                            b / t / machine.copy, NO_AIM, 0 });
-    t = best(cpu_now, read_memory, NULL);
+    t = least_seconds(cpu_now, read_memory, NULL);
     machine.read = b / t;
     put_row(&(struct row){ "memory read", "1 core", t, b, 0, NULL, NULL, 0, NO_AIM, 0 });
-    t = best(moe_now, read_all, NULL);
+    t = least_seconds(moe_now, read_all, NULL);
     machine.read_all = b / t;
     put_row(&(struct row){ "memory read", cores, t, b, 0, NULL, NULL, 0, NO_AIM, 0 });
-    machine.fma = arithmetic("float32 multiply-add in registers", peak_fma);
-    machine.bf16 = arithmetic("bf16 dot in registers", peak_bf16);
-    machine.vnni = arithmetic("int8 dot in registers (VNNI)", peak_vnni);
+    machine.fma = bench_peak("float32 multiply-add in registers", peak_fma);
+    machine.bf16 = bench_peak("bf16 dot in registers", peak_bf16);
+    machine.vnni = bench_peak("int8 dot in registers (VNNI)", peak_vnni);
 }
 
 #endif

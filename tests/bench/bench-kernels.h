@@ -132,11 +132,11 @@ static void bench_quantizers(void)
         memcpy(in + 2 * i, &h, 2);
     }
     repeat(in, (size_t)n * 2, 1 << 19);
-    heading("quantizers, from memory");
+    put_heading("quantizers, from memory");
     for (int m = 0; m < 3; m++)
         for (int i = 0; i < variants; i++) {
             struct quantizing q = { &v[i].k, (enum moe_nvfp4_method)m, in, out, n };
-            double t = best(cpu_now, quantize_all, &q), bytes = 2.0 * (double)n;
+            double t = least_seconds(cpu_now, quantize_all, &q), bytes = 2.0 * (double)n;
             if (!i) quantize_rate[m] = (double)n / t * 1e-9;
             put_row(&(struct row){ methods[m].name, v[i].name, t, bytes, 1e-9 * (double)n, "Gweights/s",
                                    "plain read", bytes / t / machine.read, AIM_RATE,
@@ -165,19 +165,20 @@ static void bench_codecs(void)
     int64_t rows = quick ? 128 : 8192, cols = 7168;
     float *out = get((size_t)(rows * cols) * 4);
     memset(out, 0, (size_t)(rows * cols) * 4);
-    heading("codecs to float32");
+    put_heading("codecs to float32");
     for (int t = 0; t < 3; t++) {
         struct copies c = make_weight(types[t], rows, cols, 1);
         double in = (double)(c.data + c.scale), values = (double)(rows * cols);
         char what[40];
         for (int i = 0; i < variants; i++) {
             snprintf(what, sizeof what, "%s, memory to memory", moe_dtype_name(types[t]));
-            double s = best(cpu_now, dequantize_all, &(struct dequantizing){ &v[i].k, &c.w, out, true }),
+            double s = least_seconds(cpu_now, dequantize_all,
+                                     &(struct dequantizing){ &v[i].k, &c.w, out, true }),
                    bytes = in + 4 * values;
             put_row(&(struct row){ what, v[i].name, s, bytes, 1e-9 * values, "Gweights/s", "memory copy",
                                    bytes / s / machine.copy, AIM_SHARE, .6 });
             snprintf(what, sizeof what, "%s, memory to cache", moe_dtype_name(types[t]));
-            s = best(cpu_now, dequantize_all, &(struct dequantizing){ &v[i].k, &c.w, out, false });
+            s = least_seconds(cpu_now, dequantize_all, &(struct dequantizing){ &v[i].k, &c.w, out, false });
             put_row(&(struct row){ what, v[i].name, s, in, 1e-9 * values, "Gweights/s", "plain read",
                                    in / s / machine.read, NO_AIM, 0 });
         }
@@ -218,7 +219,7 @@ static void product_row(const char *type, const struct product *p, const char *h
                         double peak, double aim)
 {
     char what[64];
-    double t = best(cpu_now, product_all, (void *)(uintptr_t)p) / p->c->n,
+    double t = least_seconds(cpu_now, product_all, (void *)(uintptr_t)p) / p->c->n,
            flops = 2.0 * (double)(p->rows * p->c->w.cols * p->n);
     double bytes = (double)(p->c->data + p->c->scale) * (double)p->rows / (double)p->c->w.rows;
     bool memory = !strcmp(floor, "plain read");
@@ -279,7 +280,8 @@ static void bench_scaling(void)
     snprintf(how, sizeof how, "%d cores", machine.threads);
     for (int i = 0; i < 3 && machine.threads > 1; i++) {
         struct product p = { &c, x, y, sizes[i], 2048, false };
-        double one = best(moe_now, product_alone, &p), all = best(moe_now, product_shared, &p),
+        double one = least_seconds(moe_now, product_alone, &p),
+               all = least_seconds(moe_now, product_shared, &p),
                flops = 2.0 * 2048 * 7168 * (double)sizes[i];
         snprintf(what, sizeof what, "nvfp4 2048 x 7168, N = %lld", (long long)sizes[i]);
         put_row(&(struct row){ what, how, all, (double)(c.data + c.scale), flops * 1e-9, "GFLOPS",
@@ -290,7 +292,7 @@ static void bench_scaling(void)
 
 static void bench_products(void)
 {
-    heading("matrix products");
+    put_heading("matrix products");
     for (int i = 0; i < 2; i++) {
         int type = i ? MOE_BF16 : MOE_NVFP4;
         bench_product(type, 2048, 7168);

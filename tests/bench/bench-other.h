@@ -24,7 +24,7 @@ static void encode_all(void *ctx)
 static void encode_row(const char *what, const struct moe_tokenizer *t, const char *text, size_t bytes,
                        double aim)
 {
-    double s = best(cpu_now, encode_all, &(struct encoding){ t, text, bytes });
+    double s = least_seconds(cpu_now, encode_all, &(struct encoding){ t, text, bytes });
     put_row(&(struct row){ what, "1 core", s, 0, 1e-6 * (double)bytes, "MB/s", NULL, 0,
                            aim > 0 ? AIM_RATE : NO_AIM, aim });
 }
@@ -39,7 +39,7 @@ static void bench_tokenizer(void)
     struct moe_err err;
     char *text, *run = get(1 << 20);
     size_t bytes;
-    heading("tokenizer");
+    put_heading("tokenizer");
     assert(moe_tokenizer_open(&t, "tests/data/tiny-k2/bf16", 0, &err) == MOE_OK);
     assert(moe_read_file("tests/data/tiny-k2/calib.txt", 1 << 24, &text, &bytes, &err) == MOE_OK);
     encode_row("tokenize plain English", t, text, bytes, 20);
@@ -66,7 +66,7 @@ static void bench_peers(void)
     bool any = false;
     while (f && fgets(line, sizeof line, f)) {
         if (sscanf(line, "%79[^|]|%39[^|]|%lf|%lf|%23[^\n]", what, how, &seconds, &work, unit) != 5) continue;
-        if (!any) heading("other programs");
+        if (!any) put_heading("other programs");
         any = true;
         put_row(&(struct row){ what, how, seconds, 0, work, unit, NULL, 0, NO_AIM, 0 });
     }
@@ -112,7 +112,7 @@ static void bench_run(int experts)
 {
     char command[3 * PATH_MAX], *text = get(1 << 20), path[PATH_MAX];
     snprintf(path, sizeof path, "%s/m", bench_dir);
-    heading("moe-run, NVFP4 at Kimi K2's widths");
+    put_heading("moe-run, NVFP4 at Kimi K2's widths");
     if (access(path, R_OK)) generate(bench_dir, experts);
     snprintf(command, sizeof command,
              "'%s/moe-quantize' '%s/m' -o '%s/run.moe' --method max --quiet >/dev/null && '%s/moe-run' "

@@ -30,11 +30,11 @@ struct row {
 
 static cJSON *rows_json;
 static bool quick;               /* tiny sizes, for a test of the bench itself */
-static char only[64];            /* a group's name: no other runs */
+static char only[64];            /* the one group that runs; "": all do */
 
 static bool wanted(const char *group) { return !*only || !strcmp(only, group); }
 
-static void heading(const char *text)
+static void put_heading(const char *text)
 {
     printf("\n%-36s %-10s %10s %9s %19s  %s\n", text, "", "time", "GB/s", "rate",
            "share of                aim");
@@ -50,7 +50,7 @@ static const char *duration(double s, char out[16])
     return out;
 }
 
-static void row_json(const struct row *r, double rate)
+static void add_row_json(const struct row *r, double rate)
 {
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "what", r->what);
@@ -66,6 +66,7 @@ static void row_json(const struct row *r, double rate)
     cJSON_AddItemToArray(rows_json, o);
 }
 
+/* Prints a row and adds it to the JSON. */
 static void put_row(const struct row *r)
 {
     char time[16], gb[16] = "", rate[32] = "", share[40] = "", aim[40] = "";
@@ -82,12 +83,12 @@ static void put_row(const struct row *r)
     while (n > 0 && line[n - 1] == ' ') line[--n] = 0;
     puts(line);
     fflush(stdout);
-    row_json(r, v);
+    add_row_json(r, v);
 }
 
 /* ---- time ---- */
 
-/* Of this thread: others may be using the machine. */
+/* The processor time of this thread in seconds, since other programs may be using the machine. */
 static double cpu_now(void)
 {
     struct timespec t;
@@ -95,9 +96,9 @@ static double cpu_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* The least seconds of one run of fn: at least five, for at least a quarter of a
- * second, of at least 10 ms each. */
-static double best(double (*clock)(void), void (*fn)(void *), void *ctx)
+/* Returns the least seconds that a call of fn takes.  Five measurements or more are made, over a quarter of a
+ * second or more; each is the mean of so many calls that they take 10 ms or more. */
+static double least_seconds(double (*clock)(void), void (*fn)(void *), void *ctx)
 {
     double t = clock();
     fn(ctx);

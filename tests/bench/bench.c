@@ -23,7 +23,7 @@ static void clean(void)
 static void on_signal(int sig)
 {
     (void)sig;
-    clean(); /* not safe in a handler by the letter; nothing else runs, and 6 GB would stay */
+    clean(); /* POSIX does not allow this in a handler; but nothing else runs, and else 6 GB would stay */
     _exit(130);
 }
 
@@ -43,7 +43,7 @@ static void make_dirs(void)
     signal(SIGTERM, on_signal);
 }
 
-/* What the numbers are of. */
+/* Prints which machine the numbers are measured on, and returns the same as JSON. */
 static cJSON *describe(void)
 {
     char line[256], cpu[128] = "unknown processor", load[32] = "?";
@@ -72,7 +72,8 @@ static cJSON *describe(void)
     return o;
 }
 
-static int number(const char *name, int otherwise)
+/* The number in an environment variable; `otherwise` without one. */
+static int environment_number(const char *name, int otherwise)
 {
     const char *s = getenv(name);
     return s && atoi(s) > 0 ? atoi(s) : otherwise;
@@ -96,8 +97,8 @@ int main(int argc, char **argv)
     if (wanted("text")) bench_tokenizer();
     if (wanted("kernels") || wanted("text")) bench_peers();
     close_machine();
-    int experts = number("BENCH_EXPERTS", quick ? 8 : 12);
-    if (wanted("files")) bench_files(experts, number("BENCH_ROUNDS", quick ? 1 : 3));
+    int experts = environment_number("BENCH_EXPERTS", quick ? 8 : 12);
+    if (wanted("files")) bench_files(experts, environment_number("BENCH_ROUNDS", quick ? 1 : 3));
     if (wanted("run")) bench_run(experts);
     if (wanted("ep")) bench_plans(), bench_dispatch(), bench_comm();
     cJSON_AddItemToObject(all, "rows", rows_json);
