@@ -54,11 +54,12 @@ enum { NOTHING, ERROR, SHORT, SIGNAL, TRUNCATE };
 static struct { int kind, what, value; long from, to; } plan = { .kind = -1 };
 static atomic_long calls[K_COUNT];
 static atomic_bool armed;
-/* This thread runs code of the program.  Volatile: malloc below reads it, and a compiler takes
- * malloc for one that does not. */
+/* Whether this thread has begun to run code of the program.  It is volatile because malloc below reads it: a
+ * compiler believes that no malloc reads a variable of the program, and would drop the writes. */
 static _Thread_local volatile bool begun __attribute__((tls_model("initial-exec")));
 
-static void *next(const char *name)
+/* The function of this name in the library that this one stands before. */
+static void *next_function(const char *name)
 {
     void *p = dlsym(RTLD_NEXT, name);
     if (!p) abort();
@@ -67,8 +68,8 @@ static void *next(const char *name)
 
 int truncate(const char *path, long size);
 
-/* Counts the call; what is to happen to it. */
-static int hit(int kind)
+/* Counts a call and returns what is to happen to it.  A signal is raised here; for ERROR, errno is set. */
+static int count_call(int kind)
 {
     if (!begun || !atomic_load_explicit(&armed, memory_order_relaxed)) return NOTHING;
     long n = 1 + atomic_fetch_add(&calls[kind], 1);
@@ -89,7 +90,8 @@ static int hit(int kind)
     return plan.what;
 }
 
-static void after(int what)
+/* Cuts the file where that is to happen after the call. */
+static void truncate_after(int what)
 {
     const char *file = what == TRUNCATE ? getenv("MOE_FAULT_FILE") : NULL;
     const struct timeval when[2] = { { 1000000000, 0 }, { 1000000000, 0 } };
@@ -98,7 +100,8 @@ static void after(int what)
 
 /* ---- the plan ---- */
 
-static int number(const char *s)
+/* The number of an error or a signal by its name. */
+static int number_of(const char *s)
 {
     static const struct { const char *name; int value;
     } table[] = {
@@ -127,7 +130,7 @@ static void read_plan(void)
               : !strcmp(what, "truncate") ? TRUNCATE
               : *what == 'S'              ? SIGNAL
                                           : ERROR;
-    if (plan.what == ERROR || plan.what == SIGNAL) plan.value = number(what);
+    if (plan.what == ERROR || plan.what == SIGNAL) plan.value = number_of(what);
 }
 
 static int (*real_main)(int, char **, char **);
@@ -152,23 +155,24 @@ int __libc_start_main(main_fn *m, int argc, char **argv, void (*init)(void), voi
                       void (*ld)(void), void *end)
 {
     real_main = m;
-    return ((start_fn *)next("__libc_start_main"))(counted_main, argc, argv, init, fini, ld, end);
+    return ((start_fn *)next_function("__libc_start_main"))(counted_main, argc, argv, init, fini, ld, end);
 }
 
 /* ---- the calls ---- */
 
-/* BAD: what a failed call returns.  In `short` the argument `n` is halved. */
+/* Defines a function of the C library that calls the real one.  bad: what a failed call returns; shorten: how
+ * "short" changes the arguments.  BOTH defines the name with 64 behind it, too. */
 #define WRAP(kind, type, bad, name, params, args, shorten)              \
     type name params;                                                   \
     type name params                                                    \
     {                                                                   \
         static type (*real) params;                                     \
-        if (!real) real = (type(*) params)next(#name);                  \
-        int what = hit(K_##kind);                                       \
+        if (!real) real = (type(*) params)next_function(#name);         \
+        int what = count_call(K_##kind);                                \
         if (what == ERROR) return bad;                                  \
         if (what == SHORT) { shorten; }                                 \
         type r = real args;                                             \
-        after(what);                                                    \
+        truncate_after(what);                                           \
         return r;                                                       \
     }
 #define BOTH(kind, type, bad, name, params, args, shorten)              \
@@ -216,8 +220,8 @@ int close(int fd);
 int close(int fd)
 {
     static int (*real)(int);
-    if (!real) real = (int (*)(int))next("close");
-    int what = hit(K_close), e = errno, r = real(fd);
+    if (!real) real = (int (*)(int))next_function("close");
+    int what = count_call(K_close), e = errno, r = real(fd);
     if (what != ERROR) return r;
     errno = e;
     return -1;
@@ -245,8 +249,9 @@ int pthread_create(void *t, const void *attributes, void *(*fn)(void *), void *a
 int pthread_create(void *t, const void *attributes, void *(*fn)(void *), void *arg)
 {
     static int (*real)(void *, const void *, void *(*)(void *), void *);
-    if (!real) real = (int (*)(void *, const void *, void *(*)(void *), void *))next("pthread_create");
-    if (hit(K_pthread_create) == ERROR) return plan.value;
+    if (!real)
+        real = (int (*)(void *, const void *, void *(*)(void *), void *))next_function("pthread_create");
+    if (count_call(K_pthread_create) == ERROR) return plan.value;
     begun = false;
     struct start *s = malloc(sizeof *s);
     begun = true;

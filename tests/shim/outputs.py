@@ -30,6 +30,7 @@ def good(*a):
 
 
 def refused(codes, text, *a):
+    """Runs the tool, which has to fail with one of these codes and one line that has this text."""
     r = run(*a)
     check(r.returncode in codes and text in r.stderr and r.stderr.count("\n") == 1, a, "exit", r.returncode, r.stderr)
 
@@ -41,7 +42,7 @@ def shimmed(**more):
 
 
 def stopped(plan, *a):
-    """The tool, stopped before the call that `plan` names."""
+    """Starts the tool, and returns its process when it has stopped before the call that `plan` (KIND:N) names."""
     p = subprocess.Popen(argv(a), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
                          env=shimmed(MOE_FAULT=plan + ":SIGSTOP"))
     _, status = os.waitpid(p.pid, os.WUNTRACED)
@@ -49,9 +50,9 @@ def stopped(plan, *a):
     return p
 
 
-def keeps_works():
-    """Does the file system keep the attribute by which a tool knows its own finished work again?"""
-    text("attribute", "")
+def keeps_attributes():
+    """Whether the file system keeps the extended attribute by which a tool knows its own finished work again."""
+    write_text("attribute", "")
     try: os.setxattr("attribute", "user.moe.work", b"x")
     except OSError: return False
     finally: os.unlink("attribute")
@@ -59,39 +60,47 @@ def keeps_works():
 
 
 def published(part, *a):
-    """Finished work that waited for its name gets it; where it cannot be known again, it stays."""
+    """Runs the tool once more: finished work that waits as `part` gets its name.  Without extended attributes the tool cannot know
+    its work again; then it refuses, and `part` is removed here."""
     if KEEPS: good(*a)
     else: refused([4], "waits for its name", *a), clear(part)
     check(not os.path.exists(part), a, "left", part)
 
 
 def go_on(p):
+    """Lets a stopped tool go on; returns its exit code and what it wrote to standard error."""
     p.send_signal(signal.SIGCONT)
     e = p.communicate()[1].decode()
     return p.returncode, e
 
 
-def named_at(name, more=0): return f"renameat2:{NAMES.get(name, 1) + more}"
+def naming_call(name, more=0): return f"renameat2:{NAMING_CALL.get(name, 1) + more}"
 
 
 def calls(kind, *a):
     """How many calls of that kind it makes."""
     subprocess.run(argv(a), capture_output=True, env=shimmed(MOE_FAULT_COUNT="counts"), stdin=subprocess.DEVNULL, check=True)
-    n = dict(line.split() for line in text("counts").splitlines())[kind]
+    n = dict(line.split() for line in read_text("counts").splitlines())[kind]
     clear("counts")
     return int(n)
 
 
 def killed(plan, *a):
-    """The tool, killed before that call."""
+    """Runs the tool, and kills it before that call."""
     p = stopped(plan, *a)
     p.kill()
     p.communicate()
 
 
-def text(path, data=None, mode="r"):
-    if data is None:
-        with open(path, mode) as f: return f.read()
+def read_text(path):
+    with open(path) as f: return f.read()
+
+
+def read_bytes(path):
+    with open(path, "rb") as f: return f.read()
+
+
+def write_text(path, data):
     with open(path, "w") as f: f.write(data)
 
 
@@ -110,7 +119,7 @@ def clear(*names):
         else: shutil.rmtree(n, True)
 
 
-WRITERS = {  # a file's name and what writes it; what is replaced without --force
+WRITERS = {  # a file's name and what writes it; those in REPLACING replace a file of their own without --force
     "plan.json": ("moe-plan", "m.moe", "--ranks", "2", "-o"),
     "sglang.json": ("moe-plan", "export", "p.json", "--to", "sglang", "-o"),
     "trt.yaml": ("moe-plan", "export", "p.json", "--to", "tensorrt-llm", "-o"),
@@ -127,7 +136,8 @@ DIRS = {  # a directory's name and what writes it
 }
 
 
-NAMES = {"one": 2}  # which renameat2 gives it its name, unless it is the first: there is a container in it before
+# Which call of renameat2 gives an output its name, where it is not the first one: "one" publishes a container before.
+NAMING_CALL = {"one": 2}
 OTHER = {  # what writes something else of the same kind
     "s.moe": ("moe-plan", "stage", "p.json", "--model", "m.moe", "--rank", "1", "-o"), "hf": ("moe-convert", "m3.moe", "--to", "hf", "-o"),
     "hf4": ("moe-convert", "q.moe", "--to", "hf-nvfp4", "--flavor", "compressed-tensors", "-o"),
@@ -148,11 +158,11 @@ def set_up():
 
 def files():
     for name, a in WRITERS.items():
-        text("victim", "years of work")
+        write_text("victim", "years of work")
         os.symlink("victim", name + ".tmp")
         clear("gone.moe")
         good(*a, name)
-        check(text("victim") == "years of work" and not os.path.islink(name), name, "follows a link at", name + ".tmp")
+        check(read_text("victim") == "years of work" and not os.path.islink(name), name, "follows a link at", name + ".tmp")
         clear(name + ".tmp", "gone.moe")
         os.mkfifo("pipe")
         refused([4], "'pipe'", *a, "pipe")
@@ -163,9 +173,9 @@ def files():
         if name not in REPLACING:
             refused([4], "already exists", *a, name)
             good(*a, name, "--force")
-            text("thesis", "years of work")
+            write_text("thesis", "years of work")
             refused([4], "is not a plan", *a, "thesis", "--force")
-            check(text("thesis") == "years of work", name, "--force replaced a stranger's file")
+            check(read_text("thesis") == "years of work", name, "--force replaced a stranger's file")
             clear(name)
             os.symlink("nothing", name)
             refused([4], "is a symbolic link to 'nothing', where nothing is", *a, name)
@@ -179,16 +189,16 @@ def files():
             check(now == was and not os.path.islink(name), name, "writes through a link")
             clear(name, "ours")
             p = stopped("linkat:1", *a, name)
-            text(name, "somebody's")
+            write_text(name, "somebody's")
             rc, e = go_on(p)
-            check(rc == 4 and "appeared" in e and text(name) == "somebody's", name, "replaced what appeared", rc, e)
+            check(rc == 4 and "appeared" in e and read_text(name) == "somebody's", name, "replaced what appeared", rc, e)
         else:
-            text("victim", "years of work")
+            write_text("victim", "years of work")
             clear(name)
             for to in "victim", "nothing":
                 os.symlink(to, name)
                 refused([4], "already exists and is not", *a, name)
-                check(text("victim") == "years of work" and os.readlink(name) == to, name, "replaces a link to", to)
+                check(read_text("victim") == "years of work" and os.readlink(name) == to, name, "replaces a link to", to)
                 clear("gone.moe", name)
             good(*a, "ours")
             os.symlink("ours", name)
@@ -234,9 +244,9 @@ def dirs():
         part = name + ".partial"
         # what is somebody else's stays, with --force too
         os.mkdir(part)
-        text(part + "/thesis", "years of work")
+        write_text(part + "/thesis", "years of work")
         for force in ((), ("--force",)): refused([4], part, *a, name, *force)
-        check(text(part + "/thesis") == "years of work" and not os.path.exists(name), name, "touched a stranger's directory")
+        check(read_text(part + "/thesis") == "years of work" and not os.path.exists(name), name, "touched a stranger's directory")
         clear(part)
         os.mkdir("elsewhere")
         os.symlink("elsewhere", part)
@@ -251,11 +261,11 @@ def dirs():
         clear(part)
         # what appears meanwhile stays, and the work, too
         for what in ("directory", "file"):
-            p = stopped(named_at(name), *a, name)
-            if what == "file": text(name, "years of work")
-            else: os.mkdir(name), text(name + "/thesis", "years of work")
+            p = stopped(naming_call(name), *a, name)
+            if what == "file": write_text(name, "years of work")
+            else: os.mkdir(name), write_text(name + "/thesis", "years of work")
             rc, e = go_on(p)
-            kept = text(name if what == "file" else name + "/thesis")
+            kept = read_text(name if what == "file" else name + "/thesis")
             check(rc == 4 and kept == "years of work" and part in e, name, "deleted the", what, "that appeared:", rc, e)
             good("moe-inspect", part) if what == "file" and name != "s.moe" else None
             clear(name)
@@ -289,7 +299,7 @@ def apart():
     shutil.copytree("m.moe", "around/m.moe")
     shutil.copytree("q.moe", "around/q.moe")
     shutil.copytree("m", "around/m")
-    text("around/manifest.json", "{}")
+    write_text("around/manifest.json", "{}")
     os.symlink("around", "link")
     before = digest("around")
     for name, a in DIRS.items():
@@ -310,12 +320,12 @@ def apart():
 
 def named():
     """An output is none of the other paths of its command, and lies in none."""
-    for n in ("calib.txt", "prompt.txt", "key"): text(n, "And it came to pass, that the words of many were weighed. " * 20)
+    for n in ("calib.txt", "prompt.txt", "key"): write_text(n, "And it came to pass, that the words of many were weighed. " * 20)
     os.chmod("key", 0o600)
     os.symlink("calib.txt", "link.txt")
     os.link("calib.txt", "hard.txt")
     good("moe-run", "m", "--tokens", "1,2", "-n", "0", "--trace", "ours.st")
-    before = {n: digest(n) if os.path.isdir(n) else text(n) for n in ("m", "m.moe", "q.moe", "calib.txt", "prompt.txt", "key", "p.json")}
+    before = {n: digest(n) if os.path.isdir(n) else read_text(n) for n in ("m", "m.moe", "q.moe", "calib.txt", "prompt.txt", "key", "p.json")}
     run_ = ("moe-run", "m", "-n", "1")
     quantize = ("moe-quantize", "m", "-o", "gone.moe", "--method", "gptq", "--calib-tokens", "64", "--calib", "calib.txt")
     plan = ("moe-plan", "m.moe", "--ranks", "2")
@@ -342,7 +352,7 @@ def named():
     good(*plan, "-o", "m.moe/plan-x.json")
     good("moe-inspect", "m.moe", "--verify")
     clear("m.moe/plan-x.json")
-    check(before == {n: digest(n) if os.path.isdir(n) else text(n) for n in before}, "an output replaced another path of its command")
+    check(before == {n: digest(n) if os.path.isdir(n) else read_text(n) for n in before}, "an output replaced another path of its command")
     check(not os.path.exists("gone.moe") and not os.path.exists("gone.moe.partial"), "works before it looks at its outputs")
     # "-" is no name, and nothing is written to standard output in its place
     for name, a in (*WRITERS.items(), *DIRS.items(), ("g.gguf", ("moe-convert", "m.moe", "--to", "gguf", "-o"))):
@@ -362,9 +372,9 @@ def named():
         good(*WRITERS[name], "y.txt")
         clear("x", "y.txt", "gone.moe")
     p = stopped("renameat2:1", *WRITERS["rep.json"], "x") # hours pass between the two looks at a report's path
-    text("x", "years of work")
+    write_text("x", "years of work")
     rc, e = go_on(p)
-    check(rc == 4 and text("x") == "years of work", "a report replaced what appeared", rc, e)
+    check(rc == 4 and read_text("x") == "years of work", "a report replaced what appeared", rc, e)
     clear("x", "gone.moe")
     clear("ours.st", "link.txt", "hard.txt", "calib.txt", "prompt.txt", "key")
 
@@ -378,9 +388,9 @@ def renamed():
     check(digest("n.moe.partial") == before, "a container was taken for unfinished work")
     clear("n.moe.partial")
     os.mkdir("n.moe.partial")
-    text("n.moe.partial/state.json", '{"my": "state"}')
+    write_text("n.moe.partial/state.json", '{"my": "state"}')
     for how in ((), ("--force",), ("--resume",)): refused([4], "n.moe.partial", "moe-convert", "m", "-o", "n.moe", *how)
-    check(text("n.moe.partial/state.json") == '{"my": "state"}', "a stranger's state.json was replaced")
+    check(read_text("n.moe.partial/state.json") == '{"my": "state"}', "a stranger's state.json was replaced")
     clear("n.moe.partial")
 
 
@@ -398,39 +408,39 @@ def complete(name, a, b, file):
 def gguf():
     a = ("moe-convert", "m.moe", "--to", "gguf", "-o", "g.gguf")
     p = stopped("renameat2:1", *a)
-    text("g.gguf", "years of work")
+    write_text("g.gguf", "years of work")
     rc, e = go_on(p)
-    check(rc == 4 and text("g.gguf") == "years of work" and "g.gguf.partial" in e, "a GGUF file replaced what appeared", rc, e)
+    check(rc == 4 and read_text("g.gguf") == "years of work" and "g.gguf.partial" in e, "a GGUF file replaced what appeared", rc, e)
     with open("g.gguf.partial", "rb") as f: check(f.read(4) == b"GGUF", "the finished file is gone")
     clear("g.gguf")
     published("g.gguf.partial", *a, "--resume")
-    was = text("g.gguf", None, "rb")
+    was = read_bytes("g.gguf")
     os.rename("g.gguf", "on-a-disk.gguf")
     for to in "on-a-disk.gguf", "nothing.gguf":
         os.symlink(to, "g.gguf")
         for more in ((), ("--force",)):
             refused([4], f"is a symbolic link to '{to}', and a new file would lie beside", *a, *more)
-        kept = os.readlink("g.gguf") == to and text("on-a-disk.gguf", None, "rb") == was
+        kept = os.readlink("g.gguf") == to and read_bytes("on-a-disk.gguf") == was
         check(kept, "a GGUF file took a link's place")
         clear("g.gguf")
     good(*a[:-1], "on-a-disk.gguf", "--force")
     os.rename("on-a-disk.gguf", "g.gguf")
     if not KEEPS: good(*a)
     # an unfinished one is no GGUF file; the same work starts it over, and replaces what stood there when it was begun
-    before = text("g.gguf", None, "rb")
+    before = read_bytes("g.gguf")
     for force in ((), ("--force",)):
         if not force: clear("g.gguf")
         killed("pwrite:4", *a, *force)
-        check(text("g.gguf.partial", None, "rb")[:4] != b"GGUF", "half a GGUF file looks like a whole one")
+        check(read_bytes("g.gguf.partial")[:4] != b"GGUF", "half a GGUF file looks like a whole one")
         for other in (("moe-convert", "m3.moe", *a[2:]), (*a, "--outtype", "f32")): refused([15], "another input", *other, "--resume")
         if force:
-            later = text("g.gguf", None, "rb")
+            later = read_bytes("g.gguf")
             shutil.copy("g.gguf", "x"), os.rename("x", "x.gguf"), os.rename("g.gguf", "kept.gguf"), os.rename("x.gguf", "g.gguf")
             refused([4], "already exists", *a, "--resume")
-            check(text("g.gguf", None, "rb") == later, "--resume replaced what came later")
+            check(read_bytes("g.gguf") == later, "--resume replaced what came later")
             os.rename("kept.gguf", "g.gguf")
         good(*a, "--resume")
-        check(text("g.gguf", None, "rb") == before and not os.path.exists("g.gguf.partial"), "another GGUF file")
+        check(read_bytes("g.gguf") == before and not os.path.exists("g.gguf.partial"), "another GGUF file")
     complete("g.gguf", a[:-1], OTHER["g.gguf"], "g.gguf")
     clear("g.gguf")
 
@@ -451,20 +461,20 @@ def owned():
             path = name + "/" + stranger
             had = os.path.dirname(path) in (name, name + "/hf") and os.path.isdir(os.path.dirname(path))
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            text(path, "years of work")
+            write_text(path, "years of work")
             refused([4], "'" + stranger.split("/")[0], *a, name, "--force")
-            check(text(path) == "years of work" and not os.path.exists(name + ".partial"), name, "deleted", stranger)
+            check(read_text(path) == "years of work" and not os.path.exists(name + ".partial"), name, "deleted", stranger)
             clear(path if had else name + "/" + stranger.split("/")[0])
         if name.endswith(".moe"): shutil.copy("p.json", name + "/plan-8.json")
         good(*a, name, "--force")
         check(digest(name) == before, name, "--force left another directory")
         if name.endswith(".moe"): # another program's manifest, and one of ours that is damaged
-            for manifest in ('{"name": "app", "icons": []}', text(name + "/manifest.json").replace('"moe"', '"moe" ', 1)):
-                text(name + "/manifest.json", manifest)
+            for manifest in ('{"name": "app", "icons": []}', read_text(name + "/manifest.json").replace('"moe"', '"moe" ', 1)):
+                write_text(name + "/manifest.json", manifest)
                 refused([4], "manifest.json" if "moe" in manifest else "not a container", *a, name, "--force")
-                check(text(name + "/manifest.json") == manifest and len(os.listdir(name)) > 4, name, "is gone")
+                check(read_text(name + "/manifest.json") == manifest and len(os.listdir(name)) > 4, name, "is gone")
         clear(name)
-    text("my.svg", '<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0h9"/></svg>')
+    write_text("my.svg", '<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0h9"/></svg>')
     refused([4], "is not a plan", *WRITERS["plot.svg"], "my.svg", "--force")
     clear("my.svg")
 
@@ -539,9 +549,9 @@ def came_later():
     p = stopped("linkat:4", *begin, "--force")
     clear("n.moe")
     shutil.copytree("m.moe", "n.moe")
-    text("n.moe/plan-7.json", text("p.json"))
+    write_text("n.moe/plan-7.json", read_text("p.json"))
     rc, e = go_on(p)
-    check(rc == 4 and "appeared" in e and text("n.moe/plan-7.json") == text("p.json"), "replaced what came meanwhile", rc, e)
+    check(rc == 4 and "appeared" in e and read_text("n.moe/plan-7.json") == read_text("p.json"), "replaced what came meanwhile", rc, e)
     clear("n.moe")
     good(*begin, "--resume")
     clear("n.moe")
@@ -560,12 +570,12 @@ def begun():
         for record in (True, False): # an older version left no record
             killed(begins, *a, name)
             check(len(os.listdir(part)) > 1 and ".moe-export" in os.listdir(part), name, "is not unfinished", os.listdir(part))
-            text(part + "/notes.txt", "years of work")
+            write_text(part + "/notes.txt", "years of work")
             for how in (plain, ("--force",)): refused([4], "notes.txt" if plain else "not a container's", *a, name, *how)
-            check(text(part + "/notes.txt") == "years of work", name, "deleted a file in", part)
+            check(read_text(part + "/notes.txt") == "years of work", name, "deleted a file in", part)
             os.unlink(part + "/notes.txt")
             if not record:
-                text(part + "/.moe-export", "")
+                write_text(part + "/.moe-export", "")
                 if KEEPS: os.removexattr(part, "user.moe.work")
             left = digest(part)
             refused([15], "another input" if name != "one" or not record else "method", *(b if record else a), name, *plain)
@@ -575,7 +585,7 @@ def begun():
             clear(name)
         if not plain: continue
         good(*a, name)
-        for when in (begins, named_at(name, 1)) if KEEPS else (begins,): # unfinished; whole, and not yet exchanged
+        for when in (begins, naming_call(name, 1)) if KEEPS else (begins,): # unfinished; whole, and not yet exchanged
             killed(when, *a, name, "--force")
             shutil.copytree(name, "later"), os.utime("later/config.json", (1, 1)), os.rename(name, "kept"), os.rename("later", name)
             refused([4], "already exists", *a, name, "--resume")
@@ -598,8 +608,8 @@ def waits():
     for name, b in OTHER.items():
         clear(name)
         a, part = DIRS.get(name) or ("moe-convert", "m.moe", "--to", "gguf", "-o"), name + ".partial"
-        p = stopped(named_at(name), *a, name)
-        text(name, "years of work")
+        p = stopped(naming_call(name), *a, name)
+        write_text(name, "years of work")
         rc, e = go_on(p)
         check(rc == 4 and part in e, name, rc, e)
         clear(name)
@@ -611,7 +621,7 @@ def waits():
         published(part, *a, name, *plain)
         if KEEPS: check(os.stat(name).st_ino == ino and not set(os.listxattr(name)) - {'user.moe.made', 'user.moe.madeby'} and not os.stat(name).st_mode & 0o1000, name, "was made again")
         clear(name)
-        p = stopped(named_at(name), *b, "x") # for a mark and a name of its own
+        p = stopped(naming_call(name), *b, "x") # for a mark and a name of its own
         p.kill()
         p.communicate()
         clear(part)
@@ -622,7 +632,7 @@ def waits():
         clear(name, part)
 
 
-KEEPS = keeps_works()
+KEEPS = keeps_attributes()
 set_up()
 for part in (files, two_writers, started_together, dirs, apart, named, renamed, gguf, owned, origin, came_later, begun, waits): part()
 print(f"t-outputs: {checks} checks")

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run a command with standard error on a terminal and look at its progress lines:
 
-    progress.py [--columns N] COMMAND...      prints {"exit", "lines": [{"label", "percent", "done", "total", "seconds"}, ...], "widest"}
-        for each line that was drawn whole on a terminal of N columns (200), and how wide the widest line was
+    progress.py [--columns N] COMMAND...      on a terminal of N columns (200)
+
+Prints {"exit", "lines", "widest", "text"}: the exit code; {"label", "percent", "done", "total", "left", "seconds"} for each
+progress line that was drawn whole, where "left" is the time that the line says is left and "seconds" is when it was drawn; how
+many columns the widest line had; and the last 2,000 characters that were written.
 """
 import fcntl, json, os, pty, re, struct, sys, termios, time
 

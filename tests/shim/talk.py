@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """talk.py SCRIPT COMMAND...: a command with all its streams on a terminal, and a person who types.
 
-SCRIPT is a file of lines: `< TEXT` waits until TEXT has been shown behind all that was waited for before (with \\n in
-it for a line's end); `> TEXT` types TEXT and a line's end; `= TEXT` types TEXT alone, with ^C, ^D and \\n for those;
+SCRIPT is a file of lines: `< TEXT` waits until TEXT has been shown behind all that was waited for before (\\n in
+it stands for a line's end); `> TEXT` types TEXT and a line's end; `= TEXT` types TEXT alone, with ^C, ^D and \\n for those;
 `! SECONDS` waits; `+ N` waits until N characters have been shown behind what was waited for (what is typed is
 among them). Prints all that was shown; gives the exit code, or 99 when a text did not come within a
 minute."""
@@ -16,7 +16,7 @@ shown, seen, alive = "", 0, True
 
 
 def take(seconds):
-    """What is shown within so many seconds; False when there is nothing or no more."""
+    """Adds to `shown` what the command writes within so many seconds; False when it wrote nothing or has ended."""
     global shown, alive
     if not select.select([master], [], [], seconds)[0]: return False
     try: data = os.read(master, 65536)
