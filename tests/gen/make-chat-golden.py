@@ -26,6 +26,7 @@ def deep_sort(x):
     return [deep_sort(v) for v in x] if isinstance(x, list) else x
 
 def render(name, r):
+    """The prompt that template `name` makes of a request."""
     extra = dict(r.get("chat_template_kwargs", {}))
     tools = deep_sort(r.get("tools"))
     if name in ("k2.5", "k2.6") and tools:
@@ -78,6 +79,7 @@ ODD = {
 }
 
 def extra():
+    """Further conversations, most for what the tools' schemas may hold; "only" names the templates that are asked, else all of KIMI."""
     for name, s in SCHEMAS.items():
         yield {"name": "schema: " + name, "messages": [U], "tools": [tool("f-" + name.split()[0], s, "does it\nwell\n" if len(name) % 2 else None)]}
     yield {"name": "several tools, some of other types", "messages": [U], "tools": [{"type": "_plugin", "function": {"name": "p"}}, tool("b", {}), tool("a", None, ""), {"type": "function"}, tool("strict", obj({}), "s", strict=True)]}
@@ -108,6 +110,7 @@ def plain(messages): return all(m["role"] in ("system", "user", "assistant", "to
 
 lines = []
 def put(name, c, expected=None):
+    """Adds the golden of template `name` and conversation c, which has to be `expected` where the case says so."""
     r = {k: c[k] for k in ("messages", "tools", "chat_template_kwargs", "add_generation_prompt") if k in c}
     text = render(name, r)
     if expected is not None and text != expected: sys.exit(f"{name}: {c['name']}: the case says\n{expected!r}\nand the template\n{text!r}")

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """relayout.py: the same model in the other layouts that checkpoints come in.  Standard library only.
-overlay FROM TO PATTERN FILE...  copies of the tensors whose names match, in each FILE; the index names the first FILE for the
-                                 first of them, and so on, the last for the rest; every other copy has other bytes
+overlay FROM TO PATTERN FILE...  each FILE gets a copy of all tensors whose names match.  The index names the first FILE for the first
+                                 of these tensors, the second for the second, and the last for the rest; a copy that it does not
+                                 name is stale: it has other bytes
 prefer FROM TO                   FROM, an overlay, without its stale copies
 fuse FROM TO [HOW]               experts in two tensors a layer, as transformers 5 keeps them; HOW: transposed, fp8, short, scaled, twice
 rename FROM TO A B               every tensor name with A replaced by B
@@ -32,7 +33,7 @@ def write(path, tensors, meta={"format": "pt"}):
         f.write(struct.pack("<Q", len(text)) + text + b"".join(b for d, s, b in tensors.values()))
 
 
-def index(to, held):
+def write_index(to, held):
     with open(os.path.join(to, INDEX), "w") as f:
         json.dump({"metadata": {"total_size": 1}, "weight_map": held}, f, indent=1)
 
@@ -41,7 +42,8 @@ def shards(d):
     return {f: read(os.path.join(d, f)) for f in sorted(os.listdir(d)) if f.endswith(".safetensors")}
 
 
-def names(d):
+def file_of_each(d):
+    """tensor name -> the file that the index names for it"""
     if os.path.exists(os.path.join(d, INDEX)):
         return json.load(open(os.path.join(d, INDEX)))["weight_map"]
     return {n: f for f, (t, m) in shards(d).items() for n in t}
@@ -49,7 +51,7 @@ def names(d):
 
 def overlay(source, to, pattern, *files):
     shutil.copytree(source, to)
-    held, new = names(source), {}
+    held, new = file_of_each(source), {}
     for f, (tensors, meta) in shards(source).items():
         for n, t in tensors.items():
             if re.search(pattern, n) and held[n] == f: new[n] = t
@@ -60,14 +62,16 @@ def overlay(source, to, pattern, *files):
     for k, f in enumerate(files):
         write(os.path.join(to, f), {n: t if owner[n] == f else stale(t, k + 2) for n, t in new.items()})
     held.update(owner)
-    index(to, held)
+    write_index(to, held)
 
 
-def stale(t, how): return (t[0], t[1], bytes(b ^ how for b in t[2]))
+def stale(t, how):
+    """A copy of a tensor with other bytes."""
+    return (t[0], t[1], bytes(b ^ how for b in t[2]))
 
 
 def prefer(source, to):
-    held = names(source)
+    held = file_of_each(source)
     shutil.copytree(source, to)
     for f, (tensors, meta) in shards(source).items():
         write(os.path.join(to, f), {n: t for n, t in tensors.items() if held[n] == f}, meta)
@@ -103,7 +107,7 @@ def fuse(source, to, how=""):
             out[p + "gate_up_proj" + tail], out[p + "down_proj"] = (dtype, shapes[0], up), (dtype, shapes[1], down)
         write(os.path.join(to, f), out, meta)
         held.update({n: f for n in out})
-    if os.path.exists(os.path.join(source, INDEX)): index(to, held)
+    if os.path.exists(os.path.join(source, INDEX)): write_index(to, held)
 
 
 def rename(source, to, a, b):

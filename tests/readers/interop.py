@@ -176,13 +176,13 @@ def check_activations(path):
         b = x.unflatten(1, (-1, 16))
         s, zero = calculate_qparams(b.amin(2), b.amax(2), args, global_scale=g)
         theirs = fake_quantize(x, s, zero, args, global_scale=g)
-        # they divide where a GPU multiplies by reciprocals, so what lies within rounding of a tie may become the neighbour: a third of the block's maximum away at most
+        # they divide where a GPU multiplies by reciprocals, so a value within rounding of a tie may get the next code: at most a third of the block's maximum away
         unit = b.abs().amax(2, keepdim=True).expand_as(b).flatten(1) / 3
         apart = (theirs - ours).abs() > 1e-5 * unit
         need(bool(((theirs - ours).abs() <= unit * 1.2).all()), name, "differs by more than one code")
         n, other = n + x.numel(), other + int(apart.sum())
     need(n > 100000 and other <= n // 1000, "%d of %d activations differ" % (other, n))
-    print("activations: %d values as compressed-tensors quantizes them, %d the neighbour" % (n, other))
+    print("activations: %d values as compressed-tensors quantizes them, %d of them the next code" % (n, other))
 
 
 # ---- configurations ----
@@ -310,7 +310,7 @@ def modelopt_export(tmp):
     model = mtq.quantize(model, config, lambda m: [m(torch.arange(a, a + 252).view(1, -1)) for a in range(0, 1008, 252)])
     export_hf_checkpoint(model, export_dir=tmp)
     t = tensors_of(tmp)
-    need(config_of(tmp)["quantization_config"]["quant_algo"] == "W4A16_NVFP4", "modelopt calls it otherwise")
+    need(config_of(tmp)["quantization_config"]["quant_algo"] == "W4A16_NVFP4", "modelopt names another quant_algo")
     need(not [n for n in t if n.endswith(".input_scale")], "modelopt wrote input scales")
     source = tensors_of(src)
     for n in t:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs what README.md and docs/guide tell a reader to type, and holds the numbers that they print beside it.
+"""Runs what README.md and docs/guide tell a reader to type, and compares the numbers that they print with the results.
 
     readme.py [--all] BIN_DIR HELPER_DIR TEMPORARY_DIR PAGE...
 
@@ -10,13 +10,13 @@ writes.  Each page is a shell of its own, from top to bottom, so its variables s
 
 - every fenced block marked `sh`; a line that ends in `# exit N` (and more) has to end with that code, all
   others with 0;
-- every command of a table whose last column is called `command`.  Rows with a number that `scored` names take
-  half a minute each: only --all (long-readme) runs them.
+- every command of a table whose last column is called `command`.  Rows with a number in a column
+  of `scored` take half a minute each: only --all (long-readme) runs them.
 
 A block marked `console` is not run, and its first line says why: `# not run by the tests: WHY`.  A block with
 another mark (`text`, `c`, `json`, `yaml`) shows something and is no command.
 
-What is held: in a table with commands, the columns named in `held` below.  A row's command makes a container,
+What is compared: in a table with commands, the columns named in `compared` below.  A row's command makes a container,
 or says what it would make.  Its numbers are compared with the JSON of that command, and of the page's first
 command with --score and --reference, run on that container.  Besides: links lead to files that are there;
 what stands under `the sentence says` is in a message of the tools; no line is longer than 110 columns, and
@@ -36,7 +36,7 @@ NOT_RUN = "# not run by the tests: "
 
 # column -> (how the number follows from the JSON of the row's commands, relative tolerance, calibrated).
 # Kernels differ in rounding, which moves a calibrated result more than one without data.
-held = {
+compared = {
     "KL": (lambda made, score: score["kl"], 0.003, 0.05),
     "top-1": (lambda made, score: score["top1_agreement"], 0.001, 0.002),
     "perplexity": (lambda made, score: score["perplexity"], 0.0005, 0.002),
@@ -76,7 +76,7 @@ class Page:
             if len(line) > WIDTH:
                 self.complain(n + 1, "%d columns" % len(line))
             if line.lstrip().startswith("```"):
-                n = self.fence(n)
+                n = self.read_block(n)
                 continue
             if line.startswith("|"):
                 cells = [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]]
@@ -85,17 +85,18 @@ class Page:
                 elif re.match(r"^[-: ]*$", "".join(cells)):
                     pass
                 elif columns[-1] == "command":
-                    self.row(n + 1, dict(zip(columns, cells)))
+                    self.read_row(n + 1, dict(zip(columns, cells)))
                 elif columns[0] == "the sentence says" and cells[0] not in messages():
                     self.complain(n + 1, "no message of the tools says '%s'" % cells[0])
             else:
                 columns = None
-            self.links(n + 1, line)
+            self.check_links(n + 1, line)
             for code in [line.strip()] if line.startswith("    ") else re.findall(r"`([^`]+)`", line):
-                self.see_score(code)
+                self.find_score(code)
             n += 1
 
-    def fence(self, n):
+    def read_block(self, n):
+        """Reads the fenced block that begins at line n; returns the line behind it."""
         kind = self.lines[n].strip()[3:]
         end = n + 1
         while end < len(self.lines) and self.lines[end].strip() != "```":
@@ -108,7 +109,7 @@ class Page:
         if kind == "sh":
             fails = r"^(\S.*?)\s+(# exit (\d+)\b.*)$"
             self.steps.append((n + 2, re.sub(fails, r"r=0; \1 || r=$?; test $r = \3 \2", text, flags=re.M)))
-            self.see_score(text)
+            self.find_score(text)
         elif kind == "console":
             if not text.lstrip().startswith(NOT_RUN):
                 self.complain(n + 1, "a console block has to begin with '%sWHY'" % NOT_RUN)
@@ -116,22 +117,24 @@ class Page:
             self.complain(n + 1, "commands in a block without a mark: sh or console?")
         return end + 1
 
-    def see_score(self, text):
+    def find_score(self, text):
+        """Keeps the first command with --score and --reference: it says how the page scores a container."""
         for line in text.split("\n"):
             if self.score is None and "--score" in line and "--reference" in line:
                 self.score = line
 
-    def row(self, n, cells):
+    def read_row(self, n, cells):
+        """Reads a row of a table with commands: column -> cell."""
         commands = re.findall(r"`([^`]+)`", cells["command"].replace(r"\|", "|"))
         numbers = {}
-        for column in held:
+        for column in compared:
             if cells.get(column) not in (None, ""):
                 numbers[column] = cells[column].strip("*")
         if not self.everything and scored & set(numbers):
             self.left += 1
             return
         for command in commands:
-            self.see_score(command)
+            self.find_score(command)
         if not numbers:
             self.steps += [(n, c) for c in commands]
             return
@@ -151,7 +154,7 @@ class Page:
         else:  # the source itself: what the others were compared with
             self.rows.append((n, numbers, None, None, False))
 
-    def links(self, n, line):
+    def check_links(self, n, line):
         for target in re.findall(r"\]\(([^)\s]+)\)", line):
             if "://" in target:
                 continue
@@ -177,9 +180,10 @@ class Page:
             said = "\n        ".join(done.stdout.decode("utf-8", "replace").strip().split("\n")[-8:])
             self.complain(int(last[-1]) if last else 1, "exit %d: %s" % (done.returncode, said))
             return
-        self.hold(where)
+        self.compare(where)
 
-    def hold(self, where):
+    def compare(self, where):
+        """Compares the numbers of all rows with the JSON that their commands have written."""
         load = lambda name: json.load(open(os.path.join(where, name))) if name else None
         reference = [load(score) for _, _, _, score, _ in self.rows if score]
         for n, numbers, made, score, calibrated in self.rows:
@@ -188,7 +192,7 @@ class Page:
             else:
                 score = {"kl": 0, "top1_agreement": 1, "perplexity": reference[0]["perplexity_reference"]}
             for column, printed in numbers.items():
-                value, tolerance, when_calibrated = held[column]
+                value, tolerance, when_calibrated = compared[column]
                 value = value(made, score)
                 if calibrated:
                     tolerance = when_calibrated
@@ -198,8 +202,8 @@ class Page:
                     self.complain(n, "%s is printed as %s, the command gives %.6g" % (column, printed, value))
 
 
-def clone(where, root, bin_dir):
-    """A directory that looks like a clone after make: what the tree has, as links."""
+def make_clone(where, root, bin_dir):
+    """Makes a directory that looks like a clone after make: what the tree has, as links."""
     os.makedirs(os.path.join(where, "build"))
     for name in os.listdir(root):
         if not name.startswith(".") and name != "build":
@@ -212,7 +216,7 @@ def main():
     del sys.argv[1:1 + everything]
     bin_dir, helpers, temporary = (os.path.abspath(p) for p in sys.argv[1:4])
     root, where = os.getcwd(), os.path.join(temporary, "clone")
-    clone(where, root, bin_dir)
+    make_clone(where, root, bin_dir)
     environment = dict(os.environ, README_ROOT=root, README_BUILD=os.path.dirname(bin_dir),
                        PATH=bin_dir + os.pathsep + helpers + os.pathsep + os.environ["PATH"])
     wrong, commands, numbers, left = [], 0, 0, 0

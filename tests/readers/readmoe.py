@@ -87,7 +87,7 @@ SCRAMBLE_KEY = struct.unpack_from("<8Q", SECRET, 192 - 64)
 
 
 class Long:
-    """The accumulators over more than 240 bytes; both widths come from them."""
+    """The accumulators over an input of more than 240 bytes, from which low() and high() make both widths of digest."""
 
     def __init__(self, b):
         self.n = len(b)
@@ -157,7 +157,7 @@ def xxh3_64(b):
     return Long(b).low()
 
 
-def end128(acc, n):
+def finish128(acc, n):
     lo, hi = acc
     return (-avalanche3(lo * P64[0] + hi * P64[3] + n * P64[1] & M64) & M64) << 64 | avalanche3(lo + hi & M64)
 
@@ -193,7 +193,7 @@ def xxh3_128(b):
         acc = (n * P64[0] & M64, 0)
         for i in range((n - 1) // 32, -1, -1):
             acc = mix32(acc, b, 16 * i, n - 16 * (i + 1), 32 * i)
-        return end128(acc, n)
+        return finish128(acc, n)
     if n <= 240:
         acc = (n * P64[0] & M64, 0)
         for i in range(32, 160, 32):
@@ -201,7 +201,7 @@ def xxh3_128(b):
         acc = avalanche3(acc[0]), avalanche3(acc[1])
         for i in range(160, n + 1, 32):
             acc = mix32(acc, b, i - 32, i - 16, 3 + i - 160)
-        return end128(mix32(acc, b, n - 16, n - 32, 136 - 17 - 16), n)
+        return finish128(mix32(acc, b, n - 16, n - 32, 136 - 17 - 16), n)
     h = Long(b)
     return h.high() << 64 | h.low()
 
@@ -257,8 +257,9 @@ assert HEADER.size == 128 and RECORD.size == 64
 TYPES = ["f32", "bf16", "fp8-block128", "int4-g32", "nvfp4", "f16", "fp8-block128-bf16", "fp8-block128-e8m0", "int4-g64", "int4-g128",
          "int4-row", "int4-g32-f16", "int4-g64-f16", "int4-g128-f16", "int4-row-f16"]
 F32, BF16, FP8, INT4, NVFP4, F16 = range(6)
-FP8_SCALES = {2: "f32", 6: "bf16", 7: "e8m0"}  # type -> what its scales are
-INT4_SCALES = {3: (32, "bf16"), 8: (64, "bf16"), 9: (128, "bf16"), 10: (0, "bf16"),  # and how many columns share one, 0: the row
+FP8_SCALES = {2: "f32", 6: "bf16", 7: "e8m0"}  # type -> the type of its scales
+# type -> (how many columns of a row share a scale, 0: all; the type of its scales)
+INT4_SCALES = {3: (32, "bf16"), 8: (64, "bf16"), 9: (128, "bf16"), 10: (0, "bf16"),
                11: (32, "f16"), 12: (64, "f16"), 13: (128, "f16"), 14: (0, "f16")}
 WIDTH = {"f32": 4, "bf16": 2, "f16": 2, "e8m0": 1}
 DATA, SCALE, GLOBAL, INPUT = range(4)
@@ -279,7 +280,7 @@ def need(ok, *what):
         raise Bad(" ".join(str(w) for w in what))
 
 
-def up(v, a):
+def round_up(v, a):
     return (v + a - 1) // a * a
 
 
@@ -303,9 +304,9 @@ def plane_bytes(t, plane, rows, cols):
     if plane == SCALE and t in INT4_SCALES:
         return WIDTH[scale] * rows * (cols // group if group else 1)
     if plane == SCALE and t in FP8_SCALES:
-        return WIDTH[FP8_SCALES[t]] * (up(rows, 128) // 128) * (up(cols, 128) // 128)
+        return WIDTH[FP8_SCALES[t]] * (round_up(rows, 128) // 128) * (round_up(cols, 128) // 128)
     if plane == SCALE:
-        return up(rows, 128) // 128 * (up(cols // 16, 4) // 4) * 512 if t == NVFP4 else 0
+        return round_up(rows, 128) // 128 * (round_up(cols // 16, 4) // 4) * 512 if t == NVFP4 else 0
     return 4 if t == NVFP4 else 0
 
 
@@ -318,14 +319,14 @@ def dense_alignment(size):
 
 def extent_alignment(expert, head, experts):
     a = 2 << 20
-    while a > 256 and (up(expert, a) - expert > expert // 32 or up(head, a) - head > experts * expert // 32):
+    while a > 256 and (round_up(expert, a) - expert > expert // 32 or round_up(head, a) - head > experts * expert // 32):
         a //= 2
     return a
 
 
 class Shard:
     def __init__(self, path, name, there=None):
-        """there: of a staged part, the experts of this layer that it holds."""
+        """there: the experts of this layer that a staged part holds; None when the container is no staged part."""
         with open(path, "rb") as f:
             self.b = f.read()
         b = self.b
@@ -345,13 +346,13 @@ class Shard:
         self.records = [RECORD.unpack_from(b, 128 + 64 * i) for i in range(count)]
         self.tensors = {}
         for r in self.records:
-            self.take(*r)
+            self.read_record(*r)
         for t in self.tensors.values():
             need([p for p in range(4) if plane_bytes(t["type"], p, t["rows"], t["cols"])] == sorted(t["planes"]), t["name"], "planes")
         self.check_layout()
         self.check_padding()
 
-    def take(self, role, layer, expert, typ, layout, plane, flags, res, rows, cols, offset, size, digest, res2):
+    def read_record(self, role, layer, expert, typ, layout, plane, flags, res, rows, cols, offset, size, digest, res2):
         need(0 <= role < 24 and typ < len(TYPES) and plane < 4 and flags < 2 and not res and not res2, "record")
         is_expert = role in (20, 21, 22)
         need(is_expert == (self.layer >= 0), "role", role)
@@ -374,7 +375,7 @@ class Shard:
             for t in self.tensors.values():
                 for p in sorted(t["planes"]):
                     offset, size = t["planes"][p]
-                    need(offset == up(at, dense_alignment(size)), t["name"], "offset")
+                    need(offset == round_up(at, dense_alignment(size)), t["name"], "offset")
                     at = offset + size
             need(at == len(self.b), "end of file")
             return
@@ -385,13 +386,13 @@ class Shard:
             for p in range(4):
                 for t in group:
                     if p in t["planes"]:
-                        at = up(at, 256 if p < 2 else 4)
+                        at = round_up(at, 256 if p < 2 else 4)
                         need(t["planes"][p][0] == self.start + e * self.stride + at, t["name"], "offset")
                         at += t["planes"][p][1]
             ends.append(at)
         align = extent_alignment(max(ends), self.end, self.experts)
-        need((self.align, self.stride) == (align, up(max(ends), align)), "extent alignment or stride")
-        need(self.start == self.data == up(self.end, align) and len(self.b) == self.start + self.experts * self.stride, "extents")
+        need((self.align, self.stride) == (align, round_up(max(ends), align)), "extent alignment or stride")
+        need(self.start == self.data == round_up(self.end, align) and len(self.b) == self.start + self.experts * self.stride, "extents")
 
     def absent(self, expert):
         return self.there is not None and expert >= 0 and expert not in self.there
@@ -444,7 +445,7 @@ E4M3 = [e4m3(c) for c in range(256)]
 
 
 def tile(m, k, blocks):
-    return m // 128 * (up(blocks, 4) // 4) * 512 + k // 4 * 512 + m % 32 * 16 + m % 128 // 32 * 4 + k % 4
+    return m // 128 * (round_up(blocks, 4) // 4) * 512 + k // 4 * 512 + m % 32 * 16 + m % 128 // 32 * 4 + k % 4
 
 
 def decode(s, t):
@@ -457,7 +458,7 @@ def decode(s, t):
         return numbers(d, TYPES[typ])
     out = array.array("f", bytes(4 * rows * cols))
     if typ in FP8_SCALES:
-        scale, wide = numbers(s.plane(t, SCALE), FP8_SCALES[typ]), up(cols, 128) // 128
+        scale, wide = numbers(s.plane(t, SCALE), FP8_SCALES[typ]), round_up(cols, 128) // 128
         for r in range(rows):
             for c in range(0, cols, 128):
                 at, end, by = r * cols + c, r * cols + min(c + 128, cols), scale[r // 128 * wide + c // 128]

@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Compare two safetensors checkpoints tensor by tensor: names, order in each file, dtypes, shapes, bytes.  Standard library only."""
+"""Compares a checkpoint with a copy that went through a container: names, files and their order, dtypes, shapes and bytes of all
+tensors, the index, and the other files.  Standard library only.
+
+    sametensors.py [--allow-missing PREFIX,...] CHECKPOINT COPY
+
+COPY may lack the tensors whose names, or what follows a dot in them, begin with a PREFIX, and buffers called inv_freq."""
 import json, os, struct, sys
 
 allowed = []
@@ -9,6 +14,7 @@ if args[0] == "--allow-missing":
     allowed, args = args[1].split(","), args[2:]
 
 def load(d):
+    """name -> (file, dtype, shape, where its bytes begin in the file, how many they are)"""
     out = {}
     for f in sorted(os.listdir(d)):
         if not f.endswith(".safetensors"):
@@ -30,15 +36,15 @@ a, b = load(args[0]), load(args[1])
 missing = [n for n in a if n not in b and not any(n.startswith(p) or ("." + p) in n for p in allowed) and "inv_freq" not in n]
 assert not missing, f"missing: {missing[:3]}"
 assert not [n for n in b if n not in a], "extra tensors"
-assert [n for n in a if n in b] == list(b), "another order"
+assert [n for n in a if n in b] == list(b), "the tensors stand in another order"
 for n, t in b.items():
     assert a[n][:3] == t[:3], f"{n}: {a[n][:3]} != {t[:3]}"
-    assert read(args[0], a[n]) == read(args[1], t), f"{n}: other bytes"
+    assert read(args[0], a[n]) == read(args[1], t), f"{n}: the bytes differ"
 files = {t[0] for t in a.values()}
 index = "model.safetensors.index.json"
 if os.path.exists(os.path.join(args[0], index)):
     x, y = (json.load(open(os.path.join(d, index)))["weight_map"] for d in args)
-    assert {k: v for k, v in x.items() if k in b} == y, "another index"
+    assert {k: v for k, v in x.items() if k in b} == y, "the indexes differ"
 for f in os.listdir(args[0]):
     if f.endswith((".json", ".model")) and f != index:
         assert open(os.path.join(args[0], f), "rb").read() == open(os.path.join(args[1], f), "rb").read(), f
