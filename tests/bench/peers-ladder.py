@@ -99,7 +99,8 @@ class Norm(nn.Module):
 class Moe(nn.Module):
     def __init__(self, c):
         super().__init__()
-        self.k, self.scale, self.all = c["num_experts_per_tok"], c["routed_scaling_factor"], False
+        self.k, self.scale = c["num_experts_per_tok"], c["routed_scaling_factor"]
+        self.every_expert = False  # True while Hessians are gathered: each expert sees all tokens, also those not routed to it
         self.gate = nn.Linear(c["hidden_size"], c["n_routed_experts"], bias=False)
         self.gate.e_score_correction_bias = nn.Parameter(torch.zeros(c["n_routed_experts"]))
         self.experts = nn.ModuleList(Mlp(c["hidden_size"], c["moe_intermediate_size"]) for _ in range(c["n_routed_experts"]))
@@ -113,7 +114,7 @@ class Moe(nn.Module):
         out = self.shared_experts(x)
         for e, expert in enumerate(self.experts):
             t, j = (chosen == e).nonzero(as_tuple=True)
-            if self.all:
+            if self.every_expert:
                 out = out.index_add(0, t, expert(x)[t] * w[t, j, None])
             elif len(t):
                 out = out.index_add(0, t, expert(x[t]) * w[t, j, None])
@@ -134,6 +135,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(heads * self.v, h, bias=False)
 
     def yarn(self, n):
+        """cos and sin [n, rope / 2] of YaRN's rotations, and the factor of the scores."""
         s, d, theta = self.c["rope_scaling"], self.rope, self.c["rope_theta"]
         i = torch.arange(0, d, 2, dtype=torch.float64) / d
         fe = theta ** -i
@@ -199,9 +201,12 @@ class K2(nn.Module):
                     yield l, e, expert
 
 
-# ---- what a method gives: for each expert's projection its weight, and a global scale (None: no NVFP4 checkpoint holds it); the inputs' amax ----
+# ---- what a method gives ----
 
 class Result:
+    """weight and scale: [layer, expert, projection] -> the weight, and its global scale (None: no NVFP4 checkpoint can hold it).
+    amax: [layer, "gate_proj" or "down_proj"] -> the largest input of these projections."""
+
     def __init__(self):
         self.weight, self.scale, self.amax = {}, {}, {}
 
@@ -340,10 +345,10 @@ def llmc(name, model, run, ids, batch):
                             h = make_empty_hessian(mod) if h is None else h
                             hessians[mod] = accumulate_hessian(a[0], mod, h, torch.zeros(()) if k is None else k)
                     hooks.append(m.register_forward_pre_hook(saw))
-            layer.mlp.all = not name.endswith("routed")
+            layer.mlp.every_expert = not name.endswith("routed")
             for h in states:
                 layer(h)
-            layer.mlp.all = False
+            layer.mlp.every_expert = False
             for h in hooks:
                 h.remove()
             finish(l, layer.mlp.experts, hessians, amax)
@@ -472,7 +477,7 @@ def main():
         model = K2(config, weights)
         sys.stdout.flush()
         hide = os.dup(1)
-        os.dup2(2, 1)  # the packages print there
+        os.dup2(2, 1)  # the packages print on standard output, which holds our table
         r = modelopt(name, model, run) if name in MODELOPT else llmc(name, model, run, ids, batch)
         sys.stdout.flush()
         os.dup2(hide, 1)
