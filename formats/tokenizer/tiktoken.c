@@ -9,22 +9,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct line { uint32_t offset, len; }; /* a decoded token in parser.out; len 0: no line had this rank yet */
+struct token { uint32_t offset, len; }; /* bytes of parser.out; len 0: no line had this rank yet */
 
 struct parser {
     const char *at, *end, *file;
     unsigned char *out;      /* decoded tokens in file order */
-    struct line *lines;      /* by rank */
-    size_t out_len, cap, number, tokens;
+    struct token *token;     /* by rank */
+    size_t out_len, cap;     /* bytes in out; ranks for which `token` has room */
+    size_t line, tokens;     /* the number of the present line, from 1; how many tokens were read */
     struct moe_err *err;
 };
 
-static enum moe_code bad(const struct parser *p, const char *what)
+static enum moe_code fail_line(const struct parser *p, const char *what)
 {
-    return moe_fail_at(p->err, MOE_CORRUPT, p->file, NULL, "line %zu: %s", p->number, what);
+    return moe_fail_at(p->err, MOE_CORRUPT, p->file, NULL, "line %zu: %s", p->line, what);
 }
 
-static int digit64(unsigned char c)
+static int base64_digit(unsigned char c)
 {
     return c >= 'A' && c <= 'Z' ? c - 'A'
          : c >= 'a' && c <= 'z' ? c - 'a' + 26
@@ -36,7 +37,7 @@ static int digit64(unsigned char c)
 
 /* Decode base64 in its canonical form only: whole groups of four, padding only at the end, unused bits
  * zero. */
-static bool decode64(const char *s, size_t n, unsigned char *out, size_t *len)
+static bool decode_base64(const char *s, size_t n, unsigned char *out, size_t *len)
 {
     size_t used = 0;
     if (n == 0 || n % 4) return false;
@@ -45,7 +46,7 @@ static bool decode64(const char *s, size_t n, unsigned char *out, size_t *len)
         size_t skip = i + 4 == n ? pad : 0;
         uint32_t v = 0;
         for (size_t k = 0; k < 4; k++) {
-            int d = k >= 4 - skip ? 0 : digit64((unsigned char)s[i + k]);
+            int d = k >= 4 - skip ? 0 : base64_digit((unsigned char)s[i + k]);
             if (d < 0) return false;
             v = v << 6 | (uint32_t)d;
         }
@@ -57,7 +58,7 @@ static bool decode64(const char *s, size_t n, unsigned char *out, size_t *len)
 }
 
 /* Parse a decimal number below 2^24 without sign and leading zeros. */
-static bool decimal(const char *s, const char *end, uint32_t *out)
+static bool parse_decimal(const char *s, const char *end, uint32_t *out)
 {
     uint32_t v = 0;
     if (s == end || end - s > 8 || (*s == '0' && end - s > 1)) return false;
@@ -69,12 +70,13 @@ static bool decimal(const char *s, const char *end, uint32_t *out)
     return v < 1u << 24;
 }
 
-static bool grow_lines(struct parser *p, uint32_t rank)
+/* Make room in p->token for a rank. */
+static bool grow_tokens(struct parser *p, uint32_t rank)
 {
     enum { FIRST = 1 << 14 };
     size_t before = p->cap, need = (size_t)rank + 1;
-    if (!MOE_GROW(p->lines, p->cap, need < FIRST ? FIRST : need)) return false;
-    if (p->cap > before) memset(p->lines + before, 0, (p->cap - before) * sizeof *p->lines);
+    if (!MOE_GROW(p->token, p->cap, need < FIRST ? FIRST : need)) return false;
+    if (p->cap > before) memset(p->token + before, 0, (p->cap - before) * sizeof *p->token);
     return true;
 }
 
@@ -83,37 +85,38 @@ static enum moe_code parse_line(struct parser *p)
     const char *eol = memchr(p->at, '\n', (size_t)(p->end - p->at)), *s = p->at;
     if (!eol) eol = p->end;
     p->at = eol < p->end ? eol + 1 : eol;
-    p->number++;
+    p->line++;
     if (eol > s && eol[-1] == '\r') eol--;
     if (eol == s) return MOE_OK;
 
     const char *space = memchr(s, ' ', (size_t)(eol - s));
     uint32_t rank;
     size_t len;
-    if (!space) return bad(p, "no space between token and rank");
-    if (!decode64(s, (size_t)(space - s), p->out + p->out_len, &len)) return bad(p, "token is not base64");
-    if (!decimal(space + 1, eol, &rank)) return bad(p, "rank is not a number below 16777216");
-    if (!grow_lines(p, rank)) return moe_fail(p->err, MOE_NOMEM, "out of memory for the vocabulary");
-    if (p->lines[rank].len) return bad(p, "rank was given before");
-    p->lines[rank] = (struct line){ (uint32_t)p->out_len, (uint32_t)len };
+    if (!space) return fail_line(p, "no space between token and rank");
+    if (!decode_base64(s, (size_t)(space - s), p->out + p->out_len, &len))
+        return fail_line(p, "token is not base64");
+    if (!parse_decimal(space + 1, eol, &rank)) return fail_line(p, "rank is not a number below 16777216");
+    if (!grow_tokens(p, rank)) return moe_fail(p->err, MOE_NOMEM, "out of memory for the vocabulary");
+    if (p->token[rank].len) return fail_line(p, "rank was given before");
+    p->token[rank] = (struct token){ (uint32_t)p->out_len, (uint32_t)len };
     p->out_len += len;
     p->tokens++;
     return MOE_OK;
 }
 
 /* Copy the tokens into the order of their ranks. */
-static enum moe_code arrange(struct moe_bpe *b, const struct parser *p)
+static enum moe_code order_by_rank(struct moe_bpe *b, const struct parser *p)
 {
     b->bytes = malloc(p->out_len + 1);
     b->start = malloc((p->tokens + 1) * sizeof *b->start);
     if (!b->bytes || !b->start) return moe_fail(p->err, MOE_NOMEM, "out of memory for the vocabulary");
     uint32_t at = 0;
     for (size_t i = 0; i < p->tokens; i++) {
-        uint32_t len = i < p->cap ? p->lines[i].len : 0;
+        uint32_t len = i < p->cap ? p->token[i].len : 0;
         if (!len)
             return moe_fail_at(p->err, MOE_CORRUPT, p->file, NULL, "rank %zu is missing among %zu tokens", i,
                                p->tokens);
-        memcpy(b->bytes + at, p->out + p->lines[i].offset, len);
+        memcpy(b->bytes + at, p->out + p->token[i].offset, len);
         b->start[i] = at;
         at += len;
         if (len > b->longest) b->longest = len;
@@ -123,6 +126,7 @@ static enum moe_code arrange(struct moe_bpe *b, const struct parser *p)
     return MOE_OK;
 }
 
+/* Make the index by bytes, and check that each token is there once and every single byte is one. */
 static enum moe_code index_tokens(struct moe_bpe *b, const char *file, struct moe_err *err)
 {
     int32_t twice = -1;
@@ -152,10 +156,10 @@ enum moe_code moe_bpe_parse(struct moe_bpe *b, const char *text, size_t size, co
     if (!p.out) return moe_fail(err, MOE_NOMEM, "out of memory for the vocabulary");
     while (code == MOE_OK && p.at < p.end) code = parse_line(&p);
     if (code == MOE_OK && !p.tokens) code = moe_fail_at(err, MOE_CORRUPT, file, NULL, "no tokens in it");
-    if (code == MOE_OK) code = arrange(b, &p);
+    if (code == MOE_OK) code = order_by_rank(b, &p);
     if (code == MOE_OK) code = index_tokens(b, file, err);
     free(p.out);
-    free(p.lines);
+    free(p.token);
     if (code != MOE_OK) moe_bpe_release(b);
     return code;
 }

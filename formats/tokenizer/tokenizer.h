@@ -2,6 +2,9 @@
 /* formats/tokenizer/tokenizer.h - the K2 tokenizer, from tiktoken.model and tokenizer_config.json: encoding,
  * and decoding as tokens come.
  *
+ * The ids are, in this order: the ranks, which are the tokens of tiktoken.model; then special ids, which are
+ * added tokens where tokenizer_config.json names them, and else placeholders with generated names.
+ *
  * Source: tiktoken's BPE with K2's pre-tokenizer pattern (PCRE2, with look-aheads for the intersections of
  * classes).  Text is literal: the names of special tokens are ordinary text in it unless `special` is given.
  * No BOS token is ever added here. */
@@ -25,7 +28,7 @@ enum moe_code moe_tokenizer_open(struct moe_tokenizer **t, const char *dir, int6
 void moe_tokenizer_close(struct moe_tokenizer **t);
 
 /* Limit the memory, in bytes, that encoding one text may take beside the text; encoding fails with MOE_NOMEM
- * before it takes more.  0, the default: no limit.  To be called before other threads use *t. */
+ * before it takes more.  0, the default: no limit.  Must be called before other threads use *t. */
 void moe_tokenizer_limit(struct moe_tokenizer *t, uint64_t bytes);
 
 int64_t moe_tokenizer_size(const struct moe_tokenizer *t);  /* the number of ids, special tokens included */
@@ -56,7 +59,11 @@ enum moe_code moe_tokenize(const struct moe_tokenizer *t, const char *text, size
 /* Decoding token by token: each call gives the text that is complete UTF-8 so far, and holds back at most 3
  * bytes that may still become a character.  flush gives what is held back, each byte as U+FFFD.  Tokens that
  * are not text (moe_token_is_text) are skipped unless keep_special. */
-struct moe_decoder { unsigned char held[4]; int n; bool keep_special; };
+struct moe_decoder {     /* zero-initialised it holds nothing; used by one thread */
+    unsigned char held[4];
+    int n;               /* bytes that are held back */
+    bool keep_special;
+};
 /* Decode one token; returns the number of bytes written to `out`, 0 for an id out of range.  `out` must have
  * room for MOE_DECODE_BOUND(len) bytes, with len as from moe_token_bytes: every invalid byte, those held back
  * included, becomes three.  No NUL is added. */
@@ -66,7 +73,6 @@ size_t moe_decode_flush(struct moe_decoder *d, char out[16]);
 
 /* The text of n tokens, NUL terminated (free() it). */
 enum moe_code moe_decode_all(const struct moe_tokenizer *t, const int32_t *ids, size_t n, bool keep_special,
-                             char **text, size_t *bytes,
-                             struct moe_err *err);
+                             char **text, size_t *bytes, struct moe_err *err);
 
 #endif
