@@ -13,7 +13,7 @@ struct moe_gguf_powers {
     /* [src->n_tensors] the file's values are the model's times 2^power; for kv_b this holds of v_b alone */
     int16_t *power;
     int routing;       /* the file's factor of routing weights is the model's times 2^routing */
-    bool *inexact;     /* [src->n_tensors] it is NVFP4 or Q4_0 in the file, and scales of it may be rounded */
+    bool *inexact;     /* [src->n_tensors] NVFP4 or Q4_0 in the file, with scales that may be rounded */
     struct moe_gguf_dropped dropped[MOE_GGUF_WHYS];
 };
 
@@ -26,13 +26,13 @@ enum moe_code moe_gguf_place_powers(struct moe_gguf_powers *p, const struct moe_
 void moe_gguf_powers_release(struct moe_gguf_powers *p);
 /* The power of two that the block scales of tensor `i` are multiplied by: the exponent of its global scale
  * plus p->power[i]. */
-int moe_gguf_shift(const struct moe_gguf_powers *p, const struct moe_source *src, int64_t i);
+int moe_gguf_shift_power(const struct moe_gguf_powers *p, const struct moe_source *src, int64_t i);
 
-/* For each e4m3 code without sign, code[c] is that of its value times 2^by, to nearest, ties to even, or
- * NO_SCALE when that is above 448 or NaN; exact[c]: nothing was rounded. */
+/* For each e4m3 code c without sign, code[c] is the code of its value times 2^by, rounded to nearest, ties to
+ * even, or MOE_GGUF_NO_SCALE when the product is above 448 or NaN.  exact[c]: nothing was rounded. */
 #define MOE_GGUF_NO_SCALE 0xff
-struct moe_gguf_shift { uint8_t code[128]; bool exact[128]; int by; };
-void moe_gguf_shift_of(int by, struct moe_gguf_shift *s);
+struct moe_gguf_shift_table { uint8_t code[128]; bool exact[128]; int by; };
+void moe_gguf_fill_shift_table(int by, struct moe_gguf_shift_table *s);
 
 /* ---- gguf-small.c: scales that are too small for F16 ---- */
 
@@ -59,8 +59,8 @@ struct moe_gguf_plan {
     const struct moe_gguf_powers *powers; /* not owned */
 };
 
-enum moe_code moe_gguf_plan(struct moe_gguf_plan *p, const struct moe_source *src,
-                            const struct moe_gguf_powers *powers, struct moe_err *err);
+enum moe_code moe_gguf_make_plan(struct moe_gguf_plan *p, const struct moe_source *src,
+                                 const struct moe_gguf_powers *powers, struct moe_err *err);
 void moe_gguf_plan_release(struct moe_gguf_plan *p);
 /* The input scale of tensor `i` of the source as the file has it, which takes account of the power of two
  * that the tensor's inputs are multiplied by. */
@@ -68,27 +68,30 @@ float moe_gguf_input_scale(const struct moe_gguf_plan *p, const struct moe_sourc
 
 /* ---- gguf-meta.c: metadata and the tokenizer ---- */
 
-/* Sets *m to all metadata.  *no_tokenizer: the model has no tiktoken.model, so the file says "none". */
-enum moe_code moe_gguf_metadata(struct moe_gguf_meta *m, const struct moe_source *src,
-                                const struct moe_gguf_plan *p, bool *no_tokenizer, struct moe_err *err);
-enum moe_code moe_gguf_tokenizer(struct moe_gguf_meta *m, const struct moe_source *src, bool *none,
-                                 struct moe_err *err);
+/* Sets *m to all metadata, which the caller releases, after a failure, too.  *no_tokenizer: the model has no
+ * tiktoken.model, so the file says "none". */
+enum moe_code moe_gguf_make_metadata(struct moe_gguf_meta *m, const struct moe_source *src,
+                                     const struct moe_gguf_plan *p, bool *no_tokenizer, struct moe_err *err);
+enum moe_code moe_gguf_put_tokenizer(struct moe_gguf_meta *m, const struct moe_source *src, bool *none,
+                                     struct moe_err *err);
 
 /* ---- gguf-pack.c: rows of codes in ggml's order ---- */
 
 /* v >= 0 rounded to the nearest F16; v itself when it is above the largest. */
-double moe_gguf_f16(double v);
+double moe_gguf_round_f16(double v);
 
 /* Packs a row of NVFP4, `cols` (a multiple of 64) codes and their scales, with the scales shifted, into
  * cols / 64 blocks of 36 bytes.  Adds to *rounded the number of scales that are rounded and have a value
  * other than 0 under them.  False when a scale is NaN, has its sign bit set (ggml's scales have no sign) or
  * is above 448 once shifted. */
-bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales, const struct moe_gguf_shift *shift,
-                         int64_t cols, uint8_t *out, int64_t *rounded);
+bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales,
+                         const struct moe_gguf_shift_table *shift, int64_t cols, uint8_t *out,
+                         int64_t *rounded);
 /* Adds the squared error of the same packing to *num and the squares of the values to *den, both without the
  * global scale. */
-void moe_gguf_add_error_nvfp4(const uint8_t *codes, const uint8_t *scales, const struct moe_gguf_shift *shift,
-                              int64_t cols, double *num, double *den);
+void moe_gguf_add_error_nvfp4(const uint8_t *codes, const uint8_t *scales,
+                              const struct moe_gguf_shift_table *shift, int64_t cols, double *num,
+                              double *den);
 /* Packs a row of NVFP4 as Q6_K: `cols` (a multiple of 256) values e2m1 * e4m3 * factor become cols / 256
  * blocks of 210 bytes.  Codes are exact; the scale of each 16 values is approximated.  Adds the squared
  * error to *num and the squares of the values to *den.  False when a scale is NaN or too large for F16. */

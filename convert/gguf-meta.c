@@ -22,7 +22,7 @@ enum {
 
 static void str(struct moe_gguf_meta *m, const char *key, const char *s)
 {
-    moe_gguf_str(m, key, s, strlen(s));
+    moe_gguf_put_str(m, key, s, strlen(s));
 }
 
 /* A count with its unit, rounded as gguf-py does to at least two digits: 14.7e9 is "15B", 4.2e9 "4.2B". */
@@ -102,7 +102,7 @@ static enum moe_code numbers(struct moe_gguf_meta *m, const struct number *n, si
             return moe_fail(err, MOE_UNSUPPORTED, "%s is %" PRId64 ", GGUF wants it below 2^32", n[i].key,
                             n[i].v);
         snprintf(key, sizeof key, "deepseek2.%s", n[i].key);
-        moe_gguf_u32(m, key, (uint64_t)n[i].v);
+        moe_gguf_put_u32(m, key, (uint64_t)n[i].v);
     }
     return MOE_OK;
 }
@@ -115,13 +115,13 @@ static enum moe_code rope(struct moe_gguf_meta *m, const struct moe_config *c, s
 {
     if (c->yarn) {
         str(m, "deepseek2.rope.scaling.type", "yarn");
-        moe_gguf_f32(m, "deepseek2.rope.scaling.factor", c->yarn_factor);
+        moe_gguf_put_f32(m, "deepseek2.rope.scaling.factor", c->yarn_factor);
         NUMBERS(m, err,
                 { "rope.scaling.original_context_length", (int64_t)c->original_max_position_embeddings });
-        moe_gguf_f32(m, "deepseek2.rope.scaling.yarn_beta_fast", c->beta_fast);
-        moe_gguf_f32(m, "deepseek2.rope.scaling.yarn_beta_slow", c->beta_slow);
+        moe_gguf_put_f32(m, "deepseek2.rope.scaling.yarn_beta_fast", c->beta_fast);
+        moe_gguf_put_f32(m, "deepseek2.rope.scaling.yarn_beta_slow", c->beta_slow);
     }
-    moe_gguf_f32(m, "deepseek2.rope.freq_base", c->rope_theta);
+    moe_gguf_put_f32(m, "deepseek2.rope.freq_base", c->rope_theta);
     return MOE_OK;
 }
 
@@ -134,10 +134,10 @@ static enum moe_code model(struct moe_gguf_meta *m, const struct moe_source *src
             { "attention.head_count", c->num_attention_heads },
             { "attention.head_count_kv", 1 }); /* all heads share the latent */
     MOE_TRY(rope(m, c, err));
-    moe_gguf_f32(m, "deepseek2.attention.layer_norm_rms_epsilon", c->rms_norm_eps);
+    moe_gguf_put_f32(m, "deepseek2.attention.layer_norm_rms_epsilon", c->rms_norm_eps);
     NUMBERS(m, err, { "expert_used_count", c->num_experts_per_tok }, { "expert_group_count", c->n_group },
             { "expert_group_used_count", c->topk_group }, { "expert_gating_func", GATING_SIGMOID });
-    moe_gguf_u32(m, "general.file_type", file_type(p));
+    moe_gguf_put_u32(m, "general.file_type", file_type(p));
     NUMBERS(m, err, { "leading_dense_block_count", c->first_k_dense_replace },
             { "vocab_size", c->vocab_size });
     if (c->q_lora_rank) NUMBERS(m, err, { "attention.q_lora_rank", c->q_lora_rank });
@@ -148,21 +148,21 @@ static enum moe_code model(struct moe_gguf_meta *m, const struct moe_source *src
             { "attention.value_length_mla", c->v_head_dim },
             { "expert_feed_forward_length", c->moe_intermediate_size },
             { "expert_count", c->n_routed_experts }, { "expert_shared_count", c->n_shared_experts });
-    moe_gguf_f32(m, "deepseek2.expert_weights_scale",
-                 ldexp(c->routed_scaling_factor, p->powers->routing));
-    if (c->norm_topk_prob) moe_gguf_bool(m, "deepseek2.expert_weights_norm", true);
+    moe_gguf_put_f32(m, "deepseek2.expert_weights_scale",
+                     ldexp(c->routed_scaling_factor, p->powers->routing));
+    if (c->norm_topk_prob) moe_gguf_put_bool(m, "deepseek2.expert_weights_norm", true);
     NUMBERS(m, err, { "rope.dimension_count", c->qk_rope_head_dim });
     /* The loader divides this by 0.1, for the sake of old files. */
-    if (c->yarn) moe_gguf_f32(m, "deepseek2.rope.scaling.yarn_log_multiplier", 0.1 * c->mscale_all_dim);
+    if (c->yarn) moe_gguf_put_f32(m, "deepseek2.rope.scaling.yarn_log_multiplier", 0.1 * c->mscale_all_dim);
     return MOE_OK;
 }
 
-enum moe_code moe_gguf_metadata(struct moe_gguf_meta *m, const struct moe_source *src,
-                                const struct moe_gguf_plan *p, bool *no_tokenizer, struct moe_err *err)
+enum moe_code moe_gguf_make_metadata(struct moe_gguf_meta *m, const struct moe_source *src,
+                                     const struct moe_gguf_plan *p, bool *no_tokenizer, struct moe_err *err)
 {
     *m = (struct moe_gguf_meta){ 0 };
     MOE_TRY(check_config(src, err));
-    moe_gguf_producer(m);
+    moe_gguf_put_producer(m);
     str(m, "general.architecture", "deepseek2");
     str(m, "general.type", "model");
     /* the directory's name is not used, so that the same weights give the same bytes */
@@ -170,8 +170,8 @@ enum moe_code moe_gguf_metadata(struct moe_gguf_meta *m, const struct moe_source
     size_label(m, p, src->config.n_routed_experts);
     enum moe_code code = model(m, src, p, err);
     if (code == MOE_OK) {
-        moe_gguf_u32(m, "general.quantization_version", QUANTIZATION_VERSION);
-        code = moe_gguf_tokenizer(m, src, no_tokenizer, err);
+        moe_gguf_put_u32(m, "general.quantization_version", QUANTIZATION_VERSION);
+        code = moe_gguf_put_tokenizer(m, src, no_tokenizer, err);
     }
     if (code == MOE_OK && m->bytes.failed) code = moe_fail(err, MOE_NOMEM, "no memory for the metadata");
     if (code != MOE_OK) moe_gguf_meta_release(m);

@@ -39,8 +39,9 @@ static double squares(const uint8_t *codes)
 }
 
 /* The format is block_nvfp4 of ggml-common.h; a test compares with gguf-py's NVFP4. */
-bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales, const struct moe_gguf_shift *shift,
-                         int64_t cols, uint8_t *out, int64_t *rounded)
+bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales,
+                         const struct moe_gguf_shift_table *shift, int64_t cols, uint8_t *out,
+                         int64_t *rounded)
 {
     bool ok = true;
     for (int64_t b = 0; b < cols / 64; b++, codes += 32, scales += 4, out += 36) {
@@ -56,8 +57,9 @@ bool moe_gguf_pack_nvfp4(const uint8_t *codes, const uint8_t *scales, const stru
     return ok;
 }
 
-void moe_gguf_add_error_nvfp4(const uint8_t *codes, const uint8_t *scales, const struct moe_gguf_shift *shift,
-                              int64_t cols, double *num, double *den)
+void moe_gguf_add_error_nvfp4(const uint8_t *codes, const uint8_t *scales,
+                              const struct moe_gguf_shift_table *shift, int64_t cols, double *num,
+                              double *den)
 {
     for (int64_t b = 0; b < cols / 16; b++) {
         uint8_t c = scales[b] & 0x7f;
@@ -84,7 +86,7 @@ static bool to_f16(double v, uint16_t *h)
     return n * step == a;
 }
 
-double moe_gguf_f16(double v)
+double moe_gguf_round_f16(double v)
 {
     uint16_t h;
     if (!(v > 0 && v <= 65504)) return v;

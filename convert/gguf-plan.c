@@ -124,8 +124,8 @@ static enum moe_code add_expert(struct moe_gguf_plan *p, const struct moe_source
         moe_dtype_name(t->type), moe_dtype_name(first->type));
 }
 
-enum moe_code moe_gguf_plan(struct moe_gguf_plan *p, const struct moe_source *src,
-                            const struct moe_gguf_powers *powers, struct moe_err *err)
+enum moe_code moe_gguf_make_plan(struct moe_gguf_plan *p, const struct moe_source *src,
+                                 const struct moe_gguf_powers *powers, struct moe_err *err)
 {
     int64_t most = 0;
     /* each tensor may bring a second one, v_b or its input scales */

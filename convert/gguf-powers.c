@@ -92,7 +92,7 @@ static bool near_zero(const struct moe_tensor *t)
 
 /* ---- block scales times a power of two ---- */
 
-void moe_gguf_shift_of(int by, struct moe_gguf_shift *s)
+void moe_gguf_fill_shift_table(int by, struct moe_gguf_shift_table *s)
 {
     for (int c = 0; c < 127; c++) {
         double v = ldexp((double)moe_e4m3_to_f32((uint8_t)c), by);
@@ -111,9 +111,9 @@ static uint64_t bearable(const uint64_t count[128], uint64_t *exact)
     uint64_t fits = 0;
     *exact = 0;
     for (int k = 0; k < SHIFTS; k++) {
-        struct moe_gguf_shift s;
+        struct moe_gguf_shift_table s;
         double num = 0, den = 0;
-        moe_gguf_shift_of(SHIFT_LEAST + k, &s);
+        moe_gguf_fill_shift_table(SHIFT_LEAST + k, &s);
         for (int c = 1; c < 127; c++) {
             double v = (double)moe_e4m3_to_f32((uint8_t)c), n = (double)count[c];
             if (!count[c]) continue;
@@ -358,7 +358,7 @@ static void mark_inexact(struct work *x)
     for (int64_t i = 0; i < x->src->n_tensors; i++) {
         if (x->p->type[i] == MOE_GGUF_Q4_0) x->p->inexact[i] = x->p->power[i] < x->whole[i];
         if (!is_nvfp4(x, i)) continue;
-        int shift = moe_gguf_shift(x->p, x->src, i);
+        int shift = moe_gguf_shift_power(x->p, x->src, i);
         bool known = shift >= SHIFT_LEAST && shift <= SHIFT_MOST;
         x->p->inexact[i] = !(known && x->exact[i] >> (shift - SHIFT_LEAST) & 1);
     }
@@ -435,7 +435,7 @@ void moe_gguf_powers_release(struct moe_gguf_powers *p)
     *p = (struct moe_gguf_powers){ 0 };
 }
 
-int moe_gguf_shift(const struct moe_gguf_powers *p, const struct moe_source *src, int64_t i)
+int moe_gguf_shift_power(const struct moe_gguf_powers *p, const struct moe_source *src, int64_t i)
 {
     int e = 0;
     exponent(&src->tensors[i], &e);

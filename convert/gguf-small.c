@@ -23,9 +23,9 @@ void moe_gguf_count_scales(const struct moe_tensor *t, const uint8_t *scales, si
 }
 
 /* The squared error of v > 0 as an F16. */
-static double rounding(double v)
+static double f16_error(double v)
 {
-    double d = v - moe_gguf_f16(v);
+    double d = v - moe_gguf_round_f16(v);
     return d * d;
 }
 
@@ -35,7 +35,7 @@ static double q6_k_error(double s, double factor)
 {
     int e;
     double per = 2 * floor(16 * frexp(s, &e));
-    return rounding(s * factor / per) * per * per;
+    return f16_error(s * factor / per) * per * per;
 }
 
 /* The expected squared error of a BF16 scale from `least`, a power of two, to 2 * least as an F16 of step
@@ -48,9 +48,11 @@ static double q4_0_error(double least)
     return least < step / 4 ? least * least : step * step / 12;
 }
 
-/* Whether a weight times 2^power has an expected relative error of at most MOE_GGUF_ERROR_MOST. */
-static bool holds(const struct moe_tensor *t, const uint64_t count[256], int power)
+/* Whether the expected relative error of a weight times 2^power, whose scales occur count[] times each, is at
+ * most MOE_GGUF_ERROR_MOST. */
+static bool is_accurate(const struct moe_tensor *t, const uint64_t count[256], int power)
 {
+    /* c is the code of an NVFP4 scale (127 is NaN), or the exponent of another one (255 is Inf or NaN) */
     double num = 0, den = 0, global = (double)t->global;
     double factor = ldexp(t->type != MOE_NVFP4 ? 1 : fabs(t->reciprocal ? 1 / global : global), power);
     for (int c = 1; c < (t->type == MOE_NVFP4 ? 127 : 255); c++) {
@@ -79,10 +81,10 @@ int moe_gguf_least_power(const struct moe_tensor *t, const uint64_t count[256])
     int least = POWER_LEAST, most = POWER_MOST;
     /* F16 scales are exact without a power, however small they are */
     if (moe_dtypes[t->type].scale == MOE_SCALE_F16) most = 0;
-    if (holds(t, count, least)) return least;
+    if (is_accurate(t, count, least)) return least;
     while (most - least > 1) {
         int middle = least + (most - least) / 2;
-        if (holds(t, count, middle)) most = middle;
+        if (is_accurate(t, count, middle)) most = middle;
         else least = middle;
     }
     return most;

@@ -76,17 +76,17 @@ static void tokens(struct moe_gguf_meta *m, const struct moe_tokenizer *t, const
     int32_t n = (int32_t)moe_tokenizer_size(t);
     char room[MOE_TOKEN_ROOM];
     size_t len;
-    moe_gguf_strings(m, "tokenizer.ggml.tokens", (uint64_t)n);
+    moe_gguf_begin_strings(m, "tokenizer.ggml.tokens", (uint64_t)n);
     for (int32_t id = 0; id < n; id++) {
         const char *bytes = moe_token_bytes(t, id, room, &len);
         s->n = 0;
         if (id < ranks) spell(s, a, bytes, len);
         else if (unused(id, ranks, bytes, len)) moe_buffer_printf(s, "[PAD%d]", id);
         else moe_buffer_put(s, bytes, len);
-        moe_gguf_item_str(m, s->p, s->n);
+        moe_gguf_put_item_str(m, s->p, s->n);
     }
-    moe_gguf_i32s(m, "tokenizer.ggml.token_type", (uint64_t)n);
-    for (int32_t id = 0; id < n; id++) moe_gguf_item_i32(m, token_type(t, id, ranks));
+    moe_gguf_begin_i32s(m, "tokenizer.ggml.token_type", (uint64_t)n);
+    for (int32_t id = 0; id < n; id++) moe_gguf_put_item_i32(m, token_type(t, id, ranks));
 }
 
 static void put_token(struct moe_buffer *s, const struct moe_tokenizer *t, const struct alphabet *a,
@@ -110,13 +110,13 @@ static enum moe_code merges(struct moe_gguf_meta *m, const struct moe_tokenizer 
         code = moe_token_merge(t, id, pair[n], &two, err);
         n += code == MOE_OK && two;
     }
-    if (code == MOE_OK) moe_gguf_strings(m, "tokenizer.ggml.merges", (uint64_t)n);
+    if (code == MOE_OK) moe_gguf_begin_strings(m, "tokenizer.ggml.merges", (uint64_t)n);
     for (int32_t i = 0; code == MOE_OK && i < n; i++) {
         s->n = 0;
         put_token(s, t, a, pair[i][0]);
         moe_buffer_put(s, " ", 1);
         put_token(s, t, a, pair[i][1]);
-        moe_gguf_item_str(m, s->p, s->n);
+        moe_gguf_put_item_str(m, s->p, s->n);
     }
     free(pair);
     return code;
@@ -124,9 +124,10 @@ static enum moe_code merges(struct moe_gguf_meta *m, const struct moe_tokenizer 
 
 static void special_ids(struct moe_gguf_meta *m, const struct moe_config *c)
 {
-    if (c->bos_token_id >= 0) moe_gguf_u32(m, "tokenizer.ggml.bos_token_id", (uint64_t)c->bos_token_id);
-    if (c->n_eos > 0) moe_gguf_u32(m, "tokenizer.ggml.eos_token_id", (uint64_t)c->eos_token_id[0]);
-    if (c->pad_token_id >= 0) moe_gguf_u32(m, "tokenizer.ggml.padding_token_id", (uint64_t)c->pad_token_id);
+    if (c->bos_token_id >= 0) moe_gguf_put_u32(m, "tokenizer.ggml.bos_token_id", (uint64_t)c->bos_token_id);
+    if (c->n_eos > 0) moe_gguf_put_u32(m, "tokenizer.ggml.eos_token_id", (uint64_t)c->eos_token_id[0]);
+    if (c->pad_token_id >= 0)
+        moe_gguf_put_u32(m, "tokenizer.ggml.padding_token_id", (uint64_t)c->pad_token_id);
 }
 
 /* The path of a file of the tokenizer.  A checkpoint has it beside the weights, a container in tokenizer/,
@@ -164,24 +165,24 @@ static enum moe_code chat(struct moe_gguf_meta *m, const struct moe_source *src,
     for (int i = 0; i < 2; i++) { /* the keys are written only when the config has them */
         const cJSON *v = moe_json_get(config, i ? "add_eos_token" : "add_bos_token");
         if (cJSON_IsBool(v))
-            moe_gguf_bool(m, i ? "tokenizer.ggml.add_eos_token" : "tokenizer.ggml.add_bos_token",
-                          cJSON_IsTrue(v));
+            moe_gguf_put_bool(m, i ? "tokenizer.ggml.add_eos_token" : "tokenizer.ggml.add_bos_token",
+                              cJSON_IsTrue(v));
     }
     const char *in = template_in(config);
-    if (in) moe_gguf_str(m, "tokenizer.chat_template", in, strlen(in));
+    if (in) moe_gguf_put_str(m, "tokenizer.chat_template", in, strlen(in));
     bool found = in != NULL;
     cJSON_Delete(config);
     MOE_TRY(small_file(src, "chat_template.jinja", path, err));
     MOE_TRY(moe_look(path, &there, err));
     if (found || there == MOE_ABSENT) return MOE_OK;
     MOE_TRY(moe_read_file(path, (size_t)16 << 20, &text, &n, err));
-    moe_gguf_str(m, "tokenizer.chat_template", text, n);
+    moe_gguf_put_str(m, "tokenizer.chat_template", text, n);
     free(text);
     return MOE_OK;
 }
 
-enum moe_code moe_gguf_tokenizer(struct moe_gguf_meta *m, const struct moe_source *src, bool *none,
-                                 struct moe_err *err)
+enum moe_code moe_gguf_put_tokenizer(struct moe_gguf_meta *m, const struct moe_source *src, bool *none,
+                                     struct moe_err *err)
 {
     struct moe_tokenizer *t;
     struct alphabet a;
@@ -191,12 +192,12 @@ enum moe_code moe_gguf_tokenizer(struct moe_gguf_meta *m, const struct moe_sourc
     MOE_TRY(small_file(src, "tiktoken.model", path, err));
     MOE_TRY(moe_look(path, &there, err));
     *none = there == MOE_ABSENT;
-    moe_gguf_str(m, "tokenizer.ggml.model", *none ? "none" : "gpt2", 4);
+    moe_gguf_put_str(m, "tokenizer.ggml.model", *none ? "none" : "gpt2", 4);
     if (*none) return MOE_OK;
     MOE_TRY(moe_tokenizer_open(&t, src->path, src->config.vocab_size, err));
     int32_t ranks = count_ranks(t);
     fill_alphabet(&a);
-    moe_gguf_str(m, "tokenizer.ggml.pre", "kimi-k2", 7);
+    moe_gguf_put_str(m, "tokenizer.ggml.pre", "kimi-k2", 7);
     tokens(m, t, &a, ranks, &s);
     enum moe_code code = merges(m, t, &a, ranks, &s, err);
     if (s.failed) m->bytes.failed = true;

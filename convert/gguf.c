@@ -20,10 +20,10 @@ struct worker {
     struct moe_rows rows;
     uint8_t *out;           /* a chunk as it is written */
     float *row;             /* a row of it, decoded again */
-    uint8_t *head;          /* one head of k_b, transposed */
-    bool decoded, rounded;
+    uint8_t *head;          /* one attention head of k_b, transposed */
+    bool decoded, rounded;  /* it has another type in the file; a value or scale of it was rounded */
     int64_t blocks;         /* NVFP4 blocks whose scale was rounded */
-    double num, den;
+    double num, den;        /* sums of (w - w')^2 and of w^2, whose quotient's root is the relative error */
 };
 
 struct work {
@@ -36,8 +36,8 @@ struct work {
     struct moe_gguf_result *r;
     struct worker *worker;  /* [workers] */
     int workers;
-    double num, den;
-    struct moe_identity before;
+    double num, den;        /* the sums of all tensors that were decoded or have an error */
+    struct moe_identity before; /* the source's identity when the work began */
 };
 
 /* ---- a chunk in another form ---- */
@@ -56,11 +56,13 @@ static void encode(uint32_t type, const float *x, int64_t n, uint8_t *out)
     }
 }
 
+/* Whether the tensor is stored in fewer bits than BF16 and so is decoded for the file. */
 static bool smaller_than_bf16(const struct moe_tensor *t) { return !moe_dtype_plain(t->type); }
 
-/* Encodes rows of the chunk times 2^power.  This is exact for values that stay in float32's normal range. */
-static enum moe_code scaled(struct worker *k, uint32_t type, int64_t first_row, int64_t rows, int power,
-                            struct moe_err *err)
+/* Encodes `rows` rows of the decoded chunk, from first_row on, times 2^power, and leaves the products in
+ * k->rows.values.  This is exact for values that stay in float32's normal range. */
+static enum moe_code encode_scaled(struct worker *k, uint32_t type, int64_t first_row, int64_t rows,
+                                   int power, struct moe_err *err)
 {
     const struct moe_tensor *t = k->rows.t;
     int64_t n = rows * k->rows.w.cols;
@@ -79,7 +81,7 @@ static enum moe_code scaled(struct worker *k, uint32_t type, int64_t first_row, 
                        power);
 }
 
-/* Adds the error of the chunk that is encoded in k->out. */
+/* Adds to k->num and k->den the error of the chunk that is encoded in k->out. */
 static void add_error(struct worker *k, uint32_t type)
 {
     const struct moe_kernels *kernels = moe_kernels();
@@ -96,7 +98,7 @@ static void add_error(struct worker *k, uint32_t type)
 }
 
 /* Encodes the chunk as F32, BF16 or F16 times 2^power. */
-static enum moe_code decoded_chunk(struct worker *k, uint32_t type, int power, struct moe_err *err)
+static enum moe_code encode_chunk(struct worker *k, uint32_t type, int power, struct moe_err *err)
 {
     MOE_TRY(moe_rows_decode(&k->rows, true, err));
     int64_t n = k->rows.w.rows * k->rows.w.cols;
@@ -107,27 +109,28 @@ static enum moe_code decoded_chunk(struct worker *k, uint32_t type, int power, s
         add_error(k, type);
         k->decoded = true;
     }
-    return power ? scaled(k, type, 0, k->rows.w.rows, power, err) : MOE_OK;
+    return power ? encode_scaled(k, type, 0, k->rows.w.rows, power, err) : MOE_OK;
 }
 
-/* MOE_UNSUPPORTED for the present tensor. */
+/* Fails with MOE_UNSUPPORTED and the sentence `what` about the present tensor. */
 static enum moe_code refuse(struct worker *k, const char *what, struct moe_err *err)
 {
     const struct moe_tensor *t = k->rows.t;
     char name[128];
-    MOE_TRY(moe_rows_decode(&k->rows, true, err)); /* when there is a NaN or Inf, this tells it instead */
+    MOE_TRY(moe_rows_decode(&k->rows, true, err)); /* fails when there is a NaN or Inf, which is the reason */
     return moe_fail_at(err, MOE_UNSUPPORTED, k->rows.src->files[t->plane[0].file].name,
                        moe_tensor_name((enum moe_role)t->role, t->layer, t->expert, name), "%s", what);
 }
 
+/* The number by which all values of the weight are multiplied. */
 static double global_of(const struct moe_weight *w)
 {
     return w->reciprocal ? 1 / (double)w->global : (double)w->global;
 }
 
-/* inexact: block scales may be rounded, so the error is measured. */
-static enum moe_code nvfp4_chunk(struct worker *k, const struct moe_gguf_shift *shift, bool inexact,
-                                 size_t row_bytes, struct moe_err *err)
+/* Packs the chunk into k->out.  inexact: block scales may be rounded, so the error is measured. */
+static enum moe_code pack_nvfp4_chunk(struct worker *k, const struct moe_gguf_shift_table *shift,
+                                      bool inexact, size_t row_bytes, struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     const uint8_t *scales = moe_rows_scales(&k->rows);
@@ -145,7 +148,7 @@ static enum moe_code nvfp4_chunk(struct worker *k, const struct moe_gguf_shift *
     return refuse(k, "has a block scale below zero: GGUF's NVFP4 has none (write --outtype q6_k)", err);
 }
 
-static enum moe_code q6_k_chunk(struct worker *k, int power, size_t row_bytes, struct moe_err *err)
+static enum moe_code pack_q6_k_chunk(struct worker *k, int power, size_t row_bytes, struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     const uint8_t *scales = moe_rows_scales(&k->rows);
@@ -163,8 +166,8 @@ static enum moe_code q6_k_chunk(struct worker *k, int power, size_t row_bytes, s
     return refuse(k, "has a scale above 65504 * 127, the largest of GGUF's Q6_K (write --outtype bf16)", err);
 }
 
-static enum moe_code q4_0_chunk(struct worker *k, int power, bool inexact, size_t row_bytes,
-                                struct moe_err *err)
+static enum moe_code pack_q4_0_chunk(struct worker *k, int power, bool inexact, size_t row_bytes,
+                                     struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     double to_model = ldexp(1, -2 * power), num = 0, den = 0;
@@ -185,21 +188,21 @@ static enum moe_code q4_0_chunk(struct worker *k, int power, bool inexact, size_
 
 /* Writes rows of kv_b: the qk_nope rows of a head become columns of its part of k_b, its v rows are rows of
  * v_b. */
-static enum moe_code split_chunk(struct work *x, struct worker *k, const struct moe_gguf_tensor *kb,
-                                 struct moe_err *err)
+static enum moe_code write_kv_b_chunk(struct work *x, struct worker *k, const struct moe_gguf_tensor *kb,
+                                      struct moe_err *err)
 {
     const struct moe_weight *w = &k->rows.w;
     int64_t nope = x->src->config.qk_nope_head_dim, v = x->src->config.v_head_dim, rank = w->cols;
     size_t e = kb->type == MOE_GGUF_F32 ? 4 : 2;
     int power = x->plan->powers->power[k->rows.t - x->src->tensors];
-    MOE_TRY(decoded_chunk(k, kb->type, 0, err));
+    MOE_TRY(encode_chunk(k, kb->type, 0, err));
     for (int64_t r = 0, n; r < w->rows; r += n) {
         int64_t h = (k->rows.first + r) / (nope + v), i = (k->rows.first + r) % (nope + v);
         const uint8_t *row = k->out + (size_t)(r * rank) * e;
         /* the v rows of a head are consecutive in v_b too, so they are written at once */
         n = i < nope ? 1 : nope + v - i < w->rows - r ? nope + v - i : w->rows - r;
         if (i >= nope) {
-            if (power) MOE_TRY(scaled(k, kb->type, r, n, power, err));
+            if (power) MOE_TRY(encode_scaled(k, kb->type, r, n, power, err));
             MOE_TRY(moe_gguf_write(x->w, kb + 1, (uint64_t)((h * v + i - nope) * rank) * e, row,
                                    (size_t)(n * rank) * e, err));
             continue;
@@ -225,8 +228,9 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
     uint64_t base = t->expert > 0 ? (uint64_t)t->expert * (uint64_t)t->rows * row_bytes : 0;
     bool more = true;
     int power = x->plan->powers->power[i];
-    struct moe_gguf_shift shift;
-    if (to->type == MOE_GGUF_NVFP4) moe_gguf_shift_of(moe_gguf_shift(x->plan->powers, x->src, i), &shift);
+    struct moe_gguf_shift_table shift;
+    if (to->type == MOE_GGUF_NVFP4)
+        moe_gguf_fill_shift_table(moe_gguf_shift_power(x->plan->powers, x->src, i), &shift);
     k->decoded = k->rounded = false;
     k->num = k->den = 0;
     k->blocks = 0;
@@ -235,15 +239,15 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
         MOE_TRY(moe_rows_next(&k->rows, &more, err));
         if (!more) break;
         if (t->role == MOE_ROLE_KV_B) {
-            MOE_TRY(split_chunk(x, k, to, err));
+            MOE_TRY(write_kv_b_chunk(x, k, to, err));
             continue;
         }
         if (to->type == MOE_GGUF_NVFP4)
-            MOE_TRY(nvfp4_chunk(k, &shift, x->plan->powers->inexact[i], row_bytes, err));
-        else if (to->type == MOE_GGUF_Q6_K) MOE_TRY(q6_k_chunk(k, power, row_bytes, err));
+            MOE_TRY(pack_nvfp4_chunk(k, &shift, x->plan->powers->inexact[i], row_bytes, err));
+        else if (to->type == MOE_GGUF_Q6_K) MOE_TRY(pack_q6_k_chunk(k, power, row_bytes, err));
         else if (to->type == MOE_GGUF_Q4_0)
-            MOE_TRY(q4_0_chunk(k, power, x->plan->powers->inexact[i], row_bytes, err));
-        else MOE_TRY(decoded_chunk(k, to->type, power, err));
+            MOE_TRY(pack_q4_0_chunk(k, power, x->plan->powers->inexact[i], row_bytes, err));
+        else MOE_TRY(encode_chunk(k, to->type, power, err));
         MOE_TRY(moe_gguf_write(x->w, to, base + (uint64_t)k->rows.first * row_bytes, k->out,
                                (size_t)k->rows.w.rows * row_bytes, err));
     }
@@ -267,7 +271,7 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
 }
 
 /* Writes the F32 tensors of input scales: one value for a matrix, or one for each expert of a stack. */
-static enum moe_code write_inputs(struct work *x, struct moe_err *err)
+static enum moe_code write_input_scales(struct work *x, struct moe_err *err)
 {
     const struct moe_gguf_plan *p = x->plan;
     for (int64_t i = 0; i < x->src->n_tensors; i++) {
@@ -287,25 +291,27 @@ static enum moe_code write_inputs(struct work *x, struct moe_err *err)
 
 struct buffers { size_t out, row, head; };
 
-static size_t up(size_t n) { return (n + 63) / 64 * 64; }
+static size_t round_up(size_t n) { return (n + 63) / 64 * 64; }
 
-static struct buffers measure(const struct moe_source *src)
+/* The bytes that a worker's buffers need for the largest tensor of the model. */
+static struct buffers measure_buffers(const struct moe_source *src)
 {
     const struct moe_config *c = &src->config;
-    struct buffers b = { 0, 0, up((size_t)(c->kv_lora_rank * c->qk_nope_head_dim) * 4) };
+    struct buffers b = { 0, 0, round_up((size_t)(c->kv_lora_rank * c->qk_nope_head_dim) * 4) };
     for (int64_t i = 0; i < src->n_tensors; i++) {
-        size_t row = up((size_t)src->tensors[i].cols * 4),
-               out = up((size_t)moe_chunk_rows(&src->tensors[i]) * (size_t)src->tensors[i].cols * 4);
+        size_t row = round_up((size_t)src->tensors[i].cols * 4),
+               out = round_up((size_t)moe_chunk_rows(&src->tensors[i]) * (size_t)src->tensors[i].cols * 4);
         if (row > b.row) b.row = row;
         if (out > b.out) b.out = out;
     }
     return b;
 }
 
+/* Decides how many workers the memory allows, each with its buffers; at most as many as moe_pipe_run uses. */
 static enum moe_code plan_workers(struct work *x, const struct moe_gguf_options *o,
                                   const struct moe_pool *pool, struct moe_err *err)
 {
-    struct buffers b = measure(x->src);
+    struct buffers b = measure_buffers(x->src);
     uint64_t base = moe_peak_rss() + (8 << 20),
              each = moe_rows_estimate(x->src) + b.out + b.row + b.head + (256 << 10);
     uint64_t limit = o->memory ? o->memory : moe_peak_rss() + moe_available_memory() / 2;
@@ -320,7 +326,7 @@ static enum moe_code plan_workers(struct work *x, const struct moe_gguf_options 
 
 static enum moe_code open_workers(struct work *x, struct moe_err *err)
 {
-    struct buffers b = measure(x->src);
+    struct buffers b = measure_buffers(x->src);
     x->worker = calloc((size_t)x->workers, sizeof *x->worker);
     if (!x->worker) return moe_fail(err, MOE_NOMEM, "no memory for workers");
     for (int i = 0; i < x->workers; i++) {
@@ -349,8 +355,8 @@ static void close_workers(struct work *x)
 /* Fails, before anything of the model is read, when a file at `out` would prevent the end.  Under --resume
  * such a file may be what this same work wrote, which sets was_done, unless a --force run that was killed
  * was about to replace it. */
-static enum moe_code begin(struct work *x, const char *out, const struct moe_gguf_options *o,
-                           struct moe_err *err)
+static enum moe_code begin_work(struct work *x, const char *out, const struct moe_gguf_options *o,
+                                struct moe_err *err)
 {
     char id[33];
     bool resume = o->mode == MOE_WRITE_RESUME;
@@ -377,7 +383,7 @@ static enum moe_code write_file(struct work *x, const char *out, const struct mo
     moe_progress_begin(x->progress, "export", x->r->input_bytes, MOE_UNIT_BYTES);
     if (code == MOE_OK) code = moe_pipe_run(pool, x->src->n_tensors, x->workers, produce, consume, x, err);
     moe_progress_end(x->progress);
-    if (code == MOE_OK) code = write_inputs(x, err);
+    if (code == MOE_OK) code = write_input_scales(x, err);
     if (code == MOE_OK) code = moe_source_unchanged(x->src, &x->before, x->cancel, &spoiled, err);
     close_workers(x);
     if (code == MOE_OK) return moe_gguf_finish(&x->w, err);
@@ -394,9 +400,9 @@ enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, con
     struct moe_gguf_meta meta = { 0 };
     struct work x = { .src = src, .plan = &plan, .progress = progress, .cancel = o->cancel, .r = r };
     *r = (struct moe_gguf_result){ .worst = -1 };
-    MOE_TRY(begin(&x, out, o, err));
+    MOE_TRY(begin_work(&x, out, o, err));
     MOE_TRY(moe_gguf_place_powers(&powers, src, o, pool, progress, err));
-    enum moe_code code = moe_gguf_plan(&plan, src, &powers, err);
+    enum moe_code code = moe_gguf_make_plan(&plan, src, &powers, err);
     r->tensors = plan.n;
     memcpy(r->dropped, powers.dropped, sizeof r->dropped);
     for (int64_t i = 0; i < plan.n; i++) {
@@ -404,7 +410,7 @@ enum moe_code moe_export_gguf(const struct moe_source *src, const char *out, con
         r->q6_k += plan.t[i].type == MOE_GGUF_Q6_K;
     }
     for (int64_t i = 0; i < src->n_tensors; i++) r->input_bytes += moe_tensor_bytes(&src->tensors[i]);
-    if (code == MOE_OK) code = moe_gguf_metadata(&meta, src, &plan, &r->no_tokenizer, err);
+    if (code == MOE_OK) code = moe_gguf_make_metadata(&meta, src, &plan, &r->no_tokenizer, err);
     if (code == MOE_OK) code = moe_gguf_place(plan.t, plan.n, &meta, &r->output_bytes, err);
     if (code == MOE_OK) code = plan_workers(&x, o, pool, err);
     if (code == MOE_OK && !o->dry_run) code = write_file(&x, out, o, pool, &meta, err);

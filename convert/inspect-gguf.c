@@ -73,7 +73,7 @@ static bool add_metadata(cJSON *j, const struct moe_gguf_head *h)
             continue;
         }
         cJSON *o = moe_json_add_object(m, p->key);
-        ok = o && moe_json_add_str(o, "type", moe_gguf_value_name(p->item)) &&
+        ok = o && moe_json_add_str(o, "type", moe_gguf_value_type_name(p->item)) &&
              moe_json_add_i64(o, "count", (int64_t)p->count) && add_first(o, p);
     }
     return ok;

@@ -98,7 +98,7 @@ static enum moe_code inspect(struct moe_inspect_args *o, cJSON **json, enum moe_
 static enum moe_code no_gguf(const char *path, struct moe_err *err)
 {
     bool is;
-    MOE_TRY(moe_gguf_is(path, &is, err));
+    MOE_TRY(moe_gguf_detect(path, &is, err));
     if (!is) return MOE_OK;
     return moe_fail_at(err, MOE_UNSUPPORTED, path, NULL, "is a GGUF file, which --diff does not compare "
                        "(take the checkpoint or container that it was made from)");
@@ -167,7 +167,7 @@ static enum moe_code work(struct moe_inspect_args *o, cJSON **json, enum moe_cod
 {
     bool is_gguf;
     MOE_TRY(moe_inspect_args_check(o, err)); /* before anything is printed */
-    MOE_TRY(moe_gguf_is(o->run.argv[0], &is_gguf, err));
+    MOE_TRY(moe_gguf_detect(o->run.argv[0], &is_gguf, err));
     MOE_TRY(is_gguf ? moe_inspect_args_gguf(o, err) : moe_inspect_args_model(o, err));
     if (is_gguf) return moe_inspect_gguf(o->run.argv[0], o->tensors, !o->run.json, json, err);
     if (o->diff) return compare(o, json, verdict, err);

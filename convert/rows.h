@@ -16,9 +16,10 @@ struct moe_rows {
     struct moe_weight w;         /* the present chunk: w.rows rows from row `first` on */
     int64_t first;
     float *values;               /* [w.rows][w.cols], after moe_rows_decode */
+    /* the chunk's data and scales as they are stored, its scales row by row; the hashes of both planes */
     uint8_t *raw, *scale, *linear;
     struct moe_hash *hash[2];
-    void *block;
+    void *block;                 /* owned: raw, scale, linear and values point into it */
 };
 
 /* Bytes of memory that a struct moe_rows takes for this source: about 8 MiB, or more where 128 rows of a

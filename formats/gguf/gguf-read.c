@@ -13,17 +13,22 @@
 /* Limits far above any model's, because what is kept for an entry can take several times the bytes that the
  * shortest entry takes in the file. */
 enum {
-    BUFFER = 64 << 10,
-    KEY_MAX = 65535,
+    BUFFER = 64 << 10, /* bytes read at once */
+    KEY_MAX = 65535,   /* bytes */
     NAME_MAX_BYTES = 1024,
-    DEPTH_MAX = 4,
+    DEPTH_MAX = 4, /* of arrays in arrays */
     PAIRS_MAX = 1 << 16,
-    TENSORS_MAX = 1 << 20
+    TENSORS_MAX = 1 << 20,
+    /* bytes that a pair takes in the file at least: the length of its key (8), the key, a type (4) */
+    PAIR_LEAST = 13,
+    /* and a tensor: the length of its name, the name, the number of dimensions (4), one of them (8), a type
+     * (4), an offset (8) */
+    TENSOR_LEAST = 33
 };
 
 /* ggml's types: values in a block, and its bytes.  Source: ggml.h and ggml-common.h. */
 static const struct { const char *name; uint16_t values, bytes;
-} kinds[] = {
+} tensor_types[] = {
     [0] = { "F32", 1, 4 },         [1] = { "F16", 1, 2 },         [2] = { "Q4_0", 32, 18 },
     [3] = { "Q4_1", 32, 20 },      [6] = { "Q5_0", 32, 22 },      [7] = { "Q5_1", 32, 24 },
     [8] = { "Q8_0", 32, 34 },      [9] = { "Q8_1", 32, 36 },      [10] = { "Q2_K", 256, 84 },
@@ -39,23 +44,24 @@ static const struct { const char *name; uint16_t values, bytes;
 
 const char *moe_gguf_type_name(uint32_t type)
 {
-    return type < sizeof kinds / sizeof *kinds ? kinds[type].name : NULL;
+    return type < sizeof tensor_types / sizeof *tensor_types ? tensor_types[type].name : NULL;
 }
 
 bool moe_gguf_block(uint32_t type, uint64_t *n, uint64_t *bytes)
 {
     if (!moe_gguf_type_name(type)) return false;
-    *n = kinds[type].values;
-    *bytes = kinds[type].bytes;
+    *n = tensor_types[type].values;
+    *bytes = tensor_types[type].bytes;
     return true;
 }
 
+/* The types of metadata values; bytes 0: the size is not fixed. */
 static const struct { const char *name; uint8_t bytes;
-} values[MOE_GGUF_VALUES] = { { "u8", 1 },  { "i8", 1 },  { "u16", 2 },  { "i16", 2 },    { "u32", 4 },
-                              { "i32", 4 }, { "f32", 4 }, { "bool", 1 }, { "string", 0 }, { "array", 0 },
-                              { "u64", 8 }, { "i64", 8 }, { "f64", 8 } };
+} value_types[MOE_GGUF_VALUES] = { { "u8", 1 },  { "i8", 1 },  { "u16", 2 },  { "i16", 2 },    { "u32", 4 },
+                                   { "i32", 4 }, { "f32", 4 }, { "bool", 1 }, { "string", 0 }, { "array", 0 },
+                                   { "u64", 8 }, { "i64", 8 }, { "f64", 8 } };
 
-const char *moe_gguf_value_name(enum moe_gguf_value type) { return values[type].name; }
+const char *moe_gguf_value_type_name(enum moe_gguf_value type) { return value_types[type].name; }
 
 /* ---- a cursor over the file, from front to end ---- */
 
@@ -71,17 +77,19 @@ struct cursor {
 
 #define WRONG(c, name, ...) moe_fail_at((c)->err, MOE_CORRUPT, (c)->path, (name), __VA_ARGS__)
 
-static enum moe_code ends_early(struct cursor *c)
+/* Fail because the file ends before the head does. */
+static enum moe_code fail_short(struct cursor *c)
 {
     return WRONG(c, NULL,
                  "its head runs past the end of the file at byte %" PRIu64 " (cut short? fetch it again)",
                  c->at);
 }
 
+/* Read the next n bytes of the file. */
 static enum moe_code take(struct cursor *c, void *out, size_t n)
 {
     unsigned char *to = out;
-    if (n > c->size - c->at) return ends_early(c);
+    if (n > c->size - c->at) return fail_short(c);
     while (n) {
         if (c->at < c->base || c->at >= c->base + c->filled) {
             c->base = c->at;
@@ -99,12 +107,12 @@ static enum moe_code take(struct cursor *c, void *out, size_t n)
 
 static enum moe_code skip(struct cursor *c, uint64_t n)
 {
-    if (n > c->size - c->at) return ends_early(c);
+    if (n > c->size - c->at) return fail_short(c);
     c->at += n;
     return MOE_OK;
 }
 
-static uint64_t little(const unsigned char *b, size_t n)
+static uint64_t load_little_endian(const unsigned char *b, size_t n)
 {
     uint64_t v = 0;
     for (size_t i = n; i--;) v = v << 8 | b[i];
@@ -115,7 +123,7 @@ static enum moe_code take_u32(struct cursor *c, uint32_t *v)
 {
     unsigned char b[4];
     MOE_TRY(take(c, b, sizeof b));
-    *v = (uint32_t)little(b, sizeof b);
+    *v = (uint32_t)load_little_endian(b, sizeof b);
     return MOE_OK;
 }
 
@@ -123,14 +131,20 @@ static enum moe_code take_u64(struct cursor *c, uint64_t *v)
 {
     unsigned char b[8];
     MOE_TRY(take(c, b, sizeof b));
-    *v = little(b, sizeof b);
+    *v = load_little_endian(b, sizeof b);
     return MOE_OK;
 }
 
-static void *keep(struct cursor *c, size_t n)
+static enum moe_code no_memory(const struct cursor *c)
+{
+    return moe_fail_at(c->err, MOE_NOMEM, c->path, NULL, "no memory for its head");
+}
+
+/* Allocate n bytes that live as long as the head; NULL, with *c->err filled in, when memory ran out. */
+static void *allocate(struct cursor *c, size_t n)
 {
     void *p = moe_arena_alloc(&c->h->arena, n);
-    if (!p) moe_fail_at(c->err, MOE_NOMEM, c->path, NULL, "no memory for its head");
+    if (!p) no_memory(c);
     return p;
 }
 
@@ -140,8 +154,8 @@ static enum moe_code take_name(struct cursor *c, const char *what, uint64_t most
     uint64_t n;
     MOE_TRY(take_u64(c, &n));
     if (!n || n > most) return WRONG(c, NULL, "has a %s of %" PRIu64 " bytes", what, n);
-    if (n > c->size - c->at) return ends_early(c);
-    char *s = keep(c, (size_t)n + 1);
+    if (n > c->size - c->at) return fail_short(c);
+    char *s = allocate(c, (size_t)n + 1);
     if (!s) return MOE_NOMEM;
     MOE_TRY(take(c, s, (size_t)n));
     s[n] = 0;
@@ -157,10 +171,10 @@ static enum moe_code take_string(struct cursor *c, struct moe_gguf_scalar *v)
 {
     uint64_t n;
     MOE_TRY(take_u64(c, &n));
-    if (n > c->size - c->at) return ends_early(c);
+    if (n > c->size - c->at) return fail_short(c);
     size_t kept = !v ? 0 : n < MOE_GGUF_TEXT ? (size_t)n : MOE_GGUF_TEXT;
     if (v) {
-        char *s = keep(c, kept + 1);
+        char *s = allocate(c, kept + 1);
         if (!s) return MOE_NOMEM;
         MOE_TRY(take(c, s, kept));
         s[kept] = 0;
@@ -176,9 +190,9 @@ static enum moe_code take_number(struct cursor *c, const char *key, enum moe_ggu
                                  struct moe_gguf_scalar *v)
 {
     unsigned char b[8];
-    size_t n = values[type].bytes;
+    size_t n = value_types[type].bytes;
     MOE_TRY(take(c, b, n));
-    uint64_t u = little(b, n);
+    uint64_t u = load_little_endian(b, n);
     switch (type) {
     case MOE_GGUF_I8: v->whole = (int8_t)u; break;
     case MOE_GGUF_I16: v->whole = (int16_t)u; break;
@@ -219,10 +233,11 @@ static enum moe_code take_array(struct cursor *c, const char *key, struct moe_gg
         return WRONG(c, NULL, "the key '%s' has arrays in arrays, too deep", key);
     if (item != MOE_GGUF_STRING && item != MOE_GGUF_ARRAY) {
         for (int i = 0; i < shown; i++) MOE_TRY(take_number(c, key, item, &p->value[i]));
-        if (__builtin_mul_overflow(n - (uint64_t)shown, values[item].bytes, &bytes)) return ends_early(c);
+        if (__builtin_mul_overflow(n - (uint64_t)shown, value_types[item].bytes, &bytes))
+            return fail_short(c);
         return skip(c, bytes);
     }
-    if (n > (c->size - c->at) / 8) return ends_early(c); /* an element has at least 8 bytes: its length */
+    if (n > (c->size - c->at) / 8) return fail_short(c); /* an element has at least 8 bytes: its length */
     for (uint64_t i = 0; i < n; i++)
         MOE_TRY(item == MOE_GGUF_ARRAY ? take_array(c, key, NULL, depth + 1)
                                        : take_string(c, i < (uint64_t)shown ? &p->value[i] : NULL));
@@ -245,8 +260,8 @@ static enum moe_code take_pair(struct cursor *c, struct moe_gguf_pair *p)
 /* Bytes of a tensor's values; false when its rows are not whole blocks or the size overflows. */
 static bool size_of(const struct moe_gguf_entry *t, uint64_t *bytes)
 {
-    uint64_t n = t->ne[0] / kinds[t->type].values;
-    if (t->ne[0] % kinds[t->type].values || __builtin_mul_overflow(n, kinds[t->type].bytes, &n)) return false;
+    uint64_t values = tensor_types[t->type].values, n = t->ne[0] / values;
+    if (t->ne[0] % values || __builtin_mul_overflow(n, tensor_types[t->type].bytes, &n)) return false;
     for (uint32_t d = 1; d < t->ndim; d++)
         if (__builtin_mul_overflow(n, t->ne[d], &n)) return false;
     *bytes = n;
@@ -283,12 +298,12 @@ static int by_offset(const void *x, const void *y)
 }
 
 /* Check that no byte belongs to two tensors, as far as their sizes are known. */
-static enum moe_code apart(struct cursor *c)
+static enum moe_code check_overlap(struct cursor *c)
 {
     const struct moe_gguf_head *h = c->h;
     enum moe_code code = MOE_OK;
     const struct moe_gguf_entry **v = malloc(((size_t)h->n_tensors + 1) * sizeof *v), *last = NULL;
-    if (!v) return moe_fail_at(c->err, MOE_NOMEM, c->path, NULL, "no memory for its head");
+    if (!v) return no_memory(c);
     for (int64_t i = 0; i < h->n_tensors; i++) v[i] = &h->tensors[i];
     qsort(v, (size_t)h->n_tensors, sizeof *v, by_offset);
     for (int64_t i = 0; i < h->n_tensors && code == MOE_OK; i++) {
@@ -301,12 +316,13 @@ static enum moe_code apart(struct cursor *c)
     return code;
 }
 
-/* Compute where tensors lie; where the data begins is only known after all descriptions were read. */
-static enum moe_code place(struct cursor *c)
+/* Make the tensors' offsets count from the start of the file, and check that all lie in it.  Where the data
+ * begins is only known after all descriptions were read. */
+static enum moe_code place_tensors(struct cursor *c)
 {
     struct moe_gguf_head *h = c->h;
     h->data_offset = (c->at + h->alignment - 1) / h->alignment * h->alignment;
-    if (h->n_tensors && h->data_offset > c->size) return ends_early(c);
+    if (h->n_tensors && h->data_offset > c->size) return fail_short(c);
     for (int64_t i = 0; i < h->n_tensors; i++) {
         struct moe_gguf_entry *t = &h->tensors[i];
         uint64_t room = c->size - h->data_offset;
@@ -316,36 +332,33 @@ static enum moe_code place(struct cursor *c)
             return WRONG(c, t->name, "the file ends in it or before it (cut short? fetch it again)");
         t->offset += h->data_offset;
     }
-    return apart(c);
+    return check_overlap(c);
 }
 
 /* ---- the head ---- */
 
-/* Arrays grow while their entries are read: a count in the file is not trusted beyond what the file holds. */
-static enum moe_code no_memory(const struct cursor *c)
-{
-    return moe_fail_at(c->err, MOE_NOMEM, c->path, NULL, "no memory for its head");
-}
-
-static enum moe_code once(struct cursor *c, struct moe_strmap *seen, const char *name, const char *what,
-                          int64_t i)
+/* Add the name of entry i to those seen, and check that it was not among them; what: "key" or "tensor". */
+static enum moe_code check_unique(struct cursor *c, struct moe_strmap *seen, const char *name,
+                                  const char *what, int64_t i)
 {
     int added = moe_strmap_add(seen, name, strlen(name), i, NULL);
-    if (added < 0) return moe_fail_at(c->err, MOE_NOMEM, c->path, NULL, "no memory for its head");
+    if (added < 0) return no_memory(c);
     return added ? MOE_OK : WRONG(c, NULL, "the %s '%s' is there twice", what, name);
 }
 
+/* Read n pairs, and the alignment among them.  The array grows while they are read, since a count in the file
+ * is not trusted. */
 static enum moe_code take_pairs(struct cursor *c, uint64_t n, struct moe_strmap *seen)
 {
     struct moe_gguf_head *h = c->h;
     size_t cap = 0;
-    if (n > PAIRS_MAX || n > (c->size - c->at) / 13)
+    if (n > PAIRS_MAX || n > (c->size - c->at) / PAIR_LEAST)
         return WRONG(c, NULL, "says that it has %" PRIu64 " keys, more than fit (cut short? fetch it again)",
                      n);
     for (; (uint64_t)h->n_pairs < n; h->n_pairs++) {
         if (!MOE_GROW(h->pairs, cap, (size_t)h->n_pairs + 1)) return no_memory(c);
         MOE_TRY(take_pair(c, &h->pairs[h->n_pairs]));
-        MOE_TRY(once(c, seen, h->pairs[h->n_pairs].key, "key", h->n_pairs));
+        MOE_TRY(check_unique(c, seen, h->pairs[h->n_pairs].key, "key", h->n_pairs));
     }
     const struct moe_gguf_pair *a = moe_gguf_find(h, "general.alignment");
     h->alignment = 32;
@@ -361,15 +374,15 @@ static enum moe_code take_tensors(struct cursor *c, uint64_t n, struct moe_strma
 {
     struct moe_gguf_head *h = c->h;
     size_t cap = 0;
-    if (n > TENSORS_MAX || n > (c->size - c->at) / 33)
+    if (n > TENSORS_MAX || n > (c->size - c->at) / TENSOR_LEAST)
         return WRONG(c, NULL,
                      "says that it has %" PRIu64 " tensors, more than fit (cut short? fetch it again)", n);
     for (; (uint64_t)h->n_tensors < n; h->n_tensors++) {
         if (!MOE_GROW(h->tensors, cap, (size_t)h->n_tensors + 1)) return no_memory(c);
         MOE_TRY(take_tensor(c, &h->tensors[h->n_tensors]));
-        MOE_TRY(once(c, seen, h->tensors[h->n_tensors].name, "tensor", h->n_tensors));
+        MOE_TRY(check_unique(c, seen, h->tensors[h->n_tensors].name, "tensor", h->n_tensors));
     }
-    return place(c);
+    return place_tensors(c);
 }
 
 /* Read the magic; a file that is too short to have one is no GGUF file either. */
@@ -403,7 +416,7 @@ static enum moe_code take_head(struct cursor *c)
     return code;
 }
 
-enum moe_code moe_gguf_is(const char *path, bool *is, struct moe_err *err)
+enum moe_code moe_gguf_detect(const char *path, bool *is, struct moe_err *err)
 {
     char b[4];
     int fd;

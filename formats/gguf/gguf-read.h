@@ -69,21 +69,21 @@ struct moe_gguf_head {
     struct moe_arena arena; /* holds the arrays and all strings */
 };
 
-/* Whether `path` is a regular file that begins as a GGUF file does. */
-enum moe_code moe_gguf_is(const char *path, bool *is, struct moe_err *err);
+/* Find out whether `path` is a regular file that begins as a GGUF file does. */
+enum moe_code moe_gguf_detect(const char *path, bool *is, struct moe_err *err);
 
-/* MOE_CORRUPT, naming the tensor or the key, for anything inconsistent; MOE_UNSUPPORTED for another version
- * or byte order.  Nothing is held on failure. */
+/* Read a file's head into *h.  MOE_CORRUPT, naming the tensor or the key, for anything inconsistent;
+ * MOE_UNSUPPORTED for another version or byte order.  Nothing is owned on failure. */
 enum moe_code moe_gguf_read(struct moe_gguf_head *h, const char *path, struct moe_err *err);
 void moe_gguf_head_release(struct moe_gguf_head *h);
 
-/* NULL: no such key */
+/* The metadata pair with this key; NULL when there is none.  It stays h's. */
 const struct moe_gguf_pair *moe_gguf_find(const struct moe_gguf_head *h, const char *key);
 /* ggml's name of a tensor type, "Q4_0"; NULL for one that this build does not know. */
 const char *moe_gguf_type_name(uint32_t type);
-/* The number of values in a block of a type, and its bytes; false for a type that this build does not
- * know. */
+/* Set *n to the number of values in a block of a tensor type and *bytes to the block's size; false for a type
+ * that this build does not know. */
 bool moe_gguf_block(uint32_t type, uint64_t *n, uint64_t *bytes);
-const char *moe_gguf_value_name(enum moe_gguf_value type); /* "u32" */
+const char *moe_gguf_value_type_name(enum moe_gguf_value type); /* "u32" */
 
 #endif

@@ -14,7 +14,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { ALIGN = 32, VERSION = 3 };
+enum {
+    ALIGN = 32, /* bytes */
+    VERSION = 3,
+    FIXED_BYTES = 24 /* magic, version, numbers of tensors and of pairs */
+};
 #define MAGIC "GGUF"
 #define PRODUCER_KEY "moe.producer" /* the first pair of every file; it marks the file as ours */
 #define PRODUCER "moe-convert"
@@ -47,54 +51,58 @@ static void put_str(struct moe_gguf_meta *m, const char *s, size_t len)
     put(m, s, len);
 }
 
-static void key(struct moe_gguf_meta *m, const char *name, uint32_t type)
+/* Begin a pair: its value must follow. */
+static void put_key(struct moe_gguf_meta *m, const char *name, uint32_t type)
 {
     put_str(m, name, strlen(name));
     put_int(m, type, 4);
     m->pairs++;
 }
 
-void moe_gguf_u32(struct moe_gguf_meta *m, const char *name, uint64_t v)
+void moe_gguf_put_u32(struct moe_gguf_meta *m, const char *name, uint64_t v)
 {
-    key(m, name, MOE_GGUF_U32);
+    put_key(m, name, MOE_GGUF_U32);
     put_int(m, v, 4);
 }
 
-void moe_gguf_f32(struct moe_gguf_meta *m, const char *name, double v)
+void moe_gguf_put_f32(struct moe_gguf_meta *m, const char *name, double v)
 {
     float f = (float)v;
     uint32_t u;
     memcpy(&u, &f, sizeof u);
-    key(m, name, MOE_GGUF_FLOAT32);
+    put_key(m, name, MOE_GGUF_FLOAT32);
     put_int(m, u, 4);
 }
 
-void moe_gguf_bool(struct moe_gguf_meta *m, const char *name, bool v)
+void moe_gguf_put_bool(struct moe_gguf_meta *m, const char *name, bool v)
 {
-    key(m, name, MOE_GGUF_BOOL);
+    put_key(m, name, MOE_GGUF_BOOL);
     put_int(m, v, 1);
 }
 
-void moe_gguf_str(struct moe_gguf_meta *m, const char *name, const char *s, size_t len)
+void moe_gguf_put_str(struct moe_gguf_meta *m, const char *name, const char *s, size_t len)
 {
-    key(m, name, MOE_GGUF_STRING);
+    put_key(m, name, MOE_GGUF_STRING);
     put_str(m, s, len);
 }
 
-static void array(struct moe_gguf_meta *m, const char *name, uint32_t type, uint64_t n)
+static void put_array_head(struct moe_gguf_meta *m, const char *name, uint32_t type, uint64_t n)
 {
-    key(m, name, MOE_GGUF_ARRAY);
+    put_key(m, name, MOE_GGUF_ARRAY);
     put_int(m, type, 4);
     put_int(m, n, 8);
 }
 
-void moe_gguf_strings(struct moe_gguf_meta *m, const char *name, uint64_t n)
+void moe_gguf_begin_strings(struct moe_gguf_meta *m, const char *name, uint64_t n)
 {
-    array(m, name, MOE_GGUF_STRING, n);
+    put_array_head(m, name, MOE_GGUF_STRING, n);
 }
-void moe_gguf_i32s(struct moe_gguf_meta *m, const char *name, uint64_t n) { array(m, name, MOE_GGUF_I32, n); }
-void moe_gguf_item_str(struct moe_gguf_meta *m, const char *s, size_t len) { put_str(m, s, len); }
-void moe_gguf_item_i32(struct moe_gguf_meta *m, int32_t v) { put_int(m, (uint32_t)v, 4); }
+void moe_gguf_begin_i32s(struct moe_gguf_meta *m, const char *name, uint64_t n)
+{
+    put_array_head(m, name, MOE_GGUF_I32, n);
+}
+void moe_gguf_put_item_str(struct moe_gguf_meta *m, const char *s, size_t len) { put_str(m, s, len); }
+void moe_gguf_put_item_i32(struct moe_gguf_meta *m, int32_t v) { put_int(m, (uint32_t)v, 4); }
 
 void moe_gguf_meta_release(struct moe_gguf_meta *m)
 {
@@ -104,13 +112,14 @@ void moe_gguf_meta_release(struct moe_gguf_meta *m)
 
 /* ---- layout ---- */
 
-static uint64_t align(uint64_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
+static uint64_t round_up(uint64_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
 
+/* Bytes of everything before the data, padding included. */
 static uint64_t head_bytes(const struct moe_gguf_tensor *t, int64_t n, const struct moe_gguf_meta *m)
 {
-    uint64_t at = 24 + m->bytes.n;
+    uint64_t at = FIXED_BYTES + m->bytes.n;
     for (int64_t i = 0; i < n; i++) at += 8 + strlen(t[i].name) + 4 + 8 * t[i].ndim + 4 + 8;
-    return align(at);
+    return round_up(at);
 }
 
 enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct moe_gguf_meta *m,
@@ -130,7 +139,7 @@ enum moe_code moe_gguf_place(struct moe_gguf_tensor *t, int64_t n, const struct 
                 return moe_fail_at(err, MOE_UNSUPPORTED, NULL, t[i].name, "is too large for a file");
         t[i].offset = at;
         t[i].bytes = bytes;
-        at += align(bytes);
+        at += round_up(bytes);
     }
     *file_bytes = head_bytes(t, n, m) + at;
     return MOE_OK;
@@ -142,7 +151,7 @@ struct moe_gguf_writer {
     struct moe_newfile file;
     uint64_t data, end;           /* offset of the data; size of the file */
     unsigned char first[MOE_RECORD_BYTES]; /* the file's first bytes, written last */
-    struct moe_writeback *behind;
+    struct moe_writeback *writeback;
 };
 
 /* Whether an open file begins with the head of a GGUF file that this tool wrote. */
@@ -155,10 +164,11 @@ static bool is_ours(int fd)
     put_int(&h, VERSION, 4);
     put_int(&h, 0, 8); /* the numbers of tensors and of pairs, which are not compared */
     put_int(&h, 0, 8);
-    moe_gguf_str(&h, PRODUCER_KEY, PRODUCER, strlen(PRODUCER));
+    moe_gguf_put_str(&h, PRODUCER_KEY, PRODUCER, strlen(PRODUCER));
     const struct moe_buffer *b = &h.bytes;
     bool is = !b->failed && b->n <= sizeof head && moe_pread(fd, "", head, b->n, 0, &e) == MOE_OK &&
-              !memcmp(head, b->p, 8) && !memcmp(head + 24, b->p + 24, b->n - 24);
+              !memcmp(head, b->p, 8) &&
+              !memcmp(head + FIXED_BYTES, b->p + FIXED_BYTES, b->n - FIXED_BYTES);
     moe_gguf_meta_release(&h);
     return is;
 }
@@ -174,8 +184,8 @@ static bool is_our_file(const char *path)
     return is;
 }
 
-/* The line that records a file's size, time and work; it no longer fits once the file is copied or
- * changed. */
+/* Make the line that records a file's size, the time of its last write, and its work.  A copy of the file, or
+ * the file once it is changed, has another line. */
 static void made_line(int fd, const char *work, char line[MOE_WORK_BYTES])
 {
     struct stat st;
@@ -198,7 +208,10 @@ bool moe_gguf_is_made(const char *path, const char *work)
     return is;
 }
 
-void moe_gguf_producer(struct moe_gguf_meta *m) { moe_gguf_str(m, PRODUCER_KEY, PRODUCER, strlen(PRODUCER)); }
+void moe_gguf_put_producer(struct moe_gguf_meta *m)
+{
+    moe_gguf_put_str(m, PRODUCER_KEY, PRODUCER, strlen(PRODUCER));
+}
 
 enum moe_code moe_gguf_may_write(const char *path, enum moe_leftover_policy policy, struct moe_err *err)
 {
@@ -232,6 +245,7 @@ static enum moe_code reserve(struct moe_gguf_writer *w, uint64_t bytes, struct m
     return moe_fail_errno(err, errno, w->file.tmp, "cannot reserve space");
 }
 
+/* Write the head except its first bytes, which are kept in w->first until the file is complete. */
 static enum moe_code write_head(struct moe_gguf_writer *w, const struct moe_gguf_meta *m,
                                 const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err)
 {
@@ -272,11 +286,11 @@ enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, en
     if (!w) return moe_fail(err, MOE_NOMEM, "no memory to write a file");
     w->data = head_bytes(t, n, m);
     enum moe_code code = moe_newfile_open_partial(&w->file, path, is_ours, policy, work, err);
-    w->end = n ? w->data + t[n - 1].offset + align(t[n - 1].bytes) : w->data;
+    w->end = n ? w->data + t[n - 1].offset + round_up(t[n - 1].bytes) : w->data;
     *whole = code == MOE_OK && w->file.whole;
     if (*whole) return *out = w, MOE_OK;
     if (code == MOE_OK) code = reserve(w, w->end, err);
-    if (code == MOE_OK) w->behind = moe_writeback_open(w->file.fd, MOE_WRITEBACK_WINDOW);
+    if (code == MOE_OK) w->writeback = moe_writeback_open(w->file.fd, MOE_WRITEBACK_WINDOW);
     if (code == MOE_OK) code = write_head(w, m, t, n, err);
     if (code != MOE_OK) moe_gguf_abort(&w);
     *out = w;
@@ -288,13 +302,13 @@ enum moe_code moe_gguf_write(struct moe_gguf_writer *w, const struct moe_gguf_te
 {
     MOE_CHECK(offset <= t->bytes && bytes <= t->bytes - offset);
     MOE_TRY(moe_pwrite(w->file.fd, w->file.tmp, data, bytes, w->data + t->offset + offset, err));
-    moe_writeback_add(w->behind, w->data + t->offset + offset, bytes);
+    moe_writeback_add(w->writeback, w->data + t->offset + offset, bytes);
     return MOE_OK;
 }
 
 static void release(struct moe_gguf_writer **w)
 {
-    moe_writeback_close(&(*w)->behind);
+    moe_writeback_close(&(*w)->writeback);
     moe_newfile_abort(&(*w)->file); /* does nothing to a file that was published */
     free(*w);
     *w = NULL;
@@ -315,7 +329,7 @@ enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
                            ? MOE_OK
                            : moe_pwrite(w->file.fd, w->file.tmp, w->first, sizeof w->first, 0, err);
     if (code == MOE_OK) code = moe_newfile_sync(&w->file, err);
-    if (code == MOE_OK) moe_writeback_drop(w->behind, w->end);
+    if (code == MOE_OK) moe_writeback_drop(w->writeback, w->end);
     made_line(w->file.fd, w->file.record.work, made);
     if (code == MOE_OK) moe_made_state_put(w->file.fd, made);
     if (code == MOE_OK) code = moe_look(w->file.path, &there, err);

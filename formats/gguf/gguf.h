@@ -53,17 +53,17 @@ int64_t moe_gguf_row_bytes(uint32_t type, uint64_t n);
 /* Zero-initialised it is empty; bytes.failed: memory ran out. */
 struct moe_gguf_meta { struct moe_buffer bytes; uint64_t pairs; };
 
-void moe_gguf_u32(struct moe_gguf_meta *m, const char *key, uint64_t v); /* the low 32 bits */
-void moe_gguf_f32(struct moe_gguf_meta *m, const char *key, double v);
-void moe_gguf_bool(struct moe_gguf_meta *m, const char *key, bool v);
-void moe_gguf_str(struct moe_gguf_meta *m, const char *key, const char *s, size_t len);
-/* Begin an array of n strings, or of n i32; exactly n items must follow. */
-void moe_gguf_strings(struct moe_gguf_meta *m, const char *key, uint64_t n);
-void moe_gguf_i32s(struct moe_gguf_meta *m, const char *key, uint64_t n);
-void moe_gguf_item_str(struct moe_gguf_meta *m, const char *s, size_t len);
-void moe_gguf_item_i32(struct moe_gguf_meta *m, int32_t v);
-/* The pair that must be first: it marks the file as written by this tool. */
-void moe_gguf_producer(struct moe_gguf_meta *m);
+void moe_gguf_put_u32(struct moe_gguf_meta *m, const char *key, uint64_t v); /* the low 32 bits */
+void moe_gguf_put_f32(struct moe_gguf_meta *m, const char *key, double v);
+void moe_gguf_put_bool(struct moe_gguf_meta *m, const char *key, bool v);
+void moe_gguf_put_str(struct moe_gguf_meta *m, const char *key, const char *s, size_t len);
+/* Begin an array of n strings, or of n i32; exactly n calls of the matching item function must follow. */
+void moe_gguf_begin_strings(struct moe_gguf_meta *m, const char *key, uint64_t n);
+void moe_gguf_begin_i32s(struct moe_gguf_meta *m, const char *key, uint64_t n);
+void moe_gguf_put_item_str(struct moe_gguf_meta *m, const char *s, size_t len);
+void moe_gguf_put_item_i32(struct moe_gguf_meta *m, int32_t v);
+/* Put the pair that marks a file as written by this tool; it must be the first. */
+void moe_gguf_put_producer(struct moe_gguf_meta *m);
 void moe_gguf_meta_release(struct moe_gguf_meta *m);
 
 /* ---- the file ---- */
@@ -79,11 +79,11 @@ struct moe_gguf_writer;
  * that an unfinished file is no GGUF file; the rest of its head is written now.  `path` itself appears at
  * finish.
  *
- * A file at `path` stays (MOE_EXISTS), unless it is a GGUF file that this tool wrote and `policy` is
- * MOE_LEFTOVER_DISCARD or the work that is resumed was begun so.  What an earlier writer left at path.partial
- * is treated as `policy` says (base/newfile.h).  MOE_EXISTS also when another process is writing it.  *whole:
- * an earlier run of the same `work` (base/leftover.h) wrote all of it, and only finish is to be called.  The
- * tensors are not kept. */
+ * A file that exists at `path` is not replaced (MOE_EXISTS), unless this tool wrote it and `policy` is
+ * MOE_LEFTOVER_DISCARD, or was so when the work that is now resumed was begun.  What an earlier writer left
+ * at path.partial is treated as `policy` says (base/newfile.h).  MOE_EXISTS also when another process is
+ * writing it.  *whole: an earlier run of the same `work` (base/leftover.h) wrote all of it, and only finish
+ * is to be called.  The tensors are not kept. */
 enum moe_code moe_gguf_create(struct moe_gguf_writer **w, const char *path, enum moe_leftover_policy policy,
                               const char *work, bool *whole, const struct moe_gguf_meta *m,
                               const struct moe_gguf_tensor *t, int64_t n, struct moe_err *err);
@@ -95,7 +95,7 @@ enum moe_code moe_gguf_may_write(const char *path, enum moe_leftover_policy poli
 /* Write `bytes` bytes of tensor t, beginning at its byte `offset`.  In any order, from any thread. */
 enum moe_code moe_gguf_write(struct moe_gguf_writer *w, const struct moe_gguf_tensor *t, uint64_t offset,
                              const void *data, size_t bytes, struct moe_err *err);
-/* fsync, rename to the final name.  Closes the writer either way; on failure, and by abort,
+/* Sync the file to the disk and give it its name.  Closes the writer either way; on failure, and by abort,
  * path.partial is removed. */
 enum moe_code moe_gguf_finish(struct moe_gguf_writer **w, struct moe_err *err);
 void moe_gguf_abort(struct moe_gguf_writer **w); /* NULL-safe; nulls */
