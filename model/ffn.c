@@ -84,8 +84,8 @@ static void gather(void *ctx, int64_t i, int worker)
 static void gather_all(struct routed *r)
 {
     struct moe_forward *f = r->f;
-    bool there = r->chosen == 1 || (!r->list && r->tokens == 1);
-    if (!there || f->activations != MOE_ACTIVATIONS_FLOAT)
+    bool one_row_each = r->chosen == 1 || (!r->list && r->tokens == 1);
+    if (!one_row_each || f->activations != MOE_ACTIVATIONS_FLOAT)
         moe_forward_each(f, r->chosen, r->chosen * f->m->config.hidden_size, gather, r);
 }
 

@@ -119,7 +119,7 @@ OP bi w_code(bi u)
 OP bf f_of8(const float *t, bi c) { return _mm256_permutevar8x32_ps(_mm256_loadu_ps(t), c); }
 
 /* r[k] gets dword k of every block.  The blocks' 32 bytes lie at p, p + stride, ... */
-OP void columns(const uint8_t *p, int64_t stride, bi r[8])
+OP void load_columns(const uint8_t *p, int64_t stride, bi r[8])
 {
     bi u[8];
     EACH(i, 8) {

@@ -126,7 +126,7 @@ OP bf f_of8(const float *t, bi c)
 }
 
 /* r[k] gets dword k of every block.  The blocks' 32 bytes lie at p, p + stride, ... */
-OP void columns(const uint8_t *p, int64_t stride, bi r[8])
+OP void load_columns(const uint8_t *p, int64_t stride, bi r[8])
 {
     bi u[8];
     EACH(i, 8) {

@@ -228,6 +228,7 @@ static void fp4_multiply_batch(const struct fp4 *a, int64_t t0, int64_t n, int64
     struct fp4_span s = {
         .w = a->w, .limbs = a->limbs, .base = r / 4 * 4, .first = r, .last = r + rows - 1
     };
+    /* the rows computed are `all`, of which the first `before` are not wanted */
     int64_t before = r - s.base, all = (before + rows + 3) / 4 * 4;
     int64_t tiles = (n + FP4_TILE - 1) / FP4_TILE;
     int64_t cols = a->w->cols, groups = (cols + 255) / 256;

@@ -23,16 +23,16 @@
 
 LANE void dequantize_as(int type, const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *out)
 {
-    struct row r;
+    struct chunk r;
     for (int64_t k0 = 0; k0 < n; k0 += CHUNK) {
         int64_t m = moe_min_i64(CHUNK, n - k0), k = 0;
-        row_at(&r, type, w, row, col + k0, m);
+        chunk_begin(&r, type, w, row, col + k0, m);
         if (type == MOE_FP8_B128 && r.first)
             for (; k < m; k += 16)
                 vf_storen(out + k0 + k, moe_min_i64(16, m - k),
-                          row_get_anywhere(&r, k, moe_min_i64(16, m - k)));
-        for (; k + 16 <= m; k += 16) vf_store(out + k0 + k, row_get(&r, type, (size_t)k, 16));
-        if (k < m) vf_storen(out + k0 + k, m - k, row_get(&r, type, (size_t)k, m - k));
+                          chunk_get_across(&r, k, moe_min_i64(16, m - k)));
+        for (; k + 16 <= m; k += 16) vf_store(out + k0 + k, chunk_get(&r, type, (size_t)k, 16));
+        if (k < m) vf_storen(out + k0 + k, m - k, chunk_get(&r, type, (size_t)k, m - k));
     }
 }
 
@@ -71,25 +71,25 @@ struct product {
 /* R rows from `r` on times T tokens.  A row past the end repeats the last one and is not stored. */
 LANE void fused_rows(int type, int R, int T, const struct product *p, int64_t r)
 {
-    struct row row[4];
+    struct chunk row[4];
     vf sum[4][3];
     EACH(i, R)
         EACH(t, T) sum[i][t] = vf_zero();
     for (int64_t k0 = 0; k0 < p->w->cols; k0 += CHUNK) {
         int64_t m = moe_min_i64(CHUNK, p->w->cols - k0);
-        EACH(i, R) row_at(&row[i], type, p->w, moe_min_i64(r + i, p->r1 - 1), k0, m);
+        EACH(i, R) chunk_begin(&row[i], type, p->w, moe_min_i64(r + i, p->r1 - 1), k0, m);
         int64_t k = 0;
         for (; k + 16 <= m; k += 16) {
             vf x[3];
             EACH(t, T) x[t] = vf_load(p->x + t * p->ldx + k0 + k);
             EACH(i, R) {
-                vf v = row_get(&row[i], type, (size_t)k, 16);
+                vf v = chunk_get(&row[i], type, (size_t)k, 16);
                 EACH(t, T) sum[i][t] = vf_fma(v, x[t], sum[i][t]);
             }
         }
         if (k == m) continue;
         EACH(i, R) {
-            vf v = row_get(&row[i], type, (size_t)k, m - k);
+            vf v = chunk_get(&row[i], type, (size_t)k, m - k);
             EACH(t, T) sum[i][t] = vf_fma(v, vf_loadn(p->x + t * p->ldx + k0 + k, m - k), sum[i][t]);
         }
     }
@@ -206,18 +206,18 @@ void VARIANT(matmul_int16)(const struct moe_weight *w, int64_t r0, int64_t r1, c
 /* R rows from `r` on, times x[0..R - 1], added to y. */
 LANE void t_rows(int type, int R, const struct moe_weight *w, int64_t r, const float *x, float *y)
 {
-    struct row row[4];
+    struct chunk row[4];
     for (int64_t k0 = 0; k0 < w->cols; k0 += CHUNK) {
         int64_t m = moe_min_i64(CHUNK, w->cols - k0), k = 0;
-        EACH(i, R) row_at(&row[i], type, w, r + i, k0, m);
+        EACH(i, R) chunk_begin(&row[i], type, w, r + i, k0, m);
         for (; k + 16 <= m; k += 16) {
             vf sum = vf_load(y + k0 + k);
-            EACH(i, R) sum = vf_fma(vf_set(x[i]), row_get(&row[i], type, (size_t)k, 16), sum);
+            EACH(i, R) sum = vf_fma(vf_set(x[i]), chunk_get(&row[i], type, (size_t)k, 16), sum);
             vf_store(y + k0 + k, sum);
         }
         if (k < m) {
             vf sum = vf_loadn(y + k0 + k, m - k);
-            EACH(i, R) sum = vf_fma(vf_set(x[i]), row_get(&row[i], type, (size_t)k, m - k), sum);
+            EACH(i, R) sum = vf_fma(vf_set(x[i]), chunk_get(&row[i], type, (size_t)k, m - k), sum);
             vf_storen(y + k0 + k, m - k, sum);
         }
     }

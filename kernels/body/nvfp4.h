@@ -98,7 +98,7 @@ OP void load_bf16(struct batch *b)
 {
     bi r[8], most = i_set(0);
     const bi upper = i_set((int)0xffff0000u);
-    columns(b->x, 32, r);
+    load_columns(b->x, 32, r);
     EACH(j, 8) {
         bi a = i_and(r[j], i_set(0x7fff7fff));
         i_store(b->w[j], r[j]);
@@ -111,7 +111,7 @@ OP void load_f32(struct batch *b)
 {
     bi r[16];
     bf most = f_set(0);
-    columns(b->x, 64, r), columns(b->x + 32, 64, r + 8);
+    load_columns(b->x, 64, r), load_columns(b->x + 32, 64, r + 8);
     EACH(j, 16) {
         bf a = f_abs(i_float(r[j]));
         f_store(b->t[j], a);
@@ -265,7 +265,7 @@ enum { WINDOW = 9 }; /* codes top to top - 8 */
 struct window {
     float est[WINDOW][LANES]; /* estimates of code top - i, in units of (unit * global / 8192)^2; the lowest
                                * four bits hold i */
-    bi top, i;                /* i: what try_window tries next */
+    bi top, index;            /* index: in all lanes the i of the next estimate */
     bf unit;                  /* the power of two in the scale of top */
     bf k;                     /* R times scale, divided by unit: what `multiplier` wants */
     bf least, second;         /* the two smallest estimates, with their i */
@@ -278,8 +278,8 @@ OP void try_window(struct window *w, const struct batch *b, int i, bool capped)
                  f_of8(step_square[i], w->top));
     /* top is at most 132, the code that 6.4 * 448 / 3.5 would have */
     if (capped && i < 6) e = f_pick(i_gt(w->top, i_set(126 + i)), f_set(0x1p120f), e);
-    e = i_float(i_tag(f_bits(e), w->i));
-    w->i = i_add(w->i, i_set(1));
+    e = i_float(i_tag(f_bits(e), w->index));
+    w->index = i_add(w->index, i_set(1));
     w->second = f_min(w->second, f_max(e, w->least));
     w->least = f_min(e, w->least);
     f_store(w->est[i], e);
@@ -292,7 +292,7 @@ static void window_open(struct window *w, const struct batch *b)
     bi power = i_and(f_bits(scaled), i_set(0x7f800000));
     w->least = w->second = f_set(0x1p125f);
     w->top = i_sub(i_shr(f_bits(scaled), 20), i_set(120 << 3));
-    w->i = i_set(0);
+    w->index = i_set(0);
     w->unit = i_float(power);
     w->k = i_float(i_sub(i_add(f_bits(multiplier_base(b)), i_set(127 << 23)), power));
 }

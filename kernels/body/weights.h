@@ -12,7 +12,7 @@
  * multiple of 32 columns (of 1 for F32, BF16, F16 and FP8). */
 enum { CHUNK = 256 };
 
-struct row {
+struct chunk {
     const uint8_t *data;  /* the code or value of the chunk's first column */
     int64_t first;        /* FP8: the first column's place in its scale block of 128; else unused */
     float s[CHUNK / 16];  /* the scales of the chunk's blocks */
@@ -40,7 +40,7 @@ LANE vf load_nvfp4_scales(const struct moe_weight *w, int64_t row, int64_t block
 }
 
 /* INT4: puts the scales of n <= CHUNK columns, from col on, into s: one for every 32 columns, whatever the
- * size of the type's groups, so that row_get need not know that size. */
+ * size of the type's groups, so that chunk_get need not know that size. */
 LANE void load_int4_scales(const struct moe_weight *w, int64_t row, int64_t col, int64_t n, float *s)
 {
     const struct moe_dtype_row *t = &moe_dtypes[w->type];
@@ -54,7 +54,8 @@ LANE void load_int4_scales(const struct moe_weight *w, int64_t row, int64_t col,
 }
 
 /* Make `r` the chunk of n <= CHUNK columns that starts at W[row][col]. */
-LANE void row_at(struct row *r, int type, const struct moe_weight *w, int64_t row, int64_t col, int64_t n)
+LANE void chunk_begin(struct chunk *r, int type, const struct moe_weight *w, int64_t row, int64_t col,
+                      int64_t n)
 {
     int64_t i = row * w->cols + col;
     if (type == MOE_F32) r->data = w->data + 4 * i;
@@ -83,8 +84,8 @@ LANE void row_at(struct row *r, int type, const struct moe_weight *w, int64_t ro
 }
 
 /* Values k .. k + 15 of the chunk, of which m <= 16 exist; the others are 0.  INT4 and NVFP4 have whole
- * blocks, and read all 16.  An FP8 chunk has to start at a scale block here: see row_get_anywhere. */
-LANE vf row_get(const struct row *r, int type, size_t k, int64_t m)
+ * blocks, and read all 16.  An FP8 chunk has to start at a scale block here: see chunk_get_across. */
+LANE vf chunk_get(const struct chunk *r, int type, size_t k, int64_t m)
 {
     if (type == MOE_F32) return m == 16 ? vf_load(r->data + 4 * k) : vf_loadn(r->data + 4 * k, m);
     if (type == MOE_BF16) return m == 16 ? vf_bf16(r->data + 2 * k) : vf_bf16n(r->data + 2 * k, m);
@@ -94,9 +95,9 @@ LANE vf row_get(const struct row *r, int type, size_t k, int64_t m)
     return vf_mul(m == 16 ? vf_e4m3(r->data + k) : vf_e4m3n(r->data + k, m), vf_set(r->s[k / 128]));
 }
 
-/* What row_get does, for an FP8 chunk that may start inside a scale block, so that the 16 values may need the
- * scales of two blocks.  Only `dequantize` may be asked for such columns. */
-LANE vf row_get_anywhere(const struct row *r, int64_t k, int64_t m)
+/* What chunk_get does, for an FP8 chunk that may start inside a scale block, so that the 16 values may need
+ * the scales of two blocks.  Only `dequantize` may be asked for such columns. */
+LANE vf chunk_get_across(const struct chunk *r, int64_t k, int64_t m)
 {
     float s[16];
     for (int i = 0; i < 16; i++) s[i] = r->s[(r->first + k + (i < m ? i : 0)) / 128];

@@ -378,16 +378,15 @@ enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *
 
     *r = (struct moe_mlp_result){ 0 };
     struct weights gate_and_up = select_weights(&p, w, 0, 1), down = select_weights(&p, w, 2, 2);
-    bool rows = p.two_sided;
     m->gate_up_hessian.hessian.k = 2 * w->w[0].rows;
-    if (rows) {
+    if (p.two_sided) {
         moe_hessian_clear(&m->gate_up_hessian.hessian);
         hessian_at_inputs_of_down(m, &w->w[2], f);
     }
     if (m->how.activations) MOE_TRY(each_piece(&p, update_amax_x, err));
     if (gate_and_up.n)
-        MOE_TRY(round_by_slices(&p, &m->x, &gate_and_up, rows ? &m->gate_up_hessian : NULL, &r->global[0],
-                                add_gate_up_inputs, err));
+        MOE_TRY(round_by_slices(&p, &m->x, &gate_and_up, p.two_sided ? &m->gate_up_hessian : NULL,
+                                &r->global[0], add_gate_up_inputs, err));
     r->global[1] = r->global[0];
     for (int i = 0; i < 2; i++)
         if (w->quantize[i]) q[i] = as_quantized(&w->w[i], &r->rounded[i], r->global[i]);
