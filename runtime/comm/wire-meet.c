@@ -14,25 +14,25 @@ static_assert(MOE_WIRE_FRAME_BYTES == (int)MAGIC_BYTES + 4 + 4 + 4 + 4 + 8 + 8, 
 void moe_wire_frame_put(unsigned char out[MOE_WIRE_FRAME_BYTES], const struct moe_wire_frame *f)
 {
     unsigned char *at = out;
-    give_bytes(&at, MAGIC, MAGIC_BYTES);
-    give32(&at, f->version);
-    give32(&at, (uint32_t)f->rank);
-    give32(&at, (uint32_t)f->ranks);
-    give32(&at, f->type);
-    give64(&at, f->secret);
-    give64(&at, f->bytes);
+    put_bytes(&at, MAGIC, MAGIC_BYTES);
+    put32(&at, f->version);
+    put32(&at, (uint32_t)f->rank);
+    put32(&at, (uint32_t)f->ranks);
+    put32(&at, f->type);
+    put64(&at, f->secret);
+    put64(&at, f->bytes);
 }
 
 bool moe_wire_frame_get(const unsigned char p[MOE_WIRE_FRAME_BYTES], struct moe_wire_frame *f)
 {
     struct fields in = read_fields(p, MOE_WIRE_FRAME_BYTES);
-    const unsigned char *magic = take_bytes(&in, MAGIC_BYTES);
-    f->version = take32(&in);
-    f->rank = (int32_t)take32(&in);
-    f->ranks = (int32_t)take32(&in);
-    f->type = take32(&in);
-    f->secret = take64(&in);
-    f->bytes = take64(&in);
+    const unsigned char *magic = get_bytes(&in, MAGIC_BYTES);
+    f->version = get32(&in);
+    f->rank = (int32_t)get32(&in);
+    f->ranks = (int32_t)get32(&in);
+    f->type = get32(&in);
+    f->secret = get64(&in);
+    f->bytes = get64(&in);
     return !memcmp(magic, MAGIC, MAGIC_BYTES);
 }
 
@@ -50,31 +50,31 @@ uint64_t moe_wire_body_max(uint32_t type, int ranks)
     }
 }
 
-static void give_settings(unsigned char **at, const struct moe_agreement *a)
+static void put_settings(unsigned char **at, const struct moe_agreement *a)
 {
-    give32(at, a->n);
+    put32(at, a->n);
     for (uint32_t i = 0; i < a->n; i++) {
         size_t n = strlen(a->item[i].name);
-        give(at, n, 1);
-        give_bytes(at, a->item[i].name, n);
-        give64(at, a->item[i].digest.high);
-        give64(at, a->item[i].digest.low);
+        put_uint(at, n, 1);
+        put_bytes(at, a->item[i].name, n);
+        put64(at, a->item[i].digest.high);
+        put64(at, a->item[i].digest.low);
     }
 }
 
-static void take_settings(struct fields *in, struct moe_agreement *a)
+static void get_settings(struct fields *in, struct moe_agreement *a)
 {
-    *a = (struct moe_agreement){ .n = take32(in) };
+    *a = (struct moe_agreement){ .n = get32(in) };
     in->bad |= a->n > MOE_AGREE_MAX;
     for (uint32_t i = 0; !in->bad && i < a->n; i++) {
-        size_t n = (size_t)take(in, 1);
-        const unsigned char *p = take_bytes(in, n);
+        size_t n = (size_t)get_uint(in, 1);
+        const unsigned char *p = get_bytes(in, n);
         in->bad |= !n || n >= MOE_AGREE_NAME || (p && memchr(p, 0, n));
         if (in->bad) return;
         memcpy(a->item[i].name, p, n);
         moe_show(a->item[i].name, sizeof a->item[i].name);
-        a->item[i].digest.high = take64(in);
-        a->item[i].digest.low = take64(in);
+        a->item[i].digest.high = get64(in);
+        a->item[i].digest.low = get64(in);
     }
 }
 
@@ -88,27 +88,27 @@ size_t moe_wire_join_bytes(const struct moe_wire_join *j)
 
 void moe_wire_join_put(unsigned char *out, const struct moe_wire_join *j)
 {
-    moe_wire_give_err(&out, &j->failure);
-    give_settings(&out, &j->settings);
-    give32(&out, (uint32_t)j->address_bytes);
-    give_bytes(&out, j->address, j->address_bytes);
+    moe_wire_put_err_fields(&out, &j->failure);
+    put_settings(&out, &j->settings);
+    put32(&out, (uint32_t)j->address_bytes);
+    put_bytes(&out, j->address, j->address_bytes);
 }
 
 bool moe_wire_join_get(const unsigned char *p, size_t bytes, struct moe_wire_join *j)
 {
     struct fields in = read_fields(p, bytes);
-    struct fields ahead = in; /* looks at the code, which moe_wire_take_err reads again */
-    if (take32(&ahead) != MOE_OK) {
-        moe_wire_take_err(&in, &j->failure);
+    struct fields ahead = in; /* looks at the code, which moe_wire_get_err_fields reads again */
+    if (get32(&ahead) != MOE_OK) {
+        moe_wire_get_err_fields(&in, &j->failure);
     } else { /* no failure: the lengths of its three texts are 0 */
         j->failure = (struct moe_err)MOE_ERR_INIT;
-        take32(&in);
-        in.bad |= take(&in, 6) != 0;
+        get32(&in);
+        in.bad |= get_uint(&in, 6) != 0;
     }
-    take_settings(&in, &j->settings);
-    j->address_bytes = take32(&in);
+    get_settings(&in, &j->settings);
+    j->address_bytes = get32(&in);
     in.bad |= j->address_bytes > MOE_WIRE_ADDRESS_MAX || (!j->address_bytes && j->failure.code == MOE_OK);
-    j->address = take_bytes(&in, j->address_bytes);
+    j->address = get_bytes(&in, j->address_bytes);
     return !in.bad && in.at == in.end;
 }
 
@@ -120,24 +120,24 @@ size_t moe_wire_welcome_bytes(int ranks, size_t addresses)
 void moe_wire_welcome_put(unsigned char *out, const unsigned char key[MOE_WIRE_KEY], int ranks,
                           const size_t *offset, const unsigned char *all)
 {
-    give_bytes(&out, key, MOE_WIRE_KEY);
-    for (int r = 0; r < ranks; r++) give32(&out, (uint32_t)(offset[r + 1] - offset[r]));
-    give_bytes(&out, all, offset[ranks]);
+    put_bytes(&out, key, MOE_WIRE_KEY);
+    for (int r = 0; r < ranks; r++) put32(&out, (uint32_t)(offset[r + 1] - offset[r]));
+    put_bytes(&out, all, offset[ranks]);
 }
 
 bool moe_wire_welcome_get(const unsigned char *p, size_t bytes, unsigned char key[MOE_WIRE_KEY], int ranks,
                           size_t *offset, const unsigned char **all)
 {
     struct fields in = read_fields(p, bytes);
-    const unsigned char *k = take_bytes(&in, MOE_WIRE_KEY);
+    const unsigned char *k = get_bytes(&in, MOE_WIRE_KEY);
     if (!k) return false;
     memcpy(key, k, MOE_WIRE_KEY);
     offset[0] = 0;
     for (int r = 0; r < ranks; r++) {
-        uint32_t n = take32(&in);
+        uint32_t n = get32(&in);
         in.bad |= !n || n > MOE_WIRE_ADDRESS_MAX;
         offset[r + 1] = offset[r] + n;
     }
-    *all = take_bytes(&in, offset[ranks]);
+    *all = get_bytes(&in, offset[ranks]);
     return !in.bad && in.at == in.end;
 }

@@ -43,18 +43,18 @@ enum moe_code moe_wire_code(uint64_t code)
     return MOE_DEVICE;
 }
 
-static void give_text(unsigned char **at, const char *s, size_t cap)
+static void put_text(unsigned char **at, const char *s, size_t cap)
 {
     size_t n = strnlen(s, cap - 1);
-    give(at, n, 2);
-    give_bytes(at, s, n);
+    put_uint(at, n, 2);
+    put_bytes(at, s, n);
 }
 
 /* Reads a text without NULs into out [cap], ends it with NUL, and makes it safe to print on a terminal. */
-static void take_text(struct fields *in, char *out, size_t cap)
+static void get_text(struct fields *in, char *out, size_t cap)
 {
-    size_t n = (size_t)take(in, 2);
-    const unsigned char *p = take_bytes(in, n);
+    size_t n = (size_t)get_uint(in, 2);
+    const unsigned char *p = get_bytes(in, n);
     in->bad |= n >= cap || (p && memchr(p, 0, n));
     if (in->bad) return;
     memcpy(out, p, n);
@@ -62,35 +62,35 @@ static void take_text(struct fields *in, char *out, size_t cap)
     moe_show(out, cap);
 }
 
-void moe_wire_give_err(unsigned char **at, const struct moe_err *e)
+void moe_wire_put_err_fields(unsigned char **at, const struct moe_err *e)
 {
-    give32(at, (uint32_t)e->code);
-    give_text(at, e->msg, sizeof e->msg);
-    give_text(at, e->file, sizeof e->file);
-    give_text(at, e->tensor, sizeof e->tensor);
+    put32(at, (uint32_t)e->code);
+    put_text(at, e->msg, sizeof e->msg);
+    put_text(at, e->file, sizeof e->file);
+    put_text(at, e->tensor, sizeof e->tensor);
 }
 
-void moe_wire_take_err(struct fields *in, struct moe_err *e)
+void moe_wire_get_err_fields(struct fields *in, struct moe_err *e)
 {
     *e = (struct moe_err)MOE_ERR_INIT;
-    e->code = moe_wire_code(take32(in));
-    take_text(in, e->msg, sizeof e->msg);
-    take_text(in, e->file, sizeof e->file);
-    take_text(in, e->tensor, sizeof e->tensor);
+    e->code = moe_wire_code(get32(in));
+    get_text(in, e->msg, sizeof e->msg);
+    get_text(in, e->file, sizeof e->file);
+    get_text(in, e->tensor, sizeof e->tensor);
     in->bad |= !e->msg[0];
 }
 
 size_t moe_wire_err_put(unsigned char out[MOE_WIRE_ERR_BYTES], const struct moe_err *err)
 {
     unsigned char *at = out;
-    moe_wire_give_err(&at, err);
+    moe_wire_put_err_fields(&at, err);
     return (size_t)(at - out);
 }
 
 bool moe_wire_err_get(const unsigned char *p, size_t bytes, struct moe_err *err)
 {
     struct fields in = read_fields(p, bytes);
-    moe_wire_take_err(&in, err);
+    moe_wire_get_err_fields(&in, err);
     return !in.bad;
 }
 
@@ -98,21 +98,21 @@ bool moe_wire_err_get(const unsigned char *p, size_t bytes, struct moe_err *err)
 
 void moe_wire_head_put(unsigned char out[MOE_WIRE_HEAD_BYTES], const struct moe_wire_head *h)
 {
-    give32(&out, h->kind);
-    give32(&out, h->from);
-    give32(&out, h->what);
-    give32(&out, h->number);
-    give_bytes(&out, h->key, MOE_WIRE_KEY);
+    put32(&out, h->kind);
+    put32(&out, h->from);
+    put32(&out, h->what);
+    put32(&out, h->number);
+    put_bytes(&out, h->key, MOE_WIRE_KEY);
 }
 
 bool moe_wire_head_get(const void *p, size_t bytes, struct moe_wire_head *h)
 {
     struct fields in = read_fields(p, bytes);
-    h->kind = take32(&in);
-    h->from = take32(&in);
-    h->what = take32(&in);
-    h->number = take32(&in);
-    const unsigned char *key = take_bytes(&in, MOE_WIRE_KEY);
+    h->kind = get32(&in);
+    h->from = get32(&in);
+    h->what = get32(&in);
+    h->number = get32(&in);
+    const unsigned char *key = get_bytes(&in, MOE_WIRE_KEY);
     if (in.bad || in.at != in.end) return false;
     memcpy(h->key, key, MOE_WIRE_KEY);
     return true;
@@ -120,19 +120,19 @@ bool moe_wire_head_get(const void *p, size_t bytes, struct moe_wire_head *h)
 
 /* ---- requests and replies ---- */
 
-static void give_progress(unsigned char **at, const struct moe_wire_progress *p)
+static void put_progress(unsigned char **at, const struct moe_wire_progress *p)
 {
-    give32(at, p->moves);
-    give32(at, (uint32_t)p->ready);
-    give32(at, (uint32_t)p->dispatching);
+    put32(at, p->moves);
+    put32(at, (uint32_t)p->ready);
+    put32(at, (uint32_t)p->dispatching);
 }
 
-static struct moe_wire_progress take_progress(struct fields *in)
+static struct moe_wire_progress get_progress(struct fields *in)
 {
     struct moe_wire_progress p;
-    p.moves = take32(in);
-    p.ready = (int32_t)take32(in);
-    p.dispatching = (int32_t)take32(in);
+    p.moves = get32(in);
+    p.ready = (int32_t)get32(in);
+    p.dispatching = (int32_t)get32(in);
     return p;
 }
 
@@ -144,11 +144,11 @@ static bool progress_sound(const struct moe_wire_progress *p, const struct moe_w
 void moe_wire_request_put(unsigned char slot[MOE_WIRE_SLOT_HEAD], const struct moe_wire_request *q)
 {
     unsigned char *at = slot;
-    give64(&at, q->pass);
-    give32(&at, (uint32_t)q->layer);
-    give32(&at, (uint32_t)q->rows);
-    give32(&at, (uint32_t)q->pairs);
-    give_progress(&at, &q->at);
+    put64(&at, q->pass);
+    put32(&at, (uint32_t)q->layer);
+    put32(&at, (uint32_t)q->rows);
+    put32(&at, (uint32_t)q->pairs);
+    put_progress(&at, &q->at);
     memset(at, 0, (size_t)(slot + MOE_WIRE_SLOT_HEAD - at));
 }
 
@@ -156,11 +156,11 @@ struct moe_wire_request moe_wire_request_get(const unsigned char slot[MOE_WIRE_S
 {
     struct fields in = read_fields(slot, MOE_WIRE_SLOT_HEAD);
     struct moe_wire_request q;
-    q.pass = take64(&in);
-    q.layer = (int32_t)take32(&in);
-    q.rows = (int32_t)take32(&in);
-    q.pairs = (int32_t)take32(&in);
-    q.at = take_progress(&in);
+    q.pass = get64(&in);
+    q.layer = (int32_t)get32(&in);
+    q.rows = (int32_t)get32(&in);
+    q.pairs = (int32_t)get32(&in);
+    q.at = get_progress(&in);
     return q;
 }
 
@@ -197,10 +197,10 @@ bool moe_wire_request_sound(const unsigned char *slot, size_t bytes, const struc
 void moe_wire_reply_put(unsigned char slot[MOE_WIRE_SLOT_HEAD], const struct moe_wire_reply *p)
 {
     unsigned char *at = slot;
-    give64(&at, p->pass);
-    give32(&at, (uint32_t)p->pairs);
-    give32(&at, p->code);
-    give_progress(&at, &p->at);
+    put64(&at, p->pass);
+    put32(&at, (uint32_t)p->pairs);
+    put32(&at, p->code);
+    put_progress(&at, &p->at);
     memset(at, 0, (size_t)(slot + MOE_WIRE_SLOT_HEAD - at));
 }
 
@@ -208,10 +208,10 @@ struct moe_wire_reply moe_wire_reply_get(const unsigned char slot[MOE_WIRE_SLOT_
 {
     struct fields in = read_fields(slot, MOE_WIRE_SLOT_HEAD);
     struct moe_wire_reply p;
-    p.pass = take64(&in);
-    p.pairs = (int32_t)take32(&in);
-    p.code = take32(&in);
-    p.at = take_progress(&in);
+    p.pass = get64(&in);
+    p.pairs = (int32_t)get32(&in);
+    p.code = get32(&in);
+    p.at = get_progress(&in);
     return p;
 }
 
