@@ -213,8 +213,7 @@ static enum moe_code take_type(struct cursor *c, const char *key, enum moe_gguf_
     uint32_t t;
     MOE_TRY(take_u32(c, &t));
     if (t >= MOE_GGUF_VALUES)
-        return WRONG(c, NULL, "the key '%s' has a value of type %u, and there is none of that number", key,
-                     t);
+        return WRONG(c, NULL, "the key '%s' has a value of type %u, which GGUF does not define", key, t);
     *type = (enum moe_gguf_value)t;
     return MOE_OK;
 }
@@ -327,7 +326,9 @@ static enum moe_code place_tensors(struct cursor *c)
         struct moe_gguf_entry *t = &h->tensors[i];
         uint64_t room = c->size - h->data_offset;
         if (t->offset % h->alignment)
-            return WRONG(c, t->name, "begins at no multiple of %" PRIu64, h->alignment);
+            return WRONG(c, t->name,
+                         "its offset %" PRIu64 " is no multiple of the file's alignment, %" PRIu64, t->offset,
+                         h->alignment);
         if (t->offset > room || t->bytes > room - t->offset)
             return WRONG(c, t->name, "the file ends in it or before it (cut short? fetch it again)");
         t->offset += h->data_offset;
