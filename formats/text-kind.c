@@ -81,7 +81,7 @@ enum moe_code moe_text_refuse_foreign(const char *path, const char *head, size_t
 }
 
 enum moe_code moe_text_detect_kind(const char *path, const char *head, size_t n, enum moe_text_kind *kind,
-                            struct moe_err *err)
+                                   struct moe_err *err)
 {
     MOE_TRY(moe_text_refuse_foreign(path, head, n, err));
     *kind = guess_kind(path, head, n);

@@ -101,13 +101,13 @@ static enum moe_code convert_sharegpt(struct moe_text *t, const cJSON *list, str
             return fail_row(t, err, "a turn of 'conversations' is not {\"from\", \"value\"}, both text");
         if (moe_json_get(c, "role") || moe_json_get(c, "content"))
             return fail_row(t, err,
-                       "a turn of 'conversations' has 'from' and 'value', and 'role' or 'content' too");
+                            "a turn of 'conversations' has 'from' and 'value', and 'role' or 'content' too");
         const char *role = sharegpt_role(from->valuestring);
         if (!role)
             return fail_row(t, err,
-                       "a turn of 'conversations' is from '%.64s' (human, gpt, system; for tools: "
-                       "'messages')",
-                       from->valuestring);
+                            "a turn of 'conversations' is from '%.64s' (human, gpt, system; for tools: "
+                            "'messages')",
+                            from->valuestring);
         if (!add_turn(t, role, value->valuestring, c)) return nomem(t, err);
     }
     return MOE_OK;

@@ -43,7 +43,7 @@ enum moe_code moe_text_refuse_foreign(const char *path, const char *head, size_t
 /* The same check; then *kind is set: JSON when the file's name says so or the bytes begin as JSON
  * (moe_json_begins). */
 enum moe_code moe_text_detect_kind(const char *path, const char *head, size_t n, enum moe_text_kind *kind,
-                            struct moe_err *err);
+                                   struct moe_err *err);
 /* Check that n bytes are valid UTF-8 without NUL; MOE_CORRUPT names the line, where `line` is the number of
  * the first. */
 enum moe_code moe_text_check(const char *path, int64_t line, const char *p, size_t n, struct moe_err *err);

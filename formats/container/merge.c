@@ -126,8 +126,8 @@ static enum moe_code check_same(const struct moe_source *a, const struct moe_sou
                            a->path);
     if (!mix && !same_kernels(a, b))
         return moe_fail_at(err, MOE_MISMATCH, b->path, NULL,
-                           "'%s' kernels calibrated it, '%s' kernels '%s': no single run gives these bytes "
-                           "(merge them all the same with --mix-kernels)",
+                           "'%s' kernels calibrated it, but '%s' kernels calibrated '%s', so that no single "
+                           "run gives the merged bytes (merge them nevertheless with --mix-kernels)",
                            moe_source_kernels(b), moe_source_kernels(a), a->path);
     return MOE_OK;
 }
@@ -224,7 +224,7 @@ static enum moe_code open_parts(struct moe_source *src, char *const *paths, int 
 }
 
 static enum moe_code open_merged(struct moe_source *src, char *const *paths, int n, bool mix,
-                                  struct moe_err *err)
+                                 struct moe_err *err)
 {
     struct moe_problems p = { .list = NULL };
     MOE_TRY(open_parts(src, paths, n, mix, err));
@@ -313,7 +313,7 @@ static enum moe_code print_lines(struct joined *j, const struct moe_source *src,
 /* Parts that were made from a container all have that container's source.jsonl unchanged; parts that were
  * made from a checkpoint have their own lines, with ordinals. */
 static enum moe_code join_lines(struct joined *j, const struct moe_source *src, char **text, size_t *bytes,
-                          struct moe_err *err)
+                                struct moe_err *err)
 {
     const struct moe_container *c = src->container;
     size_t *size = calloc((size_t)c->n_parts, sizeof *size);
