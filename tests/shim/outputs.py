@@ -156,7 +156,7 @@ def set_up():
     good("moe-plan", "m.moe", "--ranks", "2", "--stats", "stats.json.gz", "-o", "p.json")
 
 
-def files():
+def test_files():
     for name, a in WRITERS.items():
         write_text("victim", "years of work")
         os.symlink("victim", name + ".tmp")
@@ -212,7 +212,7 @@ def files():
     check(not [n for n in os.listdir() if n.startswith(".moe-")], "temporary files are left", os.listdir())
 
 
-def two_writers():
+def test_two_writers():
     """One path, two runs: one whole file of a run that ended well."""
     trace = lambda tokens: ("moe-run", "m", "--tokens", tokens, "-n", "0", "--trace", "t")
     whole = []
@@ -227,7 +227,7 @@ def two_writers():
     clear("t")
 
 
-def started_together():
+def test_started_together():
     """Two writers of one output begin at the same time: one of them succeeds, and what it wrote is whole."""
     for rounds, name, a in ((20, "c.moe", DIRS["c.moe"]), (10, "hf", DIRS["hf"]), (10, "g.gguf", ("moe-convert", "m.moe", "--to", "gguf", "-o"))):
         for i in range(rounds):
@@ -239,7 +239,7 @@ def started_together():
             clear(name, name + ".partial")
 
 
-def dirs():
+def test_dirs():
     for name, a in DIRS.items():
         part = name + ".partial"
         # what is somebody else's stays, with --force too
@@ -293,7 +293,7 @@ def dirs():
         clear(name)
 
 
-def apart():
+def test_overlap():
     """The output is not the input, nor in it, nor around it."""
     os.mkdir("around")
     shutil.copytree("m.moe", "around/m.moe")
@@ -318,7 +318,7 @@ def apart():
     clear("around", "link")
 
 
-def named():
+def test_other_paths():
     """An output is none of the other paths of its command, and lies in none."""
     for n in ("calib.txt", "prompt.txt", "key"): write_text(n, "And it came to pass, that the words of many were weighed. " * 20)
     os.chmod("key", 0o600)
@@ -379,7 +379,7 @@ def named():
     clear("ours.st", "link.txt", "hard.txt", "calib.txt", "prompt.txt", "key")
 
 
-def renamed():
+def test_renamed():
     """A whole container that somebody called NAME.moe.partial, and a stranger's state.json, are not unfinished work."""
     shutil.copytree("m.moe", "n.moe.partial")
     before = digest("n.moe.partial")
@@ -394,7 +394,7 @@ def renamed():
     clear("n.moe.partial")
 
 
-def complete(name, a, b, file):
+def check_complete(name, a, b, file):
     """--resume of an export that is there already: nothing to do; not of another one, nor once `file` of it was changed."""
     ino = os.stat(name).st_ino
     if KEEPS: good(*a, name, "--resume")
@@ -405,7 +405,7 @@ def complete(name, a, b, file):
     check(os.stat(name).st_ino == ino and not os.path.exists(name + ".partial"), name, "was made again")
 
 
-def gguf():
+def test_gguf():
     a = ("moe-convert", "m.moe", "--to", "gguf", "-o", "g.gguf")
     p = stopped("renameat2:1", *a)
     write_text("g.gguf", "years of work")
@@ -441,11 +441,11 @@ def gguf():
             os.rename("kept.gguf", "g.gguf")
         good(*a, "--resume")
         check(read_bytes("g.gguf") == before and not os.path.exists("g.gguf.partial"), "another GGUF file")
-    complete("g.gguf", a[:-1], OTHER["g.gguf"], "g.gguf")
+    check_complete("g.gguf", a[:-1], OTHER["g.gguf"], "g.gguf")
     clear("g.gguf")
 
 
-def owned():
+def test_strangers():
     """--force replaces what the tools wrote, file by file; one that they did not write keeps all of it."""
     strangers = {
         "c.moe": ("notes.txt", "hf/thesis.txt", "hf/deep/thesis.txt", "my.work/thesis.txt", "layer-900.moe", "state.json", "plan-holiday.json", "manifest.json.tmp"),
@@ -479,7 +479,7 @@ def owned():
     clear("my.svg")
 
 
-def origin():
+def test_origin():
     """--force of an export replaces an export, not a checkpoint that has the same names: a fine-tune of the same base."""
     hf, hf4, one = DIRS["hf"], DIRS["hf4"], DIRS["one"]
     newer = ("moe-convert", "m3.moe", "--to", "hf", "-o")
@@ -519,7 +519,7 @@ def origin():
     clear("b")
 
 
-def came_later():
+def test_came_later():
     """A killed --force run replaces what stood there when it began, and no container that came later."""
     begin = ("moe-convert", "m", "-o", "n.moe")
     for there, later in (("q.moe", "m3.moe"), (None, "q.moe"), ("q.moe", None)):
@@ -557,7 +557,7 @@ def came_later():
     clear("n.moe")
 
 
-def begun():
+def test_unfinished():
     """Unfinished directories are started over by the same work alone, and by --force, and never when somebody's file is in them."""
     for name in ("hf", "hf4", "one", "s.moe"):
         a, b, part = DIRS[name], OTHER[name], name + ".partial"
@@ -599,11 +599,11 @@ def begun():
             check(os.path.exists(part) and digest(name) == before, name, "is not whole beside the old one")
             good(*a, name, "--resume")
             check(digest(name) == before and not os.path.exists(part), name, "left the old one at", part)
-        complete(name, a, b, name + "/config.json")
+        check_complete(name, a, b, name + "/config.json")
         clear(name)
 
 
-def waits():
+def test_waiting():
     """Finished work whose name was taken waits for it: another work refuses, and only --force throws it away."""
     for name, b in OTHER.items():
         clear(name)
@@ -634,5 +634,7 @@ def waits():
 
 KEEPS = keeps_attributes()
 set_up()
-for part in (files, two_writers, started_together, dirs, apart, named, renamed, gguf, owned, origin, came_later, begun, waits): part()
+for test in (test_files, test_two_writers, test_started_together, test_dirs, test_overlap, test_other_paths, test_renamed, test_gguf,
+             test_strangers, test_origin, test_came_later, test_unfinished, test_waiting):
+    test()
 print(f"t-outputs: {checks} checks")
