@@ -182,9 +182,10 @@ $(B)/%.cu.o: %.cu $(B)/flags
 	$(Q)mkdir -p $@.keep && $(nvcc) -frandom-seed=$< --keep --keep-dir $@.keep \
 	  -MMD -MP -MF $(@:.o=.d) -c -o $@ $< && rm -rf $@.keep
 
-# The list of objects is a prerequisite too: a source file that goes away leaves the archive.
+# The list of objects is a prerequisite too: a source file that goes away leaves the archive.  It is without
+# the build folder, which may be named in another way the next time.
 $(B)/objects: FORCE
-	$(Q)mkdir -p $(@D); $(call keep,$(libobj) | $(cliobj))
+	$(Q)mkdir -p $(@D); $(call keep,$(patsubst $(B)/%,%,$(libobj) | $(cliobj)))
 $(B)/libmoe.a: $(libobj) $(B)/objects
 $(B)/libcli.a: $(cliobj) $(B)/objects
 $(B)/libmoe.a $(B)/libcli.a:

@@ -8,5 +8,9 @@ sanitized && skip "the numbers are the release build's, and take too long under 
 need_python
 need_tool moe-inspect moe-convert moe-quantize moe-plan moe-run
 need_helper genmodel
+archive=$(dirname "$BIN")/libmoe.a
+before=$(stat -c %y "$archive")
 python3 tests/readers/readme.py "$BIN" "$GEN" "$T" ${README_PAGES:-README.md docs/guide/*.md} ||
     fail "a page does not hold"
+# Other tests run these very tools meanwhile.
+[ "$(stat -c %y "$archive")" = "$before" ] || fail "a page's make builds the library again"

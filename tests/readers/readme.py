@@ -166,7 +166,7 @@ class Page:
         marks = os.path.join(where, ".marks.%d" % self.number)
         script = ["set -e", "exec 9>%s" % marks]
         # make from where the tests were built, whatever directory this is
-        script.append('make() { flock "$README_BUILD/make.lock" \\\n'
+        script.append('make() { flock "$README_ROOT/$README_BUILD/make.lock" \\\n'
                       '    make --no-print-directory -C "$README_ROOT" B="$README_BUILD" "$@"; }')
         for n, text in self.steps:
             script += ["echo %d >&9" % n, text]
@@ -217,7 +217,7 @@ def main():
     bin_dir, helpers, temporary = (os.path.abspath(p) for p in sys.argv[1:4])
     root, where = os.getcwd(), os.path.join(temporary, "clone")
     make_clone(where, root, bin_dir)
-    environment = dict(os.environ, README_ROOT=root, README_BUILD=os.path.dirname(bin_dir),
+    environment = dict(os.environ, README_ROOT=root, README_BUILD=os.path.relpath(os.path.dirname(bin_dir), root),
                        PATH=bin_dir + os.pathsep + helpers + os.pathsep + os.environ["PATH"])
     wrong, commands, numbers, left = [], 0, 0, 0
     for i, path in enumerate(sys.argv[4:]):
