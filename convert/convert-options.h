@@ -6,10 +6,12 @@
 #include "base/cli/tool.h"
 #include "model/export/hf-nvfp4.h"
 
+/* The values of the options; NULL for a text that was not given, except `to` and `outtype`, which have
+ * defaults. */
 struct moe_convert_args {
-    struct moe_run run;
+    struct moe_tool_run run;
     const char *out, *to, *flavor, *outtype;
-    int64_t memory, shard_size;
+    int64_t memory, shard_size;  /* bytes; MOE_UNSET: --shard-size was not given */
     bool dry_run, resume, force, merge, mix_kernels, keep_vision;
     struct moe_hf_options nvfp4; /* the options of --to hf-nvfp4, set by the check */
 };

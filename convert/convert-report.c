@@ -15,7 +15,7 @@ static bool is_left_out(const struct moe_raw *r, const char *why)
     return r->skipped && !strcmp(r->skipped, why) && !moe_raw_is_kept(r);
 }
 
-void moe_convert_name_skipped(const struct moe_run *run, const struct moe_source *src, bool vision)
+void moe_convert_name_skipped(const struct moe_tool_run *run, const struct moe_source *src, bool vision)
 {
     const char *seen[8];
     int n_seen = 0;
@@ -34,8 +34,8 @@ void moe_convert_name_skipped(const struct moe_run *run, const struct moe_source
     }
 }
 
-enum moe_code moe_convert_name_files(const struct moe_run *run, const struct moe_source *src,
-                                   struct moe_err *err)
+enum moe_code moe_convert_name_files(const struct moe_tool_run *run, const struct moe_source *src,
+                                     struct moe_err *err)
 {
     enum { FEW = sizeof ((struct moe_rest_left *)0)->named / 256 };
     struct moe_rest_left left = { 0 };
@@ -51,7 +51,7 @@ enum moe_code moe_convert_name_files(const struct moe_run *run, const struct moe
     return MOE_OK;
 }
 
-void moe_convert_name_missing(const struct moe_run *run, const struct moe_export_result *got)
+void moe_convert_name_missing(const struct moe_tool_run *run, const struct moe_export_result *got)
 {
     if (!got->skipped) return;
     moe_notice(run,

@@ -10,12 +10,12 @@
 
 /* When a container is written: a notice for each reason why source tensors are left out.  vision: vision
  * tensors are kept. */
-void moe_convert_name_skipped(const struct moe_run *run, const struct moe_source *src, bool vision);
+void moe_convert_name_skipped(const struct moe_tool_run *run, const struct moe_source *src, bool vision);
 /* When a container is written: a notice about files of the checkpoint that it does not keep. */
-enum moe_code moe_convert_name_files(const struct moe_run *run, const struct moe_source *src,
+enum moe_code moe_convert_name_files(const struct moe_tool_run *run, const struct moe_source *src,
                                      struct moe_err *err);
 /* When a checkpoint is written: a notice about tensors of the source that the container does not have. */
-void moe_convert_name_missing(const struct moe_run *run, const struct moe_export_result *got);
+void moe_convert_name_missing(const struct moe_tool_run *run, const struct moe_export_result *got);
 
 /* Tells where a GGUF file does not hold exactly what the model holds, and what llama.cpp does not read from
  * it (measurements are in docs/reference/gguf.md). */

@@ -6,7 +6,7 @@
 #include "base/cli/tool.h"
 
 struct moe_inspect_args {
-    struct moe_run run;
+    struct moe_tool_run run;
     const char *tensors, *tokenize, *detokenize, *diff;
     int64_t top;
     bool layers, experts, verify, special;

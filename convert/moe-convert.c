@@ -19,7 +19,7 @@ static enum moe_code dry_run(struct moe_convert_args *o, const struct moe_source
     struct moe_rewrite_estimate e;
     MOE_TRY(moe_rewrite_estimate(src, r, o->run.pool, &e, err));
     MOE_TRY(moe_rewrite_fits(&e, err));
-    moe_report_plan(&o->run, json, e.input_bytes, e.output_bytes, e.memory_bytes, e.seconds);
+    moe_report_dry_run(&o->run, json, e.input_bytes, e.output_bytes, e.memory_bytes, e.seconds);
     moe_json_add_i64(json, "tensors", src->n_tensors);
     return MOE_OK;
 }
@@ -66,8 +66,8 @@ static enum moe_code to_hf(struct moe_convert_args *o, const struct moe_source *
                                     .cancel = o->run.cancel };
     MOE_TRY(moe_export_hf(src, o->out, &x, o->run.progress, &got, err));
     if (o->dry_run) {
-        moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes,
-                        (double)got.output_bytes / 1e9);
+        moe_report_dry_run(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes,
+                           (double)got.output_bytes / 1e9);
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
@@ -88,8 +88,8 @@ static enum moe_code to_gguf(struct moe_convert_args *o, const struct moe_source
     MOE_TRY(moe_export_gguf(src, o->out, &x, o->run.pool, o->run.progress, &got, err));
     moe_convert_say_gguf(o, src, &got);
     if (o->dry_run) {
-        moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes,
-                        (double)got.output_bytes / 1e9);
+        moe_report_dry_run(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes,
+                           (double)got.output_bytes / 1e9);
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
@@ -109,8 +109,8 @@ static enum moe_code to_hf_nvfp4(struct moe_convert_args *o, const struct moe_so
     moe_hf_report(json, flavor, &got);
     if (o->dry_run) {
         moe_hf_tell(&o->run.notes, flavor, &got);
-        moe_report_plan(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes,
-                        (double)got.output_bytes / 1e9);
+        moe_report_dry_run(&o->run, json, got.input_bytes, got.output_bytes, got.memory_bytes,
+                           (double)got.output_bytes / 1e9);
         moe_json_add_i64(json, "tensors", got.tensors);
         return MOE_OK;
     }
@@ -143,10 +143,10 @@ static enum moe_code run(struct moe_convert_args *o, cJSON *json, struct moe_err
 static int tool_main(int argc, char **argv)
 {
     struct moe_convert_args *o = &moe_convert_asked;
-    if (moe_run_begin(&o->run, &moe_convert_tool, argc, argv)) return o->run.exit;
+    if (moe_tool_run_begin(&o->run, &moe_convert_tool, argc, argv)) return o->run.exit;
     cJSON *json = cJSON_CreateObject();
     enum moe_code code = json ? run(o, json, &o->run.err) : moe_fail(&o->run.err, MOE_NOMEM, "no memory");
-    return moe_run_end(&o->run, code, json);
+    return moe_tool_run_end(&o->run, code, json);
 }
 
 int main(int argc, char **argv) { return moe_main(tool_main, argc, argv); }

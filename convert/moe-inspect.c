@@ -177,11 +177,11 @@ static enum moe_code work(struct moe_inspect_args *o, cJSON **json, enum moe_cod
 static int tool_main(int argc, char **argv)
 {
     struct moe_inspect_args *o = &moe_inspect_asked;
-    if (moe_run_begin(&o->run, &moe_inspect_tool, argc, argv)) return o->run.exit;
+    if (moe_tool_run_begin(&o->run, &moe_inspect_tool, argc, argv)) return o->run.exit;
     cJSON *json = NULL;
     enum moe_code verdict = MOE_OK;
     enum moe_code code = work(o, &json, &verdict, &o->run.err);
-    int exit_code = moe_run_end(&o->run, code, json);
+    int exit_code = moe_tool_run_end(&o->run, code, json);
     return exit_code ? exit_code : (int)verdict;
 }
 

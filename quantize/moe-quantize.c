@@ -55,10 +55,10 @@ static enum moe_code run(struct moe_quantize_args *o, cJSON *json, struct moe_er
 static int tool_main(int argc, char **argv)
 {
     struct moe_quantize_args *o = &moe_quantize_asked;
-    if (moe_run_begin(&o->run, &moe_quantize_tool, argc, argv)) return o->run.exit;
+    if (moe_tool_run_begin(&o->run, &moe_quantize_tool, argc, argv)) return o->run.exit;
     cJSON *json = cJSON_CreateObject();
     enum moe_code code = json ? run(o, json, &o->run.err) : moe_fail(&o->run.err, MOE_NOMEM, "no memory");
-    return moe_run_end(&o->run, code, json);
+    return moe_tool_run_end(&o->run, code, json);
 }
 
 int main(int argc, char **argv) { return moe_main(tool_main, argc, argv); }

@@ -7,7 +7,7 @@
 #include "quantize/request.h"
 
 struct moe_quantize_args {
-    struct moe_run run;
+    struct moe_tool_run run;
     struct moe_quantize_request ask;  /* complete after moe_quantize_args_request */
     struct moe_strlist types, calib, report;
     int64_t memory;

@@ -14,7 +14,7 @@
 
 /* ---- the text ---- */
 
-void moe_tell_text(const struct moe_run *run, const struct moe_quantizing *z)
+void moe_tell_text(const struct moe_tool_run *run, const struct moe_quantizing *z)
 {
     const struct moe_corpus *c = &z->text;
     if (c->row_keys)
@@ -31,7 +31,8 @@ void moe_tell_text(const struct moe_run *run, const struct moe_quantizing *z)
         moe_notice(run, "--chat-template: not used, since the text of --calib holds no conversation");
 }
 
-void moe_tell_uncounted(const struct moe_run *run, const struct moe_quantizing *z, const struct moe_err *why)
+void moe_tell_uncounted(const struct moe_tool_run *run, const struct moe_quantizing *z,
+                        const struct moe_err *why)
 {
     moe_warn(run, "the text was not counted, %lld tokens are assumed: %s", (long long)z->text.n, why->msg);
 }
@@ -55,7 +56,7 @@ static void add_plan(cJSON *json, const struct moe_calibration_plan *p, int64_t 
 }
 
 /* Tells the plan: disk, tokens and memory, and what to do where it does not fit. */
-static void tell_plan(const struct moe_run *run, const struct moe_calibration_plan *p, int64_t tokens,
+static void tell_plan(const struct moe_tool_run *run, const struct moe_calibration_plan *p, int64_t tokens,
                       const char *scratch)
 {
     char a[16], b[16], c[16], d[16];
@@ -78,7 +79,7 @@ static void tell_plan(const struct moe_run *run, const struct moe_calibration_pl
 
 /* Says how many bytes must be free where the output goes; more lies there while it is written than at the
  * end. */
-static void tell_disk(const struct moe_run *run, cJSON *json, uint64_t bytes)
+static void tell_disk(const struct moe_tool_run *run, cJSON *json, uint64_t bytes)
 {
     char a[16];
     moe_json_add_i64(json, "disk_bytes", (int64_t)bytes);
@@ -86,12 +87,12 @@ static void tell_disk(const struct moe_run *run, cJSON *json, uint64_t bytes)
                moe_human_bytes(bytes, a));
 }
 
-void moe_report_estimate(const struct moe_run *run, cJSON *json, const struct moe_quantizing *z,
+void moe_report_estimate(const struct moe_tool_run *run, cJSON *json, const struct moe_quantizing *z,
                          const struct moe_quantize_estimate *e)
 {
     const struct moe_rewrite_estimate *r = &e->rewrite;
     moe_json_add_str(json, "method", moe_quantize_method(&z->choice));
-    moe_report_plan(run, json, r->input_bytes, r->output_bytes, r->memory_bytes, r->seconds);
+    moe_report_dry_run(run, json, r->input_bytes, r->output_bytes, r->memory_bytes, r->seconds);
     tell_disk(run, json, r->disk_bytes + e->plan.partial);
     if (z->choice.calibrated) {
         add_plan(json, &e->plan, z->text.n, e->speed);
@@ -106,7 +107,7 @@ void moe_report_estimate(const struct moe_run *run, cJSON *json, const struct mo
 /* ---- a result ---- */
 
 /* Tells the relative errors of the weights, one line a layer. */
-static void tell_errors(const struct moe_run *run, const cJSON *relative_error)
+static void tell_errors(const struct moe_tool_run *run, const cJSON *relative_error)
 {
     char line[1024];
     for (const cJSON *l = relative_error ? moe_json_get(relative_error, "layers")->child : NULL; l;
@@ -123,7 +124,7 @@ static void tell_errors(const struct moe_run *run, const cJSON *relative_error)
 }
 
 /* Adds "cold_experts" and, of a calibration, "calibration": the notes of all layers, which become json's. */
-static enum moe_code add_notes(const struct moe_run *run, cJSON *json, cJSON *notes, struct moe_err *err)
+static enum moe_code add_notes(const struct moe_tool_run *run, cJSON *json, cJSON *notes, struct moe_err *err)
 {
     cJSON *cold = notes ? moe_cold_experts(notes) : cJSON_CreateArray();
     cold = moe_json_add(json, "cold_experts", cold);
@@ -142,7 +143,7 @@ static enum moe_code add_notes(const struct moe_run *run, cJSON *json, cJSON *no
     return MOE_OK;
 }
 
-static void tell_result(const struct moe_run *run, const struct moe_quantizing *z,
+static void tell_result(const struct moe_tool_run *run, const struct moe_quantizing *z,
                         const struct moe_quantize_result *q)
 {
     const struct moe_rewrite_result *got = &q->rewrite;
@@ -162,8 +163,9 @@ static void tell_result(const struct moe_run *run, const struct moe_quantizing *
     if (!got->was_done) tell_errors(run, got->relative_error);
 }
 
-enum moe_code moe_report_quantized(const struct moe_run *run, cJSON *json, const struct moe_quantizing *z,
-                                   struct moe_quantize_result *q, struct moe_err *err)
+enum moe_code moe_report_quantized(const struct moe_tool_run *run, cJSON *json,
+                                   const struct moe_quantizing *z, struct moe_quantize_result *q,
+                                   struct moe_err *err)
 {
     struct moe_rewrite_result *got = &q->rewrite;
     tell_result(run, z, q);

@@ -43,7 +43,8 @@ bool moe_opt_names_file(const struct moe_opt *o)
     return moe_opt_names_path(o) && strcmp(o->arg, "DIR") != 0;
 }
 
-static void spaced(const char *choices, FILE *out)
+/* Print the words of "a|b|c" that can be completed, with spaces between them. */
+static void print_choices(const char *choices, FILE *out)
 {
     const char *between = "";
     for (; *choices; choices += strspn(choices, "|")) {
@@ -53,7 +54,8 @@ static void spaced(const char *choices, FILE *out)
     }
 }
 
-static void bash_values(const struct moe_tool *t, FILE *out)
+/* Print the cases of the shell function that complete the value of each option. */
+static void print_bash_values(const struct moe_tool *t, FILE *out)
 {
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
         if (!o->name || !o->arg || o->kind == MOE_OPT_MAYBE) continue;
@@ -61,7 +63,7 @@ static void bash_values(const struct moe_tool *t, FILE *out)
         if (o->short_name > 0) fprintf(out, "|-%c", o->short_name);
         if (is_choice(o->arg)) {
             fputs(") COMPREPLY=($(compgen -W '", out);
-            spaced(o->arg, out);
+            print_choices(o->arg, out);
             fputs("' -- \"$cur\")); return;;\n", out);
         } else {
             fputs(wants_file(o) ? ") COMPREPLY=($(compgen -f -- \"$cur\")); return;;\n" : ") return;;\n",
@@ -70,13 +72,13 @@ static void bash_values(const struct moe_tool *t, FILE *out)
     }
 }
 
-static void verb_words(const struct moe_tool *t, const char *between, FILE *out)
+static void print_verbs(const struct moe_tool *t, const char *between, FILE *out)
 {
     for (const struct moe_tool *const *v = t->verbs; *v; v++)
         fprintf(out, "%s%s", v == t->verbs ? "" : between, (*v)->verb);
 }
 
-static void bash_names(const struct moe_tool *t, FILE *out)
+static void print_bash_names(const struct moe_tool *t, FILE *out)
 {
     fputs("COMPREPLY=($(compgen -W '--help --version", out);
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++)
@@ -96,30 +98,30 @@ static void complete_bash(const struct moe_tool *t, FILE *out)
         f);
     if (t->verbs) {
         fputs("  for w in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n    case \"$w\" in ", out);
-        verb_words(t, "|", out);
+        print_verbs(t, "|", out);
         fputs(") verb=$w; break;; esac\n  done\n", out);
     }
     fputs("  case \"$prev\" in\n", out);
-    bash_values(t, out);
-    for (const struct moe_tool *const *v = t->verbs; v && *v; v++) bash_values(*v, out);
+    print_bash_values(t, out);
+    for (const struct moe_tool *const *v = t->verbs; v && *v; v++) print_bash_values(*v, out);
     fputs("  esac\n  case \"$verb$cur\" in\n", out);
     for (const struct moe_tool *const *v = t->verbs; v && *v; v++) {
         fprintf(out, "    %s-*) ", (*v)->verb);
-        bash_names(*v, out);
+        print_bash_names(*v, out);
         fputs(";;\n", out);
     }
     fputs("    -*) ", out);
-    bash_names(t, out);
+    print_bash_names(t, out);
     fputs(";;\n    *) COMPREPLY=($(compgen -f -- \"$cur\"))", out);
     if (t->verbs) {
         fputs("\n       [ \"$verb\" ] || COMPREPLY+=($(compgen -W '", out);
-        verb_words(t, " ", out);
+        print_verbs(t, " ", out);
         fputs("' -- \"$cur\"))", out);
     }
     fprintf(out, ";;\n  esac\n}\ncomplete -o filenames -F %s %s\n", f, t->name);
 }
 
-static void zsh_text(const char *s, FILE *out)
+static void print_zsh_text(const char *s, FILE *out)
 {
     for (; *s; s++) {
         if (*s == '\'') {
@@ -131,20 +133,20 @@ static void zsh_text(const char *s, FILE *out)
     }
 }
 
-static void zsh_arguments(const struct moe_tool *t, FILE *out)
+static void print_zsh_arguments(const struct moe_tool *t, FILE *out)
 {
     fputs("_arguments -S \\\n  '--help[show help]' '--version[show version]' \\\n", out);
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
         if (!o->name) continue;
         fprintf(out, "  '%s--%s%s[", o->kind == MOE_OPT_LIST ? "*" : "", o->name,
                 o->arg && o->kind != MOE_OPT_MAYBE ? "=" : "");
-        zsh_text(o->help, out);
+        print_zsh_text(o->help, out);
         fputc(']', out);
         if (o->arg && o->kind != MOE_OPT_MAYBE) {
             fputs(":value:", out);
             if (is_choice(o->arg)) {
                 fputc('(', out);
-                spaced(o->arg, out);
+                print_choices(o->arg, out);
                 fputc(')', out);
             } else if (wants_file(o)) {
                 fputs("_files", out);
@@ -154,7 +156,7 @@ static void zsh_arguments(const struct moe_tool *t, FILE *out)
     }
     if (t->verbs) {
         fputs("  '1:model or verb:{_files; compadd ", out);
-        verb_words(t, " ", out);
+        print_verbs(t, " ", out);
         fputs("}' \\\n", out);
     }
     fputs("  '*:file:_files'\n", out);
@@ -163,18 +165,18 @@ static void zsh_arguments(const struct moe_tool *t, FILE *out)
 static void complete_zsh(const struct moe_tool *t, FILE *out)
 {
     fprintf(out, "#compdef %s\n", t->name);
-    if (t->verbs) fputs("case ${words[(r)(", out), verb_words(t, "|", out), fputs(")]} in\n", out);
+    if (t->verbs) fputs("case ${words[(r)(", out), print_verbs(t, "|", out), fputs(")]} in\n", out);
     for (const struct moe_tool *const *v = t->verbs; v && *v; v++) {
         fprintf(out, "%s) ", (*v)->verb);
-        zsh_arguments(*v, out);
+        print_zsh_arguments(*v, out);
         fputs(";;\n", out);
     }
     if (t->verbs) fputs("*) ", out);
-    zsh_arguments(t, out);
+    print_zsh_arguments(t, out);
     if (t->verbs) fputs(";;\nesac\n", out);
 }
 
-static void fish_text(const char *s, FILE *out)
+static void print_fish_text(const char *s, FILE *out)
 {
     for (; *s; s++) {
         if (*s == '\'') fputc('\\', out);
@@ -182,25 +184,25 @@ static void fish_text(const char *s, FILE *out)
     }
 }
 
-/* The options of a subcommand, or those of the tool where no subcommand was typed yet. */
-static void fish_options(const struct moe_tool *t, FILE *out)
+/* Print the options of a subcommand, or those of the tool where no subcommand was typed yet. */
+static void print_fish_options(const struct moe_tool *t, FILE *out)
 {
     for (const struct moe_opt *o = t->opts; o->kind != MOE_OPT_END; o++) {
         if (!o->name) continue;
         fprintf(out, "complete -c %s", t->name);
         if (t->verb) fprintf(out, " -n '__fish_seen_subcommand_from %s'", t->verb);
         if (t->verbs)
-            fputs(" -n 'not __fish_seen_subcommand_from ", out), verb_words(t, " ", out), fputc('\'', out);
+            fputs(" -n 'not __fish_seen_subcommand_from ", out), print_verbs(t, " ", out), fputc('\'', out);
         fprintf(out, " -l %s", o->name);
         if (o->short_name > 0) fprintf(out, " -s %c", o->short_name);
         if (o->arg && o->kind != MOE_OPT_MAYBE) fputs(wants_file(o) ? " -r -F" : " -x", out);
         if (is_choice(o->arg)) {
             fputs(" -a '", out);
-            spaced(o->arg, out);
+            print_choices(o->arg, out);
             fputc('\'', out);
         }
         fputs(" -d '", out);
-        fish_text(o->help, out);
+        print_fish_text(o->help, out);
         fputs("'\n", out);
     }
 }
@@ -209,11 +211,11 @@ static void complete_fish(const struct moe_tool *t, FILE *out)
 {
     for (const struct moe_tool *const *v = t->verbs; v && *v; v++) {
         fprintf(out, "complete -c %s -n __fish_use_subcommand -a %s -d '", t->name, (*v)->verb);
-        fish_text((*v)->about, out);
+        print_fish_text((*v)->about, out);
         fputs("'\n", out);
-        fish_options(*v, out);
+        print_fish_options(*v, out);
     }
-    fish_options(t, out);
+    print_fish_options(t, out);
 }
 
 bool moe_opt_complete(const struct moe_tool *t, const char *shell, FILE *out)

@@ -47,6 +47,7 @@ static bool parse_float(const char *s, double *out)
     return true;
 }
 
+/* Store an option's value; arg: its text, NULL for a flag and for a MAYBE option without a value. */
 static enum moe_code set_value(const struct moe_opt *o, const char *arg, bool negated, struct moe_err *err)
 {
     struct moe_strlist *l = o->value;
@@ -96,7 +97,7 @@ static const struct moe_opt *find_short(const struct moe_opt *o, char c)
 }
 
 /* The edit distance of a (n bytes) and b, for names of up to 31 letters. */
-static int distance(const char *a, size_t n, const char *b)
+static int edit_distance(const char *a, size_t n, const char *b)
 {
     int row[32], m = (int)strlen(b);
     if (n > 31 || m > 31) return 99;
@@ -130,7 +131,8 @@ static const char *known_elsewhere(const struct moe_tool *t, const char *a, size
     return NULL;
 }
 
-static enum moe_code unknown(const struct moe_tool *t, const char *a, struct moe_err *err)
+/* Fail because no option has the name `a`; the message suggests one that is similar. */
+static enum moe_code fail_unknown(const struct moe_tool *t, const char *a, struct moe_err *err)
 {
     size_t n = strcspn(a, "=");
     const char *best = NULL;
@@ -138,13 +140,13 @@ static enum moe_code unknown(const struct moe_tool *t, const char *a, struct moe
      * similar. */
     int least = n - 2 < 9 ? (int)(n - 2) / 3 + 1 : 4;
     for (const struct moe_opt *o = t->opts; a[1] == '-' && o->kind != MOE_OPT_END; o++) {
-        int d = o->name ? distance(a + 2, n - 2, o->name) : 99;
+        int d = o->name ? edit_distance(a + 2, n - 2, o->name) : 99;
         if (o->name && n - 2 > 2 && !strncmp(o->name, a + 2, n - 2)) d = 0; /* an abbreviated name */
         if (d < least) least = d, best = o->name;
     }
     static const char *const own[] = { "help", "version" };
     for (size_t i = 0; a[1] == '-' && i < sizeof own / sizeof *own; i++) {
-        int d = distance(a + 2, n - 2, own[i]);
+        int d = edit_distance(a + 2, n - 2, own[i]);
         if (d < least) least = d, best = own[i];
     }
     const char *elsewhere = known_elsewhere(t, a, n);
@@ -156,8 +158,10 @@ static enum moe_code unknown(const struct moe_tool *t, const char *a, struct moe
                     t->verb ? " " : "", t->verb ? t->verb : "");
 }
 
-static bool answer(const struct moe_tool *t, const char *a, const char *next, enum moe_code *code,
-                   struct moe_err *err)
+/* Print what --help, --help-man, --help-env, --help-complete or --version asks for.  Returns false when `a`
+ * is none of these; `next` is the word after it, or NULL. */
+static bool print_help_or_version(const struct moe_tool *t, const char *a, const char *next,
+                                  enum moe_code *code, struct moe_err *err)
 {
     *code = MOE_OK;
     if (!strcmp(a, "--help") || !strcmp(a, "-h")) moe_opt_help(t, stdout);
@@ -177,7 +181,7 @@ static bool answer(const struct moe_tool *t, const char *a, const char *next, en
 /* The options that were given and not cleared again, one bit for each row of the table. */
 struct given { uint64_t bits[4]; };
 
-static void mark(struct given *g, const struct moe_tool *t, const struct moe_opt *o, bool on)
+static void set_given(struct given *g, const struct moe_tool *t, const struct moe_opt *o, bool on)
 {
     size_t i = (size_t)(o - t->opts);
     MOE_CHECK(i < 64 * sizeof g->bits / sizeof *g->bits);
@@ -191,15 +195,15 @@ static bool is_given(const struct given *g, const struct moe_tool *t, const stru
     return o->value && g->bits[i / 64] >> i % 64 & 1;
 }
 
-/* Note that an option was given; of several `exclusive` options the last one counts, and the others are
+/* Record that an option was given; of several `exclusive` options the last one counts, and the others are
  * cleared. */
-static void note(struct given *g, const struct moe_tool *t, const struct moe_opt *o, bool negated)
+static void record_given(struct given *g, const struct moe_tool *t, const struct moe_opt *o, bool negated)
 {
-    mark(g, t, o, !negated);
+    set_given(g, t, o, !negated);
     for (const struct moe_opt *other = t->opts; o->exclusive && other->kind != MOE_OPT_END; other++) {
         if (!other->exclusive || other == o) continue;
         *(const char **)other->value = NULL;
-        mark(g, t, other, false);
+        set_given(g, t, other, false);
     }
 }
 
@@ -264,15 +268,16 @@ static enum moe_code parse_one(const struct moe_tool *t, int argc, char **argv, 
             if (o && o->kind != MOE_OPT_BOOL) o = NULL;
         }
     } else {
-        if (known_elsewhere(t, a, strlen(a))) return unknown(t, a, err); /* -ngl must not be read as -n gl */
+        /* -ngl must not be read as -n gl */
+        if (known_elsewhere(t, a, strlen(a))) return fail_unknown(t, a, err);
         o = find_short(t->opts, a[1]);
         if (o && a[2]) { /* -n4 */
-            if (!o->arg) return unknown(t, a, err);
-            note(g, t, o, false);
+            if (!o->arg) return fail_unknown(t, a, err);
+            record_given(g, t, o, false);
             return set_value(o, a + 2, false, err);
         }
     }
-    if (!o) return unknown(t, a, err);
+    if (!o) return fail_unknown(t, a, err);
     const char *arg = eq ? eq + 1 : NULL;
     if (o->arg && !arg && o->kind != MOE_OPT_MAYBE) {
         if (++*i == argc) return moe_fail(err, MOE_USAGE, "option '%s' wants a value: %s", a, o->arg);
@@ -280,7 +285,7 @@ static enum moe_code parse_one(const struct moe_tool *t, int argc, char **argv, 
     } else if (!o->arg && arg) {
         return moe_fail(err, MOE_USAGE, "option '--%s' takes no value", o->name);
     }
-    note(g, t, o, negated);
+    record_given(g, t, o, negated);
     return set_value(o, arg, negated, err);
 }
 
@@ -317,7 +322,7 @@ const char *moe_opt_near_verb(const struct moe_tool *t, const char *word)
     const char *best = NULL;
     int least = 3;
     for (const struct moe_tool *const *v = t->verbs; v && *v; v++) {
-        int d = distance(word, strlen(word), (*v)->verb);
+        int d = edit_distance(word, strlen(word), (*v)->verb);
         if (d < least) least = d, best = (*v)->verb;
     }
     return best;
@@ -335,7 +340,8 @@ enum moe_code moe_opt_parse(const struct moe_tool *t, int argc, char **argv, int
         enum moe_code code;
         if (a[0] != '-' || !a[1]) { argv[kept++] = a; continue; }
         if (!strcmp(a, "--")) { while (++i < argc) argv[kept++] = argv[i]; break; }
-        if (first == MOE_OK && answer(t, a, i + 1 < argc ? argv[i + 1] : NULL, &code, err)) {
+        const char *next = i + 1 < argc ? argv[i + 1] : NULL;
+        if (first == MOE_OK && print_help_or_version(t, a, next, &code, err)) {
             *done = code == MOE_OK;
             return code;
         }

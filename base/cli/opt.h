@@ -23,8 +23,8 @@ enum moe_opt_kind {
     MOE_OPT_MAYBE
 };
 
-/* The values of an option that may be given several times, in their order.  They live as long as the
- * process. */
+/* The values of an option that may be given several times, in their order.  The strings are argv's; the array
+ * is malloc'd by the parser, and moe_tool_run_end frees it. */
 struct moe_strlist { const char **v; size_t n, cap; };
 
 /* The default of an integer option without one; help does not show it. */
@@ -91,8 +91,11 @@ struct moe_opt_rule {
 #define MOE_GROUP(h)             { MOE_OPT_GROUP, 0, NULL, NULL, NULL, h, MOE_OPT_OWN, false, false }
 #define MOE_END()                { MOE_OPT_END, 0, NULL, NULL, NULL, NULL, MOE_OPT_OWN, false, false }
 
+/* A tool, or one of its subcommands. */
 struct moe_tool {
-    const char *name, *synopsis, *about;
+    const char *name;        /* "moe-convert" */
+    const char *synopsis;    /* what follows the name in a command line; further lines are further forms */
+    const char *about;       /* what it does, one line for the help and the man page */
     const struct moe_opt *opts;
     const char *description; /* paragraphs for the man page, separated by empty lines; NULL: none */
     const char *json;        /* paragraphs on the keys that --json prints, in the same form */

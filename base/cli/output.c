@@ -35,7 +35,7 @@ static enum moe_code check_option(overlap_fn *check, const char *out, const stru
     return check(out, value, which, err);
 }
 
-static enum moe_code check_options(overlap_fn *check, const struct moe_run *r, const char *out,
+static enum moe_code check_options(overlap_fn *check, const struct moe_tool_run *r, const char *out,
                                    struct moe_err *err)
 {
     for (const struct moe_opt *o = r->tool->opts; o->kind != MOE_OPT_END; o++) {
@@ -50,7 +50,7 @@ static enum moe_code check_options(overlap_fn *check, const struct moe_run *r, c
     return MOE_OK;
 }
 
-static enum moe_code check_other_paths(overlap_fn *check, const struct moe_run *r, const char *out,
+static enum moe_code check_other_paths(overlap_fn *check, const struct moe_tool_run *r, const char *out,
                                        const char *into, struct moe_err *err)
 {
     struct stat st;
@@ -69,7 +69,7 @@ static enum moe_code check_not_dash(const char *path, struct moe_err *err)
                        "is not standard output here: an output needs a name (./- is a file called -)");
 }
 
-enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output *o, struct moe_err *err)
+enum moe_code moe_output_check(const struct moe_tool_run *r, const struct moe_output *o, struct moe_err *err)
 {
     struct stat st;
     if (!o->path) return MOE_OK;
@@ -81,7 +81,7 @@ enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output 
     return o->kind ? moe_file_kind_check(o->path, o->kind, err) : MOE_OK;
 }
 
-enum moe_code moe_output_partial_check(const struct moe_run *r, const char *path, struct moe_err *err)
+enum moe_code moe_output_partial_check(const struct moe_tool_run *r, const char *path, struct moe_err *err)
 {
     if (!path) return MOE_OK;
     MOE_TRY(check_not_dash(path, err));

@@ -12,7 +12,8 @@
 #include "base/file-kind.h"
 
 struct moe_output {
-    /* The option's own pointer, by which its row is told from the other options; NULL: it was not given. */
+    /* The value of the output's option, by whose address (not text) the option is told from all others; NULL:
+     * it was not given. */
     const char *path;
     bool replace;                     /* an existing file of this kind may be replaced */
     const struct moe_file_kind *kind; /* NULL: any file may be replaced */
@@ -22,9 +23,9 @@ struct moe_output {
 /* Check whether a tool may write the file o->path (NULL: there is none, MOE_OK).  What moe_newfile_check and
  * moe_file_kind_check refuse is refused, "-" is MOE_USAGE, and an output that is another path of the command
  * line, lies in it or contains it is MOE_USAGE, or MOE_EXISTS where the output exists. */
-enum moe_code moe_output_check(const struct moe_run *r, const struct moe_output *o, struct moe_err *err);
+enum moe_code moe_output_check(const struct moe_tool_run *r, const struct moe_output *o, struct moe_err *err);
 /* The same for an output, a directory or a file, that is built as PATH.partial: "-" and the overlap with
  * other paths of the command line are checked; its writer decides what it may replace.  NULL: MOE_OK. */
-enum moe_code moe_output_partial_check(const struct moe_run *r, const char *path, struct moe_err *err);
+enum moe_code moe_output_partial_check(const struct moe_tool_run *r, const char *path, struct moe_err *err);
 
 #endif

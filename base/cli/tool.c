@@ -101,7 +101,7 @@ static enum moe_code check_dashes(const struct moe_tool *t, struct moe_err *err)
     return MOE_OK;
 }
 
-static enum moe_code check_common(struct moe_run *r)
+static enum moe_code check_common(struct moe_tool_run *r)
 {
     MOE_TRY(moe_env_check(&r->err));
     MOE_TRY(check_dashes(r->tool, &r->err));
@@ -145,7 +145,7 @@ static void print_note(void *ctx, bool warning, const char *line)
     else moe_notice(ctx, "%s", line);
 }
 
-bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, char **argv)
+bool moe_tool_run_begin(struct moe_tool_run *r, const struct moe_tool *tool, int argc, char **argv)
 {
     bool done = false;
     r->threads = MOE_UNSET;
@@ -170,7 +170,7 @@ bool moe_run_begin(struct moe_run *r, const struct moe_tool *tool, int argc, cha
     install_handlers();
     if (code == MOE_OK) code = check_common(r);
     if (code != MOE_OK) {
-        r->exit = moe_run_end(r, code, NULL);
+        r->exit = moe_tool_run_end(r, code, NULL);
         return true;
     }
     bool tty = isatty(STDERR_FILENO), bars = tty && strcmp(r->color, "never");
@@ -218,7 +218,7 @@ static bool print_json(const cJSON *j)
     return text != NULL;
 }
 
-static void print_failure(const struct moe_run *r, enum moe_code code)
+static void print_failure(const struct moe_tool_run *r, enum moe_code code)
 {
     fprintf(stderr, "%s: %s\n", r->tool->name, r->err.msg);
     cJSON *j = r->json ? cJSON_CreateObject() : NULL, *e = j ? moe_json_add_object(j, "error") : NULL;
@@ -235,7 +235,7 @@ static void print_failure(const struct moe_run *r, enum moe_code code)
     cJSON_Delete(j);
 }
 
-int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
+int moe_tool_run_end(struct moe_tool_run *r, enum moe_code code, cJSON *json)
 {
     moe_bar_close(&r->bar);
     r->progress = NULL;
@@ -257,7 +257,7 @@ int moe_run_end(struct moe_run *r, enum moe_code code, cJSON *json)
     return (int)code;
 }
 
-enum moe_code moe_check_model_operand(const struct moe_run *r, struct moe_err *err)
+enum moe_code moe_check_model_operand(const struct moe_tool_run *r, struct moe_err *err)
 {
     if (r->argc == 1 && !strcmp(r->argv[0], "-"))
         return moe_fail(err, MOE_USAGE, "a model is a directory, and cannot be read from standard input");
@@ -270,7 +270,7 @@ enum moe_code moe_check_model_operand(const struct moe_run *r, struct moe_err *e
                     r->argv[0], r->argv[1], r->argc > 2 ? " ..." : "", r->tool->name);
 }
 
-static void print_message(const struct moe_run *r, const char *head, const char *fmt, va_list ap)
+static void print_message(const struct moe_tool_run *r, const char *head, const char *fmt, va_list ap)
 {
     char line[1024];
     moe_show_line(line, sizeof line, fmt, ap);
@@ -278,7 +278,7 @@ static void print_message(const struct moe_run *r, const char *head, const char 
     else fprintf(stderr, "%s%s\n", head, line);
 }
 
-void moe_notice(const struct moe_run *r, const char *fmt, ...)
+void moe_notice(const struct moe_tool_run *r, const char *fmt, ...)
 {
     va_list ap;
     if (r->quiet) return;
@@ -287,7 +287,7 @@ void moe_notice(const struct moe_run *r, const char *fmt, ...)
     va_end(ap);
 }
 
-void moe_warn(const struct moe_run *r, const char *fmt, ...)
+void moe_warn(const struct moe_tool_run *r, const char *fmt, ...)
 {
     va_list ap;
     if (r->quiet) return;
@@ -313,8 +313,8 @@ void moe_print_text(const char *text, size_t n)
     moe_print_bytes(text, on_terminal ? 0 : n);
 }
 
-void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory,
-                     double seconds)
+void moe_report_dry_run(const struct moe_tool_run *r, cJSON *json, uint64_t in, uint64_t out, uint64_t memory,
+                        double seconds)
 {
     char a[16], b[16], c[16], d[16];
     moe_json_add_i64(json, "input_bytes", (int64_t)in);
@@ -326,7 +326,7 @@ void moe_report_plan(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t
                moe_human_bytes(out, b), moe_human_bytes(memory, c), moe_human_time(seconds, d));
 }
 
-void moe_warn_no_samples(const struct moe_run *r, const char *path)
+void moe_warn_no_samples(const struct moe_tool_run *r, const char *path)
 {
     moe_warn(r,
              "'%s' was begun by an older version, which recorded no digest of the weights: only names, sizes "
@@ -334,7 +334,7 @@ void moe_warn_no_samples(const struct moe_run *r, const char *path)
              path);
 }
 
-void moe_report_done(const struct moe_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors,
+void moe_report_done(const struct moe_tool_run *r, cJSON *json, uint64_t in, uint64_t out, int64_t tensors,
                      const char *path, bool was_done)
 {
     double seconds = moe_now() - r->start;

@@ -51,7 +51,7 @@ static int tool_main(int argc, char **argv)
     struct moe_run_args *o = &moe_run_asked;
     char **words = calloc((size_t)argc + 1, sizeof *words); /* argv as it was given: parsing reorders it */
     if (words) memcpy(words, argv, (size_t)argc * sizeof *words);
-    if (moe_run_begin(&o->run, &moe_run_tool, argc, argv)) {
+    if (moe_tool_run_begin(&o->run, &moe_run_tool, argc, argv)) {
         /* the error is printed already; this tells the other ranks */
         if (words && o->run.err.code != MOE_OK) run(o, NULL, words, o->run.err.code, &o->run.err);
         free(words);
@@ -61,10 +61,10 @@ static int tool_main(int argc, char **argv)
     enum moe_code code = json && words ? run(o, json, words, MOE_OK, &o->run.err)
                                        : moe_fail(&o->run.err, MOE_NOMEM, "no memory");
     free(words);
-    if (!o->silent && !o->ended) return moe_run_end(&o->run, code, json);
+    if (!o->silent && !o->ended) return moe_tool_run_end(&o->run, code, json);
     if (o->ended) return o->run.exit;
     o->run.json = false;
-    int flushed = moe_run_end(&o->run, MOE_OK, json);
+    int flushed = moe_tool_run_end(&o->run, MOE_OK, json);
     return code == MOE_OK ? flushed : (int)code;
 }
 

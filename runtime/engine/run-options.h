@@ -13,7 +13,7 @@
 
 /* The values of the options: NULL, MOE_UNSET or 0 for an option without default that was not given. */
 struct moe_run_args {
-    struct moe_run run;               /* the common options, and the process itself */
+    struct moe_tool_run run;          /* the common options, and the process itself */
     struct moe_prompt prompt;
     const char *prompts, *trace, *score, *reference, *eps, *mla, *device, *activations, *comm, *plan, *split,
         *record, *scratch, *rendezvous, *replan, *secret;
@@ -22,7 +22,7 @@ struct moe_run_args {
     double temperature, top_p, min_p, rank_timeout;
     bool ignore_eos, bench;
     bool silent; /* this process prints neither result nor error: another rank or process does */
-    bool ended;  /* moe_run_end has been called, and its result is in run.exit */
+    bool ended;  /* moe_tool_run_end has been called, and its result is in run.exit */
 };
 
 /* The options of this process: the parser of the command line writes into it by the table of options. */

@@ -150,7 +150,7 @@ static enum moe_code report(void *ctx, struct moe_rank *r, const bool *dead, str
     o->run.quiet = s->quiet;
     MOE_TRY(moe_capture_begin(&c, err));
     enum moe_code code = moe_run_report(s->job, &r->engine->model->config, r->results, dead, &o->run.err);
-    o->run.exit = moe_run_end(&o->run, code, s->job->json);
+    o->run.exit = moe_tool_run_end(&o->run, code, s->job->json);
     o->ended = true;
     moe_capture_end(&c);
     code = hand_over(o, r, c.text, err);
@@ -183,7 +183,7 @@ static enum moe_code agree(void *ctx, const struct moe_engine *e, struct moe_agr
 static void tell_wait(void *ctx, const char *line)
 {
     const struct multi_rank_run *s = ctx;
-    struct moe_run r = s->job->o->run;
+    struct moe_tool_run r = s->job->o->run;
     r.quiet = s->quiet;
     moe_notice(&r, "%s", line);
 }

@@ -185,7 +185,7 @@ static enum moe_code run(struct moe_plan_args *o, cJSON *json, struct moe_err *e
 static int tool_main(int argc, char **argv)
 {
     struct moe_plan_args *o = &moe_plan_asked;
-    if (moe_run_begin(&o->run, &moe_plan_tool, argc, argv)) return o->run.exit;
+    if (moe_tool_run_begin(&o->run, &moe_plan_tool, argc, argv)) return o->run.exit;
     o->ask.stats = o->stats.v;
     o->ask.n_stats = o->stats.n;
     o->ask.written = o->out != NULL;
@@ -193,7 +193,7 @@ static int tool_main(int argc, char **argv)
     o->ask.cancel = o->run.cancel;
     cJSON *json = cJSON_CreateObject();
     enum moe_code code = json ? run(o, json, &o->run.err) : moe_fail(&o->run.err, MOE_NOMEM, "no memory");
-    return moe_run_end(&o->run, code, json);
+    return moe_tool_run_end(&o->run, code, json);
 }
 
 int main(int argc, char **argv) { return moe_main(tool_main, argc, argv); }

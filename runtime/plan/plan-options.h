@@ -8,7 +8,7 @@
 #include "runtime/plan/plan-make.h"
 
 struct moe_plan_args {
-    struct moe_run run;
+    struct moe_tool_run run;
     struct moe_plan_request ask;      /* ask.stats is set from `stats` below after parsing */
     struct moe_step_options step;
     const char *out, *compare, *to, *rank, *how, *model;

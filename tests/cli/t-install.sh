@@ -49,7 +49,7 @@ if command -v nm >/dev/null; then
     defined() { nm --defined-only "$1" 2>/dev/null | awk 'NF == 3 && $2 == "T" { print $3 }' | sort -u; }
     defined "$B/libcli.a" >"$T/cli"
     defined "$root/lib/libmoe.a" | comm -12 - "$T/cli" >"$T/both"
-    grep -qx moe_run_begin "$T/cli" && [ ! -s "$T/both" ] || { cat "$T/both"; fail "libmoe.a has functions of the command line"; }
+    grep -qx moe_tool_run_begin "$T/cli" && [ ! -s "$T/both" ] || { cat "$T/both"; fail "libmoe.a has functions of the command line"; }
 fi
 
 installed=$(find "$stage" ! -type d | wc -l)
