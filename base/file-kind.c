@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { HEAD = 1 << 16 };
+enum { HEAD = 1 << 16 }; /* bytes in which marks are looked for */
 
 static bool holds(const char *head, size_t n, const char *text)
 {
@@ -37,14 +37,14 @@ static enum moe_code read_head(const char *path, char *head, size_t *n, struct m
     return code == MOE_CORRUPT ? MOE_OK : code;
 }
 
-static enum moe_code holds_kind(const char *path, const struct moe_file_kind *kind, bool *is,
-                                struct moe_err *err)
+static enum moe_code check_content(const char *path, const struct moe_file_kind *kind, bool *fits,
+                                   struct moe_err *err)
 {
     size_t n = 0;
     char *head = malloc(HEAD);
     if (!head) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to read it");
     enum moe_code code = read_head(path, head, &n, err);
-    *is = code == MOE_OK && is_of_kind(head, n, kind);
+    *fits = code == MOE_OK && is_of_kind(head, n, kind);
     free(head);
     return code;
 }
@@ -56,7 +56,7 @@ enum moe_code moe_file_kind_check(const char *path, const struct moe_file_kind *
     if ((!there || dangling) && errno != ENOENT && errno != ENOTDIR)
         return moe_fail_errno(err, errno, path, "cannot stat");
     if (!there || (!dangling && (!S_ISREG(st.st_mode) || !st.st_size))) return MOE_OK;
-    if (!dangling) MOE_TRY(holds_kind(path, kind, &ours, err));
+    if (!dangling) MOE_TRY(check_content(path, kind, &ours, err));
     if (ours) return MOE_OK;
     return moe_fail_at(err, MOE_EXISTS, path, NULL,
                        "already exists and is not %s (choose another name, or move it away)", kind->name);

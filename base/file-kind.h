@@ -16,7 +16,8 @@ struct moe_file_mark { size_t at; const char *begins, *holds[2]; };
 struct moe_file_kind { const char *name; struct moe_file_mark marks[5]; };
 
 /* MOE_EXISTS when the file at `path` is neither empty nor of this kind, or when `path` is a symbolic link to
- * such a file or to nothing.  (A link that passes is itself replaced, not the file that it points to.) */
+ * such a file or to nothing.  (A link that passes is itself replaced, not the file that it points to.)
+ * MOE_OK when nothing exists there, and for directories and devices, which moe_newfile_check refuses. */
 enum moe_code moe_file_kind_check(const char *path, const struct moe_file_kind *kind, struct moe_err *err);
 
 #endif

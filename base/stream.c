@@ -10,23 +10,28 @@
 #include <unistd.h>
 #include <zlib.h>
 
-enum { BUFFER = 256 << 10, STEP_MAX = 1 << 30, WAKE_MS = 200 };
+enum {
+    BUFFER = 256 << 10, /* bytes read of a gzipped file at once */
+    STEP_MAX = 1 << 30, /* bytes inflated at once: zlib counts them in an unsigned int */
+    WAKE_MS = 200       /* how often a wait for a pipe looks at the token */
+};
 
 struct moe_stream {
     char *path;
     const struct moe_cancel *cancel;
     int fd;
     uint64_t size, at;                /* size: of a pipe UINT64_MAX until its end has come */
-    bool piped, owned;                /* standard input or a pipe; this stream closes the descriptor */
+    bool piped;                       /* it is standard input or a pipe */
+    bool owned;                       /* this stream closes the descriptor */
     bool zipped, inflating;           /* inflating: z has been initialised */
     bool between;                     /* between two gzip members: the file may end here */
     z_stream z;
     unsigned char in[BUFFER];         /* input that z has not read; of a plain file the first two bytes */
-    size_t first;                     /* of a plain file: how many of them were not returned yet */
+    size_t unreturned;                /* of a plain file: how many bytes of `in` were not returned yet */
 };
 
-/* Read up to n bytes of a pipe; *got is less than n only at its end.  A cancelled token ends the wait, also
- * when the signal came to another thread. */
+/* Read up to n bytes of a pipe; *got is less than n only at its end.  The token is looked at every WAKE_MS,
+ * because a signal that another thread gets does not interrupt poll here. */
 static enum moe_code read_piped(struct moe_stream *s, void *to, size_t n, size_t *got, struct moe_err *err)
 {
     for (*got = 0; *got < n; ) {
@@ -43,7 +48,7 @@ static enum moe_code read_piped(struct moe_stream *s, void *to, size_t n, size_t
 }
 
 /* Read the next n bytes; a file is known to have them, a pipe may have fewer. */
-static enum moe_code read_on(struct moe_stream *s, void *to, size_t n, size_t *got, struct moe_err *err)
+static enum moe_code read_next(struct moe_stream *s, void *to, size_t n, size_t *got, struct moe_err *err)
 {
     *got = n;
     MOE_TRY(s->piped ? read_piped(s, to, n, got, err) : moe_pread(s->fd, s->path, to, n, s->at, err));
@@ -52,10 +57,11 @@ static enum moe_code read_on(struct moe_stream *s, void *to, size_t n, size_t *g
     return MOE_OK;
 }
 
+/* Give z the next input: `most` bytes, or as many as the file still has. */
 static enum moe_code refill(struct moe_stream *s, size_t most, struct moe_err *err)
 {
     size_t n = s->size - s->at < most ? (size_t)(s->size - s->at) : most;
-    MOE_TRY(read_on(s, s->in, n, &n, err));
+    MOE_TRY(read_next(s, s->in, n, &n, err));
     s->z.next_in = s->in;
     s->z.avail_in = (uInt)n;
     return MOE_OK;
@@ -63,6 +69,8 @@ static enum moe_code refill(struct moe_stream *s, size_t most, struct moe_err *e
 
 const char *moe_stream_name(const char *path) { return strcmp(path, "-") ? path : "standard input"; }
 
+/* Open the file and find out by its first two bytes whether it is gzipped.  On failure the caller closes
+ * *s. */
 static enum moe_code begin(struct moe_stream *s, const char *path, struct moe_err *err)
 {
     bool standard = !strcmp(path, "-");
@@ -74,8 +82,8 @@ static enum moe_code begin(struct moe_stream *s, const char *path, struct moe_er
     if (!standard) MOE_TRY(moe_open_input(path, &s->fd, &s->size, &s->piped, err));
     s->owned = !standard;
     MOE_TRY(refill(s, 2, err));
-    s->first = s->z.avail_in;
-    s->zipped = s->first == 2 && !memcmp(s->in, "\x1f\x8b", 2);
+    s->unreturned = s->z.avail_in;
+    s->zipped = s->unreturned == 2 && !memcmp(s->in, "\x1f\x8b", 2);
     if (!s->zipped) return MOE_OK;
     if (inflateInit2(&s->z, 16 + MAX_WBITS) != Z_OK)
         return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to decompress it");
@@ -110,11 +118,11 @@ void moe_stream_close(struct moe_stream **ps)
 
 static enum moe_code read_plain(struct moe_stream *s, char *to, size_t room, size_t *n, struct moe_err *err)
 {
-    size_t head = s->first < room ? s->first : room, rest = room - head;
-    memcpy(to, s->in + (s->z.avail_in - s->first), head);
-    s->first -= head;
+    size_t head = s->unreturned < room ? s->unreturned : room, rest = room - head;
+    memcpy(to, s->in + (s->z.avail_in - s->unreturned), head);
+    s->unreturned -= head;
     if (rest > s->size - s->at) rest = (size_t)(s->size - s->at);
-    if (rest) MOE_TRY(read_on(s, to + head, rest, &rest, err));
+    if (rest) MOE_TRY(read_next(s, to + head, rest, &rest, err));
     *n = head + rest;
     return MOE_OK;
 }
@@ -135,6 +143,7 @@ static enum moe_code read_zipped(struct moe_stream *s, char *to, size_t room, si
             s->between = true;
             r = inflateReset(&s->z);
         } else if (r == Z_BUF_ERROR || (r == Z_OK && !s->z.avail_in && s->at == s->size && s->z.avail_out)) {
+            /* zlib needs more input, and the file has none */
             return moe_fail_at(err, MOE_CORRUPT, s->path, NULL, "the compressed text is truncated");
         }
         if (r == Z_MEM_ERROR) return moe_fail_at(err, MOE_NOMEM, s->path, NULL, "no memory to decompress it");
@@ -151,7 +160,10 @@ enum moe_code moe_stream_read(struct moe_stream *s, char *to, size_t room, size_
 }
 
 uint64_t moe_stream_size(const struct moe_stream *s) { return s->size == UINT64_MAX ? 0 : s->size; }
-uint64_t moe_stream_at(const struct moe_stream *s) { return s->at - (s->zipped ? s->z.avail_in : s->first); }
+uint64_t moe_stream_at(const struct moe_stream *s)
+{
+    return s->at - (s->zipped ? s->z.avail_in : s->unreturned);
+}
 
 /* ---- a whole text ---- */
 
@@ -176,7 +188,8 @@ static enum moe_code check_limit(const struct moe_stream *s, uint64_t total, siz
                        "has more than the %zu bytes of text that are read here", limit);
 }
 
-static enum moe_code read_whole(struct moe_stream *s, size_t want, char *text, struct moe_err *err)
+/* Read the `want` bytes that the stream is known to have, and check that they are all. */
+static enum moe_code read_exactly(struct moe_stream *s, size_t want, char *text, struct moe_err *err)
 {
     size_t n, more = 0;
     char one;
@@ -211,7 +224,7 @@ static enum moe_code read_sized(struct moe_stream *s, uint64_t total, char **tex
     *size = (size_t)total;
     *text = malloc(*size + 1);
     if (!*text) return moe_fail_at(err, MOE_NOMEM, s->path, NULL, "no memory for %zu bytes", *size);
-    if (*size) MOE_TRY(read_whole(s, *size, *text, err));
+    if (*size) MOE_TRY(read_exactly(s, *size, *text, err));
     (*text)[*size] = 0;
     return MOE_OK;
 }

@@ -18,7 +18,8 @@
 
 struct moe_stream;
 
-/* cancel (may be NULL) is checked while a pipe is waited for; it must outlive the stream. */
+/* Open the file at `path`.  cancel (may be NULL) is checked while a pipe is waited for; it must outlive the
+ * stream.  A stream is used by one thread at a time. */
 enum moe_code moe_stream_open(struct moe_stream **s, const char *path, const struct moe_cancel *cancel,
                               struct moe_err *err);
 void moe_stream_close(struct moe_stream **s);
@@ -29,7 +30,8 @@ const char *moe_stream_name(const char *path);
 /* Read up to `room` > 0 bytes; *n is less than `room` only at the end, and 0 from then on. */
 enum moe_code moe_stream_read(struct moe_stream *s, char *to, size_t room, size_t *n, struct moe_err *err);
 
-/* Bytes of the file (compressed, if it is): in all (for a pipe 0 until its end was read), and read so far. */
+/* The size of the file in bytes (0 for a pipe until its end was read), and how many of them were read so far;
+ * of a gzipped file compressed bytes are counted. */
 uint64_t moe_stream_size(const struct moe_stream *s);
 uint64_t moe_stream_at(const struct moe_stream *s);
 

@@ -8,6 +8,7 @@
 
 struct moe_strmap_slot { const void *key; size_t len; uint64_t hash; int64_t value; }; /* key NULL: free */
 
+/* The slot of a key, or the free one where it would be put; cap is a power of two, and a slot is free. */
 static struct moe_strmap_slot *find(struct moe_strmap_slot *slots, size_t cap, const void *key, size_t len,
                                     uint64_t hash)
 {
@@ -17,6 +18,7 @@ static struct moe_strmap_slot *find(struct moe_strmap_slot *slots, size_t cap, c
     }
 }
 
+/* Double the slots; -1 when out of memory. */
 static int grow(struct moe_strmap *m)
 {
     size_t cap = m->cap ? 2 * m->cap : 64;

@@ -45,7 +45,7 @@ struct moe_convert_options {
     void *ctx;                 /* the first argument of `progress` */
 };
 
-/* Converts the model at `source`, a container or a checkpoint ("hf" wants a container), and writes it to the
+/* Converts the model at `source`, a container or a checkpoint (for "hf" a container), and writes it to the
  * path `output`.  o and w may be NULL; *w is filled in on success.  MOE_EXISTS where something stands at
  * `output` and force is not set or may not replace it, MOE_UNSUPPORTED for a model that the output's format
  * cannot represent, MOE_VERIFY or MOE_NONFINITE for damaged weights, MOE_NOSPACE where the disk does not hold

@@ -60,9 +60,9 @@ struct moe_generate_options {
     size_t size;               /* sizeof(struct moe_generate_options), set by the caller (moe/moe.h) */
     int64_t max_tokens;        /* most tokens of the answer; 0: no limit but the context */
     double temperature;        /* 0: take the likeliest token; else sample at this temperature */
-    /* Which tokens may be sampled; 0: all.  top_k: so many of the most probable; min_p: those at least min_p
-     * times as probable as the most probable one; top_p: of the most probable as few as are needed for a sum
-     * of probabilities of at least top_p. */
+    /* These limit which tokens may be sampled; 0: no limit.  top_k: only the top_k most probable ones; min_p:
+     * only those at least min_p times as probable as the most probable one; top_p: only the most probable
+     * ones, as few as are needed for a sum of probabilities of at least top_p. */
     double top_p;
     double min_p;
     int64_t top_k;

@@ -30,7 +30,8 @@ struct moe_description {
     int64_t vocab_size;            /* tokens in the vocabulary */
     int64_t context;               /* positions that the model was made for */
     uint64_t parameters, parameters_active; /* of the whole model, and those that one token uses */
-    /* weight tensors; scales, and what the library does not use (vision, prediction layers), do not count */
+    /* The number of weight tensors.  Scales are not counted, nor tensors that the library does not use: those
+     * of vision and of prediction layers. */
     int64_t tensors;
     uint64_t bytes;                /* size of the files that hold tensors */
 };

@@ -25,7 +25,7 @@
  *   (moe/error.h).  NULL where a pointer is needed is MOE_USAGE.
  * - A struct of options or of results begins with its size, which the caller sets to sizeof.  Every other
  *   member of options that is zero has its default, and NULL for the struct is all defaults.  So a struct can
- *   grow: a library that is newer than its caller takes members that the caller lacks for zero, and fills in
+ *   grow: a library that is newer than its caller treats members that the caller lacks as zero, and fills in
  *   no more of a result than there is room for; an older one fails with MOE_UNSUPPORTED where an option that
  *   it does not know is not zero, and leaves results that it does not know as they are.
  * - Messages name options as the members of these structs: 'force', 'calib_tokens'.

@@ -22,7 +22,7 @@ struct moe_placement_options {
     int64_t threads;           /* 0: as many as there are processors */
     int64_t ranks;             /* GPUs that share the experts of each layer; 0: as in the plan `from` */
     /* Slots of a layer on all ranks together; a slot holds one copy of one expert.  0: as memory_per_rank
-     * allows, else as many as in the plan `from`, else just enough. */
+     * allows, else as many as in the plan `from`, else just enough for every expert (survive + 1 times). */
     int64_t slots;
     uint64_t memory_per_rank;  /* bytes that the weights of a rank may take, instead of slots; 0: not given */
     /* How many ranks may fail without loss of an expert; 0: as in the plan `from`, else none; -1: none in any
