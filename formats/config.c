@@ -12,36 +12,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONFIG_BYTES = 16 << 20, SIZE_MAX_OF_ONE = 1 << 24 };
+enum { CONFIG_BYTES = 16 << 20, DIMENSION_MAX = 1 << 24 }; /* largest file; largest size of one dimension */
 
 /* Integers of the config: those that must be there, and others with the defaults of Hugging Face's
- * DeepseekV3Config. */
-static const struct { const char *key; size_t at; bool need; int64_t min, max, value;
+ * DeepseekV3Config.  at: offset of the member in struct moe_config, which has the name of the key. */
+static const struct { const char *key; size_t at; bool required; int64_t min, max, value_if_missing;
 } ints[] = {
-#define NEED(key, min, max)        { #key, offsetof(struct moe_config, key), true, min, max, 0 }
-#define MAY(key, min, max, value)  { #key, offsetof(struct moe_config, key), false, min, max, value }
-    NEED(hidden_size, 1, SIZE_MAX_OF_ONE),
-    NEED(intermediate_size, 1, SIZE_MAX_OF_ONE),
-    NEED(num_hidden_layers, 1, 4096),
-    NEED(num_attention_heads, 1, 65536),
-    NEED(kv_lora_rank, 1, 65536),
-    NEED(qk_nope_head_dim, 1, 65536),
-    NEED(qk_rope_head_dim, 2, 65536),
-    NEED(v_head_dim, 1, 65536),
-    NEED(vocab_size, 1, SIZE_MAX_OF_ONE),
-    MAY(q_lora_rank, 0, 65536, 1536),
-    MAY(n_routed_experts, 0, 65536, 0),
-    MAY(moe_intermediate_size, 0, SIZE_MAX_OF_ONE, 0),
-    MAY(num_experts_per_tok, 0, 65536, 0),
-    MAY(first_k_dense_replace, 0, 65536, 3),
-    MAY(moe_layer_freq, 1, 65536, 1),
-    MAY(n_shared_experts, 0, 65536, 1),
-    MAY(n_group, 1, 65536, 8),
-    MAY(topk_group, 1, 65536, 4),
-    MAY(num_nextn_predict_layers, 0, 1024, 0),
-    MAY(max_position_embeddings, 1, INT32_MAX, 4096),
-#undef NEED
-#undef MAY
+#define REQUIRED(key, min, max)         { #key, offsetof(struct moe_config, key), true, min, max, 0 }
+#define OPTIONAL(key, min, max, value)  { #key, offsetof(struct moe_config, key), false, min, max, value }
+    REQUIRED(hidden_size, 1, DIMENSION_MAX),
+    REQUIRED(intermediate_size, 1, DIMENSION_MAX),
+    REQUIRED(num_hidden_layers, 1, 4096),
+    REQUIRED(num_attention_heads, 1, 65536),
+    REQUIRED(kv_lora_rank, 1, 65536),
+    REQUIRED(qk_nope_head_dim, 1, 65536),
+    REQUIRED(qk_rope_head_dim, 2, 65536),
+    REQUIRED(v_head_dim, 1, 65536),
+    REQUIRED(vocab_size, 1, DIMENSION_MAX),
+    OPTIONAL(q_lora_rank, 0, 65536, 1536),
+    OPTIONAL(n_routed_experts, 0, 65536, 0),
+    OPTIONAL(moe_intermediate_size, 0, DIMENSION_MAX, 0),
+    OPTIONAL(num_experts_per_tok, 0, 65536, 0),
+    OPTIONAL(first_k_dense_replace, 0, 65536, 3),
+    OPTIONAL(moe_layer_freq, 1, 65536, 1),
+    OPTIONAL(n_shared_experts, 0, 65536, 1),
+    OPTIONAL(n_group, 1, 65536, 8),
+    OPTIONAL(topk_group, 1, 65536, 4),
+    OPTIONAL(num_nextn_predict_layers, 0, 1024, 0),
+    OPTIONAL(max_position_embeddings, 1, INT32_MAX, 4096),
+#undef REQUIRED
+#undef OPTIONAL
 };
 
 static int64_t *int_at(struct moe_config *c, int i) { return (int64_t *)(void *)((char *)c + ints[i].at); }
@@ -51,17 +51,18 @@ static enum moe_code read_ints(const cJSON *o, const char *file, struct moe_conf
     for (int i = 0; i < (int)(sizeof ints / sizeof *ints); i++) {
         const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, ints[i].key);
         bool none = v && cJSON_IsNull(v) && ints[i].min == 0; /* "q_lora_rank": null */
-        *int_at(c, i) = none ? 0 : ints[i].value;
-        MOE_TRY(moe_json_i64(o, ints[i].key, ints[i].need && !none, ints[i].min, ints[i].max, int_at(c, i),
-                             file, err));
+        *int_at(c, i) = none ? 0 : ints[i].value_if_missing;
+        MOE_TRY(moe_json_i64(o, ints[i].key, ints[i].required && !none, ints[i].min, ints[i].max,
+                             int_at(c, i), file, err));
     }
     return MOE_OK;
 }
 
 /* ---- values that this code does not support ---- */
 
-static enum moe_code want_str(const cJSON *o, const char *key, const char *want, const char *file,
-                              struct moe_err *err)
+/* Fail unless the text at `key` is `want` or missing; require_bool does the same for a boolean. */
+static enum moe_code require_str(const cJSON *o, const char *key, const char *want, const char *file,
+                                 struct moe_err *err)
 {
     const char *s = want;
     MOE_TRY(moe_json_str(o, key, false, &s, file, err));
@@ -70,8 +71,8 @@ static enum moe_code want_str(const cJSON *o, const char *key, const char *want,
                        want);
 }
 
-static enum moe_code want_bool(const cJSON *o, const char *key, bool want, const char *file,
-                               struct moe_err *err)
+static enum moe_code require_bool(const cJSON *o, const char *key, bool want, const char *file,
+                                  struct moe_err *err)
 {
     bool b = want;
     MOE_TRY(moe_json_bool(o, key, false, &b, file, err));
@@ -84,7 +85,7 @@ static const char *const architectures[] = { "DeepseekV3ForCausalLM", "KimiK2For
                                              "KimiK25ForConditionalGeneration", "DeepseekV2ForCausalLM" };
 static const char *const model_types[] = { "kimi_k2", "kimi_k25", "deepseek_v3", "deepseek_v2" };
 
-static bool listed(const char *s, const char *const *list, size_t n)
+static bool is_listed(const char *s, const char *const *list, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (!strcmp(s, list[i])) return true;
@@ -102,9 +103,9 @@ static enum moe_code read_architecture(const cJSON *root, const cJSON *text, con
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'architectures' is not a list of strings");
     if (list && list->child) arch = list->child->valuestring;
     MOE_TRY(moe_json_str(root, "model_type", !arch, &type, file, err));
-    if (arch && !listed(arch, architectures, sizeof architectures / sizeof *architectures))
+    if (arch && !is_listed(arch, architectures, sizeof architectures / sizeof *architectures))
         return moe_foreign_architecture(arch, type, file, err);
-    if (!arch && !listed(type, model_types, sizeof model_types / sizeof *model_types))
+    if (!arch && !is_listed(type, model_types, sizeof model_types / sizeof *model_types))
         return moe_foreign_architecture(NULL, type, file, err);
     if (!arch)
         arch = !strcmp(type, "kimi_k25")    ? architectures[2]
@@ -123,17 +124,18 @@ static enum moe_code read_architecture(const cJSON *root, const cJSON *text, con
     return MOE_OK;
 }
 
+/* Refuse variants of the architecture that the forward pass does not compute. */
 static enum moe_code refuse_variants(const cJSON *o, const char *file, const struct moe_config *c,
                                      struct moe_err *err)
 {
     int64_t kv = c->num_attention_heads;
-    MOE_TRY(want_str(o, "hidden_act", "silu", file, err));
-    MOE_TRY(want_bool(o, "attention_bias", false, file, err));
-    MOE_TRY(want_bool(o, "mlp_bias", false, file, err));
-    MOE_TRY(want_bool(o, "rope_interleave", true, file, err));
+    MOE_TRY(require_str(o, "hidden_act", "silu", file, err));
+    MOE_TRY(require_bool(o, "attention_bias", false, file, err));
+    MOE_TRY(require_bool(o, "mlp_bias", false, file, err));
+    MOE_TRY(require_bool(o, "rope_interleave", true, file, err));
     if (c->n_routed_experts) {
-        MOE_TRY(want_str(o, "scoring_func", "sigmoid", file, err));
-        MOE_TRY(want_str(o, "topk_method", "noaux_tc", file, err));
+        MOE_TRY(require_str(o, "scoring_func", "sigmoid", file, err));
+        MOE_TRY(require_str(o, "topk_method", "noaux_tc", file, err));
     }
     MOE_TRY(moe_json_i64(o, "num_key_value_heads", false, 1, 65536, &kv, file, err));
     if (kv != c->num_attention_heads)
@@ -144,8 +146,9 @@ static enum moe_code refuse_variants(const cJSON *o, const char *file, const str
 
 /* ---- rotary position embedding ---- */
 
-static enum moe_code rope_kind(const cJSON *r, const char *key, const char **kind, const char *file,
-                               struct moe_err *err)
+/* The type of scaling in the object r, which is the value of `key`: "yarn", "default" or another. */
+static enum moe_code read_rope_kind(const cJSON *r, const char *key, const char **kind, const char *file,
+                                    struct moe_err *err)
 {
     const char *a = NULL, *b = NULL;
     MOE_TRY(moe_json_str(r, "rope_type", false, &a, file, err));
@@ -163,6 +166,7 @@ static enum moe_code rope_kind(const cJSON *r, const char *key, const char **kin
     return MOE_OK;
 }
 
+/* Whether two numbers, neither of them NaN, are equal. */
 static bool same(double a, double b) { return !(a < b) && !(a > b); }
 
 /* Engines disagree about these keys.  With `truncate` false transformers does not round the correction range,
@@ -171,8 +175,8 @@ static bool same(double a, double b) { return !(a < b) && !(a > b); }
 static enum moe_code refuse_yarn(const cJSON *r, const char *file, struct moe_err *err)
 {
     static const char *const ones[] = { "attn_factor", "extrapolation_factor" };
-    MOE_TRY(want_bool(r, "truncate", true, file, err));
-    MOE_TRY(want_bool(r, "apply_yarn_scaling", true, file, err));
+    MOE_TRY(require_bool(r, "truncate", true, file, err));
+    MOE_TRY(require_bool(r, "apply_yarn_scaling", true, file, err));
     for (int i = 0; i < 2; i++) {
         double v = 1;
         MOE_TRY(moe_json_f64(r, ones[i], false, &v, file, err));
@@ -185,19 +189,20 @@ static enum moe_code refuse_yarn(const cJSON *r, const char *file, struct moe_er
                        "attention_factor of yarn is not supported (mscale is)");
 }
 
-static double yarn_m(double factor, double a) { return factor <= 1 ? 1 : 0.1 * a * log(factor) + 1; }
+/* YaRN's "mscale term" of a scaling factor and a coefficient: 0.1 * a * ln(factor) + 1. */
+static double yarn_mscale(double factor, double a) { return factor <= 1 ? 1 : 0.1 * a * log(factor) + 1; }
 
 /* Engines disagree about the factor of cos and sin.  DeepSeek's code and vLLM divide mscale's term by
  * mscale_all_dim's, where a missing key counts as 1 and 0.  transformers does this only when both keys are
  * given and not 0, and otherwise uses the term for 1.  (All of them multiply attention scores by the square
  * of mscale_all_dim's term.) */
-static enum moe_code one_mscale(const cJSON *r, const char *file, const struct moe_config *c,
-                                struct moe_err *err)
+static enum moe_code check_mscale(const cJSON *r, const char *file, const struct moe_config *c,
+                                  struct moe_err *err)
 {
-    double f = c->yarn_factor, deepseek = yarn_m(f, c->mscale) / yarn_m(f, c->mscale_all_dim);
+    double f = c->yarn_factor, deepseek = yarn_mscale(f, c->mscale) / yarn_mscale(f, c->mscale_all_dim);
     bool both = moe_json_get(r, "mscale") && moe_json_get(r, "mscale_all_dim") && !same(c->mscale, 0) &&
                 !same(c->mscale_all_dim, 0);
-    double transformers = both ? deepseek : yarn_m(f, 1);
+    double transformers = both ? deepseek : yarn_mscale(f, 1);
     if (same(deepseek, transformers)) return MOE_OK;
     return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
                        "mscale %g with mscale_all_dim %g of yarn is not supported: transformers scales by "
@@ -224,7 +229,7 @@ static enum moe_code read_yarn(const cJSON *r, const char *file, struct moe_conf
         !(c->beta_fast > 0 && c->beta_slow > 0 && c->beta_fast <= 1e6 && c->beta_slow <= 1e6) ||
         fabs(c->mscale) > 100 || fabs(c->mscale_all_dim) > 100)
         return moe_fail_at(err, MOE_CORRUPT, file, NULL, "a yarn parameter is out of range");
-    return one_mscale(r, file, c, err);
+    return check_mscale(r, file, c, err);
 }
 
 /* Refuse keys that some programs read beside the object for rotary positions and others inside it: the
@@ -245,12 +250,12 @@ static enum moe_code refuse_beside(const cJSON *o, const char *file, struct moe_
 
 /* Without YaRN transformers 4 still multiplies attention scores by mscale_all_dim's term, transformers 5 does
  * not; so that term must be 1. */
-static enum moe_code refuse_scale(const cJSON *r, const char *file, struct moe_err *err)
+static enum moe_code refuse_unscaled_mscale(const cJSON *r, const char *file, struct moe_err *err)
 {
     double factor = 1, a = 0;
     MOE_TRY(moe_json_f64(r, "factor", false, &factor, file, err));
     MOE_TRY(moe_json_f64(r, "mscale_all_dim", false, &a, file, err));
-    if (same(yarn_m(factor, a), 1)) return MOE_OK;
+    if (same(yarn_mscale(factor, a), 1)) return MOE_OK;
     return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
                        "mscale_all_dim %g with a factor and without yarn is not supported (remove it)", a);
 }
@@ -264,9 +269,9 @@ static enum moe_code read_rope_object(const cJSON *o, const char *key, const cha
     if (!r) return MOE_OK;
     if (!cJSON_IsObject(r)) return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'%s' is not an object", key);
     MOE_TRY(refuse_beside(r, file, err));
-    MOE_TRY(rope_kind(r, key, &kind, file, err));
+    MOE_TRY(read_rope_kind(r, key, &kind, file, err));
     if (!strcmp(kind, "yarn")) return read_yarn(r, file, c, err);
-    if (!strcmp(kind, "default")) return refuse_scale(r, file, err);
+    if (!strcmp(kind, "default")) return refuse_unscaled_mscale(r, file, err);
     return moe_fail_at(err, MOE_UNSUPPORTED, file, NULL,
                        "rope type '%.40s' is not supported (yarn and default are)", kind);
 }
@@ -301,8 +306,8 @@ static enum moe_code read_theta(const cJSON *o, const char *file, double *theta,
     return moe_fail_at(err, MOE_CORRUPT, file, NULL, "'rope_theta' is out of range");
 }
 
-/* Whether an object says anything; {} says no more than null. */
-static bool says(const cJSON *r)
+/* Whether an object has a member that is not null; {} means no more than null. */
+static bool has_content(const cJSON *r)
 {
     for (const cJSON *e = r ? r->child : NULL; e; e = e->next)
         if (!cJSON_IsNull(e)) return true;
@@ -311,8 +316,8 @@ static bool says(const cJSON *r)
 
 /* transformers reads the length beside rope_scaling, if there is one, and other programs the one inside, so
  * both must agree. */
-static enum moe_code one_length(const cJSON *o, const char *file, const struct moe_config *c,
-                                struct moe_err *err)
+static enum moe_code check_length(const cJSON *o, const char *file, const struct moe_config *c,
+                                  struct moe_err *err)
 {
     double length = c->original_max_position_embeddings;
     MOE_TRY(moe_json_f64(o, "original_max_position_embeddings", false, &length, file, err));
@@ -326,7 +331,8 @@ static enum moe_code one_length(const cJSON *o, const char *file, const struct m
  * read, so both must agree. */
 static enum moe_code read_rope(const cJSON *o, const char *file, struct moe_config *c, struct moe_err *err)
 {
-    bool older = says(moe_json_get(o, "rope_scaling")), newer = says(moe_json_get(o, "rope_parameters"));
+    bool older = has_content(moe_json_get(o, "rope_scaling"));
+    bool newer = has_content(moe_json_get(o, "rope_parameters"));
     c->rope_theta = 10000;
     MOE_TRY(read_theta(o, file, &c->rope_theta, err));
     MOE_TRY(refuse_beside(o, file, err));
@@ -337,11 +343,12 @@ static enum moe_code read_rope(const cJSON *o, const char *file, struct moe_conf
         return moe_fail_at(err, MOE_CORRUPT, file, NULL,
                            "'rope_scaling' and 'rope_parameters' disagree (remove the wrong one)");
     if (newer) *c = other;
-    return c->yarn ? one_length(o, file, c, err) : MOE_OK;
+    return c->yarn ? check_length(o, file, c, err) : MOE_OK;
 }
 
 /* ---- tokens ---- */
 
+/* Add the token or tokens of o's "eos_token_id" to c's. */
 static enum moe_code add_eos(const cJSON *o, const char *file, struct moe_config *c, struct moe_err *err)
 {
     const cJSON *v = moe_json_get(o, "eos_token_id");
@@ -377,7 +384,8 @@ static enum moe_code read_tokens(const cJSON *root, const cJSON *text, const cha
 
 /* ---- the whole config ---- */
 
-static enum moe_code check(const char *file, const struct moe_config *c, struct moe_err *err)
+/* Check what several keys must satisfy together, and that every tensor's size can be computed. */
+static enum moe_code check_config(const char *file, const struct moe_config *c, struct moe_err *err)
 {
     int64_t e = c->n_routed_experts;
     const char *bad = NULL;
@@ -432,7 +440,7 @@ enum moe_code moe_config_parse(const cJSON *root, const char *file, struct moe_c
     MOE_TRY(moe_json_bool(text, "tie_word_embeddings", false, &c->tie_word_embeddings, file, err));
     MOE_TRY(read_rope(text, file, c, err));
     MOE_TRY(read_tokens(root, text, file, c, err));
-    MOE_TRY(check(file, c, err));
+    MOE_TRY(check_config(file, c, err));
     return moe_quant_scheme(root, text, file, scheme, err);
 }
 

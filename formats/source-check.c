@@ -14,7 +14,7 @@ static const char *last_component(const char *path)
     return slash && slash[1] ? slash + 1 : path;
 }
 
-void moe_problem_err(struct moe_problems *p, const struct moe_err *err)
+void moe_problem_add_err(struct moe_problems *p, const struct moe_err *err)
 {
     if (!p->count++) p->first = *err;
     if (!p->list || p->count > MOE_PROBLEMS_MAX) return;
@@ -30,8 +30,8 @@ void moe_problem_err(struct moe_problems *p, const struct moe_err *err)
     moe_json_append(p->list, cJSON_CreateString(line));
 }
 
-void moe_problem(struct moe_problems *p, enum moe_code code, const char *file, const char *tensor,
-                 const char *fmt, ...)
+void moe_problem_add(struct moe_problems *p, enum moe_code code, const char *file, const char *tensor,
+                     const char *fmt, ...)
 {
     struct moe_err err;
     char what[512];
@@ -44,7 +44,7 @@ void moe_problem(struct moe_problems *p, enum moe_code code, const char *file, c
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
     moe_fail_at(&err, code, file, tensor, "%s", what);
-    moe_problem_err(p, &err);
+    moe_problem_add_err(p, &err);
 }
 
 enum moe_code moe_problems_end(struct moe_problems *p, struct moe_err *err)
@@ -134,27 +134,28 @@ static void check_tensor(const struct moe_source *src, int64_t i, struct moe_pro
     const char *name = moe_source_tensor_name(src, i, buffer), *file = file_of(src, t);
     int64_t rows, cols;
     if (!moe_tensor_shape(&src->config, (enum moe_role)t->role, t->layer, &rows, &cols)) {
-        moe_problem(p, MOE_CORRUPT, file, name, "the config calls for no such tensor");
+        moe_problem_add(p, MOE_CORRUPT, file, name, "the config calls for no such tensor");
         return;
     }
     if (t->rows != rows || t->cols != cols) {
-        moe_problem(p, MOE_CORRUPT, file, name, "has shape %lld x %lld, the config wants %lld x %lld",
-                    (long long)t->rows, (long long)t->cols, (long long)rows, (long long)cols);
+        moe_problem_add(p, MOE_CORRUPT, file, name, "has shape %lld x %lld, the config wants %lld x %lld",
+                        (long long)t->rows, (long long)t->cols, (long long)rows, (long long)cols);
         return;
     }
     if (!moe_dtype_name(t->type) || t->layout > MOE_LAYOUT_TILE_128X4 ||
         (t->layout && t->type != MOE_NVFP4) || (rows == 1 && !moe_dtype_plain(t->type))) {
         const char *type = moe_dtype_name(t->type);
-        moe_problem(p, MOE_UNSUPPORTED, file, name, "cannot be stored as %s",
-                    type ? type : "an unknown type");
+        moe_problem_add(p, MOE_UNSUPPORTED, file, name, "cannot be stored as %s",
+                        type ? type : "an unknown type");
         return;
     }
     for (int k = 0; k < MOE_PLANE_COUNT; k++) {
-        if (!plane_ok(src, t, k)) moe_problem(p, MOE_CORRUPT, file, name, "plane %d has the wrong size", k);
+        if (!plane_ok(src, t, k))
+            moe_problem_add(p, MOE_CORRUPT, file, name, "plane %d has the wrong size", k);
         else if (!src->n_raws &&
                  !inside(src, &t->plane[k])) /* a checkpoint's reader reports this once for each file */
-            moe_problem(p, MOE_CORRUPT, src->files[t->plane[k].file].path, name,
-                        "lies beyond the end of its file (fetch the file again)");
+            moe_problem_add(p, MOE_CORRUPT, src->files[t->plane[k].file].path, name,
+                            "lies beyond the end of its file (fetch the file again)");
     }
 }
 
@@ -173,18 +174,18 @@ static void index_tensors(struct moe_source *src, struct moe_problems *p)
         char name[128];
         int64_t slot = moe_source_slot(&src->config, (enum moe_role)t->role, t->layer, t->expert);
         if (slot < 0)
-            moe_problem(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name),
-                        "the config has no such tensor");
+            moe_problem_add(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name),
+                            "the config has no such tensor");
         else if (src->index->slot[slot] >= 0)
-            moe_problem(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name),
-                        "is there twice");
+            moe_problem_add(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name),
+                            "is there twice");
         else
             src->index->slot[slot] = (int32_t)i;
         if (slot >= 0) check_tensor(src, i, p);
         if (slot >= 0 && src->is_part &&
             !moe_range_has(&src->part, &src->config, (enum moe_role)t->role, t->layer))
-            moe_problem(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name),
-                        "is not of the layers that this part says it holds");
+            moe_problem_add(p, MOE_CORRUPT, file_of(src, t), moe_source_tensor_name(src, i, name),
+                            "is not of the layers that this part says it holds");
     }
 }
 
@@ -201,8 +202,9 @@ static void find_missing(const struct moe_source *src, enum moe_role role, int l
     if (src->index->missing_suppressed && src->index->missing_suppressed[slot / 8] >> slot % 8 & 1) return;
     /* there may be millions of them: then they are counted without making their names */
     if (p->count && (!p->list || p->count >= MOE_PROBLEMS_MAX)) p->count++;
-    else moe_problem(p, MOE_CORRUPT, p->list ? file : src->path, moe_tensor_name(role, layer, expert, name),
-                     "missing: %s calls for it, and no file holds it", file);
+    else moe_problem_add(p, MOE_CORRUPT, p->list ? file : src->path,
+                         moe_tensor_name(role, layer, expert, name),
+                         "missing: %s calls for it, and no file holds it", file);
 }
 
 static void find_all_missing(const struct moe_source *src, struct moe_problems *p)

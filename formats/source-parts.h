@@ -34,11 +34,11 @@ enum { MOE_PROBLEMS_MAX = 1000 }; /* entries of a list; one more entry says how 
 
 /* Add a problem.  `file` may be a path, of which only the last component is shown; file and tensor may be
  * NULL. */
-__attribute__((format(printf, 5, 6))) void moe_problem(struct moe_problems *p, enum moe_code code,
-                                                       const char *file, const char *tensor, const char *fmt,
-                                                       ...);
+__attribute__((format(printf, 5, 6)))
+void moe_problem_add(struct moe_problems *p, enum moe_code code, const char *file, const char *tensor,
+                     const char *fmt, ...);
 /* Add the problem that *err describes. */
-void moe_problem_err(struct moe_problems *p, const struct moe_err *err);
+void moe_problem_add_err(struct moe_problems *p, const struct moe_err *err);
 /* End the list.  MOE_OK when there is no problem, or when there is a list (*err is then the first problem).
  * Otherwise the first problem is returned, and *err also says how many more there are. */
 enum moe_code moe_problems_end(struct moe_problems *p, struct moe_err *err);

@@ -145,8 +145,8 @@ static enum moe_code refuse_part(const struct moe_source *src, bool staged, stru
             err, MOE_UNSUPPORTED, src->path, NULL,
             "holds layers %d-%d of its model only (put the parts together with moe-convert --merge)",
             src->part.first, src->part.last);
-    MOE_TRY(moe_staged_unmarked(src, err));
-    return staged ? MOE_OK : moe_staged_whole(src, err);
+    MOE_TRY(moe_staged_check_marked(src, err));
+    return staged ? MOE_OK : moe_staged_check_whole(src, err);
 }
 
 static enum moe_code open_model(struct moe_source **src, const char *path, bool staged, struct moe_err *err)
@@ -171,7 +171,7 @@ enum moe_code moe_source_open_part(struct moe_source **src, const char *path, st
 {
     MOE_TRY(open_any(src, path, NULL, err));
     if ((*src)->is_part) return MOE_OK;
-    if (moe_staged_whole(*src, err) == MOE_OK)
+    if (moe_staged_check_whole(*src, err) == MOE_OK)
         moe_fail_at(err, MOE_MISMATCH, path, NULL,
                     "is a whole model, not a part (moe-quantize --layers writes parts)");
     moe_source_close(src);
@@ -335,7 +335,7 @@ static void read_scalar(struct moe_source *src, int64_t i, int plane, float *out
         src->files[s->file].size - s->offset < 4)
         return;
     if (moe_source_read(src, t, plane, 0, 4, &v, &err) != MOE_OK) {
-        moe_problem_err(p, &err);
+        moe_problem_add_err(p, &err);
         return;
     }
     const char *what = plane == MOE_PLANE_GLOBAL ? "global scale" : "input scale";
@@ -343,8 +343,8 @@ static void read_scalar(struct moe_source *src, int64_t i, int plane, float *out
                          ? NULL
                          : moe_source_tensor_name(src, i, buffer);
     if (name)
-        moe_problem(p, isfinite(v) ? MOE_CORRUPT : MOE_NONFINITE, src->files[s->file].path, name,
-                    "its %s is %g", what, (double)v);
+        moe_problem_add(p, isfinite(v) ? MOE_CORRUPT : MOE_NONFINITE, src->files[s->file].path, name,
+                        "its %s is %g", what, (double)v);
     *out = v;
 }
 

@@ -25,13 +25,14 @@ struct moe_text {
     const char *rest; size_t n_rest;  /* the part of the last row's text that was not given out yet */
     uint64_t row_need;                /* an upper bound of the last row's JSON in bytes; with a limit only */
     int64_t row_line;                 /* the last row's line number */
-    int64_t left; char left_key[48];  /* number of keys that nothing reads, and the first of them */
+    int64_t unread_keys;              /* number of keys in rows that nothing reads */
+    char unread_key[48];              /* the first of them; "": there was none */
     int64_t empty;                    /* rows without a turn, or whose text is null */
 };
 
 /* Parse a row of n bytes, which begins on line t->row_line, and convert it: *p gets text or messages. */
-enum moe_code moe_text_row(struct moe_text *t, const char *s, size_t n, struct moe_text_piece *p,
-                           struct moe_err *err);
+enum moe_code moe_text_convert_row(struct moe_text *t, const char *s, size_t n, struct moe_text_piece *p,
+                                   struct moe_err *err);
 void moe_text_drop_row(struct moe_text *t);
 
 #endif

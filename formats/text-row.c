@@ -31,7 +31,7 @@ static enum moe_code fail_row(const struct moe_text *t, struct moe_err *err, con
     return moe_fail_at(err, MOE_CORRUPT, t->path, NULL, "line %lld: %s", (long long)t->row_line, what);
 }
 
-static enum moe_code nomem(const struct moe_text *t, struct moe_err *err)
+static enum moe_code fail_no_memory(const struct moe_text *t, struct moe_err *err)
 {
     return moe_fail_at(err, MOE_NOMEM, t->path, NULL, "no memory for a row");
 }
@@ -44,7 +44,7 @@ static void count_unknown_keys(struct moe_text *t, const char *const known[])
         bool found = cJSON_IsNull(c);
         for (size_t i = 0; known[i] && !found; i++) found = !strcmp(c->string, known[i]);
         if (found) continue;
-        if (!t->left++) snprintf(t->left_key, sizeof t->left_key, "%s", c->string);
+        if (!t->unread_keys++) snprintf(t->unread_key, sizeof t->unread_key, "%s", c->string);
     }
 }
 
@@ -75,7 +75,8 @@ static enum moe_code add_system(struct moe_text *t, struct moe_err *err)
     const cJSON *system = moe_json_get(t->row, "system");
     if (!system) return MOE_OK;
     if (!cJSON_IsString(system)) return fail_row(t, err, "'system' is not text");
-    return !*system->valuestring || add_turn(t, "system", system->valuestring, NULL) ? MOE_OK : nomem(t, err);
+    bool ok = !*system->valuestring || add_turn(t, "system", system->valuestring, NULL);
+    return ok ? MOE_OK : fail_no_memory(t, err);
 }
 
 /* ---- ShareGPT ---- */
@@ -108,7 +109,7 @@ static enum moe_code convert_sharegpt(struct moe_text *t, const cJSON *list, str
                             "a turn of 'conversations' is from '%.64s' (human, gpt, system; for tools: "
                             "'messages')",
                             from->valuestring);
-        if (!add_turn(t, role, value->valuestring, c)) return nomem(t, err);
+        if (!add_turn(t, role, value->valuestring, c)) return fail_no_memory(t, err);
     }
     return MOE_OK;
 }
@@ -127,7 +128,7 @@ static enum moe_code add_alpaca_question(struct moe_text *t, struct moe_err *err
     if (s) snprintf(s, n, "%s%s%s", instruction->valuestring, *more ? "\n" : "", more);
     bool ok = s && add_turn(t, "user", s, NULL);
     free(s);
-    return ok ? MOE_OK : nomem(t, err);
+    return ok ? MOE_OK : fail_no_memory(t, err);
 }
 
 static enum moe_code convert_alpaca(struct moe_text *t, struct moe_err *err)
@@ -141,17 +142,17 @@ static enum moe_code convert_alpaca(struct moe_text *t, struct moe_err *err)
         if (!cJSON_IsArray(c) || !a || a->next || !cJSON_IsString(q) || !cJSON_IsString(a))
             return fail_row(t, err, "'history' is not a list of pairs of texts");
         if (!add_turn(t, "user", q->valuestring, NULL) || !add_turn(t, "assistant", a->valuestring, NULL))
-            return nomem(t, err);
+            return fail_no_memory(t, err);
     }
     MOE_TRY(add_alpaca_question(t, err));
     if (!cJSON_IsString(output)) return fail_row(t, err, "'output' is not text");
-    return add_turn(t, "assistant", output->valuestring, NULL) ? MOE_OK : nomem(t, err);
+    return add_turn(t, "assistant", output->valuestring, NULL) ? MOE_OK : fail_no_memory(t, err);
 }
 
 /* ---- all formats ---- */
 
-/* Parse n bytes of JSON within the memory that is left under the limit.  why: what to do when they are not
- * JSON, added to the message; NULL: nothing. */
+/* Parse n bytes of JSON within the memory that is left under the limit.  why: why they are taken for JSON,
+ * which the message says when they are not; or NULL. */
 static enum moe_code parse_json(const struct moe_text *t, const char *s, size_t n, const char *why,
                                 cJSON **out, struct moe_err *err)
 {
@@ -179,6 +180,7 @@ static enum moe_code read_tools(struct moe_text *t, struct moe_text_piece *p, st
     return code;
 }
 
+/* Give out a conversation as the piece *p. */
 static enum moe_code take_conversation(struct moe_text *t, const cJSON *messages, struct moe_text_piece *p,
                                        struct moe_err *err)
 {
@@ -217,7 +219,7 @@ static enum moe_code convert_row(struct moe_text *t, struct moe_text_piece *p, s
         t->n_rest = strlen(text->valuestring);
         return MOE_OK;
     }
-    if (messages || (list && list->child && moe_json_get(list->child, "role"))) {
+    if (messages || (list && list->child && moe_json_get(list->child, "role"))) { /* turns as in "messages" */
         count_unknown_keys(t,
                            (const char *const[]){ messages ? "messages" : "conversations", "tools", NULL });
         if (!messages) messages = list;
@@ -240,8 +242,8 @@ static enum moe_code convert_row(struct moe_text *t, struct moe_text_piece *p, s
     return take_conversation(t, t->made, p, err);
 }
 
-enum moe_code moe_text_row(struct moe_text *t, const char *s, size_t n, struct moe_text_piece *p,
-                           struct moe_err *err)
+enum moe_code moe_text_convert_row(struct moe_text *t, const char *s, size_t n, struct moe_text_piece *p,
+                                   struct moe_err *err)
 {
     const char *why = t->kind == MOE_TEXT_ARRAY ? NULL :
         "it is read as JSON, an object a line or an array of objects; plain text that begins as JSON goes "

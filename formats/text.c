@@ -57,12 +57,12 @@ uint64_t moe_text_at(const struct moe_text *t) { return moe_stream_at(t->stream)
 
 uint64_t moe_text_held(const struct moe_text *t) { return t->cap + t->row_need; }
 
-int64_t moe_text_empty(const struct moe_text *t) { return t->empty; }
+int64_t moe_text_empty_rows(const struct moe_text *t) { return t->empty; }
 
-int64_t moe_text_left(const struct moe_text *t, const char **first)
+int64_t moe_text_unread_keys(const struct moe_text *t, const char **first)
 {
-    *first = t->left_key;
-    return t->left;
+    *first = t->unread_key;
+    return t->unread_keys;
 }
 
 /* Read on until there are at least `want` bytes in the buffer, or all that are left. */
@@ -282,7 +282,7 @@ static enum moe_code next_row(struct moe_text *t, struct moe_text_piece *p, bool
         MOE_TRY(t->kind == MOE_TEXT_ARRAY ? find_element(t, &n, err) : find_line(t, &n, err));
         if (!n) return MOE_OK;
         t->row_line = t->line;
-        MOE_TRY(moe_text_row(t, t->buf + t->from, n, p, err));
+        MOE_TRY(moe_text_convert_row(t, t->buf + t->from, n, p, err));
         take(t, n);
         if (p->messages) break;
     }

@@ -24,8 +24,8 @@
  *     {"instruction", "input", "output", "system", "history": [[Q, A]]}
  *                                                         Alpaca: "input" goes on a line of its own
  *
- * "tools" may be JSON in a string.  Other keys are counted (moe_text_left).  Anything else is MOE_CORRUPT
- * with file and line; a row above 64 MiB is MOE_UNSUPPORTED. */
+ * "tools" may be JSON in a string.  Other keys are counted (moe_text_unread_keys).  Anything else is
+ * MOE_CORRUPT with file and line; a row above 64 MiB is MOE_UNSUPPORTED. */
 #ifndef MOE_FORMATS_TEXT_H
 #define MOE_FORMATS_TEXT_H
 
@@ -76,9 +76,9 @@ uint64_t moe_text_at(const struct moe_text *t);
 uint64_t moe_text_held(const struct moe_text *t);
 /* The number of rows skipped so far because they have a conversation without a turn, or null as their
  * text. */
-int64_t moe_text_empty(const struct moe_text *t);
+int64_t moe_text_empty_rows(const struct moe_text *t);
 /* The number of keys of rows that nothing read so far, and the first of them ("" when there was none). */
-int64_t moe_text_left(const struct moe_text *t, const char **first);
+int64_t moe_text_unread_keys(const struct moe_text *t, const char **first);
 
 /* Convert a piece to tokens; *ids is malloc'd.  Text is literal (moe_tokenize with special false).  A
  * conversation goes through the chat template (chat must not be NULL then), with its last answer treated as

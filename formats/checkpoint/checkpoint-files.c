@@ -275,13 +275,13 @@ static enum moe_code read_header(struct moe_checkpoint *k, int32_t file, struct 
     if (code == MOE_OK) code = moe_st_read(f->fd, f->path, f->size, &k->src->index->arena, &h, &why);
     if (code != MOE_OK) {
         if (code == MOE_NOT_FOUND) MOE_TRY(say_absent(k, f, &why, err));
-        moe_problem_err(k->p, &why);
+        moe_problem_add_err(k->p, &why);
         return suppress_file(k, file, err);
     }
     f->header_hash = h.hash;
     code = moe_checkpoint_add_raws(k, file, &h, err);
     if (code == MOE_OK && moe_st_check_size(&h, f->path, f->size, &why) != MOE_OK)
-        moe_problem_err(k->p, &why);
+        moe_problem_add_err(k->p, &why);
     free(h.entries);
     return code;
 }
@@ -312,7 +312,7 @@ static enum moe_code read_headers(struct moe_checkpoint *k, struct moe_hash *h, 
     return MOE_OK;
 }
 
-enum moe_code moe_checkpoint_headers(struct moe_checkpoint *k, struct moe_err *err)
+enum moe_code moe_checkpoint_read_headers(struct moe_checkpoint *k, struct moe_err *err)
 {
     struct moe_hash *h = moe_hash_new();
     if (!h) return no_memory(k, err);

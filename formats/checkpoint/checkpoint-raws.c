@@ -34,7 +34,7 @@ static const char *held_against_index(struct moe_checkpoint *k, int32_t file, co
     /* a tensor that the reader skips, or refuses for its name, need not be in the index */
     bool beyond = moe_name_layer(name, &tail) >= k->src->config.num_hidden_layers;
     if (!beyond && !moe_name_skip_reason(&k->src->config, name))
-        moe_problem(k->p, MOE_CORRUPT, k->src->files[file].path, name, "the index does not name it");
+        moe_problem_add(k->p, MOE_CORRUPT, k->src->files[file].path, name, "the index does not name it");
     return NULL;
 }
 
@@ -90,7 +90,7 @@ static enum moe_code add_entry(struct moe_checkpoint *k, int32_t file, const str
     struct moe_err why;
     bool fused;
     if (moe_fused_parse(&k->src->config, e, &fused, &f, &why) != MOE_OK && !skipped) {
-        moe_problem(k->p, why.code, k->src->files[file].path, e->name, "%s", why.msg);
+        moe_problem_add(k->p, why.code, k->src->files[file].path, e->name, "%s", why.msg);
         suppress_slices(k, &f);
         skipped = "fused experts";
     }
@@ -140,8 +140,8 @@ static enum moe_code find_skipped_twice(struct moe_checkpoint *k, struct moe_err
         int added = moe_strmap_add(&seen, r->name, strlen(r->name), i, &other);
         if (added < 0) code = no_memory(k, err);
         if (!added)
-            moe_problem(k->p, MOE_CORRUPT, src->files[r->span.file].path, r->name, MOE_TWICE,
-                        src->files[src->raws[other].span.file].name);
+            moe_problem_add(k->p, MOE_CORRUPT, src->files[r->span.file].path, r->name, MOE_TWICE,
+                            src->files[src->raws[other].span.file].name);
     }
     moe_strmap_release(&seen);
     return code;
@@ -152,10 +152,10 @@ static void find_unheld(struct moe_checkpoint *k)
     for (int64_t i = 0; i < k->n_index; i++) {
         struct moe_name n;
         if (k->seen[i] & MOE_SEEN) continue;
-        moe_problem(k->p, MOE_CORRUPT, k->src->files[k->file_of[i]].path, k->names[i],
-                    "the index says that it is in this file, which does not hold it%s",
-                    k->seen[i] ? ", while another file does (is the index another upload's? fetch it again, "
-                                 "or remove it)" : "");
+        moe_problem_add(k->p, MOE_CORRUPT, k->src->files[k->file_of[i]].path, k->names[i],
+                        "the index says that it is in this file, which does not hold it%s",
+                        k->seen[i] ? ", while another file does (is the index another upload's? fetch it "
+                                     "again, or remove it)" : "");
         if (moe_name_parse(k->names[i], &n))
             moe_checkpoint_suppress_missing(k, moe_source_slot(&k->src->config, n.role, n.layer, n.expert));
     }

@@ -24,8 +24,8 @@ static enum moe_code read_all(struct moe_checkpoint *k, struct moe_err *err)
     MOE_TRY(moe_small_digests_read(&src->index->small_digests, src->path, err));
     MOE_TRY(moe_config_read(src->path, &src->config, &src->scheme, err));
     MOE_TRY(moe_checkpoint_list(k, err));
-    MOE_TRY(moe_checkpoint_headers(k, err));
-    MOE_TRY(moe_checkpoint_types(k, err));
+    MOE_TRY(moe_checkpoint_read_headers(k, err));
+    MOE_TRY(moe_checkpoint_make_tensors(k, err));
     MOE_TRY(moe_source_finish(src, k->p, err));
     return moe_source_read_scalars(src, k->p, err);
 }

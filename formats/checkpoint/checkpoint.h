@@ -17,7 +17,7 @@ enum { MOE_SEEN = 1, MOE_SEEN_ELSEWHERE = 2 };
 
 struct moe_checkpoint {
     struct moe_source *src;
-    struct moe_problems *p;
+    struct moe_problems *p;   /* where problems are reported */
     size_t raw_cap, file_cap; /* entries for which src->raws and src->files have room */
 
     /* model.safetensors.index.json: entry k says that tensor names[k] lies in files[file_of[k]] */
@@ -36,12 +36,13 @@ struct moe_checkpoint {
     int64_t *first_in, *next_in;
     bool all_suppressed;
 
-    bool both_told;      /* it was reported that experts are there both fused and single */
+    bool both_reported;      /* it was reported that experts are there both fused and single */
     bool stray_looked;   /* `stray` was looked for */
     char stray[256];     /* a safetensors file that the index does not name; "": there is none */
     int32_t *parts;      /* [slot][enum moe_part] index of the raw tensor + 1; 0: none */
 };
 
+/* The message about a tensor that two files have; %s is the name of the first file. */
 #define MOE_TWICE "is in '%s' already, and no model.safetensors.index.json says which of the two counts " \
                   "(remove one of the files, or add the index)"
 
@@ -49,16 +50,16 @@ struct moe_checkpoint {
 enum moe_code moe_checkpoint_list(struct moe_checkpoint *k, struct moe_err *err);
 /* Open the files, fill src->raws (tensor -1, skipped NULL), compare them with the index, and set
  * index->header_digest. */
-enum moe_code moe_checkpoint_headers(struct moe_checkpoint *k, struct moe_err *err);
+enum moe_code moe_checkpoint_read_headers(struct moe_checkpoint *k, struct moe_err *err);
 struct moe_st_header;
 /* Append the tensors of a file's header to src->raws; a tensor of fused experts is appended as its slices. */
 enum moe_code moe_checkpoint_add_raws(struct moe_checkpoint *k, int32_t file, const struct moe_st_header *h,
                                       struct moe_err *err);
-/* What only all headers together show: layers for multi-token prediction that the config does not mention,
- * tensors that are there twice without an index, tensors that the index names and no file holds. */
+/* Report what only all headers together show: layers for multi-token prediction that the config does not
+ * mention, tensors that are there twice without an index, tensors that the index names and no file holds. */
 enum moe_code moe_checkpoint_check_raws(struct moe_checkpoint *k, struct moe_err *err);
 /* Fill src->tensors, and in src->raws which tensor and plane each became. */
-enum moe_code moe_checkpoint_types(struct moe_checkpoint *k, struct moe_err *err);
+enum moe_code moe_checkpoint_make_tensors(struct moe_checkpoint *k, struct moe_err *err);
 
 /* After this the tensor of the slot is not reported missing, because it was reported already or belongs to a
  * file that could not be read. */

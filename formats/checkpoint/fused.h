@@ -25,11 +25,11 @@ struct moe_fused {
     int64_t rows, cols;    /* of one slice */
 };
 
-/* Find out whether this tensor of a checkpoint holds the fused experts of a layer.  *is is true when it does,
- * and *f describes it.  When it has the name of such a tensor but cannot be read as one, the function fails:
+/* Find out whether this tensor of a checkpoint holds the fused experts of a layer: *is_fused; if it does, *f
+ * describes it.  When it has the name of such a tensor but cannot be read as one, the function fails:
  * MOE_UNSUPPORTED (it is quantized or transposed) or MOE_CORRUPT (it has another shape); *err says what is
  * wrong without naming tensor or file, and f->layer and f->down are set. */
-enum moe_code moe_fused_parse(const struct moe_config *c, const struct moe_st_entry *e, bool *is,
+enum moe_code moe_fused_parse(const struct moe_config *c, const struct moe_st_entry *e, bool *is_fused,
                               struct moe_fused *f, struct moe_err *err);
 /* Describe slice i of the tensor `e`: sets name (its text is stored in `name`), dtype, shape, offset and
  * bytes. */

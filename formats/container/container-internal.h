@@ -47,11 +47,11 @@ enum moe_code moe_json_open_sealed(const char *path, cJSON **out, struct moe_err
 /* Read DIR/manifest.json and check it: checksum, format, version, list of files (allowed names, each once).
  * No other file is read. */
 enum moe_code moe_manifest_read(const char *dir, cJSON **manifest, struct moe_err *err);
-/* One entry of the manifest's "files", which moe_manifest_read has checked; _find returns false when there is
- * no entry of this name. */
-struct moe_listed { const char *name; uint64_t bytes; struct moe_hash128 digest; };
-void moe_manifest_entry(const cJSON *entry, struct moe_listed *out);
-bool moe_manifest_find(const cJSON *manifest, const char *name, struct moe_listed *out);
+/* One file that the manifest lists: an entry of its "files", which moe_manifest_read has checked.  _find
+ * returns false when there is no entry of this name. */
+struct moe_listed_file { const char *name; uint64_t bytes; struct moe_hash128 digest; };
+void moe_manifest_entry(const cJSON *entry, struct moe_listed_file *out);
+bool moe_manifest_find(const cJSON *manifest, const char *name, struct moe_listed_file *out);
 /* Size and digest of a whole file, read in pieces. */
 enum moe_code moe_file_digest(const char *path, uint64_t *bytes, struct moe_hash128 *digest,
                               struct moe_err *err);
@@ -62,11 +62,11 @@ bool moe_container_name_allowed(const char *name);
  * the digest of its header and table. */
 enum moe_code moe_manifest_check_files(const char *dir, const cJSON *manifest, struct moe_err *err);
 
-/* In formats/container/staged.c.  _read: reads the manifest's "staged" into src->staged, and into *there a
- * flag for each expert of each layer (free() it); *there is NULL when the container is not a staged part.
+/* In formats/container/staged.c.  _read: reads the manifest's "staged" into src->staged, and into *present a
+ * flag for each expert of each layer (free() it); *present is NULL when the container is not a staged part.
  * _mark_absent: once all descriptors are checked, marks the planes of experts without the flag as absent. */
-enum moe_code moe_staged_read(struct moe_source *src, const char *path, bool **there, struct moe_err *err);
-void moe_staged_mark_absent(struct moe_source *src, const bool *there);
+enum moe_code moe_staged_read(struct moe_source *src, const char *path, bool **present, struct moe_err *err);
+void moe_staged_mark_absent(struct moe_source *src, const bool *present);
 
 /* Parse a digest as moe_hex64 and moe_hex128 write it; false for any other text. */
 bool moe_parse_hex64(const char *s, uint64_t *v);
@@ -78,11 +78,11 @@ static inline bool moe_same128(struct moe_hash128 a, struct moe_hash128 b)
 
 /* What state.json of a partial directory records about the work (formats/container/state.c). */
 struct moe_state {
-    char key[17];    /* hash of its text; journals hold it, so that they belong to this state alone */
-    bool replace;    /* the work was begun with --force */
-    bool says_which; /* false: an older version wrote it, without recording what may be replaced */
-    char which[33];  /* the checksum of the container that may be replaced; "": none existed */
-    bool no_samples; /* it records no samples of the input's weights */
+    char key[17];      /* hash of its text; journals hold it, so that they belong to this state alone */
+    bool replace;      /* the work was begun with --force */
+    bool has_replaces; /* false: an older version wrote it, without recording what may be replaced */
+    char replaces[33]; /* the checksum of the container that may be replaced; "": none existed */
+    bool no_samples;   /* it records no samples of the input's weights */
 };
 enum moe_final { MOE_FINAL_ABSENT, MOE_FINAL_CONTAINER, MOE_FINAL_FOREIGN }; /* what exists under NAME.moe */
 /* What NAME.moe.partial holds.  FRESH: nothing yet.  STATE: work with a state.json, which says whose it is.
@@ -96,7 +96,8 @@ enum moe_partial {
     MOE_PARTIAL_UNMARKED,
     MOE_PARTIAL_FOREIGN
 };
-/* sum: the checksum of the container that exists there, "" when there is none.  FOREIGN: *err says why. */
+/* Find out what exists under NAME.moe (`path`) and what NAME.moe.partial (`dir`) holds.  sum: the checksum of
+ * the container that exists, "" when there is none.  FOREIGN: *err says why. */
 enum moe_code moe_final_look(const char *path, enum moe_final *what, char sum[33], struct moe_err *err);
 enum moe_code moe_partial_look(const char *dir, enum moe_partial *what, struct moe_err *err);
 /* The text of state.json; free() it, NULL when out of memory.  replaces: the checksum of the container that

@@ -75,16 +75,16 @@ static enum moe_code take_table(struct reader *r, int32_t file, const struct moe
             MOE_TRY(add_tensor(r, &t, err));
             continue;
         }
-        moe_problem_err(r->p, err);
+        moe_problem_add_err(r->p, err);
         if (t.role >= 0 && t.role < MOE_ROLE_COUNT)
             MOE_TRY(suppress_missing(r, (enum moe_role)t.role, t.layer, t.expert, err));
     }
     enum moe_code code = moe_shard_check_overlap(rec, h->record_count, path, err);
-    if (code == MOE_CORRUPT) moe_problem_err(r->p, err), code = MOE_OK;
+    if (code == MOE_CORRUPT) moe_problem_add_err(r->p, err), code = MOE_OK;
     return code;
 }
 
-static enum moe_code read_shard(struct reader *r, int32_t file, const struct moe_listed *f,
+static enum moe_code read_shard(struct reader *r, int32_t file, const struct moe_listed_file *f,
                                 struct moe_err *err)
 {
     struct moe_file *mf = &r->src->files[file];
@@ -119,7 +119,7 @@ static enum moe_code read_shard(struct reader *r, int32_t file, const struct moe
 
 static bool is_fatal(enum moe_code code) { return code == MOE_NOMEM || code == MOE_INTERNAL; }
 
-static enum moe_code check_small(struct reader *r, const struct moe_listed *f, struct moe_err *err)
+static enum moe_code check_small(struct reader *r, const struct moe_listed_file *f, struct moe_err *err)
 {
     char path[PATH_MAX];
     int fd;
@@ -153,7 +153,7 @@ static enum moe_code read_files(struct reader *r, struct moe_err *err)
     for (const cJSON *e = files->child; e; e = e->next) n++;
     if (!(src->files = calloc(n, sizeof *src->files))) return no_memory(src, err);
     for (const cJSON *e = files->child; e; e = e->next) {
-        struct moe_listed f;
+        struct moe_listed_file f;
         enum moe_code code;
         moe_manifest_entry(e, &f);
         src->container->bytes += f.bytes;
@@ -172,7 +172,7 @@ static enum moe_code read_files(struct reader *r, struct moe_err *err)
         if (code == MOE_NOT_FOUND)
             code = moe_fail_at(err, MOE_CORRUPT, f.name, NULL,
                                "the file is missing (copy the container again)");
-        if (code != MOE_OK) moe_problem_err(r->p, err);
+        if (code != MOE_OK) moe_problem_add_err(r->p, err);
     }
     return MOE_OK;
 }
@@ -288,7 +288,7 @@ enum moe_code moe_file_digest(const char *path, uint64_t *bytes, struct moe_hash
 enum moe_code moe_container_check_file(const struct moe_source *src, const char *name, char path[PATH_MAX],
                                        struct moe_err *err)
 {
-    struct moe_listed f;
+    struct moe_listed_file f;
     struct moe_hash128 digest;
     uint64_t bytes;
     if (!moe_manifest_find(src->container->manifest, name, &f))
@@ -320,7 +320,7 @@ enum moe_code moe_container_plane_matches(const struct moe_source *src, const st
 
 bool moe_container_lists(const struct moe_source *src, const char *name)
 {
-    struct moe_listed f;
+    struct moe_listed_file f;
     return src->container && moe_manifest_find(src->container->manifest, name, &f);
 }
 
@@ -328,7 +328,7 @@ enum moe_code moe_container_read_file(const struct moe_source *src, const char *
                                       size_t *bytes, struct moe_err *err)
 {
     char path[PATH_MAX];
-    struct moe_listed f;
+    struct moe_listed_file f;
     if (!moe_manifest_find(src->container->manifest, name, &f))
         return moe_fail_at(err, MOE_NOT_FOUND, src->path, NULL, "its manifest lists no '%.100s'", name);
     MOE_TRY(moe_path_join(path, sizeof path, src->path, name, err));

@@ -23,7 +23,8 @@ struct moe_pool; struct moe_progress; struct moe_cancel;
 
 #define MOE_SHARD_MAGIC "MOESHARD"
 enum { MOE_SHARD_VERSION = 1, MOE_MANIFEST_VERSION = 1 };
-/* plan-NAME.json is a placement plan, the only kind of file that the manifest does not list. */
+/* Whether a name is plan-NAME.json, a placement plan's, which is the only file that the manifest does not
+ * list. */
 bool moe_is_plan_name(const char *name);
 #define MOE_STAGED_PLAN "plan-staged.json" /* the plan by which moe-plan stage made this part */
 /* An incompatible feature bit: the file has holes in place of experts that were not staged. */
@@ -94,7 +95,7 @@ enum moe_code moe_shard_finish(struct moe_shard_writer **w, uint64_t *bytes, str
 void moe_shard_abort(struct moe_shard_writer **w);
 /* Read the hashes in a finished shard's table into t[i].hash; `t` is the list that it was created with.
  * MOE_CORRUPT when the table is damaged or lists other tensors. */
-enum moe_code moe_shard_hashes(const char *path, struct moe_tensor *t, int64_t n, struct moe_err *err);
+enum moe_code moe_shard_read_hashes(const char *path, struct moe_tensor *t, int64_t n, struct moe_err *err);
 /* After that, for the planes in the file itself (those that the sink does not take): _own_bytes gives their
  * size; _check_own reads them and compares them with t[i].hash.  MOE_VERIFY names the first tensor that
  * differs. */
@@ -105,6 +106,8 @@ enum moe_code moe_shard_check_own(const char *path, const struct moe_tensor *t, 
 
 /* ---- the directory ---- */
 
+/* PLAIN: neither a container nor unfinished work may exist under the name.  RESUME: go on with unfinished
+ * work.  FORCE: start over, and replace a container that exists. */
 enum moe_write_mode { MOE_WRITE_PLAIN, MOE_WRITE_RESUME, MOE_WRITE_FORCE };
 
 /* The mode for --force and --resume, which exclude each other. */
@@ -113,7 +116,7 @@ static inline enum moe_write_mode moe_write_mode_of(bool force, bool resume)
     return force ? MOE_WRITE_FORCE : resume ? MOE_WRITE_RESUME : MOE_WRITE_PLAIN;
 }
 
-/* The same for writers that keep no journal. */
+/* What that mode means for a writer that keeps no journal and so cannot go on with unfinished work. */
 static inline enum moe_leftover_policy moe_leftover_of(enum moe_write_mode mode)
 {
     return mode == MOE_WRITE_FORCE ? MOE_LEFTOVER_DISCARD
@@ -141,15 +144,15 @@ enum moe_code moe_work_digest(const struct moe_work *w, char hex[33], struct moe
 /* MOE_MISMATCH with what differs, when `dir` exists, unfinished or complete, and is the result of other
  * work. */
 enum moe_code moe_work_compare(const char *dir, const struct moe_work *w, struct moe_err *err);
-/* For a caller who knows that `dir`, if it exists, is its own work: MOE_CORRUPT or MOE_NOT_FOUND, with the
- * file and --force as the remedy, when its manifest can no longer confirm this.  `whole`: dir has its final
- * name; otherwise the manifest is only read when there is no state.json. */
-enum moe_code moe_work_manifest(const char *dir, bool whole, struct moe_err *err);
+/* Check the manifest of `dir`, which the caller knows to be its own work if it exists: MOE_CORRUPT or
+ * MOE_NOT_FOUND, with the file and --force as the remedy, when the manifest can no longer confirm this.
+ * `whole`: dir has its final name; otherwise the manifest is only read when there is no state.json. */
+enum moe_code moe_work_check_manifest(const char *dir, bool whole, struct moe_err *err);
 
 /* What moe_writer_open found.  done: the container is complete already.  no_samples: the version that wrote
  * what exists recorded no samples of a checkpoint's weights, so only the header digest of the identity could
  * be compared. */
-struct moe_found { bool done, no_samples; };
+struct moe_writer_found { bool done, no_samples; };
 
 /* Start, resume or restart NAME.moe.partial/ under a lock, by docs/reference/format.md 7.  found->done is
  * set, and *w is NULL, when a complete container exists that was made from the same origin with the same
@@ -158,7 +161,8 @@ struct moe_found { bool done, no_samples; };
  * begun with MOE_WRITE_FORCE and the same container (by the checksum of its manifest) existed then; otherwise
  * MOE_EXISTS. */
 enum moe_code moe_writer_open(struct moe_writer **w, const char *out, enum moe_write_mode mode,
-                              const struct moe_work *work, struct moe_found *found, struct moe_err *err);
+                              const struct moe_work *work, struct moe_writer_found *found,
+                              struct moe_err *err);
 /* Close without publishing.  Finished units stay for --resume, and with keep_work also what was computed for
  * units that are not finished yet. */
 void moe_writer_close(struct moe_writer **w, bool keep_work);
@@ -214,7 +218,7 @@ enum moe_code moe_writer_publish(struct moe_writer **w, const struct moe_config 
 
 /* ---- reading ---- */
 
-/* What the source of a container has besides (source.h: src->container). */
+/* What a source has in addition when it is a container (formats/source.h: src->container). */
 struct moe_container {
     cJSON *manifest;   /* parsed; "quantization", "provenance", "files" ... */
     char *dir;
@@ -226,7 +230,8 @@ struct moe_container {
 
 /* moe_source_open calls this for a directory with manifest.json.  Checks the manifest's checksum, that every
  * file exists with its listed size, every shard's header and table against the manifest's digest, bounds,
- * overlaps, and completeness.  No data is read. */
+ * overlaps, and completeness.  No data is read.  `problems`: a list to which every problem is appended; NULL:
+ * the first one is returned. */
 enum moe_code moe_container_open(struct moe_source **src, const char *path, cJSON *problems,
                                  struct moe_err *err);
 void moe_container_release(struct moe_source *src);

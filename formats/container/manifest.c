@@ -134,14 +134,14 @@ static enum moe_code check_entry(const cJSON *e, struct moe_strmap *seen, const 
                  : moe_fail_at(err, MOE_CORRUPT, path, NULL, "the file '%.100s' is listed twice", name);
 }
 
-void moe_manifest_entry(const cJSON *e, struct moe_listed *out)
+void moe_manifest_entry(const cJSON *e, struct moe_listed_file *out)
 {
     out->name = cJSON_GetObjectItemCaseSensitive(e, "name")->valuestring;
     out->bytes = (uint64_t)cJSON_GetObjectItemCaseSensitive(e, "bytes")->valuedouble;
     MOE_CHECK(moe_parse_hex128(cJSON_GetObjectItemCaseSensitive(e, "xxh3_128")->valuestring, &out->digest));
 }
 
-bool moe_manifest_find(const cJSON *manifest, const char *name, struct moe_listed *out)
+bool moe_manifest_find(const cJSON *manifest, const char *name, struct moe_listed_file *out)
 {
     for (const cJSON *e = moe_json_get(manifest, "files")->child; e; e = e->next)
         if (moe_manifest_entry(e, out), !strcmp(out->name, name)) return true;
@@ -186,7 +186,7 @@ enum moe_code moe_manifest_read(const char *dir, cJSON **manifest, struct moe_er
     return code;
 }
 
-static enum moe_code check_file(const char *dir, const struct moe_listed *f, struct moe_err *err)
+static enum moe_code check_file(const char *dir, const struct moe_listed_file *f, struct moe_err *err)
 {
     char path[PATH_MAX];
     int fd;
@@ -212,7 +212,7 @@ static enum moe_code check_file(const char *dir, const struct moe_listed *f, str
 enum moe_code moe_manifest_check_files(const char *dir, const cJSON *manifest, struct moe_err *err)
 {
     for (const cJSON *e = cJSON_GetObjectItemCaseSensitive(manifest, "files")->child; e; e = e->next) {
-        struct moe_listed f;
+        struct moe_listed_file f;
         moe_manifest_entry(e, &f);
         MOE_TRY(check_file(dir, &f, err));
     }

@@ -69,7 +69,7 @@ static bool same_files(const cJSON *a, const cJSON *b)
 {
     const cJSON *x = moe_json_get(a, "files")->child, *y = moe_json_get(b, "files")->child;
     for (;; x = x->next, y = y->next) {
-        struct moe_listed f, g;
+        struct moe_listed_file f, g;
         for (; x && (moe_manifest_entry(x, &f), is_joined(f.name)); x = x->next) continue;
         for (; y && (moe_manifest_entry(y, &g), is_joined(g.name)); y = y->next) continue;
         if (!x || !y) return !x && !y;
@@ -399,7 +399,7 @@ enum moe_code moe_source_merge_routing(const struct moe_source *src, char **text
 {
     const struct moe_container *c = src->container;
     struct moe_routing **part = calloc((size_t)c->n_parts, sizeof *part), *all = NULL;
-    struct moe_listed f;
+    struct moe_listed_file f;
     int n = 0;
     *text = NULL;
     enum moe_code code = part ? MOE_OK : no_memory(err);

@@ -14,7 +14,7 @@
 
 /* ---- a manifest ---- */
 
-enum { PARSE_MOST = 1 << 24 }; /* bytes parsed of a manifest with keys in another order than ours */
+enum { PARSE_BYTES_MAX = 1 << 24 }; /* bytes parsed of a manifest with keys in another order than ours */
 
 /* Whether a text begins as our writer's manifest does; for a manifest that cannot be parsed this must
  * suffice. */
@@ -41,7 +41,7 @@ enum moe_code moe_manifest_is_ours(const char *dir, bool *ours, struct moe_err *
     if (code == MOE_CORRUPT) return MOE_OK; /* too large to be ours */
     if (code != MOE_OK) return *err = why, code;
     *ours = begins_as_ours(text);
-    bool parse = !*ours && n <= PARSE_MOST;
+    bool parse = !*ours && n <= PARSE_BYTES_MAX;
     code = parse ? moe_json_parse(text, n, path, &m, &why) : MOE_OK;
     if (parse && code == MOE_OK) {
         const cJSON *format = moe_json_get(m, "format");
@@ -87,15 +87,17 @@ enum moe_code moe_state_is_ours(const char *dir, bool *ours, struct moe_err *err
 
 /* ---- a container's directory ---- */
 
-static enum moe_code not_of_it(const char *dir, const char *name, struct moe_err *err)
+static enum moe_code fail_not_of_container(const char *dir, const char *name, struct moe_err *err)
 {
-    return moe_fail_at(err, MOE_EXISTS, dir, NULL, "already exists, and '%.200s' in it is not of a container "
-                       "(move that away, or choose another name with -o)", name);
+    return moe_fail_at(err, MOE_EXISTS, dir, NULL,
+                       "already exists, and '%.200s' in it does not belong to a container (move that away, "
+                       "or choose another name with -o)",
+                       name);
 }
 
 /* Whether a file may be in a container though the manifest does not list it: a placement plan, in any form
  * that moe-plan reads (docs/reference/format.md, section 1), or what a killed writer of a plan left. */
-static enum moe_code is_beside(const char *path, const char *name, bool *is, struct moe_err *err)
+static enum moe_code may_be_unlisted(const char *path, const char *name, bool *is, struct moe_err *err)
 {
     static const struct moe_file_kind plan = {
         .name = "a plan",
@@ -109,37 +111,40 @@ static enum moe_code is_beside(const char *path, const char *name, bool *is, str
     return code == MOE_EXISTS ? MOE_OK : code;
 }
 
-/* under: "" for the container's directory itself, else "hf/" or "tokenizer/". */
-static enum moe_code look_in(const char *dir, const char *under, const cJSON *manifest, struct moe_err *err);
+/* Check that a directory has only files that the manifest lists or that may be in it unlisted.  under: "" for
+ * the container's directory itself, else "hf/" or "tokenizer/". */
+static enum moe_code check_directory(const char *dir, const char *under, const cJSON *manifest,
+                                     struct moe_err *err);
 
-static enum moe_code look_at(const char *dir, const char *under, const char *n, const cJSON *manifest,
-                             struct moe_err *err)
+static enum moe_code check_entry(const char *dir, const char *under, const char *n, const cJSON *manifest,
+                                 struct moe_err *err)
 {
     char path[PATH_MAX], name[2 * NAME_MAX];
-    struct moe_listed f;
+    struct moe_listed_file f;
     enum moe_exists there;
-    bool beside = false;
+    bool unlisted = false;
     snprintf(name, sizeof name, "%s%s", under, n);
     MOE_TRY(moe_path_join(path, sizeof path, dir, name, err));
     MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_DIR && !*under && (!strcmp(n, "hf") || !strcmp(n, "tokenizer"))) {
         snprintf(name, sizeof name, "%s/", n);
-        return look_in(dir, name, manifest, err);
+        return check_directory(dir, name, manifest, err);
     }
     if (there != MOE_DIR && !*under && !strcmp(n, MOE_MANIFEST_NAME)) return MOE_OK;
     if (there != MOE_DIR && moe_manifest_find(manifest, name, &f)) return MOE_OK;
-    if (there == MOE_FILE && !*under) MOE_TRY(is_beside(path, n, &beside, err));
-    return beside ? MOE_OK : not_of_it(dir, name, err);
+    if (there == MOE_FILE && !*under) MOE_TRY(may_be_unlisted(path, n, &unlisted, err));
+    return unlisted ? MOE_OK : fail_not_of_container(dir, name, err);
 }
 
-static enum moe_code look_in(const char *dir, const char *under, const cJSON *manifest, struct moe_err *err)
+static enum moe_code check_directory(const char *dir, const char *under, const cJSON *manifest,
+                                     struct moe_err *err)
 {
     char path[PATH_MAX];
     struct moe_names names;
     MOE_TRY(moe_path_join(path, sizeof path, dir, under, err));
     enum moe_code code = moe_list_dir(*under ? path : dir, &names, err);
     for (size_t i = 0; code == MOE_OK && i < names.n; i++)
-        code = look_at(dir, under, names.v[i], manifest, err);
+        code = check_entry(dir, under, names.v[i], manifest, err);
     moe_names_release(&names);
     return code;
 }
@@ -161,7 +166,7 @@ enum moe_code moe_container_replaceable(const char *path, char sum[33], struct m
         return moe_fail_at(err, MOE_EXISTS, path, NULL,
                            "already exists, and its manifest.json, which would say what is a container's in "
                            "it, cannot be used (move it away, or choose another name with -o)");
-    code = look_in(path, "", m, err);
+    code = check_directory(path, "", m, err);
     if (code == MOE_OK && sum) snprintf(sum, 33, "%s", moe_json_get(m, "checksum")->valuestring);
     cJSON_Delete(m);
     return code;

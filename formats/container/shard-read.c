@@ -239,7 +239,7 @@ static enum moe_code take_hashes(const unsigned char *head, size_t bytes, const 
     return moe_fail_at(err, MOE_CORRUPT, path, NULL, "its table lists other tensors than were written to it");
 }
 
-enum moe_code moe_shard_hashes(const char *path, struct moe_tensor *t, int64_t n, struct moe_err *err)
+enum moe_code moe_shard_read_hashes(const char *path, struct moe_tensor *t, int64_t n, struct moe_err *err)
 {
     int fd;
     uint64_t size;

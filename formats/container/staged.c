@@ -37,7 +37,7 @@ static bool range(const cJSON *v, int64_t least, int64_t most, int64_t *a, int64
 
 /* Read {"layer": L, "experts": [[first, last], ...]}: the ranges ascend, and at least one expert is absent
  * between two of them. */
-static bool take_layer(const cJSON *v, const struct moe_config *c, int64_t *next_layer, bool *there)
+static bool take_layer(const cJSON *v, const struct moe_config *c, int64_t *next_layer, bool *present)
 {
     const cJSON *layer = moe_json_get(v, "layer"), *experts = moe_json_get(v, "experts");
     int64_t next = 0, a, b;
@@ -46,7 +46,7 @@ static bool take_layer(const cJSON *v, const struct moe_config *c, int64_t *next
     if (!moe_layer_is_moe(c, (int)l)) return false;
     for (const cJSON *r = experts->child; r; r = r->next) {
         if (!range(r, next, c->n_routed_experts - 1, &a, &b)) return false;
-        for (int64_t e = a; e <= b; e++) there[l * c->n_routed_experts + e] = true;
+        for (int64_t e = a; e <= b; e++) present[l * c->n_routed_experts + e] = true;
         next = b + 2;
     }
     *next_layer = l + 1;
@@ -76,18 +76,18 @@ static bool take_ranks(const cJSON *staged, struct moe_staged *s)
     return true;
 }
 
-enum moe_code moe_staged_read(struct moe_source *src, const char *path, bool **there, struct moe_err *err)
+enum moe_code moe_staged_read(struct moe_source *src, const char *path, bool **present, struct moe_err *err)
 {
     const struct moe_config *c = &src->config;
     const cJSON *staged = moe_json_get(src->container->manifest, "staged"),
                 *layers = moe_json_get(staged, "layers");
     int64_t next = 0;
-    *there = NULL;
+    *present = NULL;
     if (!staged) return MOE_OK;
     if (src->is_part) return moe_fail_at(err, MOE_CORRUPT, path, NULL, "it has both 'part' and 'staged'");
-    *there = calloc((size_t)(c->num_hidden_layers * c->n_routed_experts) + 1, sizeof **there);
+    *present = calloc((size_t)(c->num_hidden_layers * c->n_routed_experts) + 1, sizeof **present);
     src->staged = calloc(1, sizeof *src->staged);
-    if (!*there || !src->staged) return no_memory(path, err);
+    if (!*present || !src->staged) return no_memory(path, err);
     if (!take_digest(staged, "from", src->staged->from) || !take_digest(staged, "plan", src->staged->plan))
         return moe_fail_at(err, MOE_CORRUPT, path, NULL,
                            "'staged' does not say from which container, or by which plan");
@@ -95,20 +95,20 @@ enum moe_code moe_staged_read(struct moe_source *src, const char *path, bool **t
         return moe_fail_at(err, MOE_CORRUPT, path, NULL, "'staged' does not say for which ranks");
     bool ok = cJSON_IsArray(layers);
     for (const cJSON *l = ok ? layers->child : NULL; l && ok; l = l->next)
-        ok = take_layer(l, c, &next, *there);
+        ok = take_layer(l, c, &next, *present);
     return ok ? MOE_OK
               : moe_fail_at(err, MOE_CORRUPT, path, NULL,
                             "'staged' does not say which experts of which layers are there");
 }
 
-void moe_staged_mark_absent(struct moe_source *src, const bool *there)
+void moe_staged_mark_absent(struct moe_source *src, const bool *present)
 {
     const struct moe_config *c = &src->config;
     for (int64_t i = 0; i < src->n_tensors; i++) {
         struct moe_tensor *t = &src->tensors[i];
         if (t->expert < 0) continue;
         bool known = t->layer >= 0 && t->layer < c->num_hidden_layers && t->expert < c->n_routed_experts;
-        if (known && there[t->layer * c->n_routed_experts + t->expert]) continue;
+        if (known && present[t->layer * c->n_routed_experts + t->expert]) continue;
         src->staged->absent += t->role == MOE_ROLE_EXPERT_GATE;
         for (int p = 0; p < MOE_PLANE_COUNT; p++) t->plane[p] = (struct moe_span){ -1, 0, 0 };
     }
@@ -133,7 +133,7 @@ static bool is_hole(const struct moe_source *src, const struct moe_tensor *t)
     return t->expert >= 0 && moe_hole(src->files[s->file].fd, s->offset, s->bytes) == s->bytes;
 }
 
-enum moe_code moe_staged_unmarked(const struct moe_source *src, struct moe_err *err)
+enum moe_code moe_staged_check_marked(const struct moe_source *src, struct moe_err *err)
 {
     char path[PATH_MAX];
     enum moe_exists there;
@@ -153,7 +153,7 @@ enum moe_code moe_staged_unmarked(const struct moe_source *src, struct moe_err *
     return MOE_OK;
 }
 
-enum moe_code moe_staged_whole(const struct moe_source *src, struct moe_err *err)
+enum moe_code moe_staged_check_whole(const struct moe_source *src, struct moe_err *err)
 {
     const struct moe_staged *s = src->staged;
     const struct moe_tensor *t = src->tensors;
@@ -227,20 +227,20 @@ static bool add_range(cJSON *list, int64_t a, int64_t b)
     return add_pair(moe_json_append(list, cJSON_CreateArray()), a, b);
 }
 
-static bool add_layer(cJSON *layers, int layer, const bool *there, int64_t n)
+static bool add_layer(cJSON *layers, int layer, const bool *present, int64_t n)
 {
     cJSON *l = moe_json_append(layers, cJSON_CreateObject()), *list;
     if (!moe_json_add_i64(l, "layer", layer) || !(list = moe_json_add_array(l, "experts"))) return false;
     for (int64_t a = 0, b; a < n; a = b) {
-        for (; a < n && !there[a]; a++) continue;
-        for (b = a; b < n && there[b]; b++) continue;
+        for (; a < n && !present[a]; a++) continue;
+        for (b = a; b < n && present[b]; b++) continue;
         if (b > a && !add_range(list, a, b - 1)) return false;
     }
     return true;
 }
 
 static bool add_staged(cJSON *m, const struct moe_source *whole, const struct moe_staged *s,
-                       const bool *there)
+                       const bool *present)
 {
     const struct moe_config *c = &whole->config;
     cJSON *o = moe_json_add_object(m, "staged"), *layers = NULL;
@@ -250,11 +250,11 @@ static bool add_staged(cJSON *m, const struct moe_source *whole, const struct mo
               moe_json_add_i64(o, "of", s->ranks) && (layers = moe_json_add_array(o, "layers"));
     for (int l = 0; ok && l < c->num_hidden_layers; l++)
         if (moe_layer_is_moe(c, l))
-            ok = add_layer(layers, l, there + l * c->n_routed_experts, c->n_routed_experts);
+            ok = add_layer(layers, l, present + l * c->n_routed_experts, c->n_routed_experts);
     return ok;
 }
 
-enum moe_code moe_staged_manifest(const struct moe_source *whole, struct moe_staged *s, const bool *there,
+enum moe_code moe_staged_manifest(const struct moe_source *whole, struct moe_staged *s, const bool *present,
                                   char **text, struct moe_err *err)
 {
     cJSON *m = cJSON_Duplicate(whole->container->manifest, true);
@@ -265,14 +265,14 @@ enum moe_code moe_staged_manifest(const struct moe_source *whole, struct moe_sta
     for (int32_t i = 0; code == MOE_OK && i < whole->n_files; i++)
         code = set_digest(whole, &whole->files[i], cJSON_GetObjectItemCaseSensitive(m, "files"), err);
     cJSON_DeleteItemFromObjectCaseSensitive(m, "checksum");
-    if (code == MOE_OK && !add_staged(m, whole, s, there)) code = no_memory(whole->path, err);
+    if (code == MOE_OK && !add_staged(m, whole, s, present)) code = no_memory(whole->path, err);
     if (code == MOE_OK && !(*text = moe_json_seal(m, 2))) code = no_memory(whole->path, err);
     cJSON_Delete(m);
     return code;
 }
 
-enum moe_code moe_staged_lacks(const struct moe_source *src, int layer, int64_t expert, int rank,
-                               struct moe_err *err)
+enum moe_code moe_staged_fail_absent(const struct moe_source *src, int layer, int64_t expert, int rank,
+                                     struct moe_err *err)
 {
     char who[32] = "this rank", ranks[64];
     const struct moe_staged *s = src->staged;

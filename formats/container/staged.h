@@ -20,20 +20,20 @@ enum moe_code moe_staged_head(const struct moe_source *whole, const struct moe_f
                               unsigned char **head, size_t *bytes, struct moe_err *err);
 
 /* The text of the part's manifest.json: that of `whole` with the new digests of the shards and with
- * "staged".  s->absent is not read; s->from is set to the checksum of the whole's manifest.  there [layers,
+ * "staged".  s->absent is not read; s->from is set to the checksum of the whole's manifest.  present [layers,
  * experts]: which experts the part holds.  free(*text). */
-enum moe_code moe_staged_manifest(const struct moe_source *whole, struct moe_staged *s, const bool *there,
+enum moe_code moe_staged_manifest(const struct moe_source *whole, struct moe_staged *s, const bool *present,
                                   char **text, struct moe_err *err);
 
-/* MOE_MISMATCH for a staged part from a version that did not mark parts: it has holes in place of planes
- * whose hashes are not those of zeros. */
-enum moe_code moe_staged_unmarked(const struct moe_source *src, struct moe_err *err);
+/* Check that src, if it is a staged part, is marked as one.  MOE_MISMATCH for a part from a version that did
+ * not mark parts: it has holes in place of planes whose hashes are not those of zeros. */
+enum moe_code moe_staged_check_marked(const struct moe_source *src, struct moe_err *err);
 /* MOE_MISMATCH when src is a staged part in which experts are absent. */
-enum moe_code moe_staged_whole(const struct moe_source *src, struct moe_err *err);
+enum moe_code moe_staged_check_whole(const struct moe_source *src, struct moe_err *err);
 
-/* The error for an expert that is needed but absent from src, a staged part: MOE_MISMATCH, naming what the
- * part was staged for.  rank: the rank that needs it; -1 for "this rank". */
-enum moe_code moe_staged_lacks(const struct moe_source *src, int layer, int64_t expert, int rank,
-                               struct moe_err *err);
+/* Fail because an expert is needed but absent from src, a staged part: MOE_MISMATCH, naming what the part was
+ * staged for.  rank: the rank that needs it; -1 for "this rank". */
+enum moe_code moe_staged_fail_absent(const struct moe_source *src, int layer, int64_t expert, int rank,
+                                     struct moe_err *err);
 
 #endif

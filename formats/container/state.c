@@ -201,10 +201,11 @@ enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struc
     if (code == MOE_OK) code = key_of(path, state->key, err);
     if (code == MOE_OK) state->no_samples = !input.has_weights && !k->from;
     if (code == MOE_OK) {
-        const cJSON *which = moe_json_get(s, "replaces");
+        const cJSON *replaces = moe_json_get(s, "replaces");
         state->replace = cJSON_IsTrue(moe_json_get(s, "replace"));
-        state->says_which = cJSON_IsString(which);
-        snprintf(state->which, sizeof state->which, "%s", state->says_which ? which->valuestring : "");
+        state->has_replaces = cJSON_IsString(replaces);
+        snprintf(state->replaces, sizeof state->replaces, "%s",
+                 state->has_replaces ? replaces->valuestring : "");
     }
     cJSON_Delete(s);
     return code;
@@ -214,7 +215,7 @@ enum moe_code moe_state_compare(const char *dir, const struct moe_work *k, struc
  * tensor of the checkpoint. */
 static bool same_lines(const cJSON *manifest, const struct moe_source *from)
 {
-    struct moe_listed a, b;
+    struct moe_listed_file a, b;
     return !from || (moe_manifest_find(manifest, MOE_SOURCE_NAME, &a) &&
                      moe_manifest_find(from->container->manifest, MOE_SOURCE_NAME, &b) &&
                      moe_same128(a.digest, b.digest));
@@ -252,7 +253,7 @@ static enum moe_code compare_manifest(const char *dir, const struct moe_work *w,
     return code;
 }
 
-enum moe_code moe_work_manifest(const char *dir, bool whole, struct moe_err *err)
+enum moe_code moe_work_check_manifest(const char *dir, bool whole, struct moe_err *err)
 {
     struct holds h = { .foreign = false };
     enum moe_exists there;
@@ -288,7 +289,7 @@ static bool is_listed(const cJSON *listed, const char *name)
     size_t n = strlen(name);
     if (listed && !strcmp(name, MOE_MANIFEST_NAME)) return true;
     for (const cJSON *e = files ? files->child : NULL; e; e = e->next) {
-        struct moe_listed f;
+        struct moe_listed_file f;
         moe_manifest_entry(e, &f);
         if (!strcmp(f.name, name)) return true;
         if (!strchr(name, '/') && !strncmp(f.name, name, n) && f.name[n] == '/') return true; /* a folder */

@@ -39,7 +39,7 @@ struct job {
     struct moe_progress *progress;
     const struct moe_cancel *cancel;
     struct item *items;      int64_t n; size_t cap;
-    struct moe_listed *small; int64_t n_small; size_t cap_small;
+    struct moe_listed_file *small; int64_t n_small; size_t cap_small;
     unsigned char **buffer;  struct moe_hash **hash; /* by worker */
     int workers;
     pthread_mutex_t lock;
@@ -148,7 +148,7 @@ static bool add_small(struct job *j)
 {
     const cJSON *files = cJSON_GetObjectItemCaseSensitive(j->src->container->manifest, "files");
     for (const cJSON *e = files->child; e; e = e->next) {
-        struct moe_listed f;
+        struct moe_listed_file f;
         moe_manifest_entry(e, &f);
         if (moe_is_shard_name(f.name)) continue;
         if (!MOE_GROW(j->small, j->cap_small, (size_t)j->n_small + 1)) return false;
@@ -247,7 +247,7 @@ static void check_padding(struct job *j, int64_t i, int worker)
 
 static void check_small(struct job *j, int64_t i, int worker)
 {
-    const struct moe_listed *s = &j->small[j->items[i].tensor];
+    const struct moe_listed_file *s = &j->small[j->items[i].tensor];
     char path[PATH_MAX];
     int fd = -1;
     uint64_t size = 0;
@@ -322,7 +322,7 @@ static void check_listing(struct job *j)
     const cJSON *files = cJSON_GetObjectItemCaseSensitive(j->src->container->manifest, "files");
     bool ok = true;
     for (const cJSON *e = files->child; ok && e; e = e->next) {
-        struct moe_listed f;
+        struct moe_listed_file f;
         moe_manifest_entry(e, &f);
         ok = moe_strmap_add(&names, f.name, strlen(f.name), 0, NULL) >= 0;
     }

@@ -7,15 +7,15 @@
 #include "base/newdir.h"
 #include "formats/container/container-internal.h"
 
-/* A finished unit: its shard file's size and digest, and the caller's report on it.  A finished file beside
- * the shards. */
+/* A finished unit, with the size and digest of its shard file and the caller's report on it. */
 struct moe_unit_done { char name[32]; uint64_t bytes; struct moe_hash128 digest; cJSON *report; };
+/* A finished file that is not a shard; `name` is malloc'd. */
 struct moe_file_done { char *name; uint64_t bytes; struct moe_hash128 digest; };
 
 struct moe_writer {
     struct moe_newdir out;       /* NAME.moe.partial, locked */
     const char *final, *dir;     /* the paths in `out`: NAME.moe and NAME.moe.partial */
-    /* hash of state.json's text; every journal holds it, which shows that it belongs to this work */
+    /* hash of state.json's text; every journal holds it, which shows that the journal belongs to this work */
     char key[17];
     bool fresh;                  /* the work was begun in this run, not resumed */
     bool replace;                /* it was begun with --force: it may replace a container */
@@ -29,6 +29,7 @@ struct moe_writer {
 /* Whether an error says nothing about a file's content. */
 static inline bool moe_writer_is_fatal(enum moe_code code) { return code == MOE_NOMEM || code == MOE_IO; }
 
+/* Fail with MOE_NOMEM, naming the container. */
 enum moe_code moe_writer_no_memory(const struct moe_writer *w, struct moe_err *err);
 void moe_writer_free(struct moe_writer *w);
 /* Fill w->units with the finished units that an earlier run of this work left. */

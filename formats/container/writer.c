@@ -56,7 +56,7 @@ static enum moe_code start(struct moe_writer *w, struct moe_err *err)
 }
 
 /* Finish the work of an earlier run that ended between writing the manifest and taking the final name. */
-static enum moe_code finish_pending(struct moe_writer *w, struct moe_found *found, struct moe_err *err)
+static enum moe_code finish_pending(struct moe_writer *w, struct moe_writer_found *found, struct moe_err *err)
 {
     char path[PATH_MAX];
     struct moe_err e;
@@ -96,7 +96,7 @@ static bool was_there(const struct moe_writer *w)
 
 /* Resume the work.  On entry w->replaces is the checksum of the container under the final name; this function
  * changes it to the checksum of the container that the work may replace. */
-static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct moe_found *found,
+static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct moe_writer_found *found,
                            struct moe_err *err)
 {
     char path[PATH_MAX];
@@ -105,9 +105,9 @@ static enum moe_code go_on(struct moe_writer *w, enum moe_final final, struct mo
     MOE_TRY(moe_partial_look(w->dir, &partial, err));
     bool has_state = partial == MOE_PARTIAL_STATE;
     if (has_state) MOE_TRY(moe_state_compare(w->dir, &w->work, &state, err));
-    bool same = !has_state || (state.says_which && !strcmp(state.which, w->replaces));
+    bool same = !has_state || (state.has_replaces && !strcmp(state.replaces, w->replaces));
     w->replace = has_state ? state.replace : was_there(w);
-    if (has_state) memcpy(w->replaces, state.which, sizeof w->replaces);
+    if (has_state) memcpy(w->replaces, state.replaces, sizeof w->replaces);
     if (final == MOE_FINAL_CONTAINER && !(w->replace && same))
         return moe_fail_at(err, MOE_EXISTS, w->final, NULL,
                            "another container is there than the one that was begun (move it away and use "
@@ -156,7 +156,8 @@ static enum moe_code drop_leftover(struct moe_writer *w, struct moe_err *err)
 }
 
 static enum moe_code open_locked(struct moe_writer *w, enum moe_write_mode mode, enum moe_final final,
-                                 const struct moe_err *differs, struct moe_found *found, struct moe_err *err)
+                                 const struct moe_err *differs, struct moe_writer_found *found,
+                                 struct moe_err *err)
 {
     enum moe_partial partial;
     MOE_TRY(moe_partial_look(w->dir, &partial, err));
@@ -182,7 +183,7 @@ static enum moe_code open_locked(struct moe_writer *w, enum moe_write_mode mode,
     }
 }
 
-static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, struct moe_found *found,
+static enum moe_code try_open(struct moe_writer *w, enum moe_write_mode mode, struct moe_writer_found *found,
                               struct moe_err *err)
 {
     struct moe_err differs = MOE_ERR_INIT;
@@ -217,10 +218,10 @@ static bool init(struct moe_writer *w, enum moe_write_mode mode, const struct mo
 
 enum moe_code moe_writer_open(struct moe_writer **out, const char *path, enum moe_write_mode mode,
                               const struct moe_work *work,
-                              struct moe_found *found, struct moe_err *err)
+                              struct moe_writer_found *found, struct moe_err *err)
 {
     *out = NULL;
-    *found = (struct moe_found){ .done = false };
+    *found = (struct moe_writer_found){ .done = false };
     struct moe_writer *w = calloc(1, sizeof *w);
     if (!w) return moe_fail_at(err, MOE_NOMEM, path, NULL, "no memory to write it");
     enum moe_code code = moe_newdir_name(&w->out, path, err);

@@ -256,8 +256,8 @@ static enum moe_code take_pair(struct cursor *c, struct moe_gguf_pair *p)
 
 /* ---- tensors ---- */
 
-/* Bytes of a tensor's values; false when its rows are not whole blocks or the size overflows. */
-static bool size_of(const struct moe_gguf_entry *t, uint64_t *bytes)
+/* Compute the bytes of a tensor's values; false when its rows are not whole blocks or the size overflows. */
+static bool compute_bytes(const struct moe_gguf_entry *t, uint64_t *bytes)
 {
     uint64_t values = tensor_types[t->type].values, n = t->ne[0] / values;
     if (t->ne[0] % values || __builtin_mul_overflow(n, tensor_types[t->type].bytes, &n)) return false;
@@ -277,7 +277,7 @@ static enum moe_code take_tensor(struct cursor *c, struct moe_gguf_entry *t)
     for (uint32_t d = 0; d < t->ndim; d++) MOE_TRY(take_u64(c, &t->ne[d]));
     MOE_TRY(take_u32(c, &t->type));
     MOE_TRY(take_u64(c, &t->offset));
-    if (moe_gguf_type_name(t->type) && !size_of(t, &t->bytes))
+    if (moe_gguf_type_name(t->type) && !compute_bytes(t, &t->bytes))
         return WRONG(c, t->name, "has a shape that its type %s cannot have", moe_gguf_type_name(t->type));
     return MOE_OK;
 }
@@ -289,7 +289,7 @@ static uint64_t own_bytes(const struct moe_gguf_entry *t)
     return moe_gguf_type_name(t->type) ? t->bytes : some;
 }
 
-static int by_offset(const void *x, const void *y)
+static int compare_offsets(const void *x, const void *y)
 {
     const struct moe_gguf_entry *a = *(const struct moe_gguf_entry *const *)x,
                                 *b = *(const struct moe_gguf_entry *const *)y;
@@ -304,7 +304,7 @@ static enum moe_code check_overlap(struct cursor *c)
     const struct moe_gguf_entry **v = malloc(((size_t)h->n_tensors + 1) * sizeof *v), *last = NULL;
     if (!v) return no_memory(c);
     for (int64_t i = 0; i < h->n_tensors; i++) v[i] = &h->tensors[i];
-    qsort(v, (size_t)h->n_tensors, sizeof *v, by_offset);
+    qsort(v, (size_t)h->n_tensors, sizeof *v, compare_offsets);
     for (int64_t i = 0; i < h->n_tensors && code == MOE_OK; i++) {
         if (!own_bytes(v[i])) continue;
         if (last && v[i]->offset < last->offset + own_bytes(last))

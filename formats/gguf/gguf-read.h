@@ -45,6 +45,7 @@ struct moe_gguf_scalar {
     uint64_t length;   /* bytes of the string in the file */
 };
 
+/* A key and its value, of which the first elements are kept. */
 struct moe_gguf_pair {
     const char *key;
     enum moe_gguf_value type, item; /* item: the type of an array's elements */
@@ -53,6 +54,7 @@ struct moe_gguf_pair {
     struct moe_gguf_scalar value[MOE_GGUF_SHOWN];
 };
 
+/* The description of a tensor. */
 struct moe_gguf_entry {
     const char *name;
     uint32_t type, ndim;    /* type: ggml's number; ndim: 0 (a single value) to 4 */
@@ -69,7 +71,7 @@ struct moe_gguf_head {
     struct moe_arena arena; /* holds the arrays and all strings */
 };
 
-/* Find out whether `path` is a regular file that begins as a GGUF file does. */
+/* Find out whether `path` is a regular file that begins as a GGUF file does: *is. */
 enum moe_code moe_gguf_detect(const char *path, bool *is, struct moe_err *err);
 
 /* Read a file's head into *h.  MOE_CORRUPT, naming the tensor or the key, for anything inconsistent;

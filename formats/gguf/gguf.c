@@ -155,7 +155,7 @@ struct moe_gguf_writer {
 };
 
 /* Whether an open file begins with the head of a GGUF file that this tool wrote. */
-static bool is_ours(int fd)
+static bool is_our_head(int fd)
 {
     struct moe_gguf_meta h = { 0 };
     unsigned char head[96];
@@ -179,14 +179,14 @@ static bool is_our_file(const char *path)
     uint64_t size;
     struct moe_err e;
     if (moe_open_read(path, &fd, &size, &e) != MOE_OK) return false;
-    bool is = is_ours(fd);
+    bool is = is_our_head(fd);
     close(fd);
     return is;
 }
 
-/* Make the line that records a file's size, the time of its last write, and its work.  A copy of the file, or
- * the file once it is changed, has another line. */
-static void made_line(int fd, const char *work, char line[MOE_WORK_BYTES])
+/* Format the line that records a file's size, the time of its last write, and its work.  A copy of the file,
+ * or the file once it is changed, has another line. */
+static void format_made_line(int fd, const char *work, char line[MOE_WORK_BYTES])
 {
     struct stat st;
     if (fstat(fd, &st)) st = (struct stat){ .st_size = -1 };
@@ -202,8 +202,8 @@ bool moe_gguf_is_made(const char *path, const char *work)
     struct moe_err e;
     if (moe_exists(path) != MOE_FILE || moe_open_read(path, &fd, &size, &e) != MOE_OK) return false;
     moe_made_state_get(fd, was);
-    made_line(fd, work, now);
-    bool is = is_ours(fd) && !strcmp(was, now);
+    format_made_line(fd, work, now);
+    bool is = is_our_head(fd) && !strcmp(was, now);
     close(fd);
     return is;
 }
@@ -285,7 +285,7 @@ enum moe_code moe_gguf_create(struct moe_gguf_writer **out, const char *path, en
     struct moe_gguf_writer *w = calloc(1, sizeof *w);
     if (!w) return moe_fail(err, MOE_NOMEM, "no memory to write a file");
     w->data = head_bytes(t, n, m);
-    enum moe_code code = moe_newfile_open_partial(&w->file, path, is_ours, policy, work, err);
+    enum moe_code code = moe_newfile_open_partial(&w->file, path, is_our_head, policy, work, err);
     w->end = n ? w->data + t[n - 1].offset + round_up(t[n - 1].bytes) : w->data;
     *whole = code == MOE_OK && w->file.whole;
     if (*whole) return *out = w, MOE_OK;
@@ -330,7 +330,7 @@ enum moe_code moe_gguf_finish(struct moe_gguf_writer **out, struct moe_err *err)
                            : moe_pwrite(w->file.fd, w->file.tmp, w->first, sizeof w->first, 0, err);
     if (code == MOE_OK) code = moe_newfile_sync(&w->file, err);
     if (code == MOE_OK) moe_writeback_drop(w->writeback, w->end);
-    made_line(w->file.fd, w->file.record.work, made);
+    format_made_line(w->file.fd, w->file.record.work, made);
     if (code == MOE_OK) moe_made_state_put(w->file.fd, made);
     if (code == MOE_OK) code = moe_look(w->file.path, &there, err);
     if (code == MOE_OK)

@@ -8,6 +8,8 @@
 /* The work below is quadratic in a token's length; K2 has no token above 128 bytes. */
 enum { LONGEST = 1024 };
 
+/* The rank of part i joined with part i + 1; -1 when that is no token.  Part i is
+ * s[start[i] .. start[i+1]). */
 static int32_t rank_of(const struct moe_bpe *b, const unsigned char *s, const uint16_t *start, size_t i)
 {
     return moe_bpe_find(b, s + start[i], (size_t)(start[i + 2] - start[i]));
@@ -19,7 +21,7 @@ enum moe_code moe_bpe_split(const struct moe_bpe *b, int32_t id, int32_t parts[2
     const unsigned char *s = b->bytes + b->start[id];
     size_t n = b->start[id + 1] - b->start[id];
     uint16_t start[LONGEST + 2];
-    int32_t rank[LONGEST + 1]; /* of part i joined with part i + 1 */
+    int32_t rank[LONGEST + 1]; /* rank_of part i */
     if (n > LONGEST)
         return moe_fail(err, MOE_UNSUPPORTED, "token %d has %zu bytes, more than %d", id, n, LONGEST);
     for (size_t i = 0; i <= n; i++) start[i] = (uint16_t)i;

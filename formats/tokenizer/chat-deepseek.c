@@ -12,7 +12,7 @@ static bool is_system(const cJSON *m)
     return !strcmp(moe_chat_role(m), "system") || !strcmp(moe_chat_role(m), "developer");
 }
 
-static void system_text(struct moe_chat_out *o, const struct moe_chat_request *r)
+static void put_system_text(struct moe_chat_out *o, const struct moe_chat_request *r)
 {
     bool any = false;
     int64_t i = 0;
@@ -21,7 +21,7 @@ static void system_text(struct moe_chat_out *o, const struct moe_chat_request *r
         if (is_system(m)) {
             if (any) moe_chat_puts(o, "\n\n");
             any = true;
-            moe_chat_content(o, m, i);
+            moe_chat_put_content(o, m, i);
         }
         i++;
     }
@@ -32,22 +32,22 @@ static void system_text(struct moe_chat_out *o, const struct moe_chat_request *r
  * and all later results that block. */
 struct state { bool called, results, had_results; };
 
-static void call(struct moe_chat_out *o, const cJSON *c, int64_t i)
+static void put_call(struct moe_chat_out *o, const cJSON *c, int64_t i)
 {
     const cJSON *type = moe_json_get(c, "type");
     const char *name = moe_chat_call_name(o, c, i);
     if (!name) return;
-    moe_chat_mark(o, MOE_MARK_DS_CALL);
+    moe_chat_put_mark(o, MOE_MARK_DS_CALL);
     moe_chat_puts(o, cJSON_IsString(type) ? type->valuestring : "function");
-    moe_chat_mark(o, MOE_MARK_DS_SEP);
+    moe_chat_put_mark(o, MOE_MARK_DS_SEP);
     moe_chat_puts(o, name);
     moe_chat_puts(o, "\n```json\n");
-    moe_chat_arguments(o, c, i, false);
+    moe_chat_put_arguments(o, c, i, false);
     moe_chat_puts(o, "\n```");
-    moe_chat_mark(o, MOE_MARK_DS_CALL_END);
+    moe_chat_put_mark(o, MOE_MARK_DS_CALL_END);
 }
 
-static void calls(struct moe_chat_out *o, const cJSON *m, const cJSON *list, int64_t i, struct state *s)
+static void put_calls(struct moe_chat_out *o, const cJSON *m, const cJSON *list, int64_t i, struct state *s)
 {
     const cJSON *c;
     s->results = false;
@@ -55,33 +55,33 @@ static void calls(struct moe_chat_out *o, const cJSON *m, const cJSON *list, int
         if (s->called) {
             moe_chat_puts(o, "\n");
         } else {
-            moe_chat_mark(o, MOE_MARK_DS_ASSISTANT);
-            moe_chat_content(o, m, i);
-            moe_chat_mark(o, MOE_MARK_DS_CALLS);
+            moe_chat_put_mark(o, MOE_MARK_DS_ASSISTANT);
+            moe_chat_put_content(o, m, i);
+            moe_chat_put_mark(o, MOE_MARK_DS_CALLS);
         }
         s->called = true;
-        call(o, c, i);
+        put_call(o, c, i);
     }
-    moe_chat_mark(o, MOE_MARK_DS_CALLS_END);
-    moe_chat_mark(o, MOE_MARK_DS_END);
+    moe_chat_put_mark(o, MOE_MARK_DS_CALLS_END);
+    moe_chat_put_mark(o, MOE_MARK_DS_END);
 }
 
 /* Write the calls of a message without text as the template of December 2024 does: after the first call of a
  * conversation neither the list nor the turn is ended, only after each further call. */
-static void calls_alone(struct moe_chat_out *o, const cJSON *list, int64_t i, struct state *s)
+static void put_calls_alone(struct moe_chat_out *o, const cJSON *list, int64_t i, struct state *s)
 {
     const cJSON *c;
     s->results = false;
     cJSON_ArrayForEach(c, list) {
         if (s->called) moe_chat_puts(o, "\n");
-        else moe_chat_mark(o, MOE_MARK_DS_ASSISTANT), moe_chat_mark(o, MOE_MARK_DS_CALLS);
-        call(o, c, i);
-        if (s->called) moe_chat_mark(o, MOE_MARK_DS_CALLS_END), moe_chat_mark(o, MOE_MARK_DS_END);
+        else moe_chat_put_mark(o, MOE_MARK_DS_ASSISTANT), moe_chat_put_mark(o, MOE_MARK_DS_CALLS);
+        put_call(o, c, i);
+        if (s->called) moe_chat_put_mark(o, MOE_MARK_DS_CALLS_END), moe_chat_put_mark(o, MOE_MARK_DS_END);
         s->called = true;
     }
 }
 
-static void answer(struct moe_chat_out *o, const cJSON *m, int64_t i, struct state *s)
+static void put_answer(struct moe_chat_out *o, const cJSON *m, int64_t i, struct state *s)
 {
     const cJSON *list = moe_chat_calls(o, m, i), *r = moe_json_get(m, "reasoning_content");
     if (!r) r = moe_json_get(m, "reasoning");
@@ -93,32 +93,32 @@ static void answer(struct moe_chat_out *o, const cJSON *m, int64_t i, struct sta
                           "has text and tool calls, of which the template %s drops the calls (its content is "
                           "null beside calls)", o->chat->style.name);
         if (!text) {
-            calls_alone(o, list, i, s);
+            put_calls_alone(o, list, i, s);
             return;
         }
         list = NULL;
     }
     if (list) {
-        calls(o, m, list, i, s);
+        put_calls(o, m, list, i, s);
         return;
     }
-    moe_chat_mark(o, s->results ? MOE_MARK_DS_OUTPUTS_END : MOE_MARK_DS_ASSISTANT);
+    moe_chat_put_mark(o, s->results ? MOE_MARK_DS_OUTPUTS_END : MOE_MARK_DS_ASSISTANT);
     s->results = false;
-    moe_chat_content(o, m, i);
-    moe_chat_mark(o, MOE_MARK_DS_END);
+    moe_chat_put_content(o, m, i);
+    moe_chat_put_mark(o, MOE_MARK_DS_END);
 }
 
-static void result(struct moe_chat_out *o, const cJSON *m, int64_t i, struct state *s)
+static void put_result(struct moe_chat_out *o, const cJSON *m, int64_t i, struct state *s)
 {
-    if (!s->had_results) moe_chat_mark(o, MOE_MARK_DS_OUTPUTS);
+    if (!s->had_results) moe_chat_put_mark(o, MOE_MARK_DS_OUTPUTS);
     else if (o->chat->style.newline) moe_chat_puts(o, "\n");
     s->results = s->had_results = true;
-    moe_chat_mark(o, MOE_MARK_DS_OUTPUT);
-    moe_chat_content(o, m, i);
-    moe_chat_mark(o, MOE_MARK_DS_OUTPUT_END);
+    moe_chat_put_mark(o, MOE_MARK_DS_OUTPUT);
+    moe_chat_put_content(o, m, i);
+    moe_chat_put_mark(o, MOE_MARK_DS_OUTPUT_END);
 }
 
-void moe_chat_deepseek(struct moe_chat_out *o, const struct moe_chat_request *r)
+void moe_chat_render_deepseek(struct moe_chat_out *o, const struct moe_chat_request *r)
 {
     struct state s = { false, false, false };
     const cJSON *m;
@@ -128,21 +128,21 @@ void moe_chat_deepseek(struct moe_chat_out *o, const struct moe_chat_request *r)
         moe_chat_fail(o, MOE_USAGE, -1, "chat_template_kwargs: the template %s has no switch '%.64s'",
                       o->chat->style.name, r->kwargs->child->string);
     o->left.tools += cJSON_IsArray(r->tools) && r->tools->child;
-    moe_chat_mark(o, MOE_MARK_DS_BEGIN);
-    system_text(o, r);
+    moe_chat_put_mark(o, MOE_MARK_DS_BEGIN);
+    put_system_text(o, r);
     cJSON_ArrayForEach(m, r->messages) {
         const char *role = moe_chat_role(m);
         if (!strcmp(role, "user")) {
             s.results = false;
-            moe_chat_mark(o, MOE_MARK_DS_USER);
-            moe_chat_content(o, m, i);
+            moe_chat_put_mark(o, MOE_MARK_DS_USER);
+            moe_chat_put_content(o, m, i);
         } else if (!strcmp(role, "assistant")) {
-            answer(o, m, i, &s);
+            put_answer(o, m, i, &s);
         } else if (!strcmp(role, "tool")) {
-            result(o, m, i, &s);
+            put_result(o, m, i, &s);
         }
         i++;
     }
-    if (s.results) moe_chat_mark(o, MOE_MARK_DS_OUTPUTS_END);
-    if (r->add_generation_prompt && !s.results) moe_chat_mark(o, MOE_MARK_DS_ASSISTANT);
+    if (s.results) moe_chat_put_mark(o, MOE_MARK_DS_OUTPUTS_END);
+    if (r->add_generation_prompt && !s.results) moe_chat_put_mark(o, MOE_MARK_DS_ASSISTANT);
 }

@@ -53,7 +53,7 @@ struct moe_chat_style {
     /* calls get ids by their number in the message, arguments given as a string are written as a JSON string,
      * and names of messages are not written */
     bool made_ids;
-    bool calls_alone;      /* DeepSeek: see calls_alone in chat-deepseek.c */
+    bool calls_alone;      /* DeepSeek: see put_calls_alone in chat-deepseek.c */
     bool spaced;           /* JSON of tools has ", " and ": " between its elements */
     bool thinks;           /* assistant turns have <think></think> */
     bool opens;            /* the generation prompt has <think>, and with "thinking": false also </think> */
@@ -84,16 +84,16 @@ struct moe_chat_out {
     struct moe_err *err;
 };
 
-/* _put and _puts append literal text, _mark a special token; _flush encodes the text that is pending. */
+/* _put and _puts append literal text, _put_mark a special token; _flush encodes the text that is pending. */
 void moe_chat_put(struct moe_chat_out *o, const char *s, size_t n);
 void moe_chat_puts(struct moe_chat_out *o, const char *s);
-void moe_chat_mark(struct moe_chat_out *o, enum moe_mark m);
+void moe_chat_put_mark(struct moe_chat_out *o, enum moe_mark m);
 void moe_chat_flush(struct moe_chat_out *o);
 /* Write a value as Python's json.dumps(ensure_ascii=False) does; with `compact` without spaces after "," and
  * ":". */
-void moe_chat_json(struct moe_chat_out *o, const cJSON *v, bool compact);
+void moe_chat_put_json(struct moe_chat_out *o, const cJSON *v, bool compact);
 /* Write a number as Python does, as a float or an integer depending on its spelling. */
-void moe_chat_number(struct moe_chat_out *o, const cJSON *v);
+void moe_chat_put_number(struct moe_chat_out *o, const cJSON *v);
 /* Record a failure in message i (below 0: in none of them), unless an earlier one is recorded. */
 __attribute__((format(printf, 4, 5)))
 void moe_chat_fail(struct moe_chat_out *o, enum moe_code code, int64_t i, const char *fmt, ...);
@@ -101,24 +101,24 @@ void moe_chat_fail(struct moe_chat_out *o, enum moe_code code, int64_t i, const 
 /* ---- parts ---- */
 
 /* Write tools (a list that is not empty) as JSON or TypeScript, by the template's style. */
-void moe_chat_tools(struct moe_chat_out *o, const cJSON *tools);
+void moe_chat_put_tools(struct moe_chat_out *o, const cJSON *tools);
 /* Write TypeScript declarations of tools whose keys are sorted.  False, with nothing written, when Moonshot's
  * encoder would refuse a schema or there is no function. */
-bool moe_chat_typescript(struct moe_chat_out *o, const cJSON *tools);
+bool moe_chat_put_typescript(struct moe_chat_out *o, const cJSON *tools);
 
 /* Check the types in messages and tools; keys that no template reads are counted in o->left. */
 bool moe_chat_check(struct moe_chat_out *o, const struct moe_chat_request *r);
-/* _content writes a message's text, nothing for null.  _calls returns its tool calls, NULL for none. */
-void moe_chat_content(struct moe_chat_out *o, const cJSON *message, int64_t i);
+/* _put_content writes a message's text, nothing for null.  _calls returns its tool calls, NULL for none. */
+void moe_chat_put_content(struct moe_chat_out *o, const cJSON *message, int64_t i);
 const cJSON *moe_chat_calls(struct moe_chat_out *o, const cJSON *message, int64_t i);
 const char *moe_chat_role(const cJSON *message);
-/* Of a tool call: _call_name returns the name of its function, NULL after a failure; _arguments writes its
- * arguments, with `quote` as JSON even if they are a string. */
+/* Of a tool call: _call_name returns the name of its function, NULL after a failure; _put_arguments writes
+ * its arguments, with `quote` as JSON even if they are a string. */
 const char *moe_chat_call_name(struct moe_chat_out *o, const cJSON *call, int64_t i);
-void moe_chat_arguments(struct moe_chat_out *o, const cJSON *call, int64_t i, bool quote);
+void moe_chat_put_arguments(struct moe_chat_out *o, const cJSON *call, int64_t i, bool quote);
 
 /* Render a conversation by a template of this family. */
-void moe_chat_kimi(struct moe_chat_out *o, const struct moe_chat_request *r);
-void moe_chat_deepseek(struct moe_chat_out *o, const struct moe_chat_request *r);
+void moe_chat_render_kimi(struct moe_chat_out *o, const struct moe_chat_request *r);
+void moe_chat_render_deepseek(struct moe_chat_out *o, const struct moe_chat_request *r);
 
 #endif

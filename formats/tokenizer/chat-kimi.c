@@ -16,7 +16,7 @@ const char *moe_chat_role(const cJSON *message)
     return cJSON_IsString(role) ? role->valuestring : "";
 }
 
-static bool known_role(const char *role)
+static bool is_known_role(const char *role)
 {
     static const char *const roles[] = { "system", "developer", "user", "assistant", "tool" };
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
@@ -24,7 +24,7 @@ static bool known_role(const char *role)
     return false;
 }
 
-void moe_chat_content(struct moe_chat_out *o, const cJSON *message, int64_t i)
+void moe_chat_put_content(struct moe_chat_out *o, const cJSON *message, int64_t i)
 {
     const cJSON *content = moe_json_get(message, "content"), *part;
     if (cJSON_IsString(content)) moe_chat_puts(o, content->valuestring);
@@ -60,22 +60,22 @@ const char *moe_chat_call_name(struct moe_chat_out *o, const cJSON *call, int64_
     return NULL;
 }
 
-void moe_chat_arguments(struct moe_chat_out *o, const cJSON *call, int64_t i, bool quote)
+void moe_chat_put_arguments(struct moe_chat_out *o, const cJSON *call, int64_t i, bool quote)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(moe_json_get(call, "function"), "arguments");
     if (!v) moe_chat_fail(o, MOE_CORRUPT, i, "a tool call has no function with 'arguments'");
     else if (cJSON_IsString(v) && !quote) moe_chat_puts(o, v->valuestring);
-    else moe_chat_json(o, v, false);
+    else moe_chat_put_json(o, v, false);
 }
 
 /* Whether a key makes services continue the text of a message, which all templates end.  With the value false
  * it counts as absent. */
-static bool steers(const char *key) { return !strcmp(key, "partial") || !strcmp(key, "prefix"); }
+static bool is_continuation_key(const char *key) { return !strcmp(key, "partial") || !strcmp(key, "prefix"); }
 
-static const char *steering(const cJSON *message)
+static const char *find_continuation_key(const cJSON *message)
 {
     for (const cJSON *c = message->child; c; c = c->next)
-        if (steers(c->string) && !cJSON_IsNull(c) && !cJSON_IsFalse(c)) return c->string;
+        if (is_continuation_key(c->string) && !cJSON_IsNull(c) && !cJSON_IsFalse(c)) return c->string;
     return NULL;
 }
 
@@ -83,7 +83,7 @@ static const char *steering(const cJSON *message)
 static void count_others(struct moe_chat_out *o, const cJSON *object, const char *const known[])
 {
     for (const cJSON *c = object ? object->child : NULL; c; c = c->next) {
-        bool found = cJSON_IsNull(c) || !c->string || (cJSON_IsFalse(c) && steers(c->string));
+        bool found = cJSON_IsNull(c) || !c->string || (cJSON_IsFalse(c) && is_continuation_key(c->string));
         for (size_t i = 0; known[i] && !found; i++) found = !strcmp(c->string, known[i]);
         if (!found && !o->left.keys++) snprintf(o->left.key, sizeof o->left.key, "%s", c->string);
     }
@@ -116,16 +116,16 @@ static void check_message(struct moe_chat_out *o, const cJSON *m, int64_t i)
 {
     if (!cJSON_IsObject(m)) moe_chat_fail(o, MOE_CORRUPT, i, "is not an object");
     else if (!cJSON_IsString(moe_json_get(m, "role"))) moe_chat_fail(o, MOE_CORRUPT, i, "has no 'role'");
-    else if (!known_role(moe_chat_role(m)))
+    else if (!is_known_role(moe_chat_role(m)))
         moe_chat_fail(o, MOE_CORRUPT, i, "has the role '%.64s' (system, developer, user, assistant or tool)",
                       moe_chat_role(m));
     else if (moe_json_get(m, "function_call"))
         moe_chat_fail(o, MOE_UNSUPPORTED, i, "has a 'function_call' (write it as 'tool_calls')");
-    else if (steering(m))
+    else if (find_continuation_key(m))
         moe_chat_fail(o, MOE_UNSUPPORTED, i,
                       "has '%s': no chat template goes on from a message (leave the key out, or write the "
                       "whole text as a 'prompt')",
-                      steering(m));
+                      find_continuation_key(m));
     else count_keys(o, m);
 }
 
@@ -144,6 +144,7 @@ bool moe_chat_check(struct moe_chat_out *o, const struct moe_chat_request *r)
 
 /* ---- switches ---- */
 
+/* The values that a request may set by "chat_template_kwargs". */
 struct switches { bool thinking, preserve; };
 
 static bool read_switches(struct moe_chat_out *o, const cJSON *kwargs, struct switches *s)
@@ -166,20 +167,21 @@ static bool read_switches(struct moe_chat_out *o, const cJSON *kwargs, struct sw
 
 /* ---- turns ---- */
 
-static void head(struct moe_chat_out *o, const cJSON *m, int64_t i)
+/* Write the beginning of a turn, up to its content. */
+static void put_head(struct moe_chat_out *o, const cJSON *m, int64_t i)
 {
     const char *role = moe_chat_role(m);
     const cJSON *name = o->chat->style.made_ids ? NULL : moe_json_get(m, "name");
     if (name && !cJSON_IsString(name)) moe_chat_fail(o, MOE_CORRUPT, i, "its 'name' is not text");
-    moe_chat_mark(o, !strcmp(role, "user")        ? MOE_MARK_IM_USER
-                     : !strcmp(role, "assistant") ? MOE_MARK_IM_ASSISTANT : MOE_MARK_IM_SYSTEM);
+    moe_chat_put_mark(o, !strcmp(role, "user")        ? MOE_MARK_IM_USER
+                         : !strcmp(role, "assistant") ? MOE_MARK_IM_ASSISTANT : MOE_MARK_IM_SYSTEM);
     moe_chat_puts(o, cJSON_IsString(name) && *name->valuestring ? name->valuestring : role);
-    moe_chat_mark(o, MOE_MARK_IM_MIDDLE);
+    moe_chat_put_mark(o, MOE_MARK_IM_MIDDLE);
 }
 
 /* Write the id of a call: its own, or the one that the model would have written, which contains the call's
  * number. */
-static void call_id(struct moe_chat_out *o, const cJSON *call, int64_t i, int64_t number)
+static void put_call_id(struct moe_chat_out *o, const cJSON *call, int64_t i, int64_t number)
 {
     const cJSON *id = moe_json_get(call, "id");
     char s[32];
@@ -195,25 +197,28 @@ static void call_id(struct moe_chat_out *o, const cJSON *call, int64_t i, int64_
     moe_chat_put(o, s, (size_t)snprintf(s, sizeof s, ":%lld", (long long)number));
 }
 
-static void calls(struct moe_chat_out *o, const cJSON *list, int64_t i, int64_t *count)
+/* Write the tool calls of message i.  *count is the number of calls in the messages before it; these are
+ * added to it. */
+static void put_calls(struct moe_chat_out *o, const cJSON *list, int64_t i, int64_t *count)
 {
     bool made = o->chat->style.made_ids;
     int64_t n = 0;
     const cJSON *call;
-    moe_chat_mark(o, MOE_MARK_SECTION);
+    moe_chat_put_mark(o, MOE_MARK_SECTION);
     cJSON_ArrayForEach(call, list) {
-        moe_chat_mark(o, MOE_MARK_CALL);
-        call_id(o, call, i, made ? n : *count + n);
-        moe_chat_mark(o, MOE_MARK_CALL_ARGUMENT);
-        moe_chat_arguments(o, call, i, made);
-        moe_chat_mark(o, MOE_MARK_CALL_END);
+        moe_chat_put_mark(o, MOE_MARK_CALL);
+        put_call_id(o, call, i, made ? n : *count + n);
+        moe_chat_put_mark(o, MOE_MARK_CALL_ARGUMENT);
+        moe_chat_put_arguments(o, call, i, made);
+        moe_chat_put_mark(o, MOE_MARK_CALL_END);
         n++;
     }
-    moe_chat_mark(o, MOE_MARK_SECTION_END);
+    moe_chat_put_mark(o, MOE_MARK_SECTION_END);
     *count += n;
 }
 
-static void reasoning(struct moe_chat_out *o, const cJSON *m, int64_t i, bool keep)
+/* Write a message's reasoning between <think> and </think>; without `keep` nothing stands between them. */
+static void put_reasoning(struct moe_chat_out *o, const cJSON *m, int64_t i, bool keep)
 {
     const cJSON *r = moe_json_get(m, "reasoning_content");
     if (!r) r = moe_json_get(m, "reasoning");
@@ -221,14 +226,14 @@ static void reasoning(struct moe_chat_out *o, const cJSON *m, int64_t i, bool ke
     keep = keep && o->chat->style.thinks;
     if (cJSON_IsString(r) && *r->valuestring && !keep) o->left.reasoning++;
     if (!o->chat->style.thinks) return;
-    moe_chat_mark(o, MOE_MARK_THINK);
+    moe_chat_put_mark(o, MOE_MARK_THINK);
     if (cJSON_IsString(r) && keep) moe_chat_puts(o, r->valuestring);
-    moe_chat_mark(o, MOE_MARK_THINK_END);
+    moe_chat_put_mark(o, MOE_MARK_THINK_END);
 }
 
 /* Write "## Return of ID" before a tool's result; a result without an id may begin with such a line
  * itself. */
-static void result(struct moe_chat_out *o, const cJSON *m, int64_t i)
+static void put_result_line(struct moe_chat_out *o, const cJSON *m, int64_t i)
 {
     static const char line[] = "## Return of ";
     const cJSON *id = moe_json_get(m, "tool_call_id"), *content = moe_json_get(m, "content");
@@ -241,21 +246,21 @@ static void result(struct moe_chat_out *o, const cJSON *m, int64_t i)
     moe_chat_puts(o, o->chat->style.made_ids ? "\\n" : "\n"); /* the first template writes \ and n */
 }
 
-static void turn(struct moe_chat_out *o, const cJSON *m, int64_t i, bool keep, int64_t *count)
+static void put_turn(struct moe_chat_out *o, const cJSON *m, int64_t i, bool keep, int64_t *count)
 {
     const char *role = moe_chat_role(m);
-    head(o, m, i);
-    if (!strcmp(role, "assistant")) reasoning(o, m, i, keep);
-    if (!strcmp(role, "tool")) result(o, m, i);
-    moe_chat_content(o, m, i);
+    put_head(o, m, i);
+    if (!strcmp(role, "assistant")) put_reasoning(o, m, i, keep);
+    if (!strcmp(role, "tool")) put_result_line(o, m, i);
+    moe_chat_put_content(o, m, i);
     const cJSON *list = !strcmp(role, "assistant") ? moe_chat_calls(o, m, i) : NULL;
-    if (list) calls(o, list, i, count);
-    moe_chat_mark(o, MOE_MARK_IM_END);
+    if (list) put_calls(o, list, i, count);
+    moe_chat_put_mark(o, MOE_MARK_IM_END);
 }
 
 /* The index of the first message whose reasoning is kept: the one after the last answer without tool
  * calls. */
-static int64_t kept_from(struct moe_chat_out *o, const struct moe_chat_request *r)
+static int64_t first_kept_message(struct moe_chat_out *o, const struct moe_chat_request *r)
 {
     int64_t i = 0, from = 0, n = cJSON_GetArraySize(r->messages);
     const cJSON *m;
@@ -267,48 +272,49 @@ static int64_t kept_from(struct moe_chat_out *o, const struct moe_chat_request *
     return from;
 }
 
-static void first_turns(struct moe_chat_out *o, const struct moe_chat_request *r)
+/* Write the turns that precede the messages: the declaration of tools, and the default system turn. */
+static void put_first_turns(struct moe_chat_out *o, const struct moe_chat_request *r)
 {
     const struct moe_chat_style *s = &o->chat->style;
     const cJSON *first = r->messages->child;
     const char *system = r->system ? r->system : s->system;
     if (cJSON_IsArray(r->tools) && r->tools->child) {
-        moe_chat_mark(o, MOE_MARK_IM_SYSTEM);
+        moe_chat_put_mark(o, MOE_MARK_IM_SYSTEM);
         moe_chat_puts(o, "tool_declare");
-        moe_chat_mark(o, MOE_MARK_IM_MIDDLE);
-        moe_chat_tools(o, r->tools);
-        moe_chat_mark(o, MOE_MARK_IM_END);
+        moe_chat_put_mark(o, MOE_MARK_IM_MIDDLE);
+        moe_chat_put_tools(o, r->tools);
+        moe_chat_put_mark(o, MOE_MARK_IM_END);
     }
     if (!system || !*system || (first ? !strcmp(moe_chat_role(first), "system") : !s->thinks)) return;
-    moe_chat_mark(o, MOE_MARK_IM_SYSTEM);
+    moe_chat_put_mark(o, MOE_MARK_IM_SYSTEM);
     moe_chat_puts(o, "system");
-    moe_chat_mark(o, MOE_MARK_IM_MIDDLE);
+    moe_chat_put_mark(o, MOE_MARK_IM_MIDDLE);
     moe_chat_puts(o, system);
-    moe_chat_mark(o, MOE_MARK_IM_END);
+    moe_chat_put_mark(o, MOE_MARK_IM_END);
     if (s->newline && !r->system) moe_chat_puts(o, "\n");
 }
 
-static void question(struct moe_chat_out *o, bool thinking)
+static void put_generation_prompt(struct moe_chat_out *o, bool thinking)
 {
-    moe_chat_mark(o, MOE_MARK_IM_ASSISTANT);
+    moe_chat_put_mark(o, MOE_MARK_IM_ASSISTANT);
     moe_chat_puts(o, "assistant");
-    moe_chat_mark(o, MOE_MARK_IM_MIDDLE);
+    moe_chat_put_mark(o, MOE_MARK_IM_MIDDLE);
     if (!o->chat->style.opens) return;
-    moe_chat_mark(o, MOE_MARK_THINK);
-    if (!thinking) moe_chat_mark(o, MOE_MARK_THINK_END);
+    moe_chat_put_mark(o, MOE_MARK_THINK);
+    if (!thinking) moe_chat_put_mark(o, MOE_MARK_THINK_END);
 }
 
-void moe_chat_kimi(struct moe_chat_out *o, const struct moe_chat_request *r)
+void moe_chat_render_kimi(struct moe_chat_out *o, const struct moe_chat_request *r)
 {
     struct switches s;
     const cJSON *m;
     int64_t i = 0, count = 0;
     if (!moe_chat_check(o, r) || !read_switches(o, r->kwargs, &s)) return;
-    int64_t from = s.preserve ? 0 : kept_from(o, r);
-    first_turns(o, r);
+    int64_t from = s.preserve ? 0 : first_kept_message(o, r);
+    put_first_turns(o, r);
     cJSON_ArrayForEach(m, r->messages) {
-        turn(o, m, i, i >= from && (s.thinking || s.preserve), &count);
+        put_turn(o, m, i, i >= from && (s.thinking || s.preserve), &count);
         i++;
     }
-    if (r->add_generation_prompt) question(o, s.thinking);
+    if (r->add_generation_prompt) put_generation_prompt(o, s.thinking);
 }

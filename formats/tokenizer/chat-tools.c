@@ -32,11 +32,11 @@ static bool sort(cJSON *v)
     return true;
 }
 
-void moe_chat_tools(struct moe_chat_out *o, const cJSON *tools)
+void moe_chat_put_tools(struct moe_chat_out *o, const cJSON *tools)
 {
     const struct moe_chat_style *s = &o->chat->style;
     cJSON *sorted = o->code == MOE_OK ? cJSON_Duplicate(tools, true) : NULL;
     if (!sorted || !sort(sorted)) moe_chat_fail(o, MOE_NOMEM, -1, "no memory for tools");
-    else if (!s->typescript || !moe_chat_typescript(o, sorted)) moe_chat_json(o, sorted, !s->spaced);
+    else if (!s->typescript || !moe_chat_put_typescript(o, sorted)) moe_chat_put_json(o, sorted, !s->spaced);
     cJSON_Delete(sorted);
 }

@@ -238,7 +238,7 @@ static void put_python(struct moe_chat_out *o, const cJSON *v)
 {
     bool object = cJSON_IsObject(v);
     if (cJSON_IsString(v)) moe_chat_puts(o, v->valuestring);
-    else if (cJSON_IsNumber(v)) moe_chat_number(o, v);
+    else if (cJSON_IsNumber(v)) moe_chat_put_number(o, v);
     else if (!object && !cJSON_IsArray(v))
         moe_chat_puts(o, cJSON_IsTrue(v) ? "True" : cJSON_IsFalse(v) ? "False" : "None");
     else {
@@ -298,7 +298,7 @@ static void put_field(struct moe_chat_out *o, const cJSON *schema, bool optional
         put_indent(o, indent);
         moe_chat_puts(o, "// Default: ");
         if (cJSON_IsBool(preset)) put_python(o, preset);
-        else moe_chat_json(o, preset, false);
+        else moe_chat_put_json(o, preset, false);
         moe_chat_puts(o, "\n");
     }
     put_indent(o, indent);
@@ -472,7 +472,7 @@ static bool put_function(struct moe_chat_out *o, const cJSON *f)
     return good;
 }
 
-bool moe_chat_typescript(struct moe_chat_out *o, const cJSON *tools)
+bool moe_chat_put_typescript(struct moe_chat_out *o, const cJSON *tools)
 {
     size_t before = o->text.n, none;
     bool good = true;

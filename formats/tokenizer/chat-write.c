@@ -67,7 +67,7 @@ void moe_chat_flush(struct moe_chat_out *o)
     o->text.n = 0;
 }
 
-void moe_chat_mark(struct moe_chat_out *o, enum moe_mark m)
+void moe_chat_put_mark(struct moe_chat_out *o, enum moe_mark m)
 {
     static const char *const names[] = {
 #define X(id, family, needed, name) name,
@@ -134,7 +134,7 @@ static void put_float(struct moe_chat_out *o, double v)
     moe_chat_puts(o, out);
 }
 
-void moe_chat_number(struct moe_chat_out *o, const cJSON *v)
+void moe_chat_put_number(struct moe_chat_out *o, const cJSON *v)
 {
     const char *text = v->valuestring; /* set by moe_json_keep_numbers */
     char s[32];
@@ -145,10 +145,10 @@ void moe_chat_number(struct moe_chat_out *o, const cJSON *v)
         moe_chat_put(o, s, (size_t)snprintf(s, sizeof s, "%.0f", v->valuedouble == 0 ? 0.0 : v->valuedouble));
 }
 
-void moe_chat_json(struct moe_chat_out *o, const cJSON *v, bool compact)
+void moe_chat_put_json(struct moe_chat_out *o, const cJSON *v, bool compact)
 {
     bool object = cJSON_IsObject(v);
-    if (cJSON_IsNumber(v)) moe_chat_number(o, v);
+    if (cJSON_IsNumber(v)) moe_chat_put_number(o, v);
     else if (cJSON_IsString(v)) put_string(o, v->valuestring);
     else if (cJSON_IsBool(v)) moe_chat_puts(o, cJSON_IsTrue(v) ? "true" : "false");
     else if (!object && !cJSON_IsArray(v)) moe_chat_puts(o, "null");
@@ -157,7 +157,7 @@ void moe_chat_json(struct moe_chat_out *o, const cJSON *v, bool compact)
         for (const cJSON *c = v->child; c; c = c->next) {
             if (object) put_string(o, c->string);
             if (object) moe_chat_puts(o, compact ? ":" : ": ");
-            moe_chat_json(o, c, compact);
+            moe_chat_put_json(o, c, compact);
             if (c->next) moe_chat_puts(o, compact ? "," : ", ");
         }
         moe_chat_puts(o, object ? "}" : "]");
@@ -168,8 +168,8 @@ void moe_chat_json(struct moe_chat_out *o, const cJSON *v, bool compact)
 
 static enum moe_code render(struct moe_chat_out *o, const struct moe_chat_request *r)
 {
-    if (o->chat->style.family == MOE_KIMI) moe_chat_kimi(o, r);
-    else moe_chat_deepseek(o, r);
+    if (o->chat->style.family == MOE_KIMI) moe_chat_render_kimi(o, r);
+    else moe_chat_render_deepseek(o, r);
     moe_chat_flush(o);
     return o->code;
 }

@@ -11,13 +11,14 @@
 
 enum { TEMPLATE_MAX = 4 << 20, CONFIG_MAX = 16 << 20 };
 
-#define KIMI   "You are Kimi, an AI assistant created by Moonshot AI."
-#define HELPER "You are a helpful assistant"
+/* The content of the templates' default system turns. */
+#define SYSTEM_KIMI   "You are Kimi, an AI assistant created by Moonshot AI."
+#define SYSTEM_HELPER "You are a helpful assistant"
 
 static const struct moe_chat_style styles[] = {
-    { "k2-first", MOE_KIMI, .system = HELPER, .made_ids = true, .spaced = true }, /* of July 2025 */
-    { "k2-instruct", MOE_KIMI, .system = KIMI, .newline = true },                 /* 0905, too */
-    { "k2-thinking", MOE_KIMI, .system = KIMI, .thinks = true },
+    { "k2-first", MOE_KIMI, .system = SYSTEM_HELPER, .made_ids = true, .spaced = true }, /* of July 2025 */
+    { "k2-instruct", MOE_KIMI, .system = SYSTEM_KIMI, .newline = true },                 /* 0905, too */
+    { "k2-thinking", MOE_KIMI, .system = SYSTEM_KIMI, .thinks = true },
     { "k2.5", MOE_KIMI, .thinks = true, .opens = true, .typescript = true },
     { "k2.6", MOE_KIMI, .thinks = true, .opens = true, .typescript = true, .preserves = true },
     { "k2.7-code", MOE_KIMI, .thinks = true, .opens = true, .typescript = true, .preserves = true,
@@ -25,6 +26,7 @@ static const struct moe_chat_style styles[] = {
     { "deepseek-v3", MOE_DEEPSEEK, .system = NULL },
     { "deepseek-v3-first", MOE_DEEPSEEK, .newline = true, .calls_alone = true }, /* of December 2024 */
 };
+/* The rows of that table; STYLES stands for a template that is none of them. */
 enum { FIRST, INSTRUCT, THINKING, K25, K26, K27, DEEPSEEK, DEEPSEEK_FIRST, STYLES };
 
 const char *moe_chat_names(void)
@@ -41,9 +43,9 @@ bool moe_chat_is_name(const char *name)
 
 /* ---- recognising a template by its text ---- */
 
-/* The published templates that are rendered exactly, by the XXH3-128 of their text as computed by digest_of;
- * tests/data/chat-templates has them.  Any other text is another template, because what an edit does to a
- * prompt cannot be found out by looking for parts of the text. */
+/* The published templates that are rendered exactly, by the XXH3-128 of their text as computed by
+ * digest_template; tests/data/chat-templates has them.  Any other text is another template, because what an
+ * edit does to a prompt cannot be found out by looking for parts of the text. */
 static const struct { struct moe_hash128 digest; int style; } published[] = {
     { { 0x2e926ddc2e24e4de, 0x0feece189429194c }, FIRST },
     { { 0x0b47f66f9f20ee27, 0x623254e5bd9180d8 }, INSTRUCT },
@@ -56,7 +58,7 @@ static const struct { struct moe_hash128 digest; int style; } published[] = {
 
 /* The digest of a template with LF as its line ends and without white space at its end: copying may change
  * these, and none of the templates writes them. */
-static struct moe_hash128 digest_of(char *text, size_t bytes)
+static struct moe_hash128 digest_template(char *text, size_t bytes)
 {
     size_t n = 0;
     for (const char *p = text; p < text + bytes; p++)
@@ -66,9 +68,9 @@ static struct moe_hash128 digest_of(char *text, size_t bytes)
 }
 
 /* The style of a template; STYLES for an unknown one.  The text, which a NUL follows, is changed. */
-static int tell(char *text, size_t bytes)
+static int recognise(char *text, size_t bytes)
 {
-    struct moe_hash128 digest = digest_of(text, bytes);
+    struct moe_hash128 digest = digest_template(text, bytes);
     for (size_t i = 0; i < sizeof published / sizeof *published; i++) {
         const struct moe_hash128 *one = &published[i].digest;
         if (digest.high == one->high && digest.low == one->low) return published[i].style;
@@ -82,7 +84,7 @@ static int tell(char *text, size_t bytes)
  * "template"} or in an object.  Of several the one named "default" is taken; an empty text, which is no known
  * template, when there is none of that name, or when another one is for conversations with tools.  NULL for
  * null. */
-static const char *template_in(const cJSON *v)
+static const char *pick_template(const cJSON *v)
 {
     const char *found = "";
     bool object = cJSON_IsObject(v);
@@ -98,7 +100,7 @@ static const char *template_in(const cJSON *v)
 
 struct found { char file[MOE_PATH_BYTES], *text; size_t n; }; /* text: malloc'd, NULL when there is none */
 
-static enum moe_code keep(struct found *f, const char *text, struct moe_err *err)
+static enum moe_code keep_text(struct found *f, const char *text, struct moe_err *err)
 {
     f->text = strdup(text);
     f->n = strlen(text);
@@ -106,7 +108,7 @@ static enum moe_code keep(struct found *f, const char *text, struct moe_err *err
 }
 
 /* Look into the folder of further templates; these count like named ones in "chat_template". */
-static enum moe_code find_others(const char *dir, bool jinja, struct found *f, struct moe_err *err)
+static enum moe_code find_additional(const char *dir, bool jinja, struct found *f, struct moe_err *err)
 {
     enum moe_exists there;
     struct moe_names names;
@@ -118,9 +120,10 @@ static enum moe_code find_others(const char *dir, bool jinja, struct found *f, s
     for (size_t i = 0; i < names.n; i++)
         any |= jinja ? !strcmp(names.v[i], "tool_use.jinja") : moe_ends_with(names.v[i], ".jinja");
     moe_names_release(&names);
-    return any ? keep(f, "", err) : MOE_OK;
+    return any ? keep_text(f, "", err) : MOE_OK;
 }
 
+/* Look for "chat_template" in the JSON file `name`; without `needed` the file may be missing. */
 static enum moe_code find_json(const char *dir, const char *name, bool needed, struct found *f,
                                struct moe_err *err)
 {
@@ -130,8 +133,8 @@ static enum moe_code find_json(const char *dir, const char *name, bool needed, s
     MOE_TRY(moe_look(f->file, &there, err));
     if (there == MOE_ABSENT && !needed) return MOE_OK;
     MOE_TRY(moe_json_read(f->file, CONFIG_MAX, &config, err));
-    const char *text = template_in(moe_json_get(config, "chat_template"));
-    enum moe_code code = text ? keep(f, text, err) : MOE_OK;
+    const char *text = pick_template(moe_json_get(config, "chat_template"));
+    enum moe_code code = text ? keep_text(f, text, err) : MOE_OK;
     cJSON_Delete(config);
     return code;
 }
@@ -144,7 +147,7 @@ static enum moe_code find_template(const char *dir, struct found *f, struct moe_
     char jinja[MOE_PATH_BYTES];
     MOE_TRY(moe_path_join(jinja, sizeof jinja, dir, "chat_template.jinja", err));
     MOE_TRY(moe_look(jinja, &there, err));
-    MOE_TRY(find_others(dir, there != MOE_ABSENT, f, err));
+    MOE_TRY(find_additional(dir, there != MOE_ABSENT, f, err));
     if (f->text) return MOE_OK;
     memcpy(f->file, jinja, sizeof jinja);
     if (there != MOE_ABSENT) return moe_read_file(jinja, TEMPLATE_MAX, &f->text, &f->n, err);
@@ -152,8 +155,9 @@ static enum moe_code find_template(const char *dir, struct found *f, struct moe_
     return f->text ? MOE_OK : find_json(dir, "chat_template.json", false, f, err);
 }
 
-/* The style of a model without a template: the vocabulary shows the family, and whether the model thinks. */
-static int guess(const struct moe_tokenizer *t, const struct moe_chat_hint *h)
+/* Guess the style of a model without a template: the vocabulary shows the family, and whether the model
+ * thinks.  STYLES when no style fits. */
+static int guess_style(const struct moe_tokenizer *t, const struct moe_chat_hint *h)
 {
     bool thinks = moe_token_find_special(t, "<think>") >= 0;
     bool k25 = (h->model_type && strstr(h->model_type, "k25")) ||
@@ -166,7 +170,7 @@ static int guess(const struct moe_tokenizer *t, const struct moe_chat_hint *h)
     return STYLES;
 }
 
-static enum moe_code by_name(struct moe_chat_style *s, const char *name, struct moe_err *err)
+static enum moe_code find_style(struct moe_chat_style *s, const char *name, struct moe_err *err)
 {
     for (int i = 0; i < STYLES; i++) {
         if (strcmp(styles[i].name, name)) continue;
@@ -176,14 +180,14 @@ static enum moe_code by_name(struct moe_chat_style *s, const char *name, struct 
     return moe_fail(err, MOE_USAGE, "unknown chat template '%s' (%s)", name, moe_chat_names());
 }
 
-static enum moe_code choose(struct moe_chat_style *s, const struct moe_tokenizer *t,
-                            const struct moe_chat_hint *h, struct moe_err *err)
+static enum moe_code choose_style(struct moe_chat_style *s, const struct moe_tokenizer *t,
+                                  const struct moe_chat_hint *h, struct moe_err *err)
 {
     struct found f = { .text = NULL };
-    if (h->name) return by_name(s, h->name, err);
+    if (h->name) return find_style(s, h->name, err);
     MOE_TRY(find_template(t->dir, &f, err));
     bool had = f.text != NULL;
-    int i = had ? tell(f.text, f.n) : guess(t, h);
+    int i = had ? recognise(f.text, f.n) : guess_style(t, h);
     free(f.text);
     if (i < STYLES) *s = styles[i];
     if (i < STYLES) return MOE_OK;
@@ -221,7 +225,7 @@ enum moe_code moe_chat_open(struct moe_chat **out, const struct moe_tokenizer *t
     *out = NULL;
     if (!c) return moe_fail(err, MOE_NOMEM, "no memory for a chat template");
     c->t = t;
-    enum moe_code code = choose(&c->style, t, hint, err);
+    enum moe_code code = choose_style(&c->style, t, hint, err);
     if (code == MOE_OK) code = find_marks(c, err);
     if (code != MOE_OK) moe_chat_close(&c);
     *out = c;

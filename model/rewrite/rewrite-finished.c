@@ -39,7 +39,7 @@ static enum moe_code look_at_unit(struct moe_rewrite_run *k, const char *dir, in
     if (is_there(k, &unit)) {
         int n = snprintf(path, sizeof path, "%s/%s.moe", dir, unit.name);
         if (n >= (int)sizeof path) code = moe_fail_at(err, MOE_IO, dir, NULL, "the path is too long");
-        else if (check) code = moe_shard_hashes(path, unit.out, unit.n, err);
+        else if (check) code = moe_shard_read_hashes(path, unit.out, unit.n, err);
         if (code == MOE_OK) code = look_at_planes(k, &unit, path, check, bytes, err);
     }
     moe_unit_release(&unit);

@@ -172,8 +172,8 @@ static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *
     MOE_TRY(is_begun(p, &begun, err));
     enum moe_code code = moe_hf_layout_make(p->layout, p->dir.path, begun, out, err);
     if (code != MOE_OK) return begun ? moe_newdir_interrupted(code, p->inner, p->dir.path, err) : code;
-    MOE_TRY(moe_work_manifest(p->inner, true, err));
-    MOE_TRY(moe_work_manifest(p->begun, false, err));
+    MOE_TRY(moe_work_check_manifest(p->inner, true, err));
+    MOE_TRY(moe_work_check_manifest(p->begun, false, err));
     MOE_TRY(moe_rewrite(p->src, p->inner, MOE_WRITE_RESUME, &o, p->pool, p->progress, p->got, err));
     p->got->was_done = false; /* even with a complete container the checkpoint had to be finished */
     return finish(p, err);

@@ -292,7 +292,7 @@ static enum moe_code open_writer(struct moe_rewrite_run *k, const char *out, enu
                                  struct moe_rewrite_result *r,
                                  struct moe_err *err)
 {
-    struct moe_found found;
+    struct moe_writer_found found;
     struct moe_work work;
     MOE_TRY(moe_rewrite_work_init(k->src, k->o, &work, err));
     k->before = work.input;

@@ -57,10 +57,10 @@ static enum moe_code encode(struct moe_corpus *c, struct reader *r, const struct
 static void count_left(struct moe_corpus *c, const struct moe_text *text)
 {
     const char *first;
-    int64_t n = moe_text_left(text, &first);
+    int64_t n = moe_text_unread_keys(text, &first);
     if (n && !c->row_keys) snprintf(c->row_key, sizeof c->row_key, "%s", first);
     c->row_keys += n;
-    c->empty += moe_text_empty(text);
+    c->empty += moe_text_empty_rows(text);
 }
 
 static enum moe_code read_file(struct moe_corpus *c, struct reader *r, const char *path, struct moe_err *err)

@@ -176,7 +176,7 @@ enum moe_code moe_resident_add(struct moe_resident *p, int layer, const bool *he
     for (int64_t e = 0; code == MOE_OK && e < n; e++) {
         if (!held[e] || have[e]) continue;
         if (!moe_source_has_expert(&p->source, layer, (int)e))
-            code = moe_staged_lacks(&p->source, layer, e, -1, err);
+            code = moe_staged_fail_absent(&p->source, layer, e, -1, err);
         else if (!add_expert(p, layer, e, &r))
             code = moe_fail(err, MOE_NOMEM, "no memory for a part of the model");
     }

@@ -240,7 +240,7 @@ enum moe_code moe_plan_check_staged(const struct moe_plan *p, int32_t first, int
         for (int32_t r = first; r <= last; r++)
             for (int32_t k = l->first[r]; k < l->first[r + 1]; k++)
                 if (!moe_source_has_expert(src, l->layer, l->slot[k]))
-                    return moe_staged_lacks(src, l->layer, l->slot[k], (int)r, err);
+                    return moe_staged_fail_absent(src, l->layer, l->slot[k], (int)r, err);
     }
     return MOE_OK;
 }

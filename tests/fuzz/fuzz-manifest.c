@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void check_names(const cJSON *m)
 {
     for (const cJSON *e = cJSON_GetObjectItemCaseSensitive(m, "files")->child; e; e = e->next) {
-        struct moe_listed f;
+        struct moe_listed_file f;
         moe_manifest_entry(e, &f);
         const char *base = !strncmp(f.name, "hf/", 3)         ? f.name + 3
                          : !strncmp(f.name, "tokenizer/", 10) ? f.name + 10

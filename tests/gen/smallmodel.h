@@ -179,7 +179,7 @@ small_write(const char *out, enum moe_write_mode mode, int mix, int option, bool
     struct moe_config c;
     struct moe_writer *w;
     uint64_t bytes;
-    struct moe_found found;
+    struct moe_writer_found found;
     small_config(&c);
     cJSON *o = cJSON_CreateObject();
     cJSON_AddNumberToObject(o, "option", option);

@@ -66,7 +66,7 @@ static enum moe_code read_all(const char *file, size_t piece, struct all *a)
     }
     if (code == MOE_OK) OK(moe_text_at(t) == moe_text_size(t));
     const char *first;
-    a->keys = moe_text_left(t, &first);
+    a->keys = moe_text_unread_keys(t, &first);
     snprintf(a->key, sizeof a->key, "%s", first);
     moe_text_close(&t);
     return code;
