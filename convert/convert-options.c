@@ -77,7 +77,7 @@ enum moe_code moe_convert_args_check(struct moe_convert_args *o, struct moe_err 
     if (!o->out && !o->dry_run) return moe_fail(err, MOE_USAGE, "where to? (-o PATH)");
     if (o->merge && strcmp(o->to, "source"))
         return moe_fail(err, MOE_USAGE,
-                        "--merge writes a container (convert it in a second step, without --to)");
+                        "--merge writes a container (merge without --to, then convert the result)");
     if (o->mix_kernels && !o->merge) return moe_fail(err, MOE_USAGE, "--mix-kernels goes with --merge");
     if (o->merge && !o->run.argc) return moe_fail(err, MOE_USAGE, "want the parts of a model");
     return MOE_OK;

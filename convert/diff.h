@@ -30,8 +30,8 @@
  * types differ, else in tensors_values, even when all values are equal.  "types" has a row for each pair of
  * types among these tensors, and the "relative_error" of the whole is over all of them.
  *
- * worst: the `top` tensors (0 to MOE_DIFF_TOP_MAX) with the largest error; tensors with a value that is not
- * finite in one model only come before all others.  differences: at most 1000.  same: no tensor and no config
+ * worst: the `top` tensors (0 to MOE_DIFF_TOP_MAX) with the largest error; those with a value that is
+ * finite in just one of the two models come first.  differences: at most 1000.  same: no tensor and no config
  * key differs; values_same: no value, no shape and no set of tensors does.
  *
  * Two containers are compared by their hashes first, all else by reading it in pieces, so memory is a few MB

@@ -118,7 +118,7 @@ enum moe_code moe_export_resolve(struct moe_exporter *x, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_export_text_names(struct moe_exporter *x, struct moe_err *err)
+enum moe_code moe_export_rename_as_text_model(struct moe_exporter *x, struct moe_err *err)
 {
     static const char wrap[] = "language_model.";
     for (int64_t i = 0; i < x->p->n; i++) {

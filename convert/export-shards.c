@@ -217,7 +217,7 @@ static enum moe_code write_index(struct moe_exporter *x, const char *const *name
     return code;
 }
 
-enum moe_code moe_export_shards(struct moe_exporter *x, struct moe_err *err)
+enum moe_code moe_export_write_shards(struct moe_exporter *x, struct moe_err *err)
 {
     const struct moe_provenance *p = x->p;
     int64_t files = 0, kept = 0;

@@ -94,7 +94,7 @@ static enum moe_code export_all(struct moe_exporter *x, const char *out, const s
     x->dir = d.path;
     enum moe_code code = moe_need_space(d.path, x->r->output_bytes + (1 << 20), out, err);
     moe_progress_begin(x->progress, "export", x->r->output_bytes, MOE_UNIT_BYTES);
-    if (code == MOE_OK) code = moe_export_shards(x, err);
+    if (code == MOE_OK) code = moe_export_write_shards(x, err);
     if (code == MOE_OK) code = write_small_files(x, err);
     moe_progress_end(x->progress);
     return moe_export_dir_end(&d, &e, code, err);
@@ -128,7 +128,7 @@ enum moe_code moe_export_hf(const struct moe_source *src, const char *out, const
     if (code == MOE_OK && o->vision) code = moe_export_find_extra(&x, MOE_EXTRA_VISION, err);
     if (code == MOE_OK) code = moe_export_find_extra(&x, MOE_EXTRA_SUPERSEDED, err);
     if (code == MOE_OK) code = moe_export_resolve(&x, err);
-    if (code == MOE_OK && x.left.vision) code = moe_export_text_names(&x, err);
+    if (code == MOE_OK && x.left.vision) code = moe_export_rename_as_text_model(&x, err);
     if (code == MOE_OK) code = read_rest(&x, err);
     r->memory_bytes = moe_peak_rss() + MOE_EXPORT_PIECE;
     if (code == MOE_OK && !o->dry_run) code = export_all(&x, out, o, err);

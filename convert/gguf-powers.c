@@ -58,9 +58,10 @@ enum { CHUNK = 64 << 10 };
 /* Sets of roles, a bit each. */
 #define BIT(role) (1u << MOE_ROLE_##role)
 static_assert(MOE_ROLE_COUNT <= 32, "roles are bits of a word");
-#define DOWNS (BIT(DOWN) | BIT(SHARED_DOWN))
-#define NO_PLACE (BIT(EMBED) | BIT(KV_B))
+#define FIXED (BIT(DOWN) | BIT(SHARED_DOWN)) /* no n can be chosen for these: it is 0 */
+#define NO_PLACE (BIT(EMBED) | BIT(KV_B))    /* the file never has these as NVFP4 */
 
+/* The rows of the table at the top of this file; place MOE_ROLE_COUNT: the factor of routing weights. */
 static const struct group { enum moe_role place; uint32_t readers; } groups[] = {
     { MOE_ROLE_INPUT_NORM, BIT(Q_A) | BIT(KV_A) | BIT(Q) },
     { MOE_ROLE_Q_A_NORM, BIT(Q_B) },
@@ -68,13 +69,13 @@ static const struct group { enum moe_role place; uint32_t readers; } groups[] = 
     { MOE_ROLE_POST_NORM, BIT(ROUTER) | BIT(GATE) | BIT(UP) | BIT(SHARED_GATE) | BIT(SHARED_UP) |
                           BIT(EXPERT_GATE) | BIT(EXPERT_UP) },
     { MOE_ROLE_NORM, BIT(HEAD) },
-    { MOE_ROLE_COUNT, BIT(EXPERT_DOWN) }, /* the factor of routing weights */
+    { MOE_ROLE_COUNT, BIT(EXPERT_DOWN) },
 };
 
-static bool has(uint32_t roles, const struct moe_tensor *t) { return roles >> t->role & 1; }
+static bool has_role(uint32_t roles, const struct moe_tensor *t) { return roles >> t->role & 1; }
 
-/* *e: the exponent of t's global scale as a factor; false when that is not a power of two. */
-static bool exponent(const struct moe_tensor *t, int *e)
+/* Set *e to the exponent of t's global scale as a factor; false when that is not a power of two. */
+static bool get_exponent(const struct moe_tensor *t, int *e)
 {
     bool power = t->global > 0 && isfinite(t->global) && frexpf(t->global, e) == 0.5f;
     *e = t->reciprocal ? 1 - *e : *e - 1;
@@ -87,7 +88,7 @@ static bool is_nvfp4(const struct work *x, int64_t i) { return x->p->type[i] == 
 static bool near_zero(const struct moe_tensor *t)
 {
     int e;
-    return exponent(t, &e) && e < NEXT_TO_ZERO;
+    return get_exponent(t, &e) && e < NEXT_TO_ZERO;
 }
 
 /* ---- block scales times a power of two ---- */
@@ -104,9 +105,9 @@ void moe_gguf_fill_shift_table(int by, struct moe_gguf_shift_table *s)
     s->exact[127] = false;
 }
 
-/* For block scales that occur count[c] times each: the shifts that cost at most ROUNDING_MOST, and in *exact
- * those that round nothing, as bits. */
-static uint64_t bearable(const uint64_t count[128], uint64_t *exact)
+/* Find the shifts that cost at most ROUNDING_MOST, and in *exact those that round nothing, as bits, for a
+ * weight in which the block scale with code c occurs count[c] times. */
+static uint64_t find_shifts(const uint64_t count[128], uint64_t *exact)
 {
     uint64_t fits = 0;
     *exact = 0;
@@ -128,9 +129,10 @@ static uint64_t bearable(const uint64_t count[128], uint64_t *exact)
     return fits;
 }
 
-/* *zero: whether every code of an NVFP4 weight is 0 or -0, so that its scales do not matter. */
-static enum moe_code all_zero(const struct work *x, const struct moe_tensor *t, uint8_t *buf, bool *zero,
-                              struct moe_err *err)
+/* Set *zero to whether t is an NVFP4 weight of which every code is 0 or -0, so that its scales do not
+ * matter. */
+static enum moe_code check_all_zero(const struct work *x, const struct moe_tensor *t, uint8_t *buf,
+                                    bool *zero, struct moe_err *err)
 {
     uint64_t bytes = (uint64_t)moe_plane_bytes(t->type, t->layout, MOE_PLANE_DATA, t->rows, t->cols);
     *zero = t->type == MOE_NVFP4;
@@ -143,6 +145,7 @@ static enum moe_code all_zero(const struct work *x, const struct moe_tensor *t, 
     return MOE_OK;
 }
 
+/* Read the block scales of one tensor, and set what follows from them: fits, exact, least, whole. */
 static enum moe_code read_scales(void *ctx, int64_t item, int slot, struct moe_err *err)
 {
     struct work *x = ctx;
@@ -158,16 +161,16 @@ static enum moe_code read_scales(void *ctx, int64_t item, int slot, struct moe_e
         moe_gguf_count_scales(t, buf, n, count);
     }
     moe_source_drop(x->src, &t->plane[MOE_PLANE_SCALE]);
-    if (is_nvfp4(x, tensor) && !near_zero(t)) x->fits[tensor] = bearable(count, &x->exact[tensor]);
+    if (is_nvfp4(x, tensor) && !near_zero(t)) x->fits[tensor] = find_shifts(count, &x->exact[tensor]);
     int least = moe_gguf_least_power(t, count);
-    if (least > 0) MOE_TRY(all_zero(x, t, buf, &zero, err));
+    if (least > 0) MOE_TRY(check_all_zero(x, t, buf, &zero, err));
     if (moe_dtype_like(t->type) == MOE_INT4_G32) x->whole[tensor] = (int16_t)moe_gguf_exact_power(t, count);
     x->least[tensor] = zero ? INT16_MIN : (int16_t)least;
     return MOE_OK;
 }
 
 /* The pipeline calls this in order after read_scales. */
-static enum moe_code scales_read(void *ctx, int64_t item, int slot, struct moe_err *err)
+static enum moe_code count_read_scales(void *ctx, int64_t item, int slot, struct moe_err *err)
 {
     struct work *x = ctx;
     (void)slot;
@@ -178,7 +181,7 @@ static enum moe_code scales_read(void *ctx, int64_t item, int slot, struct moe_e
 /* ---- types ---- */
 
 /* The type that a tensor would have if every NVFP4 weight could stay NVFP4. */
-static uint32_t type_for(const struct moe_tensor *t, enum moe_outtype o)
+static uint32_t choose_type(const struct moe_tensor *t, enum moe_outtype o)
 {
     uint32_t decoded = o == MOE_OUT_F32 ? MOE_GGUF_F32 : MOE_GGUF_BF16;
     if (moe_gguf_keeps_f32((enum moe_role)t->role) || t->type == MOE_F32) return MOE_GGUF_F32;
@@ -196,7 +199,7 @@ static int64_t unit_of(const struct moe_tensor *t)
 }
 
 /* Makes an NVFP4 weight Q6_K, or BF16 where rows are not a whole number of Q6_K's blocks. */
-static void drop(struct work *x, int64_t i, enum moe_gguf_why why)
+static void drop_weight(struct work *x, int64_t i, enum moe_gguf_why why)
 {
     const struct moe_tensor *t = &x->src->tensors[i];
     struct moe_gguf_dropped *d = &x->p->dropped[why];
@@ -210,29 +213,30 @@ static void drop_unit(struct work *x, int64_t i, enum moe_gguf_why why)
 {
     const struct moe_tensor *first = &x->src->tensors[i];
     for (int64_t k = i; k < x->src->n_tensors && x->src->tensors[k].layer == first->layer; k++)
-        if (x->src->tensors[k].role == first->role && is_nvfp4(x, k)) drop(x, k, why);
+        if (x->src->tensors[k].role == first->role && is_nvfp4(x, k)) drop_weight(x, k, why);
 }
 
 /* Whether a weight cannot be NVFP4 in the file, whatever the powers; *why is then set. */
-static bool hopeless(const struct moe_tensor *t, enum moe_outtype o, enum moe_gguf_why *why)
+static bool cannot_stay_nvfp4(const struct moe_tensor *t, enum moe_outtype o, enum moe_gguf_why *why)
 {
     int e;
     if (o == MOE_OUT_Q6_K) *why = t->cols % 256 ? MOE_GGUF_ROWS : MOE_GGUF_ASKED;
     else if (t->cols % 64) *why = MOE_GGUF_ROWS;
-    else if (!exponent(t, &e)) *why = MOE_GGUF_GLOBAL;
-    else if (has(NO_PLACE, t)) *why = MOE_GGUF_RANGE;
+    else if (!get_exponent(t, &e)) *why = MOE_GGUF_GLOBAL;
+    else if (has_role(NO_PLACE, t)) *why = MOE_GGUF_RANGE;
     else return false;
     return true;
 }
 
-static void first_types(struct work *x, enum moe_outtype o)
+/* Set the types of all tensors, before any power is chosen. */
+static void set_first_types(struct work *x, enum moe_outtype o)
 {
     const struct moe_source *src = x->src;
     enum moe_gguf_why why;
-    for (int64_t i = 0; i < src->n_tensors; i++) x->p->type[i] = (uint8_t)type_for(&src->tensors[i], o);
+    for (int64_t i = 0; i < src->n_tensors; i++) x->p->type[i] = (uint8_t)choose_type(&src->tensors[i], o);
     for (int64_t i = 0; i < src->n_tensors; i++) {
         const struct moe_tensor *t = &src->tensors[i];
-        if (!is_nvfp4(x, i) || !hopeless(t, o, &why)) continue;
+        if (!is_nvfp4(x, i) || !cannot_stay_nvfp4(t, o, &why)) continue;
         if (t->expert > 0) t = moe_source_find(src, (enum moe_role)t->role, t->layer, 0);
         drop_unit(x, t - src->tensors, why);
     }
@@ -240,8 +244,8 @@ static void first_types(struct work *x, enum moe_outtype o)
 
 /* ---- exponents ---- */
 
-/* Whether the block scales of tensor i can be shifted so at hardly any cost. */
-static bool bears(const struct work *x, int64_t i, int shift)
+/* Whether the block scales of tensor i can be shifted by `shift` at a cost of at most ROUNDING_MOST. */
+static bool can_shift(const struct work *x, int64_t i, int shift)
 {
     if (x->fits[i] == ANY_SHIFT) return true;
     return shift >= SHIFT_LEAST && shift <= SHIFT_MOST && (x->fits[i] >> (shift - SHIFT_LEAST) & 1);
@@ -255,18 +259,18 @@ static double try_power(struct work *x, int64_t first, int64_t end, uint32_t rol
     int e = 0;
     for (int64_t i = first; i < end; i++) {
         const struct moe_tensor *t = &x->src->tensors[i];
-        if (has(roles, t)) x->bad[unit_of(t)] = false, x->weights[unit_of(t)] = 0;
+        if (has_role(roles, t)) x->bad[unit_of(t)] = false, x->weights[unit_of(t)] = 0;
     }
     for (int64_t i = first; i < end; i++) {
         const struct moe_tensor *t = &x->src->tensors[i];
-        if (!has(roles, t) || !is_nvfp4(x, i)) continue;
-        exponent(t, &e);
-        if (!bears(x, i, e - n)) x->bad[unit_of(t)] = true;
+        if (!has_role(roles, t) || !is_nvfp4(x, i)) continue;
+        get_exponent(t, &e);
+        if (!can_shift(x, i, e - n)) x->bad[unit_of(t)] = true;
         x->weights[unit_of(t)] += (double)t->rows * (double)t->cols;
     }
     for (int64_t i = first; i < end; i++) {
         const struct moe_tensor *t = &x->src->tensors[i];
-        if (has(roles, t) && t->expert <= 0 && !x->bad[unit_of(t)]) kept += x->weights[unit_of(t)];
+        if (has_role(roles, t) && t->expert <= 0 && !x->bad[unit_of(t)]) kept += x->weights[unit_of(t)];
     }
     return kept;
 }
@@ -278,7 +282,7 @@ static int choose_power(struct work *x, int64_t first, int64_t end, uint32_t rol
     double most = 0;
     int n = 0;
     bool any = false;
-    for (int64_t i = first; i < end; i++) any |= has(roles, &x->src->tensors[i]) && is_nvfp4(x, i);
+    for (int64_t i = first; i < end; i++) any |= has_role(roles, &x->src->tensors[i]) && is_nvfp4(x, i);
     if (!any) return 0;
     for (int k = 0; k <= (fixed ? 0 : 2 * POWER_MOST); k++) {
         int tried = k & 1 ? -(k + 1) / 2 : k / 2; /* 0, -1, 1, -2 .. */
@@ -288,7 +292,7 @@ static int choose_power(struct work *x, int64_t first, int64_t end, uint32_t rol
     try_power(x, first, end, roles, n);
     for (int64_t i = first; i < end; i++) {
         const struct moe_tensor *t = &x->src->tensors[i];
-        if (!has(roles, t) || !is_nvfp4(x, i) || !x->bad[unit_of(t)] || t->expert > 0) continue;
+        if (!has_role(roles, t) || !is_nvfp4(x, i) || !x->bad[unit_of(t)] || t->expert > 0) continue;
         drop_unit(x, i, MOE_GGUF_RANGE);
     }
     return n;
@@ -300,13 +304,14 @@ static void place_group(struct work *x, int64_t first, int64_t end, const struct
     int n = choose_power(x, first, end, g->readers, false);
     for (int64_t i = first; i < end; i++) {
         const struct moe_tensor *t = &x->src->tensors[i];
-        if (has(g->readers, t)) x->p->power[i] = (int16_t)-n;
+        if (has_role(g->readers, t)) x->p->power[i] = (int16_t)-n;
         if (t->role == (int)g->place) x->p->power[i] = (int16_t)n;
     }
     if (g->place == MOE_ROLE_COUNT) x->p->routing = n;
 }
 
-static void place_all(struct work *x)
+/* Choose the powers of all groups, layer by layer, and then the one for the whole model. */
+static void place_groups(struct work *x)
 {
     const struct moe_source *src = x->src;
     for (int64_t first = 0, end; first < src->n_tensors; first = end) {
@@ -314,7 +319,7 @@ static void place_all(struct work *x)
         while (end < src->n_tensors && src->tensors[end].layer == src->tensors[first].layer) end++;
         for (size_t k = 0; k < sizeof groups / sizeof *groups; k++)
             if (groups[k].place != MOE_ROLE_COUNT) place_group(x, first, end, &groups[k]);
-        choose_power(x, first, end, DOWNS, true);
+        choose_power(x, first, end, FIXED, true);
     }
     place_group(x, 0, src->n_tensors, &groups[sizeof groups / sizeof *groups - 1]);
 }
@@ -366,6 +371,7 @@ static void mark_inexact(struct work *x)
 
 /* ---- the whole ---- */
 
+/* List the tensors whose block scales must be read; a dry run leaves the experts out. */
 static void list_todo(struct work *x, const struct moe_gguf_options *o)
 {
     for (int64_t i = 0; i < x->src->n_tensors; i++) {
@@ -379,50 +385,63 @@ static void list_todo(struct work *x, const struct moe_gguf_options *o)
     }
 }
 
+static bool allocate(struct work *x, int slots)
+{
+    struct moe_gguf_powers *p = x->p;
+    size_t n = (size_t)x->src->n_tensors + 1;
+    size_t units = (size_t)(x->src->config.num_hidden_layers + 1) * MOE_ROLE_COUNT;
+    p->type = calloc(n, sizeof *p->type);
+    p->power = calloc(n, sizeof *p->power);
+    p->inexact = calloc(n, sizeof *p->inexact);
+    x->fits = calloc(n, sizeof *x->fits);
+    x->exact = calloc(n, sizeof *x->exact);
+    x->least = calloc(n, sizeof *x->least);
+    x->whole = calloc(n, sizeof *x->whole);
+    x->todo = calloc(n, sizeof *x->todo);
+    x->bad = calloc(units, sizeof *x->bad);
+    x->weights = calloc(units, sizeof *x->weights);
+    x->buf = malloc((size_t)slots * CHUNK);
+    return p->type && p->power && p->inexact && x->fits && x->exact && x->least && x->whole && x->todo &&
+           x->bad && x->weights && x->buf;
+}
+
+static void release(struct work *x)
+{
+    free(x->fits);
+    free(x->exact);
+    free(x->least);
+    free(x->whole);
+    free(x->todo);
+    free(x->bad);
+    free(x->weights);
+    free(x->buf);
+}
+
 enum moe_code moe_gguf_place_powers(struct moe_gguf_powers *p, const struct moe_source *src,
                                     const struct moe_gguf_options *o, struct moe_pool *pool,
                                     struct moe_progress *progress, struct moe_err *err)
 {
-    size_t n = (size_t)src->n_tensors + 1;
-    size_t units = (size_t)(src->config.num_hidden_layers + 1) * MOE_ROLE_COUNT;
     int slots = moe_pool_threads(pool) + 1;
     struct work x = { .src = src, .p = p, .progress = progress, .cancel = o->cancel };
-    *p = (struct moe_gguf_powers){ .type = calloc(n, sizeof *p->type), .power = calloc(n, sizeof *p->power) };
-    p->inexact = calloc(n, sizeof *p->inexact);
-    x.fits = calloc(n, sizeof *x.fits);
-    x.exact = calloc(n, sizeof *x.exact);
-    x.least = calloc(n, sizeof *x.least);
-    x.whole = calloc(n, sizeof *x.whole);
-    x.todo = calloc(n, sizeof *x.todo);
-    x.bad = calloc(units, sizeof *x.bad);
-    x.weights = calloc(units, sizeof *x.weights);
-    x.buf = malloc((size_t)slots * CHUNK);
-    bool ok = p->type && p->power && p->inexact && x.fits && x.exact && x.least && x.whole && x.todo &&
-              x.bad && x.weights && x.buf;
-    enum moe_code code = ok ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a list of tensors");
+    *p = (struct moe_gguf_powers){ 0 };
+    enum moe_code code = allocate(&x, slots) ? MOE_OK
+                                             : moe_fail(err, MOE_NOMEM, "no memory for a list of tensors");
     if (code == MOE_OK) {
         uint64_t bytes = 0;
-        first_types(&x, o->outtype);
+        set_first_types(&x, o->outtype);
         list_todo(&x, o);
         for (int64_t i = 0; i < x.n; i++) bytes += src->tensors[x.todo[i]].plane[MOE_PLANE_SCALE].bytes;
         if (x.n) moe_progress_begin(progress, "block scales", bytes, MOE_UNIT_BYTES);
-        code = moe_pipe_run(pool, x.n, slots, read_scales, scales_read, &x, err);
+        code = moe_pipe_run(pool, x.n, slots, read_scales, count_read_scales, &x, err);
         if (x.n) moe_progress_end(progress);
     }
     if (code == MOE_OK) {
-        place_all(&x);
+        place_groups(&x);
         widen_small(&x);
         widen_f16(&x);
         mark_inexact(&x);
     }
-    free(x.fits);
-    free(x.exact);
-    free(x.least);
-    free(x.whole);
-    free(x.todo);
-    free(x.bad);
-    free(x.weights);
-    free(x.buf);
+    release(&x);
     if (code != MOE_OK) moe_gguf_powers_release(p);
     return code;
 }
@@ -438,6 +457,6 @@ void moe_gguf_powers_release(struct moe_gguf_powers *p)
 int moe_gguf_shift_power(const struct moe_gguf_powers *p, const struct moe_source *src, int64_t i)
 {
     int e = 0;
-    exponent(&src->tensors[i], &e);
+    get_exponent(&src->tensors[i], &e);
     return e + p->power[i];
 }
