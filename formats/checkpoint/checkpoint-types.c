@@ -268,7 +268,8 @@ static bool take_shape(struct maker *m)
                      vector ? 1 : 2);
     m->t->rows = vector ? 1 : r->shape[0];
     m->t->cols = vector ? r->shape[0] : r->shape[1];
-    return m->t->cols < INT64_MAX / 8;
+    if (m->t->cols < INT64_MAX / 8) return true; /* packed codes have up to 8 columns in a value */
+    return WRONG(m, MOE_CORRUPT, r, "has %lld columns, too many to be true", (long long)m->t->cols);
 }
 
 /* Make the tensor of a slot: its type follows from the components and their dtypes; the config is not

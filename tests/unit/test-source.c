@@ -504,6 +504,8 @@ static void refused_tensors(void)
     expect(MOE_CORRUPT, in, up, "has shape 31 x 64, the config wants 32 x 64", true);
     CASE('b', S(up)->ndim = 1);
     expect(MOE_CORRUPT, in, up, "has 1 dimension, not 2", true);
+    CASE('b', S(up)->shape[0] = 0, S(up)->shape[1] = INT64_MAX / 8); /* no bytes, and 8 * columns overflows */
+    expect(MOE_CORRUPT, in, up, "has 1152921504606846975 columns, too many to be true", true);
     CASE('b', strcpy(S(up)->dtype, "F8_E5M2"));
     expect(MOE_UNSUPPORTED, in, up, "dtype F8_E5M2 is not supported", true);
     CASE('b', strcpy(S("model.norm.weight")->dtype, "F8_E4M3"));
