@@ -20,7 +20,7 @@
 
 #define MOE_PLAN_UNSET   INT64_MIN /* a number of the request that the caller does not give */
 #define MOE_PLAN_WINDOWS 8         /* the default of request.windows */
-#define MOE_PLAN_TARGET  0.0195    /* the default of request.target */
+#define MOE_PLAN_TARGET  0.0195    /* the default of request.target (1.95 %) */
 
 struct moe_plan_request {
     int64_t ranks;              /* unset: as many as the plan `from` is for */

@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The shares of the peak rates that real kernels attain: of memory, of matrix products, of attention, and of
- * a link while tokens are dispatched and combined. */
-static const double MEMORY = 0.8, GEMM = 0.6, ATTENTION = 0.5, DISPATCH = 0.65, COMBINE = 0.69;
+/* The shares of the peak rates that real kernels attain: of memory, of matrix products, of attention, of a
+ * link inside a domain while tokens are dispatched and combined, and of the network between domains. */
+static const double MEMORY = 0.8, GEMM = 0.6, ATTENTION = 0.5, DISPATCH = 0.65, COMBINE = 0.69, NETWORK = 0.8;
 
 const struct moe_gpu moe_gpus[] = {
     { "gb200-nvl72",
@@ -150,7 +150,7 @@ enum moe_code moe_dense_bytes(const char *type, double *bytes, struct moe_err *e
                        : moe_fail(err, MOE_USAGE, "unknown --dense-type '%s' (source, bf16 or fp8)", type);
 }
 
-static enum moe_code in_range(const char *name, int64_t v, struct moe_err *err)
+static enum moe_code check_range(const char *name, int64_t v, struct moe_err *err)
 {
     int64_t most = 1 << 24;
     if (v >= 1 && v <= most) return MOE_OK;
@@ -160,9 +160,9 @@ static enum moe_code in_range(const char *name, int64_t v, struct moe_err *err)
 enum moe_code moe_step_options_check(const struct moe_step_options *o, struct moe_gpu *gpu,
                                      struct moe_err *err)
 {
-    MOE_TRY(in_range("batch", o->batch, err));
-    MOE_TRY(in_range("context", o->context, err));
-    MOE_TRY(in_range("prefill", o->prefill, err));
+    MOE_TRY(check_range("batch", o->batch, err));
+    MOE_TRY(check_range("context", o->context, err));
+    MOE_TRY(check_range("prefill", o->prefill, err));
     MOE_TRY(moe_gpu_parse(gpu, o->gpu, err));
     if (!strcmp(o->kv_type, "fp8") || !strcmp(o->kv_type, "bf16")) return MOE_OK;
     return moe_fail(err, MOE_USAGE, "unknown --kv-type '%s' (fp8 or bf16)", o->kv_type);
@@ -188,14 +188,16 @@ static double count_weights(const struct moe_config *c, enum moe_class class, in
     return n;
 }
 
-/* Numbers of weights in a layer; cached values of a token in a layer; to how many different ranks a token
- * goes on average; bytes of a token sent to one rank and back; the number of a layer with experts. */
-struct sums {
-    double expert, attention, shared, dense, values, distinct, dispatch_bytes, combine_bytes;
-    int moe_layer;
+/* What a step needs, counted from the model's config. */
+struct counts {
+    double expert, attention, shared, dense; /* weights of a layer; of routed experts, those of one */
+    double values;                           /* cached values of a token in a layer */
+    double distinct;                         /* to how many different ranks a token goes on average */
+    double dispatch_bytes, combine_bytes;    /* of a token, sent to one rank and back */
+    int moe_layer;                           /* the number of a layer with experts */
 };
 
-static void sum_up(struct sums *x, const struct moe_step_task *t)
+static void count(struct counts *x, const struct moe_step_task *t)
 {
     const struct moe_config *c = t->c;
     double g = t->ranks, k = (double)c->num_experts_per_tok;
@@ -213,6 +215,7 @@ static void sum_up(struct sums *x, const struct moe_step_task *t)
     x->combine_bytes = (double)c->hidden_size * 2;
 }
 
+/* FLOP/s of a matrix product, in the type that weights of so many bytes have: 4 bits, 8 bits or more. */
 static double gemm_rate(const struct moe_step_task *t, double bytes_a_weight)
 {
     if (bytes_a_weight < 0.75) return (t->gpu.fp4 > 0 ? t->gpu.fp4 : t->gpu.bf16) * GEMM;
@@ -222,20 +225,20 @@ static double gemm_rate(const struct moe_step_task *t, double bytes_a_weight)
 /* Seconds in which every rank sends `tokens` tokens of `bytes` bytes to the ranks of their experts, or gets
  * them back: the longer time of the links inside domains and of those between them.  In a prefill step a
  * token crosses the network once for each domain and is passed on inside it; in a decode step it goes
- * straight to each rank. */
-static double transfer(const struct moe_step_task *t, const struct sums *x, double tokens, double bytes,
-                       double base, double share, bool prefill)
+ * straight to each rank.  base: seconds without any token; share: of the peak rate of a link in a domain. */
+static double transfer_seconds(const struct moe_step_task *t, const struct counts *x, double tokens,
+                               double bytes, double base, double share, bool prefill)
 {
     double g = t->ranks, d = t->gpu.domain < g ? t->gpu.domain : g, away = g - d, domains = g / d;
     double sent = prefill ? (domains - 1) * (1 - pow(1 - 1 / domains, (double)t->c->num_experts_per_tok))
                           : x->distinct * (away / g);
     double inside = base + x->distinct * (prefill ? 1 : d / g) * tokens * bytes / (t->gpu.link * share);
-    double outside = sent * tokens * bytes / (t->gpu.domain_link * 0.8);
+    double outside = sent * tokens * bytes / (t->gpu.domain_link * NETWORK);
     return g > 1 ? moe_max_f64(inside, outside) : 0;
 }
 
 /* Seconds of a matrix product: the longer of reading the weights and of multiplying them with the tokens. */
-static double product(const struct moe_step_task *t, double bytes, double weights, double tokens)
+static double product_seconds(const struct moe_step_task *t, double bytes, double weights, double tokens)
 {
     double each = weights > 0 ? bytes / weights : 0;
     return weights > 0
@@ -244,7 +247,7 @@ static double product(const struct moe_step_task *t, double bytes, double weight
 }
 
 /* The expected number of slots of a rank that get one of its `tokens` tokens, if all loads are equal. */
-static double activated(const struct moe_step_task *t, double tokens)
+static double activated_slots(const struct moe_step_task *t, double tokens)
 {
     double per_slot = tokens * (double)t->c->num_experts_per_tok * t->ranks / t->slots,
            slots = ceil((double)t->slots / t->ranks);
@@ -253,8 +256,8 @@ static double activated(const struct moe_step_task *t, double tokens)
 
 /* Seconds of a step of `tokens` tokens of a rank, each with `context` cached tokens, in which `active` slots
  * of the rank have a token.  For a decode step it also sets the parts of the time in *s. */
-static double step(struct moe_step *s, const struct moe_step_task *t, const struct sums *x, double tokens,
-                   double context, bool prefill, double active)
+static double step_seconds(struct moe_step *s, const struct moe_step_task *t, const struct counts *x,
+                           double tokens, double context, bool prefill, double active)
 {
     const struct moe_config *c = t->c;
     const struct moe_weight_bytes *w = t->w;
@@ -264,44 +267,48 @@ static double step(struct moe_step *s, const struct moe_step_task *t, const stru
                             : heads * 2 * (x->values + (double)c->kv_lora_rank);
     double moe = moe_max_f64(active * w->expert / (t->gpu.bandwidth * MEMORY),
                              2 * k * tokens * t->imbalance * x->expert / gemm_rate(t, w->expert / x->expert));
-    double attention = product(t, w->attention / layers, x->attention, tokens);
-    double shared = moe_layers > 0 ? product(t, w->shared / moe_layers, x->shared, tokens) : 0;
+    double attention = product_seconds(t, w->attention / layers, x->attention, tokens);
+    double shared = moe_layers > 0 ? product_seconds(t, w->shared / moe_layers, x->shared, tokens) : 0;
     double cache = (prefill ? 1 : tokens) * context * x->values * t->kv_bytes / (t->gpu.bandwidth * MEMORY);
     double kv = moe_max_f64(cache, tokens * context * scores /
                                        ((t->kv_bytes < 2 ? t->gpu.fp8 : t->gpu.bf16) * ATTENTION));
-    double dispatch = transfer(t, x, tokens, x->dispatch_bytes, t->gpu.dispatch_base, DISPATCH, prefill);
-    double combine = transfer(t, x, tokens, x->combine_bytes, t->gpu.combine_base, COMBINE, prefill);
+    double dispatch = transfer_seconds(t, x, tokens, x->dispatch_bytes, t->gpu.dispatch_base, DISPATCH,
+                                       prefill);
+    double combine = transfer_seconds(t, x, tokens, x->combine_bytes, t->gpu.combine_base, COMBINE, prefill);
     if (!prefill)
         s->moe = moe, s->attention = attention, s->shared = shared, s->kv = kv, s->dispatch = dispatch,
         s->combine = combine;
-    double dense = layers - moe_layers > 0 ? product(t, w->dense, x->dense * (layers - moe_layers), tokens)
-                                           : 0;
-    double head = product(t, w->head, (double)c->vocab_size * (double)c->hidden_size, prefill ? 1 : tokens);
+    double dense = layers > moe_layers
+                     ? product_seconds(t, w->dense, x->dense * (layers - moe_layers), tokens)
+                     : 0;
+    double head = product_seconds(t, w->head, (double)c->vocab_size * (double)c->hidden_size,
+                                  prefill ? 1 : tokens);
     return moe_layers * (moe + shared + dispatch + combine) + layers * (attention + kv) + dense + head;
 }
 
 void moe_step_model(struct moe_step *s, const struct moe_step_task *t)
 {
     const struct moe_weight_bytes *w = t->w;
-    struct sums x = { 0 };
+    struct counts x = { 0 };
     *s = (struct moe_step){ 0 };
-    sum_up(&x, t);
+    count(&x, t);
     double per_rank = ceil((double)t->slots / t->ranks), batch = (double)t->batch, layers = (double)w->layers;
-    double active = t->activated > 0 ? t->activated : activated(t, batch);
+    double active = t->activated > 0 ? t->activated : activated_slots(t, batch);
     s->routed = per_rank * w->expert * (double)w->moe_layers;
     s->replicated = moe_weight_bytes_replicated(w);
     s->buffers = t->ranks > 1 ? t->ranks * batch * (x.dispatch_bytes + x.combine_bytes) : 0;
     s->cache = t->gpu.memory - t->reserve - s->routed - s->replicated;
     s->cache_tokens = s->cache > 0 ? s->cache / (layers * x.values * t->kv_bytes) : 0;
     s->sequences = t->context > 0 ? floor(s->cache_tokens / (double)t->context) : 0;
-    s->decode = step(s, t, &x, batch, (double)t->context, false, active);
+    s->decode = step_seconds(s, t, &x, batch, (double)t->context, false, active);
     s->decode_floor = ((double)w->moe_layers * active * w->expert + w->attention + w->shared + w->dense +
                        w->head + layers * batch * (double)t->context * x.values * t->kv_bytes) /
                       t->gpu.bandwidth;
     s->tokens_per_second = batch / s->decode;
     s->tokens_per_second_user = 1 / s->decode;
     double chunk = (double)t->prefill;
-    s->prefill = step(s, t, &x, chunk, chunk / 2, true, activated(t, chunk));
+    /* a token of the chunk sees half of the chunk on average */
+    s->prefill = step_seconds(s, t, &x, chunk, chunk / 2, true, activated_slots(t, chunk));
     s->prefill_tokens_per_second = chunk / s->prefill;
 }
 

@@ -141,8 +141,8 @@ static enum moe_code without_nodes(struct moe_place **s, const struct moe_plan_t
 }
 
 /* Plans a layer without an old plan; *s is NULL on failure. */
-static enum moe_code fresh(struct moe_place **s, const struct moe_plan_task *t, int32_t row, double bound,
-                           struct moe_err *err)
+static enum moe_code plan_afresh(struct moe_place **s, const struct moe_plan_task *t, int32_t row,
+                                 double bound, struct moe_err *err)
 {
     double goal = bound * (1 + CLOSE), far = bound * (1 + FAR);
     MOE_TRY(spare_first(s, t, row, goal, err));
@@ -176,7 +176,7 @@ static enum moe_code from_old(struct moe_place **out, const struct moe_plan_task
     if (!moe_is_cancelled(s->cancel)) moe_place_nodes(s);
     enum moe_code code = moe_place_refine(s, old, goal, REFINE_WORK, err);
     if (code == MOE_OK) moe_place_exchange(s, goal); /* more moves, if these do not reach the goal */
-    if (code == MOE_OK && moe_place_max(s, NULL) > goal) code = fresh(&f, t, row, bound, err);
+    if (code == MOE_OK && moe_place_max(s, NULL) > goal) code = plan_afresh(&f, t, row, bound, err);
     if (code == MOE_OK && f && worth_moves(moe_place_max(f, NULL), moe_place_max(s, NULL), goal)) {
         struct moe_place *swap = s;
         s = f, f = swap;
@@ -202,7 +202,7 @@ static enum moe_code plan_layer(const struct job *j, int32_t row, struct moe_err
     struct moe_bounds b;
     struct moe_place *s;
     MOE_TRY(moe_plan_bounds(&b, t, row, err));
-    MOE_TRY(old ? from_old(&s, t, row, b.best, err) : fresh(&s, t, row, b.best, err));
+    MOE_TRY(old ? from_old(&s, t, row, b.best, err) : plan_afresh(&s, t, row, b.best, err));
     enum moe_code code = moe_cancel_check(t->cancel, err);
     if (code != MOE_OK) {
         moe_place_close(&s);

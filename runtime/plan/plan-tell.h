@@ -18,7 +18,8 @@ void moe_tell_exported(const struct moe_notes *to, const struct moe_plan_export 
                        const struct moe_plan_exported *got);
 
 struct moe_ranks_staged { const char *dir; int32_t first, last; uint64_t bytes; bool checked; };
-/* Tells that ranks [first, last] were staged at `dir`, or, with `checked`, only checked. */
+/* Tells that ranks first to last, both included, were staged at `dir`, which holds so many bytes; or, with
+ * `checked`, that they were only checked. */
 void moe_tell_staged(const struct moe_notes *to, const struct moe_ranks_staged *s);
 
 #endif

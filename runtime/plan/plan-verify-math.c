@@ -25,6 +25,8 @@ bool moe_check_layer_init(struct check_layer *l, struct moe_arena *a, int32_t ex
            (l->queue = MOE_NEWN(a, int32_t, nodes)) && (l->next = MOE_NEWN(a, int32_t, nodes));
 }
 
+/* Sets where the slots of each expert and of each rank begin.  Those of a rank are consecutive slots; those
+ * of an expert are consecutive in by_expert. */
 static void index_slots(struct check_layer *l, int32_t experts, int32_t ranks)
 {
     memset(l->expert_first, 0, ((size_t)experts + 1) * sizeof *l->expert_first);
@@ -78,6 +80,9 @@ void moe_check_mark_twins(struct check_layer *l, int32_t experts, int32_t ranks)
 
 /* ---- flow (Dinic's algorithm) ---- */
 
+/* Node x < experts is expert x, any other node is rank x - experts.  An arc k goes from the expert of slot k
+ * to its rank, and back where the slot carries flow. */
+
 /* Finds the depths of all nodes from the experts with supply, breadth first; true when a rank with room is
  * reached. */
 static bool find_depths(struct check_layer *l, int32_t experts, int32_t ranks, int32_t dead)
@@ -105,9 +110,9 @@ static bool find_depths(struct check_layer *l, int32_t experts, int32_t ranks, i
     return found;
 }
 
-/* Sends up to `amount` from node x to ranks with room, depth first; returns how much went.  In a round each
- * arc is tried once. */
-static int64_t send(struct check_layer *l, int32_t experts, int32_t x, int64_t amount, int32_t dead)
+/* Sends up to `amount` from node x to ranks with room, depth first; returns how much was sent.  Each arc is
+ * tried once between two calls of find_depths. */
+static int64_t send_flow(struct check_layer *l, int32_t experts, int32_t x, int64_t amount, int32_t dead)
 {
     bool expert = x < experts;
     int64_t done = 0;
@@ -123,7 +128,7 @@ static int64_t send(struct check_layer *l, int32_t experts, int32_t x, int64_t a
         int64_t want = amount - done;
         if (!expert && l->sent[k] < want) want = l->sent[k];
         if (!want) continue;
-        int64_t went = send(l, experts, y, want, dead);
+        int64_t went = send_flow(l, experts, y, want, dead);
         l->sent[k] += expert ? went : -went;
         done += went;
         if (done == amount) break; /* this arc may take more later */
@@ -138,7 +143,8 @@ bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks,
     if (!(max_load >= 0)) return false;
     for (int32_t e = 0; e < experts; e++) total += l->weight[e];
     if (!(total > 0)) return true;
-    double scale = 0x1p42 / total; /* the flow is of whole numbers, 2^42 in all */
+    /* The flow is of whole numbers, 2^42 in all.  Room for 2^44 is no limit. */
+    double scale = 0x1p42 / total;
     index_slots(l, experts, ranks);
     memset(l->sent, 0, (size_t)l->slots * sizeof *l->sent);
     for (int32_t r = 0; r < ranks; r++)
@@ -151,7 +157,7 @@ bool moe_check_split_fits(struct check_layer *l, int32_t experts, int32_t ranks,
     }
     while (find_depths(l, experts, ranks, dead))
         for (int32_t e = 0; e < experts; e++)
-            if (l->supply[e] > 0) l->supply[e] -= send(l, experts, e, l->supply[e], dead);
+            if (l->supply[e] > 0) l->supply[e] -= send_flow(l, experts, e, l->supply[e], dead);
     for (int32_t e = 0; e < experts; e++)
         if (l->supply[e] > 0) return false;
     return true;
@@ -241,18 +247,20 @@ double moe_check_bound(struct check_layer *l, int32_t experts, int32_t ranks, in
     return lo;
 }
 
-/* ---- a better placement: every expert on every set of ranks, as long as these stay below max_load ---- */
+/* ---- a better placement: every expert is tried on every set of ranks that stay below max_load ---- */
 
+/* A partial placement.  A set of ranks is a mask, so that 8 ranks are the most. */
 struct trial {
     struct check_layer *l;
     int32_t experts, ranks, floor;
     double max_load;
-    int32_t room[8];
-    double load[8];
+    int32_t room[8]; /* free slots of each rank */
+    double load[8];  /* of the experts placed so far */
     long left; /* how many partial placements may still be tried */
 };
 
-/* Tries all placements of experts e and later; true when one fills all slots.  left counts down to 0. */
+/* Tries all placements of experts e and later on the ranks with room; true when one of them fills all slots
+ * and every load stays below max_load.  False also when `left` has come to 0. */
 static bool try_placements(struct trial *t, int32_t e)
 {
     int32_t room = 0;
@@ -267,10 +275,10 @@ static bool try_placements(struct trial *t, int32_t e)
         if (r < t->ranks) continue;
         for (r = 0; r < t->ranks; r++)
             if (set >> r & 1) t->room[r]--, t->load[r] += part;
-        bool yes = try_placements(t, e + 1);
+        bool found = try_placements(t, e + 1);
         for (r = 0; r < t->ranks; r++)
             if (set >> r & 1) t->room[r]++, t->load[r] -= part;
-        if (yes || t->left <= 0) return yes;
+        if (found || t->left <= 0) return found;
     }
     return false;
 }
@@ -283,6 +291,6 @@ int moe_check_better_exists(struct check_layer *l, int32_t experts, int32_t rank
     };
     if (ranks > 8) return -1;
     for (int32_t k = 0; k < l->slots; k++) t.room[l->rank_of[k]]++;
-    bool yes = try_placements(&t, 0);
-    return yes ? 1 : t.left > 0 ? 0 : -1;
+    bool found = try_placements(&t, 0);
+    return found ? 1 : t.left > 0 ? 0 : -1;
 }
