@@ -22,8 +22,8 @@ bool moe_socket_is_self(int fd);
 int moe_socket_accept(int listening, bool *full);
 /* Whether every address of that name is a loopback or "unix:" address, so that all ranks run on this host. */
 bool moe_socket_is_here(const char *where);
-/* Send or receive all of `data` until the time `end` (moe_now).  MOE_DEVICE when the other side went away
- * or the time is over; the code of `cancel` (NULL: nobody's) once that is cancelled. */
+/* These send or receive all of `data` until the time `end` (moe_now).  MOE_DEVICE when the other side went
+ * away or the time is over; the code of `cancel` (NULL: nobody's) once that is cancelled. */
 enum moe_code moe_socket_send(int fd, const void *data, size_t bytes, double end,
                               const struct moe_cancel *cancel, struct moe_err *err);
 enum moe_code moe_socket_receive(int fd, void *data, size_t bytes, double end,

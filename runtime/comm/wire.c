@@ -164,6 +164,8 @@ struct moe_wire_request moe_wire_request_get(const unsigned char slot[MOE_WIRE_S
     return q;
 }
 
+/* Whether the counts of a request agree with its head.  They are of all choices of the client's batch: their
+ * sum is at least the pairs for this server, and at most the choices of the largest batch. */
 static bool counts_sound(const unsigned char *slot, int64_t pairs, const struct moe_wire_shape *s)
 {
     int64_t sum = 0;

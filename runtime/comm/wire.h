@@ -52,7 +52,7 @@ enum moe_wire_type {
     MOE_WIRE_REFUSED
 };
 
-/* The frame in front of every body, which begins with the magic number. */
+/* The frame in front of every body.  Its first bytes are the magic number. */
 struct moe_wire_frame {
     uint32_t version;
     int32_t rank, ranks;
@@ -135,7 +135,7 @@ struct moe_wire_reply {
     uint32_t code;
     struct moe_wire_progress at;
 };
-enum { MOE_WIRE_SLOT_HEAD = 64 };
+enum { MOE_WIRE_SLOT_HEAD = 64 }; /* bytes of a slot that the head of a request or of a reply has */
 
 /* n, rounded up to a multiple of 64. */
 static inline size_t moe_wire_align(size_t n) { return (n + 63) / 64 * 64; }
@@ -199,8 +199,8 @@ enum { MOE_WIRE_STATS_BYTES = 10 * 8 + 2 * 4 };
 void moe_wire_stats_put(unsigned char out[MOE_WIRE_STATS_BYTES], const struct moe_wire_stats *s);
 bool moe_wire_stats_get(const unsigned char *p, size_t bytes, struct moe_wire_stats *s);
 
-/* Whether p [bytes] are `want` bytes of routing counts, int64_t each, of which none is negative or so large
- * that a sum of 2^16 of them would overflow. */
+/* Whether p [bytes] are routing counts, int64_t each, `want` bytes in all, of which none is negative or so
+ * large that a sum of 2^16 of them would overflow. */
 bool moe_wire_counts_sound(const unsigned char *p, size_t bytes, size_t want);
 
 #endif

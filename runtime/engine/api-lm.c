@@ -62,7 +62,7 @@ void moe_lm_close(struct moe_lm **lm)
 
 /* Called when a call's work has ended with `code`: takes its token away, and blames the model's files where
  * they have changed since they were opened (moe_source_blame_change). */
-static enum moe_code ended(struct moe_lm *lm, enum moe_code code, struct moe_err *err)
+static enum moe_code end_call(struct moe_lm *lm, enum moe_code code, struct moe_err *err)
 {
     lm->now.parent = NULL;
     return moe_source_blame_change(lm->engine->source, code, err);
@@ -160,7 +160,7 @@ static enum moe_code generate(struct moe_lm *lm, const int32_t *ids, size_t n,
     lm->now.parent = o->cancel;
     enum moe_code code = moe_engine_prefill(lm->engine, ids, (int64_t)n, NULL, err);
     if (code == MOE_OK) code = moe_engine_generate(lm->engine, &set, &out, err);
-    code = ended(lm, code, err);
+    code = end_call(lm, code, err);
     if (code != MOE_OK) {
         free(out.tokens);
         free(out.text);
@@ -289,8 +289,8 @@ static enum moe_code score(struct moe_lm *lm, const int32_t *ids, size_t n, cons
     enum moe_code code = moe_score_text(lm->engine, o->reference ? o->reference->engine : NULL, &t, lm->pool,
                                         told, &found, err);
     moe_api_progress_release(&progress);
-    if (o->reference) code = ended(o->reference, code, err);
-    code = ended(lm, code, err);
+    if (o->reference) code = end_call(o->reference, code, err);
+    code = end_call(lm, code, err);
     if (code == MOE_OK) fill_in(r, &found);
     return code;
 }

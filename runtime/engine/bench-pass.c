@@ -209,8 +209,8 @@ static enum moe_code prefill(struct bench *b, cJSON *list, struct moe_err *err)
 }
 
 /* Times opening an engine and its first token, with the files in the page cache. */
-static enum moe_code fresh(cJSON *list, const char *path, const struct moe_engine_options *o,
-                           struct moe_pool *pool, struct least step, struct moe_err *err)
+static enum moe_code time_opening(cJSON *list, const char *path, const struct moe_engine_options *o,
+                                  struct moe_pool *pool, struct least step, struct moe_err *err)
 {
     struct least opened = never, first = never;
     static const int32_t id[1] = { 1 };
@@ -267,7 +267,7 @@ enum moe_code moe_bench_pass(cJSON *list, const char *path, const struct moe_eng
                  ? decode(&b, list, &step, err)
                  : moe_fail(err, MOE_USAGE, "--bench needs a context of %d", CONTEXT + ROUNDS + 1);
         if (code == MOE_OK) code = prefill(&b, list, err);
-        if (code == MOE_OK) code = fresh(list, path, o, pool, step, err);
+        if (code == MOE_OK) code = time_opening(list, path, o, pool, step, err);
     }
     free(b.memory);
     free(b.x);

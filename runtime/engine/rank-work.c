@@ -9,7 +9,7 @@
 static enum moe_code keep_answer(void *ctx, const struct moe_sequence *s, struct moe_err *err)
 {
     struct moe_rank *r = ctx;
-    return moe_results_sequence(r->results, r->ep, r->rank, s, err);
+    return moe_results_add_sequence(r->results, r->ep, r->rank, s, err);
 }
 
 enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, const struct moe_generate *g,
@@ -59,7 +59,7 @@ enum moe_code moe_rank_score(struct moe_rank *r, const struct moe_rank_text *t, 
     enum moe_code code = t->reference ? open_reference(&reference, r, t, err) : MOE_OK;
     if (code == MOE_OK)
         code = moe_score_part(r->engine, reference, &text, r->rank, r->ranks, r->pool, progress, &sums, err);
-    if (code == MOE_OK) code = moe_results_score(r->results, r->ep, r->rank, &sums, err);
+    if (code == MOE_OK) code = moe_results_add_score(r->results, r->ep, r->rank, &sums, err);
     free(sums.all);
     moe_engine_close(&reference);
     return code;

@@ -70,7 +70,7 @@ static void run_local_rank(struct local_rank *t)
 {
     if (t->code == MOE_OK) t->code = open_ep(t);
     if (t->code == MOE_OK) t->code = t->o->work(t->o->ctx, &t->r, &t->err);
-    if (t->code == MOE_OK) t->code = moe_results_stats(t->r.results, t->r.ep, t->r.rank, &t->err);
+    if (t->code == MOE_OK) t->code = moe_results_add_stats(t->r.results, t->r.ep, t->r.rank, &t->err);
     if (t->code == MOE_OK) t->code = moe_ep_finish(t->r.ep, &t->err);
     t->gone = (t->r.ep && moe_ep_stats(t->r.ep).died) || t->comm->dead[t->r.rank];
     if (t->code != MOE_OK && !t->gone) tell_failure(t);
@@ -126,9 +126,10 @@ static enum moe_code gather(struct thread *h, int ranks, struct moe_results **re
     return t->code;
 }
 
-static enum moe_code start(struct thread *h, const struct moe_ranks *o, const struct moe_engine *lender,
-                           struct moe_hub *hub, struct moe_results **results, int *reporter, bool *dead,
-                           struct moe_err *err)
+/* Starts a thread for each rank, waits until all have ended, and gathers what moe_ranks_local gives. */
+static enum moe_code run_threads(struct thread *h, const struct moe_ranks *o, const struct moe_engine *lender,
+                                 struct moe_hub *hub, struct moe_results **results, int *reporter, bool *dead,
+                                 struct moe_err *err)
 {
     enum moe_code code = MOE_OK;
     int n = 0;
@@ -164,7 +165,7 @@ enum moe_code moe_ranks_local(const struct moe_ranks *o, const struct moe_engine
     int64_t batch = o->engine.batch;
     enum moe_code code = moe_hub_open(&hub, o->ranks, moe_ep_request_bytes(c, batch),
                                       moe_ep_reply_bytes(c, batch), o->timeout, err);
-    if (code == MOE_OK) code = start(h, o, lender, hub, results, reporter, dead, err);
+    if (code == MOE_OK) code = run_threads(h, o, lender, hub, results, reporter, dead, err);
     moe_hub_close(&hub);
     free(h);
     return code;
@@ -220,7 +221,7 @@ static enum moe_code meet(struct local_rank *t, const struct moe_ranks_place *p,
     struct moe_err before = t->err;
     enum moe_code code = moe_rendezvous(&v, &before, mine, bytes, &m, &t->err);
     t->untold = code != MOE_OK && !m.told;
-    t->refused = code != MOE_OK && m.told && p->apart;
+    t->refused = code != MOE_OK && m.told && p->launched;
     /* where each rank prints, a rank that has failed itself prints its own error */
     if (t->refused && p->rank && before.code != MOE_OK) t->err = before, code = before.code;
     else if (t->refused && p->rank) moe_wrap(&t->err, "rank %d was told by rank 0", p->rank);

@@ -28,11 +28,13 @@ struct moe_ranks {
     const char *path;                 /* of the model */
     struct moe_engine_options engine;
     const struct moe_plan *plan;
-    const struct moe_plan *next; uint64_t next_after; /* as in moe_ep_options */
+    const struct moe_plan *next;      /* this and next_after: as in moe_ep_options */
+    uint64_t next_after;
     int threads;                      /* for all ranks of this process together */
     double timeout;                   /* seconds without a heartbeat after which a rank is marked dead */
     bool equal;                       /* as in moe_ep_options */
-    int die_rank; uint64_t die_step;  /* for tests: moe_ep_options.die of rank die_rank; 0: no rank dies */
+    int die_rank;
+    uint64_t die_step;                /* for tests: moe_ep_options.die of rank die_rank; 0: no rank dies */
     struct moe_results_shape results; /* vocab is ignored: it is taken from the model */
     /* Does the work of rank r, in the thread of that rank: of several ranks at once where they are threads of
      * this process.  Afterwards the rank serves the others until they are done. */
@@ -52,8 +54,9 @@ struct moe_ranks_place {
     const char *rendezvous;           /* where ranks meet (moe_rendezvous.where) */
     double patience;                  /* seconds within which all ranks must have come there */
     const struct moe_secret *secret;  /* NULL: none */
-    /* a launcher started the ranks: each rank then prints for itself why they could not meet */
-    bool apart;
+    /* a launcher started each rank, and not moe_ranks_spawn: each then prints for itself why they could not
+     * meet */
+    bool launched;
     void (*tell)(void *ctx, const char *line); /* called with lines about the wait, as in moe_rendezvous */
     /* Fills in *a with what all ranks must have in common; e is the engine of this rank. */
     enum moe_code (*agree)(void *ctx, const struct moe_engine *e, struct moe_agreement *a,
@@ -94,9 +97,10 @@ struct moe_ranks_end {
     int *killed;
 };
 
-/* Waits until all of them have ended.  Calls `print` once, with the first report that comes (a file, which is
- * closed afterwards).  When `cancel` is cancelled, sends SIGTERM to all, and SIGKILL to those that are left
- * some seconds later.  Kills ranks that have not ended some seconds after the report.  Closes `reports`. */
+/* Waits until all of them have ended.  Calls `print` once, with the first report that comes: `text` is the
+ * descriptor of a file, which is closed afterwards.  When `cancel` is cancelled, sends SIGTERM to all, and
+ * SIGKILL to those that are left some seconds later.  Kills ranks that have not ended some seconds after the
+ * report.  Closes `reports`. */
 enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(int text),
                              const struct moe_cancel *cancel, struct moe_ranks_end *e,
                              struct moe_err *err);

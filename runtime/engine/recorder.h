@@ -12,7 +12,7 @@ struct moe_recorder {
     int n_layers;                  /* MoE layers */
     int32_t *index;                /* [layers of the model] the index of a layer among the MoE layers */
     int64_t *counts;               /* [n_layers][experts] tokens that chose each expert */
-    int64_t *tokens;               /* [n_layers] tokens that passed the layer; stands behind counts */
+    int64_t *tokens;               /* [n_layers] tokens that passed the layer; in memory behind counts */
     size_t bytes;                  /* of counts and tokens together (moe_recorder_bytes) */
 };
 

@@ -23,8 +23,8 @@ enum moe_code moe_results_open(struct moe_results **out, int ranks, const struct
     r->stats = calloc((size_t)ranks, sizeof *r->stats);
     r->scored = calloc((size_t)ranks, sizeof *r->scored);
     r->routed = calloc((size_t)ranks, sizeof *r->routed);
-    r->ended = calloc((size_t)ranks, sizeof *r->ended);
-    if (!r->sequence || !r->stats || !r->scored || !r->routed || !r->ended) {
+    r->has_stats = calloc((size_t)ranks, sizeof *r->has_stats);
+    if (!r->sequence || !r->stats || !r->scored || !r->routed || !r->has_stats) {
         moe_results_close(&r);
         return moe_fail(err, MOE_NOMEM, "no memory for the results of %lld sequences",
                         (long long)n_sequences);
@@ -48,19 +48,19 @@ void moe_results_close(struct moe_results **pr)
     free(r->stats);
     free(r->scored);
     free(r->routed);
-    free(r->ended);
+    free(r->has_stats);
     free(r);
 }
 
 /* ---- receiving and storing ---- */
 
-static enum moe_code nonsense(int from, const char *what, struct moe_err *err)
+static enum moe_code fail_malformed(int from, const char *what, struct moe_err *err)
 {
     return moe_fail(err, MOE_DEVICE,
                     "rank %d told %s that make no sense (do all ranks run the same version?)", from, what);
 }
 
-static enum moe_code no_memory(struct moe_err *err)
+static enum moe_code fail_no_memory(struct moe_err *err)
 {
     return moe_fail(err, MOE_NOMEM, "no memory for results");
 }
@@ -73,14 +73,14 @@ static enum moe_code keep_sequence(struct moe_results *r, int from, const void *
     bool good = moe_wire_sequence_get(data, bytes, r->shape.vocab, &s) && s.index < r->n_sequences &&
                 s.index % r->ranks == from && !r->sequence[s.index].there &&
                 (s.finish == MOE_FINISH_STOP || s.finish == MOE_FINISH_LENGTH);
-    if (!good) return nonsense(from, "results", err);
+    if (!good) return fail_malformed(from, "results", err);
     struct moe_generated g = { .n = s.n, .text_bytes = s.text_bytes, .finish = (enum moe_finish)s.finish };
     g.tokens = malloc((size_t)(s.n + 1) * sizeof *g.tokens);
     g.text = malloc(s.text_bytes + 1);
     if (!g.tokens || !g.text) {
         free(g.tokens);
         free(g.text);
-        return no_memory(err);
+        return fail_no_memory(err);
     }
     memcpy(g.tokens, s.tokens, (size_t)s.n * sizeof *g.tokens);
     memcpy(g.text, s.text, s.text_bytes);
@@ -94,7 +94,7 @@ static enum moe_code keep_score(struct moe_results *r, int from, const void *dat
 {
     struct moe_wire_score h;
     if (r->scored[from] || !moe_wire_score_get(data, bytes, r->shape.reference, &h))
-        return nonsense(from, "scores", err);
+        return fail_malformed(from, "scores", err);
     struct moe_score_sums s = { .n = h.n,
                                 .same = h.same,
                                 .nll = h.nll,
@@ -103,7 +103,7 @@ static enum moe_code keep_score(struct moe_results *r, int from, const void *dat
                                 .anonymous = h.anonymous };
     if (h.all && h.n) { /* copied, because the message need not be aligned for double */
         s.all = malloc((size_t)h.n * sizeof *s.all);
-        if (!s.all) return no_memory(err);
+        if (!s.all) return fail_no_memory(err);
         memcpy(s.all, h.all, (size_t)h.n * sizeof *s.all);
     }
     enum moe_code code = moe_score_join(&r->sums, &s, err);
@@ -116,9 +116,9 @@ static enum moe_code keep_routing(struct moe_results *r, int from, const void *d
                                   struct moe_err *err)
 {
     if (r->routed[from] || !bytes || !moe_wire_counts_sound(data, bytes, r->shape.routing_bytes))
-        return nonsense(from, "counts of experts", err);
+        return fail_malformed(from, "counts of experts", err);
     if (!r->routing) r->routing = calloc(1, bytes);
-    if (!r->routing) return no_memory(err);
+    if (!r->routing) return fail_no_memory(err);
     for (size_t i = 0; i < bytes / sizeof *r->routing; i++) {
         int64_t v;
         memcpy(&v, (const char *)data + i * sizeof v, sizeof v);
@@ -132,7 +132,7 @@ static enum moe_code keep_stats(struct moe_results *r, int from, const void *dat
                                 struct moe_err *err)
 {
     struct moe_wire_stats s;
-    if (r->ended[from] || !moe_wire_stats_get(data, bytes, &s)) return nonsense(from, "times", err);
+    if (r->has_stats[from] || !moe_wire_stats_get(data, bytes, &s)) return fail_malformed(from, "times", err);
     r->stats[from] = (struct moe_ep_stats){ .requests = s.requests,
                                             .served = s.served,
                                             .again = s.again,
@@ -145,7 +145,7 @@ static enum moe_code keep_stats(struct moe_results *r, int from, const void *dat
                                             .seconds_experts = s.seconds_experts,
                                             .died = s.died,
                                             .moves = (int)s.moves };
-    r->ended[from] = true;
+    r->has_stats[from] = true;
     return MOE_OK;
 }
 
@@ -158,55 +158,55 @@ enum moe_code moe_results_received(void *results, int from, uint32_t kind, const
     case SCORE: return keep_score(r, from, data, bytes, err);
     case ROUTING: return keep_routing(r, from, data, bytes, err);
     case STATS: return keep_stats(r, from, data, bytes, err);
-    default: return nonsense(from, "results", err);
+    default: return fail_malformed(from, "results", err);
     }
 }
 
 /* ---- storing and sending ---- */
 
-static enum moe_code tell(struct moe_results *r, struct moe_ep *ep, int rank, uint32_t kind, const void *data,
-                          size_t bytes, struct moe_err *err)
+static enum moe_code keep_and_send(struct moe_results *r, struct moe_ep *ep, int rank, uint32_t kind,
+                                   const void *data, size_t bytes, struct moe_err *err)
 {
     MOE_TRY(moe_results_received(r, rank, kind, data, bytes, err));
     return ep ? moe_ep_broadcast(ep, kind, data, bytes, err) : MOE_OK;
 }
 
-enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int rank,
-                                   const struct moe_sequence *s, struct moe_err *err)
+enum moe_code moe_results_add_sequence(struct moe_results *r, struct moe_ep *ep, int rank,
+                                       const struct moe_sequence *s, struct moe_err *err)
 {
     size_t bytes = moe_wire_sequence_bytes(s->out.n, s->out.text_bytes);
     unsigned char *p = malloc(bytes);
-    if (!p) return no_memory(err);
+    if (!p) return fail_no_memory(err);
     moe_wire_sequence_put(p, &(struct moe_wire_sequence){
                                  s->index, s->out.n, (int32_t)s->out.finish, s->out.text_bytes,
                                  (const unsigned char *)s->out.tokens, (const unsigned char *)s->out.text });
-    enum moe_code code = tell(r, ep, rank, SEQUENCE, p, bytes, err);
+    enum moe_code code = keep_and_send(r, ep, rank, SEQUENCE, p, bytes, err);
     free(p);
     return code;
 }
 
-enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, int rank,
-                                const struct moe_score_sums *s, struct moe_err *err)
+enum moe_code moe_results_add_score(struct moe_results *r, struct moe_ep *ep, int rank,
+                                    const struct moe_score_sums *s, struct moe_err *err)
 {
     size_t bytes = moe_wire_score_bytes(s->all ? s->n : 0);
     unsigned char *p = malloc(bytes);
-    if (!p) return no_memory(err);
+    if (!p) return fail_no_memory(err);
     moe_wire_score_put(p,
                        &(struct moe_wire_score){ s->n, s->same, s->nll, s->nll_reference, s->kl, s->anonymous,
                                                  (const unsigned char *)s->all },
                        s->all ? s->n : 0);
-    enum moe_code code = tell(r, ep, rank, SCORE, p, bytes, err);
+    enum moe_code code = keep_and_send(r, ep, rank, SCORE, p, bytes, err);
     free(p);
     return code;
 }
 
-enum moe_code moe_results_routing(struct moe_results *r, struct moe_ep *ep, int rank,
-                                  const struct moe_recorder *m, struct moe_err *err)
+enum moe_code moe_results_add_routing(struct moe_results *r, struct moe_ep *ep, int rank,
+                                      const struct moe_recorder *m, struct moe_err *err)
 {
-    return tell(r, ep, rank, ROUTING, m->counts, m->bytes, err);
+    return keep_and_send(r, ep, rank, ROUTING, m->counts, m->bytes, err);
 }
 
-enum moe_code moe_results_stats(struct moe_results *r, struct moe_ep *ep, int rank, struct moe_err *err)
+enum moe_code moe_results_add_stats(struct moe_results *r, struct moe_ep *ep, int rank, struct moe_err *err)
 {
     unsigned char out[MOE_WIRE_STATS_BYTES];
     struct moe_ep_stats s = moe_ep_stats(ep);
@@ -222,7 +222,7 @@ enum moe_code moe_results_stats(struct moe_results *r, struct moe_ep *ep, int ra
                                                       .seconds_experts = s.seconds_experts,
                                                       .moves = (uint32_t)s.moves,
                                                       .died = s.died });
-    return tell(r, ep, rank, STATS, out, sizeof out, err);
+    return keep_and_send(r, ep, rank, STATS, out, sizeof out, err);
 }
 
 /* ---- the report ---- */

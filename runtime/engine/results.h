@@ -29,7 +29,8 @@ struct moe_results {
     int64_t n_sequences;
     struct moe_result *sequence;      /* [n_sequences] by index */
     struct moe_score_sums sums;       /* added up over the ranks whose sums have come */
-    bool *scored, *routed, *ended;    /* [ranks] whose sums have come; whose counts; whose statistics */
+    /* [ranks] whose sums have come; whose counts; whose statistics */
+    bool *scored, *routed, *has_stats;
     /* added up over ranks: counts and tokens as in struct moe_recorder; NULL: none have come */
     int64_t *routing;
     struct moe_ep_stats *stats;       /* [ranks] when the rank had done its own work */
@@ -47,15 +48,15 @@ enum moe_code moe_results_received(void *results, int from, uint32_t kind, const
                                    struct moe_err *err);
 
 /* Each of these stores a copy of a result of `rank`, which is this rank, and sends it to the other ranks
- * unless ep is NULL (for moe_results_stats it may not be NULL).  A rank calls moe_results_sequence once
- * for each of its sequences, and the others once. */
-enum moe_code moe_results_sequence(struct moe_results *r, struct moe_ep *ep, int rank,
-                                   const struct moe_sequence *s, struct moe_err *err);
-enum moe_code moe_results_score(struct moe_results *r, struct moe_ep *ep, int rank,
-                                const struct moe_score_sums *s, struct moe_err *err);
-enum moe_code moe_results_routing(struct moe_results *r, struct moe_ep *ep, int rank,
-                                  const struct moe_recorder *m, struct moe_err *err);
-enum moe_code moe_results_stats(struct moe_results *r, struct moe_ep *ep, int rank, struct moe_err *err);
+ * unless ep is NULL (for moe_results_add_stats it may not be NULL).  A rank calls moe_results_add_sequence
+ * once for each of its sequences, and the others once. */
+enum moe_code moe_results_add_sequence(struct moe_results *r, struct moe_ep *ep, int rank,
+                                       const struct moe_sequence *s, struct moe_err *err);
+enum moe_code moe_results_add_score(struct moe_results *r, struct moe_ep *ep, int rank,
+                                    const struct moe_score_sums *s, struct moe_err *err);
+enum moe_code moe_results_add_routing(struct moe_results *r, struct moe_ep *ep, int rank,
+                                      const struct moe_recorder *m, struct moe_err *err);
+enum moe_code moe_results_add_stats(struct moe_results *r, struct moe_ep *ep, int rank, struct moe_err *err);
 
 /* Adds "sequences" to `json`: an array with an object for each prompt: index, line, text, tokens,
  * prompt_tokens, finish_reason and rank.  finish_reason is "lost" where no answer has come: the rank of the

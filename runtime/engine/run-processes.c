@@ -46,9 +46,9 @@ static enum moe_code unreported(struct moe_run_args *o, const struct moe_ranks_e
                     ranks);
 }
 
-/* The result of the run, once all ranks have ended; warns of those that signals have ended. */
-static enum moe_code told(struct moe_run_args *o, const struct moe_ranks_end *e, int ranks,
-                          struct moe_err *err)
+/* Once all ranks have ended: warns of those that signals have ended, and returns the result of the run. */
+static enum moe_code report_end(struct moe_run_args *o, const struct moe_ranks_end *e, int ranks,
+                                struct moe_err *err)
 {
     if (e->first >= 0) return ended_early(o, e, err);
     for (int r = 0; r < ranks; r++)
@@ -69,7 +69,7 @@ enum moe_code moe_run_processes(struct moe_run_args *o, int ranks, int threads, 
     for (int r = 0; code == MOE_OK && r < ranks; r++)
         moe_notice(&o->run, "rank %d is process %ld", r, (long)pid[r]);
     if (code == MOE_OK) code = moe_ranks_reap(ranks, pid, reports, print_report, o->run.cancel, &e, err);
-    if (code == MOE_OK) code = told(o, &e, ranks, err);
+    if (code == MOE_OK) code = report_end(o, &e, ranks, err);
     free(e.killed);
     free(pid);
     return code;

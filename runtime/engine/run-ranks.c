@@ -199,7 +199,7 @@ static void settle_reporter(const struct multi_rank_run *s, const struct moe_ran
     o->silent = code == MOE_OK || (reporter >= 0 && reporter != p->rank);
     /* After a signal other errors only come from ranks that have ended.  The process that started the ranks
      * has had the signal, too, and prints that. */
-    o->silent |= !p->apart && moe_is_cancelled(o->run.cancel);
+    o->silent |= !p->launched && moe_is_cancelled(o->run.cancel);
     o->run.quiet = o->silent || s->quiet;
 }
 
@@ -211,12 +211,12 @@ static enum moe_code one_of_them(struct multi_rank_run *s, enum moe_code so_far,
                                  .rendezvous = o->rendezvous,
                                  .patience = patience(s, so_far),
                                  .secret = s->secret,
-                                 .apart = moe_handover_end(o->rendezvous) < 0,
+                                 .launched = moe_handover_end(o->rendezvous) < 0,
                                  .agree = agree,
                                  .report = report,
                                  .ctx = s };
     int reporter;
-    p.tell = p.apart || !p.rank ? tell_wait : NULL;
+    p.tell = p.launched || !p.rank ? tell_wait : NULL;
     if (p.rank < 0 || p.rank >= s->m.ranks)
         return so_far ? so_far
                       : moe_fail(err, MOE_USAGE,

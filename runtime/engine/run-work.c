@@ -99,7 +99,7 @@ enum moe_code moe_run_share(void *job, struct moe_rank *r, struct moe_err *err)
 
     if (o->record) MOE_TRY(moe_recorder_open(&m, &r->engine->model->config, r->engine->forward, err));
     enum moe_code code = share(j, r, err);
-    if (code == MOE_OK && m) code = moe_results_routing(r->results, r->ep, r->rank, m, err);
+    if (code == MOE_OK && m) code = moe_results_add_routing(r->results, r->ep, r->rank, m, err);
     moe_forward_hooks(r->engine->forward, NULL);
     moe_recorder_close(&m);
     return moe_source_blame_change(r->engine->source, code, err);

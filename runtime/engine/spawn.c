@@ -44,7 +44,7 @@ static char **arguments(char **argv, struct words *w)
 
 /* Runs in the child between fork and exec, so it may call nothing that takes a lock, which another thread of
  * the parent could have held at the fork. */
-static void become(char **argv, int rank, pid_t parent)
+static void exec_rank(char **argv, int rank, pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(MOE_SIGTERM);
@@ -58,24 +58,25 @@ static void become(char **argv, int rank, pid_t parent)
 
 /* Sends a signal to all ranks that have not ended.  Rank 0 comes last: other ranks that saw its connection
  * close before they get the signal would report that as an error. */
-static void end(const pid_t *pid, int ranks, int sig)
+static void signal_ranks(const pid_t *pid, int ranks, int sig)
 {
     for (int r = ranks - 1; r >= 0; r--)
         if (pid[r] > 0) kill(pid[r], sig);
 }
 
-static enum moe_code start(char **argv, int ranks, struct words *w, pid_t *pid, struct moe_err *err)
+/* Starts the processes.  When one cannot be started, none is left. */
+static enum moe_code start_ranks(char **argv, int ranks, struct words *w, pid_t *pid, struct moe_err *err)
 {
     pid_t self = getpid();
     for (int r = 0; r < ranks; r++) {
         snprintf(w->rank, sizeof w->rank, "%d", r);
         char **v = arguments(argv, w);
         pid[r] = v ? fork() : -1;
-        if (v && !pid[r]) become(v, r, self);
+        if (v && !pid[r]) exec_rank(v, r, self);
         int e = errno;
         free(v);
         if (pid[r] > 0) continue;
-        end(pid, r, SIGKILL);
+        signal_ranks(pid, r, SIGKILL);
         while (waitpid(-1, NULL, 0) > 0) { }
         return moe_fail(err, MOE_NOMEM, "cannot start rank %d, of %d ranks: %s", r, ranks, strerror(e));
     }
@@ -91,7 +92,7 @@ enum moe_code moe_ranks_spawn(char **argv, int ranks, int threads, pid_t *pid, i
     moe_handover_name(w.where, sizeof w.where, give);
     snprintf(w.ranks, sizeof w.ranks, "%d", ranks);
     snprintf(w.threads, sizeof w.threads, "%d", threads / ranks > 1 ? threads / ranks : 1);
-    enum moe_code code = start(argv, ranks, &w, pid, err);
+    enum moe_code code = start_ranks(argv, ranks, &w, pid, err);
     close(give);
     if (code != MOE_OK) close(*reports);
     return code;
@@ -122,7 +123,7 @@ static void take_report(struct watch *w, int text, int exit)
 }
 
 /* Takes all messages that ranks have sent. */
-static void look_for_words(struct watch *w)
+static void take_messages(struct watch *w)
 {
     int text, exit;
     enum moe_handed what = MOE_HANDED_THERE;
@@ -137,7 +138,7 @@ static void look_for_words(struct watch *w)
 }
 
 /* Notes how the process of rank r ended, unless this process has killed all ranks. */
-static void ended(struct watch *w, int r, int status)
+static void note_end(struct watch *w, int r, int status)
 {
     bool cut = w->end->first >= 0;
     w->pid[r] = 0;
@@ -157,19 +158,19 @@ static bool look_for_end(struct watch *w)
     pid_t p = waitpid(-1, &status, WNOHANG);
     if (p < 0 && errno == ECHILD) w->left = 0;
     while (p > 0 && r < w->ranks && w->pid[r] != p) r++;
-    if (p > 0 && r < w->ranks) ended(w, r, status);
+    if (p > 0 && r < w->ranks) note_end(w, r, status);
     return p > 0;
 }
 
 /* When a rank failed before all were connected, the others wait for it in vain: kills them, HOLD seconds
  * after the failure. */
-static void look_for_missing(struct watch *w)
+static void kill_waiting_ranks(struct watch *w)
 {
     bool vain = w->failed > 0 && w->there < w->ranks && w->reported <= 0;
     if (!vain || w->end->first >= 0 || moe_now() < w->failed + HOLD) return;
     w->end->first = w->first;
     w->end->first_code = w->codes[w->first];
-    end(w->pid, w->ranks, SIGKILL);
+    signal_ranks(w->pid, w->ranks, SIGKILL);
 }
 
 /* Waits until all ranks have ended. */
@@ -178,19 +179,19 @@ static enum moe_code watch(struct watch *w, struct moe_err *err)
     enum moe_code code = MOE_OK;
     double since = 0;
     while (w->left) {
-        look_for_words(w);
+        take_messages(w);
         if (look_for_end(w) || !w->left) continue;
         if (code == MOE_OK && (code = moe_cancel_check(w->cancel, err)) != MOE_OK) {
             since = moe_now();
-            end(w->pid, w->ranks, SIGTERM);
+            signal_ranks(w->pid, w->ranks, SIGTERM);
         }
-        if (code == MOE_OK) look_for_missing(w);
+        if (code == MOE_OK) kill_waiting_ranks(w);
         if ((code != MOE_OK && moe_now() > since + GRACE) ||
             (w->reported > 0 && moe_now() > w->reported + REST))
-            end(w->pid, w->ranks, SIGKILL);
+            signal_ranks(w->pid, w->ranks, SIGKILL);
         poll(&(struct pollfd){ .fd = w->reports, .events = POLLIN }, 1, 5);
     }
-    look_for_words(w);
+    take_messages(w);
     /* a signal to all processes at once may have ended the ranks before this one looked at the token */
     return code == MOE_OK && w->reported <= 0 ? moe_cancel_check(w->cancel, err) : code;
 }
@@ -208,7 +209,7 @@ enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(i
                        .print = print,
                        .end = e };
     if (!w.codes) {
-        end(pid, ranks, SIGKILL);
+        signal_ranks(pid, ranks, SIGKILL);
         close(reports);
         return moe_fail(err, MOE_NOMEM, "no memory for %d ranks", ranks);
     }

@@ -107,7 +107,7 @@ static enum moe_code dispatch(struct moe_ep *ep, struct moe_err *err)
             q, &(struct moe_wire_request){ ep->pass, ep->layer, ep->rows[r], ep->pairs[r], ep->at });
         memcpy(q + MOE_WIRE_SLOT_HEAD, counts + (int64_t)ep->rank * ep->experts,
                (size_t)ep->experts * sizeof *counts);
-        if (moe_ep_dies(ep, err)) return MOE_DEVICE;
+        MOE_TRY(moe_ep_count_step(ep, err));
         MOE_TRY(moe_comm_post(ep->c, r,
                               moe_wire_rows_at(ep->experts, ep->pairs[r]) +
                                   (size_t)(ep->rows[r] * ep->hidden) * sizeof(float),
@@ -174,7 +174,7 @@ static enum moe_code await_replies(struct moe_ep *ep, struct moe_err *err)
     for (;;) {
         bool all = true;
         MOE_TRY(moe_ep_receive(ep, err));
-        if (moe_ep_dies(ep, err)) return MOE_DEVICE;
+        MOE_TRY(moe_ep_count_step(ep, err));
         MOE_TRY(moe_ep_serve(ep, &did, err));
         for (int r = 0; r < ep->ranks; r++) {
             ep->awaited[r] = !ep->c->dead[r] && !moe_comm_answered(ep->c, r);

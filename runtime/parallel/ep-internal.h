@@ -82,9 +82,9 @@ static inline float *moe_ep_reply_rows(void *reply)
 /* The index of a layer among the MoE layers. */
 int moe_ep_index(const struct moe_ep *ep, int layer);
 
-/* Counts a step.  True at the step at which options.die stops this rank: *err is then MOE_DEVICE, and the
- * rank must send nothing more. */
-bool moe_ep_dies(struct moe_ep *ep, struct moe_err *err);
+/* Counts a step of this rank's work.  MOE_DEVICE at the step at which options.die stops this rank, which must
+ * then send nothing more. */
+enum moe_code moe_ep_count_step(struct moe_ep *ep, struct moe_err *err);
 
 /* Handles all broadcasts that have come from other ranks.  Returns the failure of a rank that has sent
  * one. */

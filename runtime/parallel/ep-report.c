@@ -9,13 +9,13 @@ enum moe_code moe_ep_await_report_turn(struct moe_ep *ep, bool *mine, struct moe
 {
     moe_comm_begin_wait(ep->c);
     for (;;) {
-        int who = 0;
+        int reporter = 0; /* the lowest living rank; the others wait for it, or mark it dead when silent */
         MOE_TRY(moe_ep_receive(ep, err));
-        while (who < ep->rank && ep->c->dead[who]) who++;
-        *mine = who == ep->rank && !ep->reported;
+        while (reporter < ep->rank && ep->c->dead[reporter]) reporter++;
+        *mine = reporter == ep->rank && !ep->reported;
         if (*mine || ep->reported) return MOE_OK;
         memset(ep->awaited, 0, (size_t)ep->ranks * sizeof *ep->awaited);
-        ep->awaited[who] = true;
+        ep->awaited[reporter] = true;
         MOE_TRY(moe_comm_wait(ep->c, err));
         moe_comm_mark_dead(ep->c, ep->awaited);
     }

@@ -95,14 +95,15 @@ static void group_choices(struct moe_ep *ep, int64_t n)
         ep->sorted[moe_group_place(ep->first, ep->list[i].expert)] = ep->list[i];
 }
 
+/* Computes n choices of a layer in parts of the size for which the forward pass has room. */
 static void compute(struct moe_ep *ep, int layer, int64_t n)
 {
-    int64_t step = ep->o.max_tokens * ep->k;
+    int64_t part = ep->o.max_tokens * ep->k;
     group_choices(ep, n);
     double t = moe_now();
-    for (int64_t i = 0; i < n; i += step) {
-        moe_forward_experts(ep->o.forward, layer, ep->sorted + i, n - i < step ? n - i : step);
-        if (i + step < n) ep->c->ops->wait(ep->c, 0); /* sends a heartbeat */
+    for (int64_t i = 0; i < n; i += part) {
+        moe_forward_experts(ep->o.forward, layer, ep->sorted + i, n - i < part ? n - i : part);
+        if (i + part < n) ep->c->ops->wait(ep->c, 0); /* sends a heartbeat */
     }
     ep->stats.seconds_experts += moe_now() - t;
 }
@@ -173,7 +174,7 @@ enum moe_code moe_ep_serve(struct moe_ep *ep, bool *did, struct moe_err *err)
     if (n) compute(ep, layer, n);
     for (int r = 0; r < ep->ranks; r++) {
         if (!taken_request(ep, r, &q)) continue;
-        if (moe_ep_dies(ep, err)) return MOE_DEVICE;
+        MOE_TRY(moe_ep_count_step(ep, err));
         MOE_TRY(answer(ep, r, &q, err));
     }
     ep->stats.served++;

@@ -34,12 +34,11 @@ int moe_ep_index(const struct moe_ep *ep, int layer)
     return lo;
 }
 
-bool moe_ep_dies(struct moe_ep *ep, struct moe_err *err)
+enum moe_code moe_ep_count_step(struct moe_ep *ep, struct moe_err *err)
 {
-    if (!ep->o.die || ++ep->steps != ep->o.die) return false;
+    if (!ep->o.die || ++ep->steps != ep->o.die) return MOE_OK;
     ep->stats.died = true;
-    moe_fail(err, MOE_DEVICE, "rank %d was told to die", ep->rank);
-    return true;
+    return moe_fail(err, MOE_DEVICE, "rank %d was told to die", ep->rank);
 }
 
 /* ---- open and close ---- */
@@ -136,18 +135,19 @@ enum moe_code moe_ep_broadcast(struct moe_ep *ep, uint32_t kind, const void *dat
     return moe_comm_broadcast(ep->c, MESSAGE_FIRST_USER + kind, data, bytes, err);
 }
 
-static enum moe_code nonsense(int from, struct moe_err *err)
+static enum moe_code fail_malformed(int from, struct moe_err *err)
 {
     return moe_fail(err, MOE_DEVICE, "rank %d said what makes no sense (do all ranks run the same version?)",
                     from);
 }
 
-static enum moe_code received_failure(struct moe_ep *ep, int from, const void *data, size_t bytes,
-                                      struct moe_err *err)
+/* Keeps the first failure that a living rank has sent. */
+static enum moe_code take_failure(struct moe_ep *ep, int from, const void *data, size_t bytes,
+                                  struct moe_err *err)
 {
     struct moe_err e;
     if (ep->failed.code != MOE_OK || ep->c->dead[from]) return MOE_OK;
-    if (!moe_wire_err_get(data, bytes, &e)) return nonsense(from, err);
+    if (!moe_wire_err_get(data, bytes, &e)) return fail_malformed(from, err);
     ep->failed = e;
     return MOE_OK;
 }
@@ -155,12 +155,12 @@ static enum moe_code received_failure(struct moe_ep *ep, int from, const void *d
 static enum moe_code received(struct moe_ep *ep, int from, uint32_t kind, const void *data, size_t bytes,
                               struct moe_err *err)
 {
-    if (kind == MESSAGE_FAILURE) return received_failure(ep, from, data, bytes, err);
+    if (kind == MESSAGE_FAILURE) return take_failure(ep, from, data, bytes, err);
     if (kind >= MESSAGE_FIRST_USER)
         return ep->o.received
                  ? ep->o.received(ep->o.ctx, from, kind - MESSAGE_FIRST_USER, data, bytes, err)
                  : MOE_OK;
-    if (bytes) return nonsense(from, err);
+    if (bytes) return fail_malformed(from, err);
     if (kind == MESSAGE_PAUSE || kind == MESSAGE_DONE) ep->active[from] = false;
     if (kind == MESSAGE_DONE) ep->done[from] = true;
     if (kind == MESSAGE_REPORT_BEGUN) ep->report_begun = from + 1;
@@ -214,7 +214,7 @@ enum moe_code moe_ep_finish(struct moe_ep *ep, struct moe_err *err)
     bool did;
     ep->active[ep->rank] = false;
     ep->done[ep->rank] = true;
-    if (moe_ep_dies(ep, err)) return MOE_DEVICE;
+    MOE_TRY(moe_ep_count_step(ep, err));
     MOE_TRY(moe_comm_broadcast(ep->c, MESSAGE_DONE, NULL, 0, err));
     moe_comm_begin_wait(ep->c);
     for (;;) {

@@ -8,9 +8,9 @@
  * the input rows that some expert there needs, each row once, and (row, expert) pairs.  A request may be
  * empty.  An expert server waits until every rank that is at work has sent its request, computes all pairs
  * of one layer together, so that the weights of an expert are read once for the tokens of all ranks, and
- * replies with one output row a pair.  The rank that dispatched weights and adds these rows in top-k order,
- * as it would its own: the result is the same bits for any number of ranks, any plan, any choice of replica
- * and any order of arrival.
+ * replies with one output row a pair.  The rank that dispatched multiplies these rows by their router weights
+ * and adds them in top-k order, as it would its own: the result is the same bits for any number of ranks, any
+ * plan, any choice of replica and any order of arrival.
  *
  * When a rank dies (runtime/comm/comm.h), the ranks that still wait for its replies dispatch the missing
  * pairs once more, to other ranks that hold a copy of the expert; to those this is a request like any
@@ -78,7 +78,7 @@ enum moe_code moe_ep_broadcast(struct moe_ep *ep, uint32_t kind, const void *dat
 /* Tells the others not to wait for requests of this rank for a while (it waits for a person's input, for
  * example). The next dispatch ends this. */
 enum moe_code moe_ep_pause(struct moe_ep *ep, struct moe_err *err);
-/* Tells the others that this rank will dispatch nothing more, and serves them until they all do so.
+/* Tells the others that this rank will dispatch nothing more, and serves them until all have told the same.
  * MOE_DEVICE when the others marked this rank dead.  A failure that another rank met (moe_ep_fail) is
  * returned as this rank's own. */
 enum moe_code moe_ep_finish(struct moe_ep *ep, struct moe_err *err);
