@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Fail where a line is longer than 110 characters (UTF-8; a tab counts as one).  LC_ALL=C awk -f columns.awk FILES
+# Fails where a line is longer than 110 characters (UTF-8; a tab counts as one).  LC_ALL=C awk -f columns.awk FILES
 {
     line = $0
     gsub(/[\200-\277]/, "", line)

@@ -61,7 +61,8 @@ code()
     grep -q -- "$text" "$T/err" || { cat "$T/err"; fail "'$*' does not say '$text'"; }
     [ "$(wc -l <"$T/err")" = 1 ] || { cat "$T/err"; fail "'$*' says more than one line"; }
 }
-# refused EXPECTED TEXT ARGUMENTS...: moe-run with these arguments must do so; TEXT is literal.  Counts.
+# refused EXPECTED TEXT ARGUMENTS...: moe-run with these arguments must exit with that code and print one line that
+# has TEXT in it, literally.  It counts as a check.
 refused()
 {
     want=$1 text=$2
@@ -92,7 +93,7 @@ back()
 }
 
 # measure LIMIT_MIB LIMIT_SECONDS COMMAND...: runs the command, and compares its time and its peak memory
-# with the limits (memory as seen from outside; its JSON may not say less than 9/10 of that).
+# with the limits.  Memory is what genrss measures; the command's own JSON may not say less than 9/10 of that.
 measure()
 {
     mib=$1 sec=$2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Fail where a folder includes one above it, or another folder's *-internal.h, and where a main has 200 lines or
+# Fails where a folder includes one above it, or another folder's *-internal.h, and where a main has 200 lines or
 # more.  awk -v cli="SOURCES" -f layers.awk FILES, where SOURCES are those of libcli.a, which speak for a tool:
 # the Makefile's clisrc.
 function of_tool(file) {

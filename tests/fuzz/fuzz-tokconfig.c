@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reads any text as tokenizer_config.json beside a tiktoken.model of the 256 single bytes.  It has to be
- * refused with a sentence, or every token that it adds is found by name and read in text.  With an odd first
- * byte the model's vocabulary has 264 ids. */
+ * refused with a sentence, or every token that it adds has to be found by its name and read in a text.  With
+ * an odd first byte the model's vocabulary has 264 ids. */
 #include "formats/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzzdir.h"
 
@@ -9,7 +9,7 @@ static char room[MOE_TOKEN_ROOM];
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* The 256 ranks, each of one byte. */
+/* Writes 256 tokens, each of one byte, whose rank is the byte. */
 static void write_ranks(void)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

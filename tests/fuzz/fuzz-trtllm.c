@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reads TensorRT-LLM's expert statistics with any bytes as a rank file.  They have to be refused with a
- * sentence, or lie within every limit.  The first two bytes are the numbers of meta_info.json. */
+ * sentence, or give statistics within every limit.  The first two bytes are the numbers of meta_info.json. */
 #include "formats/routing.h"
 #include "tests/fuzz/fuzzdir.h"
 

@@ -10,7 +10,7 @@
 
 #define U 0x1p-24
 
-/* got has to be within rel * U * |want| + absolute of want, and NaN or Inf where that is. */
+/* Each of `got` has to be within rel * U * |want| + absolute of its `want`, and NaN or Inf where that is. */
 static void compare(const float *want, const float *got, int64_t n, double rel, double absolute)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -22,6 +22,7 @@ static void compare(const float *want, const float *got, int64_t n, double rel, 
     }
 }
 
+/* Sets what a failed CHECK says of the case. */
 static void describe(int64_t n, enum pattern p)
 {
     snprintf(now_case, sizeof now_case, "%" PRId64 " values, %s", n, pattern_name[p]);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/kernels/checkkern-weight.h - checks of the kernels that read stored weights: dequantize, matmul,
- * matmul_t. */
+/* tests/kernels/checkkern-weight.h - checks of the kernels that read stored weights: dequantize,
+ * dequantize_nt, matmul, matmul_int16, matmul_t and, on top of them, moe_matmul_many. */
 #ifndef CHECKKERN_WEIGHT_H
 #define CHECKKERN_WEIGHT_H
 
@@ -133,6 +133,7 @@ static double dot_bound(int64_t k, double magnitude)
     return ((double)((k + 15) / 16) + 6) * 0x1p-24 * magnitude + (double)(k + 16) * 0x1p-149;
 }
 
+/* Adds up 16 partial sums in the order of kernels.def: each half to the other. */
 static float fold(float *s)
 {
     for (int n = 8; n; n /= 2)
@@ -140,7 +141,7 @@ static float fold(float *s)
     return s[0];
 }
 
-static int x_bits = 24; /* of X: 24 for matmul, 16 for matmul_int16 */
+static int x_bits = 24; /* of the fixed-point X of kernels.def: 24 for matmul, 16 for matmul_int16 */
 
 /* One result by the reduction order of NVFP4 products of kernels.def, from the stored bytes. */
 static float nvfp4_order(const struct moe_weight *w, int64_t r, const float *x)
@@ -191,16 +192,16 @@ static double nvfp4_bound(const struct moe_weight *w, const float *row, const fl
     for (int64_t k = 0; k < w->cols; k++) {
         double off = fmax(ldexp(1.004 * block_amax(x, k), 1 - x_bits), ldexp(1, -96 - x_bits)) *
                      fabs((double)row[k]);
-        fixed += x_bits == 24 ? off : 0; /* of 16 bits x is rounded by ref, too */
+        fixed += x_bits == 24 ? off : 0; /* with 16 bits ref rounds x, too */
         magnitude += fabs((double)row[k] * (double)x[k]) + off;
     }
     return fixed + (1 + (double)((w->cols + 255) / 256) + 4 + 1 + 3) * 0x1p-24 * magnitude +
            (double)(w->cols + 16) * 0x1p-149 * (1 + global);
 }
 
-/* matmul or matmul_int16, as x_bits says. */
 typedef void (*product_fn)(const struct moe_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
                            int64_t n, float *y, int64_t ldy);
+/* matmul or matmul_int16, as x_bits says. */
 static product_fn product(const struct variant *v) { return x_bits == 16 ? v->k.matmul_int16 : v->k.matmul; }
 
 /* Rows [r0,r1) times n tokens: within the bound of ref, bit for bit as the order gives it, and the same as
@@ -281,10 +282,13 @@ static void check_matmul(const struct variant *v)
         int type = i < 250 ? i % WEIGHT_TYPES : MOE_NVFP4;
         int64_t rows = 1 + random_below(i < 200 ? 21 : 150), cols = odd_size(i % 3 ? 700 : 80, unit(type)),
                 n = tokens[random_below(i < 200 ? 10 : 4)];
-        if (i >= 260) rows = 1 + random_below(8), cols += 16384; /* in pieces */
-        else if (i >= 250)
-            rows += 240,
-                cols = odd_size(1200, 16); /* of several tiles' rows, each with its 16 rows at once */
+        if (i >= 260) {        /* so many columns that they are taken in pieces */
+            rows = 1 + random_below(8);
+            cols += 16384;
+        } else if (i >= 250) { /* rows of several tiles, each with its 16 rows at once */
+            rows += 240;
+            cols = odd_size(1200, 16);
+        }
         int64_t ldx = cols + random_below(4);
         int64_t r0 = random_below(rows), r1 = r0 + 1 + random_below(rows - r0);
         enum pattern p = (enum pattern)random_below(PATTERNS);

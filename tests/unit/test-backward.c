@@ -641,8 +641,8 @@ static void check_model(const char *path, double lora_eps, const struct shape *s
     moe_source_close(&src);
 }
 
-/* Generate a model with these options and check it. */
-static void generated(const char *options, double lora_eps, const struct shape *s)
+/* Generates a model with these options and checks it. */
+static void check_generated(const char *options, double lora_eps, const struct shape *s)
 {
     generate("2", options);
     check_model(dir, lora_eps, s);
@@ -656,14 +656,14 @@ int main(int argc, char **argv)
     const char *san = getenv("MOE_SAN"); /* sanitizers take eight times as long */
     if (san && *san) many = (struct shape){ 270, 4, { 90, 1, 130, 49 } };
     generated_begin(argc, argv);
-    generated("--q-lora 40 --experts 6 --top-k 2 --format f32", 0, &few);
-    generated("--preset k2-thinking --q-lora 64 --experts 6 --top-k 3", 1e-6, &few);
-    generated("--preset moonlight --experts 12 --top-k 3 --groups 4,2 --dense 0", 0, &few);
-    generated("--q-lora 24 --experts 6 --top-k 2 --shared 0 --tied", 0, &few);
-    if (!san || !*san) generated("--q-lora 40 --experts 6 --top-k 2 --format fp8", 0, &few);
-    if (!san || !*san) generated("--q-lora 40 --experts 6 --top-k 2 --format int4", 0, &few);
-    generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4", 0, &few);
-    generated(
+    check_generated("--q-lora 40 --experts 6 --top-k 2 --format f32", 0, &few);
+    check_generated("--preset k2-thinking --q-lora 64 --experts 6 --top-k 3", 1e-6, &few);
+    check_generated("--preset moonlight --experts 12 --top-k 3 --groups 4,2 --dense 0", 0, &few);
+    check_generated("--q-lora 24 --experts 6 --top-k 2 --shared 0 --tied", 0, &few);
+    if (!san || !*san) check_generated("--q-lora 40 --experts 6 --top-k 2 --format fp8", 0, &few);
+    if (!san || !*san) check_generated("--q-lora 40 --experts 6 --top-k 2 --format int4", 0, &few);
+    check_generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4", 0, &few);
+    check_generated(
         "--q-lora 40 --experts 4 --top-k 2 --hidden 320 --inter 288 --dense-inter 320 --heads 5 --vocab 4500",
         0, &many);
     (void)plain_begin, (void)plain_layer; /* for whole passes, which are test-plain's */

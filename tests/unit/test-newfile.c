@@ -45,6 +45,7 @@ int linkat(int a, const char *x, int b, const char *y, int f)
 static struct moe_err err;
 static char root[64];
 
+/* The path of a name in the test's directory; it stays valid for seven more calls. */
 static const char *at(const char *name)
 {
     static char paths[8][160];
@@ -107,7 +108,7 @@ static bool holds(const char *name, const char *text)
     return same;
 }
 
-static size_t entries(const char *name)
+static size_t count_entries(const char *name)
 {
     struct moe_names names;
     OK(moe_list_dir(at(name), &names, &err) == MOE_OK);
@@ -116,48 +117,50 @@ static size_t entries(const char *name)
     return n;
 }
 
-static void fresh(void)
+static void empty_root(void)
 {
     OK(moe_remove_tree(root, &err) == MOE_OK && !mkdir(root, 0777));
 }
 
 /* ---- files ---- */
 
-static void begin(struct moe_newfile *f, const char *name, const char *text)
+static void begin_file(struct moe_newfile *f, const char *name, const char *text)
 {
     OK(moe_newfile_open(f, at(name), &err) == MOE_OK);
     OK(moe_pwrite(f->fd, name, text, strlen(text), 0, &err) == MOE_OK);
 }
 
-/* Two writers of one path: one whole file, and the later one without leave to replace is told. */
+/* Two writers of one path leave one whole file.  The one that publishes later, and may not replace a file,
+ * gets an error. */
 static void test_file(void)
 {
     struct moe_newfile a, b;
-    fresh();
-    begin(&a, "f", "first");
-    begin(&b, "f", "second");
+    empty_root();
+    begin_file(&a, "f", "first");
+    begin_file(&b, "f", "second");
     OK(moe_exists(at("f")) == MOE_ABSENT);
     OK(moe_newfile_publish(&b, false, &err) == MOE_OK && holds("f", "second"));
     FAILS(MOE_EXISTS, moe_newfile_publish(&a, false, &err));
-    OK(strstr(err.msg, "appeared while") && holds("f", "second") && entries("") == 1);
-    begin(&a, "f", "third");
-    OK(moe_newfile_publish(&a, true, &err) == MOE_OK && holds("f", "third") && entries("") == 1);
-    begin(&a, "g", "never");
+    OK(strstr(err.msg, "appeared while") && holds("f", "second") && count_entries("") == 1);
+    begin_file(&a, "f", "third");
+    OK(moe_newfile_publish(&a, true, &err) == MOE_OK && holds("f", "third") && count_entries("") == 1);
+    begin_file(&a, "g", "never");
     moe_newfile_abort(&a);
     moe_newfile_abort(&a);
-    OK(entries("") == 1);
-    /* A link is replaced, what it points to stays; so does what waits under the old temporary name. */
+    OK(count_entries("") == 1);
+    /* A link is replaced, and what it points to stays.  A link with the name that temporary files once had
+     * is not followed. */
     OK(!symlink("f", at("link")) && !symlink("f", at("new.tmp")));
     OK(moe_write_file(at("link"), "x", 1, &err) == MOE_OK && holds("link", "x") && holds("f", "third"));
     OK(moe_write_file(at("new"), "y", 1, &err) == MOE_OK && holds("new", "y") && holds("f", "third"));
     OK(moe_newfile_is_temporary(".moe-0123456789abcdef.tmp") && !moe_newfile_is_temporary(".moe-export"));
 }
 
-/* A path that is no file, or that names none. */
+/* No file is written where something else than a file is, or where the path cannot name one. */
 static void test_refused(void)
 {
     struct moe_newfile f;
-    fresh();
+    empty_root();
     OK(!mkdir(at("d"), 0777) && !mkfifo(at("pipe"), 0666) && !symlink("/proc/self/fd/1", at("out")));
     put("file", "text");
     const char *const names[] = { "d", "pipe", "out" };
@@ -173,7 +176,7 @@ static void test_refused(void)
     FAILS(MOE_EXISTS, moe_newfile_check(at("file"), false, &err));
     OK(moe_newfile_check(at("file"), true, &err) == MOE_OK &&
        moe_newfile_check(at("new"), false, &err) == MOE_OK);
-    OK(entries("") == 4);
+    OK(count_entries("") == 4);
 }
 
 static bool is_sticky(const char *name)
@@ -195,8 +198,8 @@ static bool keeps_attributes(void)
     return keeps;
 }
 
-/* An unfinished file is started over by the same work, which may replace what stood there when it was
- * begun. */
+/* An unfinished file is started over by the same work, which may replace the file that was there when the
+ * work began.  `kept` is a second name of the unfinished file, which survives moe_newfile_abort. */
 static void test_unfinished(void)
 {
     struct moe_newfile f;
@@ -231,7 +234,7 @@ static void test_unfinished(void)
 static void test_partial(void)
 {
     struct moe_newfile f, g;
-    fresh();
+    empty_root();
     OK(open_partial(&f, "x", MOE_LEFTOVER_REFUSE, "a work") == MOE_OK && unfinished("x.partial", "a work"));
     FAILS(MOE_EXISTS, open_partial(&g, "x", MOE_LEFTOVER_RESTART, "a work"));
     OK(strstr(err.msg, "another process"));
@@ -258,9 +261,9 @@ static void test_partial(void)
     }
     OK(open_partial(&f, "x", MOE_LEFTOVER_DISCARD, "a work") == MOE_OK && !f.whole);
     end_partial(&f);
-    OK(moe_newfile_publish(&f, true, &err) == MOE_OK && holds("x", "MAGIC") && entries("") == 1);
+    OK(moe_newfile_publish(&f, true, &err) == MOE_OK && holds("x", "MAGIC") && count_entries("") == 1);
     test_unfinished();
-    /* A stranger's file, a link, a directory: left alone, whether the work starts over or not. */
+    /* A stranger's file, a link, a directory and a pipe stay as they are, whatever the policy. */
     put("y.partial", "years of work");
     put("short.partial", "MA");
     put("near.partial", "moe: unfinished work\nof another kind");
@@ -270,7 +273,7 @@ static void test_partial(void)
     const char *const names[] = { "y", "z", "d", "p", "short", "near" };
     for (int i = 0; i < 12; i++)
         FAILS(MOE_EXISTS, open_partial(&f, names[i / 2], refuse_or_discard(i), "a work"));
-    OK(holds("y.partial", "years of work") && holds("victim", "MAGIC and more") && entries("") == 8);
+    OK(holds("y.partial", "years of work") && holds("victim", "MAGIC and more") && count_entries("") == 8);
 }
 
 /* ---- directories ---- */
@@ -299,7 +302,7 @@ static enum moe_code look_unfinished(const char *path, const void *with, struct 
 
 static const struct moe_newdir_kind test_kind = { look_kind, NULL, "a work", look_unfinished };
 
-static void build(struct moe_newdir *d, const char *name, enum moe_leftover_policy policy)
+static void build_dir(struct moe_newdir *d, const char *name, enum moe_leftover_policy policy)
 {
     char inside[PATH_MAX + 8];
     OK(moe_newdir_begin(d, at(name), &test_kind, policy, &err) == MOE_OK);
@@ -311,16 +314,16 @@ static void build(struct moe_newdir *d, const char *name, enum moe_leftover_poli
 static void test_dir(void)
 {
     struct moe_newdir d, e;
-    fresh();
-    build(&d, "x///", MOE_LEFTOVER_REFUSE);
-    OK(is_sticky("x.partial") && entries("") == 1);
+    empty_root();
+    build_dir(&d, "x///", MOE_LEFTOVER_REFUSE);
+    OK(is_sticky("x.partial") && count_entries("") == 1);
     FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("x"), &test_kind, MOE_LEFTOVER_DISCARD, &err)); /* locked */
     OK(strstr(err.msg, "another process"));
-    OK(moe_newdir_publish(&d, NULL, &err) == MOE_OK && entries("x") == 1 && !is_sticky("x"));
+    OK(moe_newdir_publish(&d, NULL, &err) == MOE_OK && count_entries("x") == 1 && !is_sticky("x"));
     moe_newdir_end(&d);
-    OK(entries("") == 1 && holds("x/kind", "new"));
+    OK(count_entries("") == 1 && holds("x/kind", "new"));
     /* A file that appears meanwhile stays, and so does what was built. */
-    build(&d, "y", MOE_LEFTOVER_REFUSE);
+    build_dir(&d, "y", MOE_LEFTOVER_REFUSE);
     OK(!mkdir(at("y"), 0777));
     put("y/thesis", "years of work");
     FAILS(MOE_EXISTS, moe_newdir_publish(&d, NULL, &err));
@@ -340,11 +343,11 @@ static void test_dir(void)
         OK(moe_newdir_begin(&d, at("y"), &test_kind, MOE_LEFTOVER_RESTART, &err) == MOE_OK && d.whole);
         OK(moe_newdir_publish(&d, NULL, &err) == MOE_OK && holds("y/kind", "new") && !is_sticky("y"));
         moe_newdir_end(&d);
-        OK(entries("y") == 1 && !rename(at("y"), at("y.partial")) && !rename(at("thesis"), at("y")));
+        OK(count_entries("y") == 1 && !rename(at("y"), at("y.partial")) && !rename(at("thesis"), at("y")));
         OK(!chmod(at("y.partial"), 01777));
     }
-    build(&d, "y", MOE_LEFTOVER_DISCARD); /* ours by its mark and its kind */
-    FAILS(MOE_EXISTS, moe_newdir_publish(&d, &test_kind, &err)); /* of another kind */
+    build_dir(&d, "y", MOE_LEFTOVER_DISCARD); /* y.partial is ours by its mark and its kind */
+    FAILS(MOE_EXISTS, moe_newdir_publish(&d, &test_kind, &err)); /* y is of another kind */
     moe_newdir_end(&d);
     OK(holds("y/thesis", "years of work") && holds("y.partial/kind", "new") && !is_sticky("y"));
 }
@@ -356,10 +359,10 @@ static void test_dir_replaced(void)
     /* A directory of this kind is exchanged, and the old one is gone. */
     put("x/kind", "old");
     put("x/more", "old");
-    build(&d, "x", MOE_LEFTOVER_REFUSE);
+    build_dir(&d, "x", MOE_LEFTOVER_REFUSE);
     OK(moe_newdir_publish(&d, &test_kind, &err) == MOE_OK);
     moe_newdir_end(&d);
-    OK(holds("x/kind", "new") && entries("x") == 1 && !is_sticky("x") &&
+    OK(holds("x/kind", "new") && count_entries("x") == 1 && !is_sticky("x") &&
        moe_exists(at("x.partial")) == MOE_ABSENT);
     /* A link to a directory of this kind is neither replaced nor followed, whether it was there before or
      * appears. */
@@ -367,15 +370,15 @@ static void test_dir_replaced(void)
     FAILS(MOE_EXISTS, moe_newdir_begin(&e, at("link"), &test_kind, MOE_LEFTOVER_DISCARD, &err));
     OK(strstr(err.msg, "is a symbolic link to 'x'") && moe_exists(at("link.partial")) == MOE_ABSENT &&
        !unlink(at("link")));
-    build(&d, "link", MOE_LEFTOVER_REFUSE);
+    build_dir(&d, "link", MOE_LEFTOVER_REFUSE);
     OK(!symlink("x", at("link")));
     FAILS(MOE_EXISTS, moe_newdir_publish(&d, &test_kind, &err));
     moe_newdir_end(&d);
-    OK(strstr(err.msg, "appeared") && holds("link.partial/kind", "new") && entries("x") == 1 &&
+    OK(strstr(err.msg, "appeared") && holds("link.partial/kind", "new") && count_entries("x") == 1 &&
        !unlink(at("link")));
     OK(moe_remove_tree(at("link.partial"), &err) == MOE_OK);
-    /* Not published: gone. */
-    build(&d, "z", MOE_LEFTOVER_REFUSE);
+    /* What is not published is deleted. */
+    build_dir(&d, "z", MOE_LEFTOVER_REFUSE);
     moe_newdir_end(&d);
     OK(moe_exists(at("z.partial")) == MOE_ABSENT);
 }
@@ -386,7 +389,7 @@ static void test_unreadable(void)
 {
     struct moe_newfile f;
     struct moe_newdir d;
-    fresh();
+    empty_root();
     const int why[] = { EACCES, EMFILE };
     for (int i = 0; i < 2; i++) {
         unreadable = root;
@@ -396,12 +399,12 @@ static void test_unreadable(void)
         end_partial(&f);
         OK(moe_newfile_publish(&f, true, &err) == MOE_OK);
         for (int again = 0; again < 2; again++) {
-            build(&d, "x", MOE_LEFTOVER_REFUSE);
+            build_dir(&d, "x", MOE_LEFTOVER_REFUSE);
             OK(moe_newdir_publish(&d, &test_kind, &err) == MOE_OK);
             moe_newdir_end(&d);
         }
         unreadable = NULL;
-        OK(holds("f", "x") && holds("g", "MAGIC") && holds("x/kind", "new") && entries("") == 3);
+        OK(holds("f", "x") && holds("g", "MAGIC") && holds("x/kind", "new") && count_entries("") == 3);
         OK(moe_remove_tree(at("x"), &err) == MOE_OK);
     }
 }
@@ -410,7 +413,7 @@ static void test_unreadable(void)
 static void test_foreign(void)
 {
     struct moe_newdir d;
-    fresh();
+    empty_root();
     OK(!mkdir(at("a.partial"), 0777) && !mkdir(at("victim"), 0777) && !symlink("victim", at("b.partial")));
     OK(!mkdir(at("e.partial"), 0777) && !mkdir(at("k.partial"), 0777));
     put("a.partial/thesis", "years of work");
@@ -420,13 +423,14 @@ static void test_foreign(void)
     for (int i = 0; i < 8; i++)
         FAILS(MOE_EXISTS,
               moe_newdir_begin(&d, at(names[i / 2]), &test_kind, refuse_or_discard(i), &err));
-    OK(holds("a.partial/thesis", "years of work") && holds("c.partial", "a file") && entries("victim") == 0);
+    OK(holds("a.partial/thesis", "years of work") && holds("c.partial", "a file") &&
+       count_entries("victim") == 0);
     OK(holds("k.partial/kind", "somebody's")); /* of this kind, but nothing says that it is unfinished */
-    /* an empty one is used: who made it may be about to lock it, and would make it again */
+    /* An empty one is used: whoever made it may be about to lock it, and would make it again. */
     struct stat was, is;
     int made = open(at("e.partial"), O_RDONLY | O_DIRECTORY);
     OK(made >= 0 && !fstat(made, &was));
-    build(&d, "e", MOE_LEFTOVER_REFUSE);
+    build_dir(&d, "e", MOE_LEFTOVER_REFUSE);
     OK(is_sticky("e.partial") && !stat(at("e.partial"), &is) && is.st_ino == was.st_ino);
     close(made);
     moe_newdir_end(&d);
@@ -438,7 +442,7 @@ static void test_foreign(void)
 /* An output may not be, lie in or hold what is read. */
 static void test_overlap(void)
 {
-    fresh();
+    empty_root();
     OK(!mkdir(at("m"), 0777) && !mkdir(at("m/sub"), 0777) && !symlink("m", at("l")) &&
        !mkdir(at("n.partial"), 0777));
     const char *const bad[] = { "m", "m/", "l", "m/x", "l/x", "m/sub/x", "" };
@@ -468,12 +472,12 @@ static void test_overlap(void)
 static void test_file_taken_away(void)
 {
     struct moe_newfile a, b;
-    fresh();
+    empty_root();
     OK(open_partial(&a, "x", MOE_LEFTOVER_REFUSE, "a work") == MOE_OK);
     OK(!unlink(at("x.partial"))); /* somebody takes it for stale */
     OK(open_partial(&b, "x", MOE_LEFTOVER_REFUSE, "a work") == MOE_OK);
     OK(moe_newfile_publish(&a, true, &err) == MOE_EXISTS && strstr(err.msg, "was taken away"));
-    OK(entries("") == 1 && unfinished("x.partial", "a work"));
+    OK(count_entries("") == 1 && unfinished("x.partial", "a work"));
     end_partial(&b);
     OK(moe_newfile_publish(&b, false, &err) == MOE_OK && holds("x", "MAGIC"));
     OK(open_partial(&a, "x", MOE_LEFTOVER_REFUSE, "a work") == MOE_OK);
@@ -493,7 +497,7 @@ static const struct moe_newdir_kind any_kind = { look_any, NULL, "a work", look_
 static void test_directory_taken_away(void)
 {
     struct moe_newdir a, b;
-    fresh();
+    empty_root();
     OK(moe_newdir_begin(&a, at("d"), &any_kind, MOE_LEFTOVER_REFUSE, &err) == MOE_OK);
     OK(!rename(at("d.partial"), at("moved")));
     OK(moe_newdir_begin(&b, at("d"), &any_kind, MOE_LEFTOVER_REFUSE, &err) == MOE_OK);

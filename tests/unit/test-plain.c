@@ -32,6 +32,7 @@ struct seen {
     bool bad;
 };
 
+/* struct moe_hooks.routed: keeps the choices of the next `tokens` tokens of the layer. */
 static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts, const float *weights)
 {
     struct seen *s = ctx;
@@ -42,7 +43,8 @@ static void routed(void *ctx, int layer, int64_t tokens, const int32_t *experts,
     s->tokens += tokens;
 }
 
-/* Runs with one thread, so counting needs no care. */
+/* struct moe_hooks.input: counts and checks the inputs of the projections.  The forward pass runs with one
+ * thread, so that the counters need no lock. */
 static void input(void *ctx, int layer, enum moe_role role, int expert, const float *x, int64_t ldx,
                   int64_t n)
 {
@@ -76,7 +78,8 @@ static void check_seen(const struct seen *s, int layer)
 
 /* ---- one model ---- */
 
-static double apart(const float *a, const double *b, int64_t n)
+/* The largest difference, relative to the largest |b|. */
+static double relative_error(const float *a, const double *b, int64_t n)
 {
     double most = 0, scale = 1e-30;
     for (int64_t i = 0; i < n; i++)
@@ -143,24 +146,24 @@ static void calibrate(struct moe_model *m)
     moe_forward_close(&f);
 }
 
-/* The share of a layer's output [n, hidden] that agrees with the equations.  Float32 may round an input
- * beside a tie the other way, which shows in that token, or through its latent in those after it: most
- * tokens must be right, the others near. */
+/* Adds to *right how many tokens of a layer's output [n, hidden] agree with the equations.  Float32 may round
+ * an input beside a tie the other way, which shows in that token, or through its latent in those after it:
+ * most tokens must be right, the others near. */
 static void check_quantized(const float *h, const double *want, int64_t hidden, int64_t n, int64_t *right)
 {
     for (int64_t t = 0; t < n; t++) {
-        double e = apart(h + t * hidden, want + t * hidden, hidden);
+        double e = relative_error(h + t * hidden, want + t * hidden, hidden);
         *right += e < 2e-5;
         OK(e < 0.1);
     }
 }
 
-/* The equations with quantized inputs, layer by layer from the same hidden states; observers
- * see what was not quantized. */
+/* Compares the forward pass with the equations, both with quantized inputs, layer by layer from the same
+ * hidden states.  Hooks get the inputs before they are quantized. */
 static void compare_quantized(struct moe_model *m, enum moe_activations mode, enum moe_mla mla)
 {
     const struct moe_config *c = &m->config;
-    int64_t hidden = c->hidden_size, right = 0, same = 0;
+    int64_t hidden = c->hidden_size, right = 0, unquantized_right = 0;
     int32_t ids[N];
     float *h = room(N * hidden, sizeof *h), *alone = room(N * hidden, sizeof *alone);
     struct moe_forward *f;
@@ -185,7 +188,7 @@ static void compare_quantized(struct moe_model *m, enum moe_activations mode, en
         check_seen(&s, l);
         moe_forward_hooks(f, NULL);
         moe_forward_layer(f, l, &(struct moe_segment){ &kv, 0, N }, 1, alone);
-        /* neither the batch nor an observer changes anything */
+        /* neither the batch nor a hook changes anything */
         OK(!memcmp(h, alone, (size_t)(N * hidden) * sizeof *h));
         plain_layer(&p, l);
         check_quantized(h, p.h, hidden, N, &right);
@@ -194,20 +197,22 @@ static void compare_quantized(struct moe_model *m, enum moe_activations mode, en
         moe_forward_layer(f, l, &(struct moe_segment){ &kv, 0, N }, 1, alone);
         moe_forward_activations(f, mode);
         plain_activations = mode;
-        for (int64_t t = 0; t < N; t++) same += apart(alone + t * hidden, p.h + t * hidden, hidden) < 2e-5;
+        for (int64_t t = 0; t < N; t++)
+            unquantized_right += relative_error(alone + t * hidden, p.h + t * hidden, hidden) < 2e-5;
     }
     plain_activations = MOE_ACTIVATIONS_FLOAT;
     int64_t all = N * c->num_hidden_layers;
     printf("  quantized activations: %d of %d tokens as the equations say, %d without them\n", (int)right,
-           (int)all, (int)same);
-    OK(right > all * 3 / 4 && same < all / 10);
+           (int)all, (int)unquantized_right);
+    OK(right > all * 3 / 4 && unquantized_right < all / 10);
     plain_end(&p);
     free(h), free(alone);
     moe_kv_release(&kv);
     moe_forward_close(&f);
 }
 
-/* Cut the batch in two, so that the second part reads the first one's cache. */
+/* Compares every layer and the logits with the equations.  The batch is cut in two, so that the second part
+ * reads the first one's cache. */
 static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla, double lora_eps)
 {
     const struct moe_config *c = &m->config;
@@ -240,10 +245,10 @@ static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla,
         plain_layer(&p, l);
         check_seen(&s, l);
         if (moe_layer_is_moe(c, l)) check_choice(&s, &p);
-        OK(apart(h, p.h, N * c->hidden_size) < 2e-5);
+        OK(relative_error(h, p.h, N * c->hidden_size) < 2e-5);
     }
     OK(!moe_forward_logits(f, h, N, logits, &err));
-    double *want = plain_logits(&p), error = apart(logits, want, N * c->vocab_size);
+    double *want = plain_logits(&p), error = relative_error(logits, want, N * c->vocab_size);
     OK(error < 2e-5);
     worst = fmax(worst, error);
     free(want), free(h), free(logits);
@@ -263,18 +268,18 @@ static void check_model(const char *path, double lora_eps)
         if ((levels[i] & all) == levels[i])
             for (int mla = 0; mla < 2; mla++)
                 compare(m, levels[i], mla ? MOE_MLA_EXPANDED : MOE_MLA_ABSORBED, lora_eps);
-    bool stored = m->layers[m->config.num_hidden_layers - 1].moe &&
-                  m->layers[m->config.num_hidden_layers - 1].experts[0].gate.type == MOE_NVFP4;
-    if (stored) compare_quantized(m, MOE_ACTIVATIONS_NVFP4, MOE_MLA_ABSORBED);
+    bool is_nvfp4 = m->layers[m->config.num_hidden_layers - 1].moe &&
+                    m->layers[m->config.num_hidden_layers - 1].experts[0].gate.type == MOE_NVFP4;
+    if (is_nvfp4) compare_quantized(m, MOE_ACTIVATIONS_NVFP4, MOE_MLA_ABSORBED);
     else calibrate(m);
-    for (int mla = 0; mla < 2 && !stored; mla++)
+    for (int mla = 0; mla < 2 && !is_nvfp4; mla++)
         compare_quantized(m, MOE_ACTIVATIONS_NVFP4_ALL, mla ? MOE_MLA_EXPANDED : MOE_MLA_ABSORBED);
     moe_model_close(&m);
     moe_source_close(&src);
 }
 
-/* Generate a model with these options and check it. */
-static void generated(const char *options, double lora_eps)
+/* Generates a model with these options and checks it. */
+static void check_generated(const char *options, double lora_eps)
 {
     generate("3", options);
     check_model(dir, lora_eps);
@@ -284,18 +289,18 @@ static void generated(const char *options, double lora_eps)
 int main(int argc, char **argv)
 {
     generated_begin(argc, argv);
-    generated("--q-lora 40 --experts 6 --top-k 2", 0);
-    generated("--preset k2-thinking --q-lora 64 --experts 6 --top-k 2", 1e-6);
-    generated("--preset moonlight --experts 12 --top-k 3 --groups 4,2 --dense 0", 0);
-    generated("--q-lora 24 --experts 16 --top-k 6 --groups 8,3 --shared 0 --dense 2", 0);
-    generated("--q-lora 40 --experts 5 --top-k 5 --format f32 --prefix language_model", 0);
-    generated("--q-lora 40 --experts 6 --top-k 2 --format fp8", 0);
-    generated("--q-lora 40 --experts 6 --top-k 2 --format int4", 0);
-    generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4", 0);
-    generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4-ct", 0);
-    generated("--q-lora 40 --experts 6 --top-k 2 --layers 1 --dense 0", 0);
-    generated("--q-lora 40 --experts 6 --top-k 2 --layers 2 --tied", 0);
-    generated("--q-lora 40 --experts 4 --top-k 2 --layers 1 --dense 1", 0);
+    check_generated("--q-lora 40 --experts 6 --top-k 2", 0);
+    check_generated("--preset k2-thinking --q-lora 64 --experts 6 --top-k 2", 1e-6);
+    check_generated("--preset moonlight --experts 12 --top-k 3 --groups 4,2 --dense 0", 0);
+    check_generated("--q-lora 24 --experts 16 --top-k 6 --groups 8,3 --shared 0 --dense 2", 0);
+    check_generated("--q-lora 40 --experts 5 --top-k 5 --format f32 --prefix language_model", 0);
+    check_generated("--q-lora 40 --experts 6 --top-k 2 --format fp8", 0);
+    check_generated("--q-lora 40 --experts 6 --top-k 2 --format int4", 0);
+    check_generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4", 0);
+    check_generated("--q-lora 40 --experts 6 --top-k 2 --format nvfp4-ct", 0);
+    check_generated("--q-lora 40 --experts 6 --top-k 2 --layers 1 --dense 0", 0);
+    check_generated("--q-lora 40 --experts 6 --top-k 2 --layers 2 --tied", 0);
+    check_generated("--q-lora 40 --experts 4 --top-k 2 --layers 1 --dense 1", 0);
     check_model("tests/data/tiny-k2/bf16", 0);
     printf("test-plain: %ld checks, largest error %.2g of the largest logit\n", checks, worst);
     return 0;

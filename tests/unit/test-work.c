@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Widths without common factors, so that no term can pass for another. */
+/* Widths that all differ, so that a term with the wrong one shows. */
 static const struct moe_config config = {
     .hidden_size = 96,
     .num_hidden_layers = 5,
@@ -46,7 +46,8 @@ static void test_forward(void)
     OK(same(moe_work_forward(c, 0, t, s), attention + moe_work_mlp(96, 200, t)));
     OK(same(moe_work_forward(c, 4, t, s),
             attention + product(t, 11, 96) + moe_work_mlp(96, 96, t) + 3 * moe_work_mlp(96, 48, t)));
-    OK(moe_work_forward(c, 2, t, s) == moe_work_forward(c, 4, t, s)); /* layers of a kind weigh the same */
+    /* layers of a kind take the same work */
+    OK(moe_work_forward(c, 2, t, s) == moe_work_forward(c, 4, t, s));
 }
 
 static void test_quantize(void)
