@@ -71,11 +71,11 @@ static void comm_prepare(struct comm_layer *l, const struct comm_case *k, struct
     size_t n = (size_t)k->tokens * (size_t)k->hidden, choices = (size_t)k->tokens * COMM_K;
     *l = (struct comm_layer){ .k = k,
                               .c = c,
-                              .x = get(n * 4),
-                              .y = get(n * 4),
-                              .weight = get(choices * 4),
-                              .server = get(choices * sizeof(int)),
-                              .index = get(choices * sizeof(int)),
+                              .x = get_memory(n * 4),
+                              .y = get_memory(n * 4),
+                              .weight = get_memory(choices * 4),
+                              .server = get_memory(choices * sizeof(int)),
+                              .index = get_memory(choices * sizeof(int)),
                               .row = (size_t)k->hidden * 4 };
     for (size_t i = 0; i < n; i++) l->x[i] = (float)(i % 100);
     comm_choose(l, c->rank);

@@ -14,7 +14,7 @@
 /* The JSON that a command prints; NULL when it fails. */
 static cJSON *said(const char *command)
 {
-    char *text = get(1 << 22);
+    char *text = get_memory(1 << 22);
     FILE *f = popen(command, "r");
     assert(f);
     size_t n = fread(text, 1, (1 << 22) - 1, f);

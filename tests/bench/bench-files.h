@@ -247,7 +247,7 @@ static void bench_files(int experts, int rounds)
         printf("skipped: %.0f GB of disk are needed in %s\n", 3e-9 * (double)need, bench_dir);
         return;
     }
-    piece = get(PIECE), piece_out = get(PIECE);
+    piece = get_memory(PIECE), piece_out = get_memory(PIECE);
     memset(piece_out, 7, PIECE);
     double weights = generate(bench_dir, experts);
     bench_place("disk, cold", bench_dir, true, rounds, weights);

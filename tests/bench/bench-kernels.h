@@ -24,20 +24,21 @@ static float random_normal(void) /* nearly: a sum of four uniform ones */
     return s * 1.732f;
 }
 
-static void *get(size_t bytes)
+static void *get_memory(size_t bytes)
 {
     void *p = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
     assert(p);
     return p;
 }
 
-/* Fill n bytes with copies of the first `unit`. */
+/* Fills n bytes with copies of the first `unit` bytes. */
 static void repeat(uint8_t *p, size_t n, size_t unit)
 {
     for (size_t at = unit; at < n; at += unit) memcpy(p + at, p, n - at < unit ? n - at : unit);
 }
 
-/* A weight of random values whose planes are `copies` times there, one after the other. */
+/* n copies of one weight of random values, so that no cache holds all of them.  w is the first one; data and
+ * scale are the bytes of its planes, which are as far from the next copy's. */
 struct copies { struct moe_weight w; int64_t data, scale; int n; };
 static struct copies make_weight(int type, int64_t rows, int64_t cols, int copies)
 {
@@ -49,7 +50,7 @@ static struct copies make_weight(int type, int64_t rows, int64_t cols, int copie
                         .n = copies };
     c.data = moe_plane_bytes(type, c.w.layout, MOE_PLANE_DATA, rows, cols);
     c.scale = moe_plane_bytes(type, c.w.layout, MOE_PLANE_SCALE, rows, cols);
-    uint8_t *d = get((size_t)(c.data * copies)), *s = get((size_t)(c.scale * copies) + 1);
+    uint8_t *d = get_memory((size_t)(c.data * copies)), *s = get_memory((size_t)(c.scale * copies) + 1);
     for (int64_t i = 0; i < c.data; i++) d[i] = (uint8_t)random_bits();
     for (int64_t i = 0; i < c.scale; i++) s[i] = (uint8_t)(0x30 + random_bits() % 16); /* near 1, as e4m3 */
     for (int64_t i = 0; i < rows * cols && (type == MOE_BF16 || type == MOE_FP8_B128); i++) {
@@ -70,7 +71,7 @@ static void free_weight(struct copies *c)
     free((void *)(uintptr_t)c->w.data), free((void *)(uintptr_t)c->w.scale);
 }
 
-static struct moe_weight copy_of(const struct copies *c, int i)
+static struct moe_weight get_copy(const struct copies *c, int i)
 {
     struct moe_weight w = c->w;
     w.data += i * c->data;
@@ -103,7 +104,7 @@ struct quantizing {
     int64_t n;
 };
 
-/* As the writers do: pieces whose output stays in the cache. */
+/* Quantizes as the writers do, in pieces whose output stays in the cache. */
 static void quantize_all(void *ctx)
 {
     const struct quantizing *q = ctx;
@@ -124,7 +125,7 @@ static void bench_quantizers(void)
                     { "quantize bf16, four-over-six", 1.5 },
                     { "quantize bf16, search", 1 } };
     int64_t n = quick ? 1 << 18 : 64 << 20;
-    uint8_t *in = get((size_t)n * 2), *out = get(1 << 17);
+    uint8_t *in = get_memory((size_t)n * 2), *out = get_memory(1 << 17);
     struct variant v[2];
     int variants = find_variants(v);
     for (int64_t i = 0; i < 1 << 18; i++) {
@@ -163,7 +164,7 @@ static void bench_codecs(void)
     struct variant v[2];
     int variants = find_variants(v);
     int64_t rows = quick ? 128 : 8192, cols = 7168;
-    float *out = get((size_t)(rows * cols) * 4);
+    float *out = get_memory((size_t)(rows * cols) * 4);
     memset(out, 0, (size_t)(rows * cols) * 4);
     put_heading("codecs to float32");
     for (int t = 0; t < 3; t++) {
@@ -189,19 +190,21 @@ static void bench_codecs(void)
 
 /* ---- matrix products ---- */
 
+/* The first `rows` rows of each copy, times n tokens. */
 struct product { const struct copies *c; const float *x; float *y; int64_t n, rows; bool int16; };
 
-static void product_all(void *ctx)
+static void multiply_all(void *ctx)
 {
     const struct product *p = ctx;
     for (int i = 0; i < p->c->n; i++) {
-        struct moe_weight w = copy_of(p->c, i);
+        struct moe_weight w = get_copy(p->c, i);
         (p->int16 ? moe_kernels()->matmul_int16 : moe_kernels()->matmul)(&w, 0, p->rows, p->x, w.cols, p->n,
                                                                          p->y, p->rows);
     }
 }
 
-static void product_part(void *ctx, int64_t i, int worker)
+/* Multiplies part i of the rows; there are 8 parts for each thread. */
+static void multiply_part(void *ctx, int64_t i, int worker)
 {
     const struct product *p = ctx;
     int64_t parts = 8 * machine.threads, step = (p->rows / parts + 15) / 16 * 16, r0 = i * step,
@@ -209,17 +212,22 @@ static void product_part(void *ctx, int64_t i, int worker)
     (void)worker;
     if (r0 < r1) moe_kernels()->matmul(&p->c->w, r0, r1, p->x, p->c->w.cols, p->n, p->y + r0, p->rows);
 }
-static void product_shared(void *ctx) { moe_pool_run(machine.pool, 8 * machine.threads, product_part, ctx); }
-static void product_alone(void *ctx)
+static void multiply_on_all_cores(void *ctx)
 {
-    for (int64_t i = 0; i < 8 * machine.threads; i++) product_part(ctx, i, 0);
+    moe_pool_run(machine.pool, 8 * machine.threads, multiply_part, ctx);
+}
+static void multiply_on_one_core(void *ctx)
+{
+    for (int64_t i = 0; i < 8 * machine.threads; i++) multiply_part(ctx, i, 0);
 }
 
-static void product_row(const char *type, const struct product *p, const char *how, const char *floor,
-                        double peak, double aim)
+/* Times a product and adds its row.  peak: bytes or operations a second of the floor; aim: the share of it
+ * that is aimed at; 0: none. */
+static void bench_one_product(const char *type, const struct product *p, const char *how, const char *floor,
+                              double peak, double aim)
 {
     char what[64];
-    double t = least_seconds(cpu_now, product_all, (void *)(uintptr_t)p) / p->c->n,
+    double t = least_seconds(cpu_now, multiply_all, (void *)(uintptr_t)p) / p->c->n,
            flops = 2.0 * (double)(p->rows * p->c->w.cols * p->n);
     double bytes = (double)(p->c->data + p->c->scale) * (double)p->rows / (double)p->c->w.rows;
     bool memory = !strcmp(floor, "plain read");
@@ -244,44 +252,44 @@ static void bench_product(int type, int64_t rows, int64_t cols)
                             moe_plane_bytes(type, 0, 1, rows, cols)),
            peak = machine.bf16 > 0 ? machine.bf16 : machine.fma;
     struct copies c = make_weight(type, rows, cols, quick ? 1 : (int)(300e6 / bytes));
-    float *x = get((size_t)cols * 128 * 4), *y = get((size_t)rows * 128 * 4);
+    float *x = get_memory((size_t)cols * 128 * 4), *y = get_memory((size_t)rows * 128 * 4);
     for (int64_t i = 0; i < cols * 128; i++) x[i] = random_normal();
     memset(y, 0, (size_t)rows * 128 * 4);
-    product_row(name, &(struct product){ &c, x, y, 1, rows, false }, "memory", "plain read", machine.read,
-                .8);
+    bench_one_product(name, &(struct product){ &c, x, y, 1, rows, false }, "memory", "plain read",
+                      machine.read, .8);
     c.n = 1;
-    int64_t few = (int64_t)((double)rows * half_cache() / bytes) / 16 * 16;
+    int64_t few = (int64_t)((double)rows * half_cache() / bytes) / 16 * 16; /* rows that the cache holds */
     if (few > rows) few = rows;
-    product_row(name, &(struct product){ &c, x, y, 1, few, false }, "cache", "multiply-add", machine.fma,
-                type == MOE_NVFP4 ? .6 : 0);
+    bench_one_product(name, &(struct product){ &c, x, y, 1, few, false }, "cache", "multiply-add",
+                      machine.fma, type == MOE_NVFP4 ? .6 : 0);
     if (type == MOE_NVFP4)
-        product_row("nvfp4, int16", &(struct product){ &c, x, y, 1, few, true }, "cache", "multiply-add",
-                    machine.fma, .6);
+        bench_one_product("nvfp4, int16", &(struct product){ &c, x, y, 1, few, true }, "cache",
+                          "multiply-add", machine.fma, .6);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        product_row(name, &(struct product){ &c, x, y, sizes[i], rows, false }, "1 core", dot, peak,
-                    sizes[i] == 8     ? .6
-                    : sizes[i] == 128 ? .75
-                                      : 0);
+        bench_one_product(name, &(struct product){ &c, x, y, sizes[i], rows, false }, "1 core", dot, peak,
+                          sizes[i] == 8     ? .6
+                          : sizes[i] == 128 ? .75
+                                            : 0);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes && type == MOE_NVFP4; i++)
         if (sizes[i] >= 8)
-            product_row("nvfp4, int16", &(struct product){ &c, x, y, sizes[i], rows, true }, "1 core", dot,
-                        peak, 0);
+            bench_one_product("nvfp4, int16", &(struct product){ &c, x, y, sizes[i], rows, true }, "1 core",
+                              dot, peak, 0);
     free_weight(&c), free(x), free(y);
 }
 
-/* How much faster all cores are than one, on the clock on the wall. */
+/* Measures, in wall time, how much faster all cores are than one. */
 static void bench_scaling(void)
 {
     static const int64_t sizes[] = { 1, 8, 128 };
     struct copies c = make_weight(MOE_NVFP4, 2048, 7168, 1);
-    float *x = get(7168 * 128 * 4), *y = get(2048 * 128 * 4);
+    float *x = get_memory(7168 * 128 * 4), *y = get_memory(2048 * 128 * 4);
     char what[48], how[16];
     for (int64_t i = 0; i < 7168 * 128; i++) x[i] = random_normal();
     snprintf(how, sizeof how, "%d cores", machine.threads);
     for (int i = 0; i < 3 && machine.threads > 1; i++) {
         struct product p = { &c, x, y, sizes[i], 2048, false };
-        double one = least_seconds(moe_now, product_alone, &p),
-               all = least_seconds(moe_now, product_shared, &p),
+        double one = least_seconds(moe_now, multiply_on_one_core, &p),
+               all = least_seconds(moe_now, multiply_on_all_cores, &p),
                flops = 2.0 * 2048 * 7168 * (double)sizes[i];
         snprintf(what, sizeof what, "nvfp4 2048 x 7168, N = %lld", (long long)sizes[i]);
         put_row(&(struct row){ what, how, all, (double)(c.data + c.scale), flops * 1e-9, "GFLOPS",

@@ -21,8 +21,8 @@ static void encode_all(void *ctx)
     free(ids);
 }
 
-static void encode_row(const char *what, const struct moe_tokenizer *t, const char *text, size_t bytes,
-                       double aim)
+static void bench_encoding(const char *what, const struct moe_tokenizer *t, const char *text, size_t bytes,
+                           double aim)
 {
     double s = least_seconds(cpu_now, encode_all, &(struct encoding){ t, text, bytes });
     put_row(&(struct row){ what, "1 core", s, 0, 1e-6 * (double)bytes, "MB/s", NULL, 0,
@@ -37,17 +37,17 @@ static void bench_tokenizer(void)
                  { "tokenize 1 MB of Han characters", "\xe4\xb8\x96" } };
     struct moe_tokenizer *t;
     struct moe_err err;
-    char *text, *run = get(1 << 20);
+    char *text, *run = get_memory(1 << 20);
     size_t bytes;
     put_heading("tokenizer");
     assert(moe_tokenizer_open(&t, "tests/data/tiny-k2/bf16", 0, &err) == MOE_OK);
     assert(moe_read_file("tests/data/tiny-k2/calib.txt", 1 << 24, &text, &bytes, &err) == MOE_OK);
-    encode_row("tokenize plain English", t, text, bytes, 20);
+    bench_encoding("tokenize plain English", t, text, bytes, 20);
     for (int i = 0; i < 3; i++) {
         size_t unit = strlen(runs[i].unit), n = (size_t)1000000 / unit * unit;
         memcpy(run, runs[i].unit, unit);
         repeat((uint8_t *)run, n, unit);
-        encode_row(runs[i].what, t, run, n, 0);
+        bench_encoding(runs[i].what, t, run, n, 0);
     }
     free(run), free(text);
     moe_tokenizer_close(&t);
@@ -55,7 +55,7 @@ static void bench_tokenizer(void)
 
 /* ---- other programs ---- */
 
-/* Lines "what|how|seconds|work|unit" of a command. */
+/* Adds a row for each line "what|how|seconds|work|unit" that bench-peers.py prints. */
 static void bench_peers(void)
 {
     char command[PATH_MAX], line[256], what[80], how[40], unit[24];
@@ -81,9 +81,9 @@ static double number_of(const cJSON *o, const char *key)
     return cJSON_IsNumber(v) ? v->valuedouble : 0;
 }
 
-/* What `moe-run --bench` says of a whole pass; of single products there are rows above.  Shares are taken
- * from processor time where it says so. */
-static void run_row(const cJSON *o)
+/* Adds rows for what `moe-run --bench` measured of a whole pass; rows above are of single products.  The
+ * share is the larger one of that by wall time and that by processor time. */
+static void put_run_rows(const cJSON *o)
 {
     static const struct { const char *op, *floor; double aim;
     } ops[] = { { "open", NULL, 0 },
@@ -107,10 +107,11 @@ static void run_row(const cJSON *o)
     }
 }
 
-/* On the NVFP4 container of the model that bench_files generated, which no cache holds. */
+/* Times moe-run on an NVFP4 container, which no cache holds, of the model that bench_files has generated (or
+ * of a new one). */
 static void bench_run(int experts)
 {
-    char command[3 * PATH_MAX], *text = get(1 << 20), path[PATH_MAX];
+    char command[3 * PATH_MAX], *text = get_memory(1 << 20), path[PATH_MAX];
     snprintf(path, sizeof path, "%s/m", bench_dir);
     put_heading("moe-run, NVFP4 at Kimi K2's widths");
     if (access(path, R_OK)) generate(bench_dir, experts);
@@ -127,7 +128,7 @@ static void bench_run(int experts)
     for (const cJSON *o = all ? cJSON_GetObjectItemCaseSensitive(all, "bench") : NULL,
                      *r = o ? o->child : NULL;
          r; r = r->next)
-        run_row(r);
+        put_run_rows(r);
     cJSON_Delete(all);
     free(text);
 }

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <time.h>
 
-enum aim { NO_AIM, AIM_SHARE, AIM_RATE }; /* what the aim is about: share, or work a second in its unit */
+enum aim { NO_AIM, AIM_SHARE, AIM_RATE }; /* an aim of the share, or of the work a second */
 
 struct row {
     const char *what, *how;      /* how: variant, threads, state of the cache */
@@ -24,7 +24,7 @@ struct row {
     const char *unit;            /* "GFLOPS", "Gweights/s", "tokens/s"; NULL: no work */
     const char *floor;           /* what the share is of; NULL: none */
     double share;
-    enum aim about;
+    enum aim aim_of;
     double aim;
 };
 
@@ -41,7 +41,7 @@ static void put_heading(const char *text)
     fflush(stdout);
 }
 
-static const char *duration(double s, char out[16])
+static const char *format_seconds(double s, char out[16])
 {
     if (s < 1e-5) snprintf(out, 16, "%.0f ns", s * 1e9);
     else if (s < 1e-2) snprintf(out, 16, "%.1f us", s * 1e6);
@@ -60,8 +60,8 @@ static void add_row_json(const struct row *r, double rate)
     if (r->unit) cJSON_AddNumberToObject(o, "rate", rate), cJSON_AddStringToObject(o, "unit", r->unit);
     if (r->floor)
         cJSON_AddNumberToObject(o, "share", r->share), cJSON_AddStringToObject(o, "floor", r->floor);
-    if (r->about)
-        cJSON_AddStringToObject(o, "aim_of", r->about == AIM_SHARE ? "share" : "rate"),
+    if (r->aim_of)
+        cJSON_AddStringToObject(o, "aim_of", r->aim_of == AIM_SHARE ? "share" : "rate"),
             cJSON_AddNumberToObject(o, "aim", r->aim);
     cJSON_AddItemToArray(rows_json, o);
 }
@@ -74,12 +74,13 @@ static void put_row(const struct row *r)
     if (r->bytes > 0) snprintf(gb, sizeof gb, "%.2f", r->bytes / r->seconds * 1e-9);
     if (r->unit) snprintf(rate, sizeof rate, "%.*f %s", v < 100 ? 2 : 0, v, r->unit);
     if (r->floor) snprintf(share, sizeof share, "%4.2f %s", r->share, r->floor);
-    if (r->about == AIM_SHARE) snprintf(aim, sizeof aim, "%.2f %s", r->aim, r->share >= r->aim ? "met" : "-");
-    if (r->about == AIM_RATE)
+    if (r->aim_of == AIM_SHARE)
+        snprintf(aim, sizeof aim, "%.2f %s", r->aim, r->share >= r->aim ? "met" : "-");
+    if (r->aim_of == AIM_RATE)
         snprintf(aim, sizeof aim, "%.1f %s %s", r->aim, r->unit, v >= r->aim ? "met" : "-");
     char line[200];
     int n = snprintf(line, sizeof line, "%-36s %-10s %10s %9s %19s  %-23s %s", r->what, r->how,
-                     duration(r->seconds, time), gb, rate, share, aim);
+                     format_seconds(r->seconds, time), gb, rate, share, aim);
     while (n > 0 && line[n - 1] == ' ') line[--n] = 0;
     puts(line);
     fflush(stdout);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gen-tokens DIR FILE          prints the ids of each line of FILE, which is a text in hexadecimal
- * gen-tokens -p FILE           prints the ends of the pre-tokenizer's pieces likewise, in bytes
+ * gen-tokens -p FILE           prints, of each line, where the pre-tokenizer's pieces end, in bytes
  * gen-tokens -u                prints, as ranges, the code points for which this PCRE2 has no character
  * gen-tokens DIR FILE REPEAT   encodes FILE, plain text, REPEAT times at once and prints the speed */
 #undef NDEBUG
@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int die(const struct moe_err *err)
+/* Prints the error, and returns the exit code of the program. */
+static int print_error(const struct moe_err *err)
 {
     fprintf(stderr, "%s\n", err->msg);
     return (int)err->code;
@@ -24,7 +25,7 @@ static void put_pieces(const struct moe_pretoken *p, const char *text, size_t le
 {
     struct moe_pretoken_scan *s = moe_pretoken_scan_new(p);
     for (size_t at = 0, end; at < len; at = end) {
-        if (moe_pretoken_next(s, text, len, at, &end, err) != MOE_OK) exit(die(err));
+        if (moe_pretoken_next(s, text, len, at, &end, err) != MOE_OK) exit(print_error(err));
         printf("%s%zu", at ? " " : "", end);
     }
     moe_pretoken_scan_free(s);
@@ -34,13 +35,13 @@ static void put_ids(const struct moe_tokenizer *t, const char *text, size_t len,
 {
     int32_t *ids;
     size_t n;
-    if (moe_tokenize(t, text, len, false, &ids, &n, err) != MOE_OK) exit(die(err));
+    if (moe_tokenize(t, text, len, false, &ids, &n, err) != MOE_OK) exit(print_error(err));
     for (size_t i = 0; i < n; i++) printf("%s%d", i ? " " : "", ids[i]);
     free(ids);
 }
 
-static int speed(const struct moe_tokenizer *t, const char *text, size_t size, size_t repeat,
-                 struct moe_err *err)
+static int print_speed(const struct moe_tokenizer *t, const char *text, size_t size, size_t repeat,
+                       struct moe_err *err)
 {
     char *all = malloc(size * repeat + 1);
     int32_t *ids;
@@ -48,7 +49,7 @@ static int speed(const struct moe_tokenizer *t, const char *text, size_t size, s
     if (!all) return 10;
     for (size_t i = 0; i < repeat; i++) memcpy(all + i * size, text, size);
     double from = moe_now();
-    if (moe_tokenize(t, all, size * repeat, false, &ids, &n, err) != MOE_OK) return die(err);
+    if (moe_tokenize(t, all, size * repeat, false, &ids, &n, err) != MOE_OK) return print_error(err);
     double took = moe_now() - from;
     printf("%.1f MB in %.2f s: %.1f MB/s, %zu tokens\n", (double)(size * repeat) / 1e6, took,
            (double)(size * repeat) / 1e6 / took, n);
@@ -57,7 +58,7 @@ static int speed(const struct moe_tokenizer *t, const char *text, size_t size, s
     return 0;
 }
 
-/* Hexadecimal digits to bytes in place; the bytes. */
+/* Replaces hexadecimal digits by the bytes that they stand for; returns how many bytes these are. */
 static size_t unhex(char *s, size_t digits)
 {
     for (size_t i = 0; i < digits / 2; i++) {
@@ -67,7 +68,7 @@ static size_t unhex(char *s, size_t digits)
     return digits / 2;
 }
 
-static int unassigned(void)
+static int print_unassigned(void)
 {
     int number, from = -1;
     PCRE2_SIZE offset;
@@ -97,17 +98,17 @@ int main(int argc, char **argv)
     struct moe_pretoken *p = NULL;
     char *text;
     size_t size;
-    if (argc == 2 && !strcmp(argv[1], "-u")) return unassigned();
+    if (argc == 2 && !strcmp(argv[1], "-u")) return print_unassigned();
     if (argc < 3) return 2;
     int pieces = !strcmp(argv[1], "-p");
     double from = moe_now();
     if ((pieces ? moe_pretoken_open(&p, &err) : moe_tokenizer_open(&t, argv[1], 0, &err)) != MOE_OK)
-        return die(&err);
+        return print_error(&err);
     double took = moe_now() - from;
-    if (moe_read_file(argv[2], (size_t)1 << 32, &text, &size, &err) != MOE_OK) return die(&err);
+    if (moe_read_file(argv[2], (size_t)1 << 32, &text, &size, &err) != MOE_OK) return print_error(&err);
     if (argc > 3) {
         printf("open: %.3f s\n", took);
-        return speed(t, text, size, strtoul(argv[3], NULL, 10), &err);
+        return print_speed(t, text, size, strtoul(argv[3], NULL, 10), &err);
     }
     for (size_t at = 0; at < size; putchar('\n')) {
         size_t digits = strcspn(text + at, "\n"), len = unhex(text + at, digits);

@@ -15,6 +15,7 @@
 
 static char genmodel[512], dir[] = "/tmp/moe-generated.XXXXXX";
 
+/* Runs a program, which has to succeed. */
 static void run(const char *const *argv)
 {
     pid_t pid = fork();
@@ -26,6 +27,7 @@ static void run(const char *const *argv)
     assert(pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/* Makes `dir`, and finds genmodel. */
 static void generated_begin(int argc, char **argv)
 {
     char *slash = argc ? strrchr(argv[0], '/') : NULL;
@@ -33,7 +35,7 @@ static void generated_begin(int argc, char **argv)
     snprintf(genmodel, sizeof genmodel, "%.*s/genmodel", (int)(slash - argv[0]), argv[0]);
 }
 
-/* A model in `dir`, with these options behind the common ones; says them. */
+/* Makes a model in `dir`, with these options behind the common ones, and prints the options. */
 static void generate(const char *layers, const char *options)
 {
     const char *argv[40] = { genmodel, "-o", dir };

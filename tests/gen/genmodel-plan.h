@@ -2,8 +2,8 @@
 /* tests/gen/genmodel-plan.h - decides which tensors a generated checkpoint has and where they lie.  Included
  * once, by genmodel.c.
  *
- * A `weight` is a canonical tensor; an `out` is a tensor as the checkpoint names it (a weight has one to
- * four). */
+ * A `weight` is a tensor of the model; an `out` is a tensor of the checkpoint, such as a weight's codes or
+ * its scales (a weight has one to four). */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -27,7 +27,7 @@ struct options {
 enum kind { K_EMBED, K_HEAD, K_NORM, K_LINEAR, K_EXPERT, K_ROUTER, K_BIAS, K_JUNK };
 
 struct weight {
-    char name[104];      /* canonical, without ".weight" where it has one */
+    char name[104];      /* canonical: the name in a checkpoint without --prefix and without ".weight" */
     uint8_t kind, format;
     int16_t layer;
     int32_t expert, part; /* part: 0 gate, 1 up, 2 down */
@@ -93,7 +93,8 @@ static struct out *add_out(struct plan *p, int64_t weight, int plane, const char
     return o;
 }
 
-/* The outs of one weight, under the checkpoint's name for it ("...q_a_proj", without ".weight"). */
+/* Adds the outs of weight w, under the checkpoint's name for it ("...q_a_proj").  bare: the name has no
+ * ".weight" behind it. */
 static void add_planes(struct plan *p, int64_t w, const char *stem, bool bare)
 {
     struct weight *t = &p->w[w];
@@ -134,7 +135,7 @@ static void add_planes(struct plan *p, int64_t w, const char *stem, bool bare)
 #undef NAME
 }
 
-/* The storage type of one kind of tensor in a checkpoint of this format. */
+/* The type in which a checkpoint of this format stores a kind of tensor. */
 static enum format stored_as(const struct options *o, enum kind k, bool mlp)
 {
     if (k == K_BIAS || o->format == F_F32) return F_F32;
@@ -225,7 +226,7 @@ static void add_layer(struct plan *p, const struct options *o, int l)
     }
 }
 
-/* One BF16 tensor outside the text model, of 1 to 4 dimensions. */
+/* Adds one BF16 tensor outside the text model, of 1 to 4 dimensions. */
 static void add_other(struct plan *p, const struct options *o, const char *stem, const char *suffix, int ndim,
                       const int64_t *shape)
 {
@@ -236,7 +237,8 @@ static void add_other(struct plan *p, const struct options *o, const char *stem,
     t->ndim = ndim;
     memcpy(t->shape, shape, (size_t)ndim * sizeof *shape);
 }
-/* A layer's weight [rows, cols] (rows 0: a norm's [cols]) and its bias. */
+
+/* Adds a layer's weight [rows, cols] (rows 0: a norm's [cols]) and its bias. */
 static void add_pair(struct plan *p, const struct options *o, const char *stem, int64_t rows, int64_t cols)
 {
     const int64_t shape[2] = { rows, cols };
@@ -244,8 +246,8 @@ static void add_pair(struct plan *p, const struct options *o, const char *stem, 
     add_other(p, o, stem, "bias", 1, rows ? shape : shape + 1);
 }
 
-/* K2.5's 329 + 6 tensors at its sizes when the text model has K2's width, else one small
- * block.  All BF16, all skipped. */
+/* Adds the vision tower (329 tensors) and the projector (6) of K2.5, at its sizes when the text model has
+ * K2's width, else with one small block.  All are BF16, and the tools skip them. */
 static void add_vision(struct plan *p, const struct options *o)
 {
     bool real = o->hidden == 7168;
@@ -268,7 +270,7 @@ static void add_vision(struct plan *p, const struct options *o)
     add_pair(p, o, "mm_projector.proj.2", o->hidden, 4 * d);
 }
 
-/* Which shard: by layer as Moonshot's files do, or in equal parts by bytes. */
+/* Decides in which shard each out lies: by its layer, as in Moonshot's files, or in equal parts by bytes. */
 static void assign_shards(struct plan *p, const struct options *o)
 {
     uint64_t total = 0, seen = 0;
@@ -292,7 +294,8 @@ static void assign_shards(struct plan *p, const struct options *o)
     }
 }
 
-/* NVFP4 checkpoints lie as the safetensors library writes them: wide types first, then by name. */
+/* The order of the outs in their files.  NVFP4 checkpoints have the order in which the safetensors library
+ * writes: wide types first, then by name. */
 static const struct plan *sort_plan;
 static bool sort_library;
 static int by_place(const void *a, const void *b)

@@ -116,11 +116,32 @@ static void small_fill(const struct moe_tensor *t, int plane, uint32_t seed, uin
 
 #define SMALL_TRY(call) do { enum moe_code c_ = (call); if (c_ != MOE_OK) return c_; } while (0)
 
+/* The list of the source tensors of a unit, as moe_writer_commit_unit takes it. */
+static cJSON *small_sources(const struct moe_tensor *t, int64_t n, int unit)
+{
+    cJSON *source = cJSON_CreateArray();
+    for (int64_t i = 0; i < n; i++) {
+        char name[128];
+        const int shape[2] = { (int)t[i].rows, (int)t[i].cols };
+        cJSON *e = cJSON_CreateArray();
+        moe_tensor_name((enum moe_role)t[i].role, t[i].layer, t[i].expert, name);
+        cJSON_AddItemToArray(e, cJSON_CreateString(name));
+        cJSON_AddItemToArray(e, cJSON_CreateString("BF16"));
+        cJSON_AddItemToArray(e, cJSON_CreateIntArray(shape, 2));
+        cJSON_AddItemToArray(e, cJSON_CreateString("model.safetensors"));
+        for (int k = 0; k < 3; k++) cJSON_AddItemToArray(e, cJSON_CreateNull());
+        /* the place of the tensor in its file: those of the two units alternate */
+        cJSON_AddItemToArray(e, cJSON_CreateNumber((double)(unit < 0 ? 2 * i : 2 * i + 1)));
+        cJSON_AddItemToArray(source, e);
+    }
+    return source;
+}
+
 /* Writes one unit.  option: see small_write.  backwards: planes and their halves in the opposite order. */
 static enum moe_code small_write_unit(struct moe_writer *w, const struct moe_config *c, int unit, int mix,
                                       int option, bool backwards, struct moe_err *err)
 {
-    char name[32], path[PATH_MAX], tensor[128];
+    char name[32], path[PATH_MAX];
     int64_t n;
     struct moe_shard_header h;
     struct moe_shard_writer *s;
@@ -130,7 +151,6 @@ static enum moe_code small_write_unit(struct moe_writer *w, const struct moe_con
     SMALL_TRY(moe_shard_layout(t, n, unit, &h, err));
     SMALL_TRY(moe_writer_unit_path(w, name, path, sizeof path, err));
     SMALL_TRY(moe_shard_create(&s, path, t, n, &h, err));
-    cJSON *source = cJSON_CreateArray();
     for (int64_t k = 0; k < n * MOE_PLANE_COUNT; k++) {
         int64_t at = backwards ? n * MOE_PLANE_COUNT - 1 - k : k, i = at / MOE_PLANE_COUNT;
         int p = (int)(at % MOE_PLANE_COUNT);
@@ -145,21 +165,9 @@ static enum moe_code small_write_unit(struct moe_writer *w, const struct moe_con
         moe_shard_set_hash(s, i, p, moe_hash64(bytes, (size_t)sp->bytes));
         free(bytes);
     }
-    for (int64_t i = 0; i < n; i++) {
-        cJSON *e = cJSON_CreateArray();
-        cJSON_AddItemToArray(e, cJSON_CreateString(moe_tensor_name((enum moe_role)t[i].role, t[i].layer,
-                                                                   t[i].expert, tensor)));
-        cJSON_AddItemToArray(e, cJSON_CreateString("BF16"));
-        const int shape[2] = { (int)t[i].rows, (int)t[i].cols };
-        cJSON_AddItemToArray(e, cJSON_CreateIntArray(shape, 2));
-        cJSON_AddItemToArray(e, cJSON_CreateString("model.safetensors"));
-        for (int k = 0; k < 3; k++) cJSON_AddItemToArray(e, cJSON_CreateNull());
-        /* the place of the tensor in its file: those of the two units alternate */
-        cJSON_AddItemToArray(e, cJSON_CreateNumber((double)(unit < 0 ? 2 * i : 2 * i + 1)));
-        cJSON_AddItemToArray(source, e);
-    }
     uint64_t bytes;
     struct moe_hash128 digest;
+    cJSON *source = small_sources(t, n, unit);
     free(t);
     enum moe_code code = moe_shard_finish(&s, &bytes, &digest, err);
     if (code == MOE_OK) code = moe_writer_commit_unit(w, name, bytes, digest, source, NULL, err);

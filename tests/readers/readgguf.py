@@ -5,11 +5,12 @@
     readgguf.py check FILE.gguf               structure: bounds, order, alignment, zero padding, names
     readgguf.py same FILE.gguf NAME.moe TYPE [TENSOR=KIND|rounded=N]...
                                               metadata, tokenizer and every value against the container's, as readmoe.py reads it;
-                                              TYPE: what --outtype was (auto, q6_k, bf16, f32); TENSOR of the file is a KIND, whatever
-                                              the rule says; N blocks of NVFP4 have their scale rounded
+                                              TYPE: what --outtype was (auto, q6_k, bf16, f32); TENSOR=KIND: this tensor has that
+                                              type instead of the one that the rule gives; rounded=N: N blocks of NVFP4 have a
+                                              rounded scale
     readgguf.py package FILE.gguf             the PyPI package gguf reads the same pairs, descriptions and values (exit 77 without it)
 
-Exit 0, or 1 with what is wrong.
+It exits with 0, or with 1 after it has printed what is wrong.
 """
 import array
 import base64
@@ -151,11 +152,11 @@ READERS = {"attn_norm": ("attn_q_a", "attn_kv_a_mqa", "attn_q"), "attn_q_a_norm"
            "output_norm": ("output",)}
 CARRIER = {reader: carrier for carrier, readers in READERS.items() for reader in readers}
 NO_INPUTS = ("attn_q_a", "attn_q_b", "attn_kv_a_mqa")  # llama.cpp has no place for theirs
-HARD = ("ffn_down", "ffn_down_shexp")  # no place for their powers of two but their own block scales
+NO_CARRIER = ("ffn_down", "ffn_down_shexp")  # no other tensor can carry their powers of two: only their own block scales can
 
 
 def place(name):
-    """Of a canonical name: (GGUF name, expert or None)."""
+    """The GGUF name of a canonical name, and the number of the expert (None: the tensor is of no routed expert)."""
     if name in MODEL:
         return MODEL[name], None
     layer, rest = name[len("model.layers."):].split(".", 1)
@@ -178,7 +179,7 @@ def is_power(x):
 
 
 def wanted_types(name, typ, cols, outtype, powers):
-    """powers: all global scales of the tensor, or stack, are powers of two."""
+    """The types that the rule allows.  powers: all global scales of the tensor, or of its stack of experts, are powers of two."""
     base = name.rsplit(".", 2)[-2]
     packed = ("Q6_K",) if cols % 256 == 0 else ("BF16",)
     if base.endswith("_norm") or base in ("ffn_gate_inp", "exp_probs_b", "output_norm") or typ == readmoe.F32:
@@ -193,19 +194,19 @@ def wanted_types(name, typ, cols, outtype, powers):
         if typ == readmoe.NVFP4 and (outtype == "q6_k" or not powers or cols % 64 or base == "token_embd"):
             return packed
         if typ == readmoe.NVFP4:
-            return ("NVFP4",) + (packed if base in HARD else ())
+            return ("NVFP4",) + (packed if base in NO_CARRIER else ())
     return ("F32",) if outtype == "f32" else ("BF16",)
 
 
 class Compare:
-    def __init__(self, path, container, outtype, but=()):
+    def __init__(self, path, container, outtype, exceptions=()):
         self.g, self.outtype = Gguf(path), outtype
         self.c = readmoe.Container(container)
         need(not self.c.problems, self.c.problems)
         with open(os.path.join(container, "hf", "config.json")) as f:
             config = json.load(f)
         self.config = config.get("text_config", config)
-        self.dir, self.but, self.blocks = container, dict(b.split("=") for b in but), 0
+        self.dir, self.exceptions, self.blocks = container, dict(b.split("=") for b in exceptions), 0
         self.have, self.seen, self.power, self.kinds = {}, set(), {}, {}
         self.globals = {}  # of each tensor of the file: whether all that make it are powers of two
         for shard in self.c.shards.values():
@@ -224,7 +225,7 @@ class Compare:
         return self.have[name]
 
     def carried(self, name, got, want):
-        """The power of two between a norm, or v_b, as the file and as the model has it."""
+        """The power of two by which a norm, or v_b, in the file is larger than in the model."""
         i = max(range(len(want)), key=lambda k: abs(want[k]))
         p = got[i] / want[i] if want[i] else 1.0
         need(is_power(p), name, "is the model's times", p)
@@ -232,7 +233,7 @@ class Compare:
         return p
 
     def factor(self, name):
-        """What the values of a tensor are in the file, over what they are in the model."""
+        """By how much the values of a tensor in the file are larger than in the model."""
         stem, base = name.rsplit(".", 1)[0], name.rsplit(".", 2)[-2]
         layer = stem[:len(stem) - len(base)]
         if base == "ffn_down_exps":
@@ -243,7 +244,7 @@ class Compare:
         need(name in self.g.tensors, name, "missing")
         kind, have_dims = self.g.tensors[name][:2]
         kinds = wanted_types(name, typ, dims[0], self.outtype, self.globals.get(name, False))
-        kinds = (self.but[name],) if name in self.but else kinds
+        kinds = (self.exceptions[name],) if name in self.exceptions else kinds
         need(kind in kinds, name, "is", kind, "not", kinds)
         need(have_dims == dims, name, have_dims, "not", dims)
         got, n = self.values(name), len(want)
@@ -261,7 +262,7 @@ class Compare:
             self.near(name, part, got, want)
             return n
         bad = [] if got.tobytes() == want.tobytes() else [i for i in range(n) if struct.pack("f", got[i]) != struct.pack("f", want[i])]
-        if kind == "NVFP4" and "rounded" in self.but:  # to a multiple of the smallest e4m3: by at most half of it, times 6
+        if kind == "NVFP4" and "rounded" in self.exceptions:  # to a multiple of the smallest e4m3: by at most half of it, times 6
             self.blocks += len({i // 16 for i in bad})
             bad = [i for i in bad if abs(got[i] - want[i]) > 6 * 2.0 ** -10]
         need(not bad, name, part, "differs at", bad[:3], [got[i] for i in bad[:3]], [want[i] for i in bad[:3]])
@@ -310,7 +311,7 @@ class Compare:
             n += self.tensor(to, expert, t["type"], dims, want)
             if self.g.tensors[to][0] == "NVFP4":
                 self.inputs(shard, t, to, expert or 0)
-        need(self.blocks == int(self.but.get("rounded", 0)), self.blocks, "blocks are rounded")
+        need(self.blocks == int(self.exceptions.get("rounded", 0)), self.blocks, "blocks are rounded")
         need(self.seen == set(self.g.tensors), "not accounted for:", sorted(set(self.g.tensors) - self.seen)[:5])
         return n
 

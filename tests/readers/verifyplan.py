@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A plan.json held against statistics, with nothing but Python's standard library: verifyplan.py PLAN [STATS...] [--from OLD].
+"""Checks the claims of a plan.json against statistics, with nothing but Python's standard library: verifyplan.py PLAN [STATS...] [--from OLD].
 
 A third implementation of docs/reference/placement.md, beside the planner and moe-plan verify: slots and coverage, loads, bounds, the min-cut split (by the
-named cut from below, by a flow from above), loads after each loss (worst layers), batch figures, moves.  Prints what is wrong; exit 1 then."""
+named cut from below, by a flow from above), loads after each loss (worst layers), batch figures, moves.  It prints each wrong claim, and exits with 1 when there is one."""
 import collections, gzip, json, math, statistics, sys
 
 problems = []
@@ -18,7 +18,8 @@ def near(a, b, rel=1e-6):
     return abs(a - b) <= rel * max(abs(a), abs(b)) + 1e-9
 
 
-def claim(o, key, value, where):
+def check_claim(o, key, value, where):
+    """Compares what the plan claims under this key, if it does, with the value computed here."""
     global compared
     if key not in o:
         return
@@ -43,7 +44,7 @@ def read_stats(path, layers):
 
 
 def max_flow_fits(weights, copies, ranks, cap):
-    """Can the experts' weights be split over their copies so that no rank has more than cap?  Augmenting paths on whole units."""
+    """Whether the experts' weights can be split over their copies so that no rank has more than cap, by augmenting paths on whole units."""
     total = sum(weights)
     if total <= 0:
         return True
@@ -99,6 +100,7 @@ def max_flow_fits(weights, copies, ranks, cap):
 
 
 def piece_bound(w, ranks, slots, floor):
+    """A lower bound on the largest load: the least size of pieces for which the slots suffice to cut up all experts."""
     lo, hi = max(w) / ranks * (1 - 1e-12), max(w)
     for _ in range(100):
         mid = (lo + hi) / 2
@@ -111,7 +113,7 @@ def piece_bound(w, ranks, slots, floor):
 
 
 def fixed_bound(w, ranks, slots, floor):
-    """slots == floor x experts: pieces are known."""
+    """The bound by pigeonhole where there are just enough slots for `floor` copies of each expert, so that all pieces are known."""
     p = sorted((x / floor for x in w for _ in range(floor)), reverse=True)
     k, best = slots // ranks, 0
     for j in range((len(p) + ranks - 1) // ranks):  # one more than k where some ranks have one slot more
@@ -141,11 +143,11 @@ def check_layer(plan, o, rows, old, worst_only):
     if least <= survive:
         problem("%s: an expert has %d copies" % (where, least))
     lost = max(sum(1 for c in copies if c and all(q == r for q in c)) for r in range(ranks)) if ranks > 1 else 0
-    claim(o, "copies_min", least, where)
-    claim(o, "experts_lost_worst", lost, where)
+    check_claim(o, "copies_min", least, where)
+    check_claim(o, "experts_lost_worst", lost, where)
     if old:
         was = {l["layer"]: l for l in old["layers"]}[o["layer"]]["ranks"]
-        claim(o, "slots_moved", sum(e not in (was[r] if r < len(was) else []) for r, mine in enumerate(lists) for e in mine), where)
+        check_claim(o, "slots_moved", sum(e not in (was[r] if r < len(was) else []) for r, mine in enumerate(lists) for e in mine), where)
     if not rows:
         return 0, 0
     sums = [sum(w) for w in rows]
@@ -154,8 +156,8 @@ def check_layer(plan, o, rows, old, worst_only):
     weights = [[x * (total / s) for x in w] if s > 0 else [0.0] * experts for w, s in zip(rows, sums)]
     loads = [max(sum(w[e] / len(copies[e]) for e in mine) for w in weights) for mine in lists]
     load, mean = max(loads), total / ranks
-    claim(o, "load_max", load, where)
-    claim(o, "load_mean", mean, where)
+    check_claim(o, "load_max", load, where)
+    check_claim(o, "load_mean", mean, where)
     bound = 0
     for w in weights:
         if sum(w) > 0:
@@ -163,11 +165,11 @@ def check_layer(plan, o, rows, old, worst_only):
             if plan["slots"] == experts * (survive + 1):
                 bound = max(bound, fixed_bound(w, ranks, plan["slots"], survive + 1))
     if "bound" in o:
-        claim(o, "gap", load / o["bound"] - 1 if o["bound"] else 0, where)
+        check_claim(o, "gap", load / o["bound"] - 1 if o["bound"] else 0, where)
         if o["bound"] > load * (1 + 1e-6):
             problem("%s: bound above the load" % where)
         if o["bound_kind"] not in ("packing", "exact"):
-            claim(o, "bound", bound, where)
+            check_claim(o, "bound", bound, where)
         elif o["bound"] < bound * (1 - 1e-6):
             problem("%s: bound %.9g, %.9g is proven" % (where, o["bound"], bound))
     if "loads" in o and any(not near(a, b) for a, b in zip(o["loads"], loads)):
@@ -175,7 +177,7 @@ def check_layer(plan, o, rows, old, worst_only):
     if "min_cut" in o:
         cut = set(o["min_cut_ranks"])
         inside = max(sum(w[e] for e in range(experts) if copies[e] and set(copies[e]) <= cut) for w in weights)
-        claim(o, "min_cut", inside / len(cut), where)
+        check_claim(o, "min_cut", inside / len(cut), where)
         for w in weights:
             if not max_flow_fits(w, copies, ranks, o["min_cut"] * (1 + 1e-6)):
                 problem("%s: no split attains min_cut" % where)
@@ -192,10 +194,10 @@ def check_layer(plan, o, rows, old, worst_only):
     if "batch" in plan and "experts_per_token" in plan and total > 0:
         choices = plan["batch"] * plan["experts_per_token"] * ranks
         n = [sum(w[e] for w in weights) / len(weights) / total * choices for e in range(experts)]
-        claim(o, "activated_max", max(sum(1 - math.exp(-n[e] / len(copies[e])) for e in mine) for mine in lists), where)
+        check_claim(o, "activated_max", max(sum(1 - math.exp(-n[e] / len(copies[e])) for e in mine) for mine in lists), where)
         variance = sum(n[e] / len(copies[e]) ** 2 for mine in lists for e in mine) / ranks
         z = statistics.NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25)) if ranks > 1 else 0
-        claim(o, "noise_floor", 1 + z * math.sqrt(variance) / (choices / ranks), where)
+        check_claim(o, "noise_floor", 1 + z * math.sqrt(variance) / (choices / ranks), where)
     return load, o.get("bound", 0)
 
 
@@ -217,15 +219,15 @@ def main():
         a, b = check_layer(plan, o, [w[i] for w in windows], old, i not in worst)
         load, bound = load + a, bound + b
     if windows and bound:
-        claim(plan, "gap_total", load / bound - 1, "all layers")
-    claim(plan, "experts_lost_worst", max(l.get("experts_lost_worst", 0) for l in plan["layers"]), "all layers")
+        check_claim(plan, "gap_total", load / bound - 1, "all layers")
+    check_claim(plan, "experts_lost_worst", max(l.get("experts_lost_worst", 0) for l in plan["layers"]), "all layers")
     copies = [collections.Counter(e for r in l["ranks"] for e in r) for l in plan["layers"]]
-    claim(plan, "copies_min", min(c[e] for c in copies for e in range(plan["experts"])), "all layers")
+    check_claim(plan, "copies_min", min(c[e] for c in copies for e in range(plan["experts"])), "all layers")
     moved = sum(l.get("slots_moved", 0) for l in plan["layers"])  # each was compared with the old plan, where that was given
-    claim(plan, "slots_moved", moved, "all layers")
+    check_claim(plan, "slots_moved", moved, "all layers")
     if "expert_bytes" in plan:
-        claim(plan, "bytes_per_rank", plan["replicated_bytes"] + max(len(r) for l in plan["layers"] for r in l["ranks"]) * len(numbers) * plan["expert_bytes"], "all layers")
-        claim(plan, "bytes_moved", moved * plan["expert_bytes"], "all layers")
+        check_claim(plan, "bytes_per_rank", plan["replicated_bytes"] + max(len(r) for l in plan["layers"] for r in l["ranks"]) * len(numbers) * plan["expert_bytes"], "all layers")
+        check_claim(plan, "bytes_moved", moved * plan["expert_bytes"], "all layers")
     for p in problems[:20]:
         print(p)
     print("verifyplan: %d claims, %d problems" % (compared, len(problems)))

@@ -51,6 +51,7 @@ static const char *const names[] = {
 };
 
 enum { NOTHING, ERROR, SHORT, SIGNAL, TRUNCATE };
+/* Calls number `from` to `to` of this kind fail; value: the error or the signal. */
 static struct { int kind, what, value; long from, to; } plan = { .kind = -1 };
 static atomic_long calls[K_COUNT];
 static atomic_bool armed;
@@ -58,7 +59,7 @@ static atomic_bool armed;
  * compiler believes that no malloc reads a variable of the program, and would drop the writes. */
 static _Thread_local volatile bool begun __attribute__((tls_model("initial-exec")));
 
-/* The function of this name in the library that this one stands before. */
+/* The function of this name that this shared object hides: that of the library behind it. */
 static void *next_function(const char *name)
 {
     void *p = dlsym(RTLD_NEXT, name);
@@ -135,6 +136,7 @@ static void read_plan(void)
 
 static int (*real_main)(int, char **, char **);
 
+/* Stands in for main: reads the plan, counts calls while main runs, and writes the counts. */
 static int counted_main(int argc, char **argv, char **env)
 {
     read_plan();
@@ -215,7 +217,7 @@ BOTH(mmap, void *, (void *)-1, mmap, (void *p, size_t n, int prot, int flags, in
      (p, n, prot, flags, fd, at), )
 WRAP(madvise, int, -1, madvise, (void *p, size_t n, int advice), (p, n, advice), )
 
-
+/* Also a close that fails closes the descriptor; see the first comment. */
 int close(int fd);
 int close(int fd)
 {
@@ -237,7 +239,8 @@ WRAP(alloc, int, plan.value, posix_memalign, (void **p, size_t a, size_t n), (p,
 
 struct start { void *(*fn)(void *); void *arg; };
 
-static void *begin(void *p)
+/* The first function of every thread: from here on its calls are counted. */
+static void *begin_thread(void *p)
 {
     struct start s = *(struct start *)p;
     free(p);
@@ -257,7 +260,7 @@ int pthread_create(void *t, const void *attributes, void *(*fn)(void *), void *a
     begun = true;
     if (!s) abort();
     *s = (struct start){ fn, arg };
-    int r = real(t, attributes, begin, s);
+    int r = real(t, attributes, begin_thread, s);
     if (r) free(s);
     return r;
 }
