@@ -47,8 +47,8 @@ struct moe_placement_options {
 MOE_API enum moe_code moe_placement_make(const char *model, const struct moe_placement_options *o,
                                          char **json, struct moe_err *err);
 
-struct moe_placement_check {
-    size_t size;               /* sizeof(struct moe_placement_check), set by the caller (moe/moe.h) */
+struct moe_placement_verify_options {
+    size_t size;               /* sizeof the struct, set by the caller (moe/moe.h) */
     /* n_stats paths of the statistics that the plan was made from; none: no load or bound is compared. */
     const char *const *stats;
     size_t n_stats;
@@ -63,7 +63,7 @@ struct moe_placement_check {
  * planner.  o may be NULL.  MOE_VERIFY when numbers are wrong: *err names the first, and *problems is
  * malloc'd text, the caller's to free(), with a line for each (NULL where memory for the text ran out).  In
  * every other case *problems is NULL.  problems may be NULL. */
-MOE_API enum moe_code moe_placement_verify(const char *plan, const struct moe_placement_check *o,
+MOE_API enum moe_code moe_placement_verify(const char *plan, const struct moe_placement_verify_options *o,
                                            char **problems, struct moe_err *err);
 
 #ifdef __cplusplus

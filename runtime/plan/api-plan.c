@@ -90,16 +90,16 @@ static char *lines(const cJSON *problems)
     return text;
 }
 
-enum moe_code moe_placement_verify(const char *plan, const struct moe_placement_check *options,
+enum moe_code moe_placement_verify(const char *plan, const struct moe_placement_verify_options *options,
                                    char **problems, struct moe_err *err)
 {
-    struct moe_placement_check o;
+    struct moe_placement_verify_options o;
     struct moe_plan_checked found;
 
     MOE_API_ERR(err);
     if (problems) *problems = NULL;
     MOE_TRY(moe_api_given(plan, "plan", err));
-    MOE_TRY(moe_api_options(&o, sizeof o, options, "moe_placement_check", err));
+    MOE_TRY(moe_api_options(&o, sizeof o, options, "moe_placement_verify_options", err));
     MOE_TRY(moe_api_files(o.stats, o.n_stats, "stats", err));
     if (!strcmp(plan, "-")) return moe_fail(err, MOE_USAGE, "plan is a file, and no stream ('-')");
     struct moe_plan_check q = { .plan = plan,

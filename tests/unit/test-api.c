@@ -261,7 +261,7 @@ static void test_progress(void)
     struct moe_convert_options o = { .size = sizeof o, .progress = follow, .ctx = &t };
     struct moe_quantize_options q = { .size = sizeof q, .method = "max", .progress = follow, .ctx = &t };
     struct moe_placement_options p = { .size = sizeof p, .ranks = 4, .progress = follow, .ctx = &t };
-    struct moe_placement_check c = { .size = sizeof c, .progress = follow, .ctx = &t };
+    struct moe_placement_verify_options c = { .size = sizeof c, .progress = follow, .ctx = &t };
     const char *made = in_dir("told.moe"), *path = in_dir("told.json");
     char *json;
 
