@@ -50,6 +50,37 @@ const char *moe_tensor_name(enum moe_role role, int layer, int expert, char out[
     return out;
 }
 
+const char *moe_role_word(enum moe_role role)
+{
+    static const char *const words[MOE_ROLE_COUNT] = {
+        [MOE_ROLE_EMBED] = "embed",
+        [MOE_ROLE_NORM] = "norm",
+        [MOE_ROLE_HEAD] = "head",
+        [MOE_ROLE_INPUT_NORM] = "input_norm",
+        [MOE_ROLE_POST_NORM] = "post_norm",
+        [MOE_ROLE_Q_A] = "q_a",
+        [MOE_ROLE_Q_A_NORM] = "q_a_norm",
+        [MOE_ROLE_Q_B] = "q_b",
+        [MOE_ROLE_KV_A] = "kv_a",
+        [MOE_ROLE_KV_A_NORM] = "kv_a_norm",
+        [MOE_ROLE_KV_B] = "kv_b",
+        [MOE_ROLE_O] = "o",
+        [MOE_ROLE_GATE] = "dense_gate",
+        [MOE_ROLE_UP] = "dense_up",
+        [MOE_ROLE_DOWN] = "dense_down",
+        [MOE_ROLE_ROUTER] = "router",
+        [MOE_ROLE_ROUTER_BIAS] = "router_bias",
+        [MOE_ROLE_SHARED_GATE] = "shared_gate",
+        [MOE_ROLE_SHARED_UP] = "shared_up",
+        [MOE_ROLE_SHARED_DOWN] = "shared_down",
+        [MOE_ROLE_EXPERT_GATE] = "gate",
+        [MOE_ROLE_EXPERT_UP] = "up",
+        [MOE_ROLE_EXPERT_DOWN] = "down",
+        [MOE_ROLE_Q] = "q",
+    };
+    return words[role];
+}
+
 /* moe_tensor_shape for the roles of class ATTN.  SHAPE sets both sizes and returns true. */
 static bool attention_shape(const struct moe_config *c, enum moe_role role, int64_t *rows, int64_t *cols)
 {

@@ -35,6 +35,9 @@ int moe_role_fused_partner(enum moe_role role);
 /* The canonical name: "model.layers.3.mlp.experts.17.gate_proj.weight", "lm_head.weight".  Returns out. */
 const char *moe_tensor_name(enum moe_role role, int layer, int expert, char out[128]);
 
+/* The word for a role in reports and manifests, a constant: "gate" of a routed expert, "shared_up", "q_a". */
+const char *moe_role_word(enum moe_role role);
+
 /* The shape that the config demands of a tensor; a vector (norms, router bias) has rows 1.  False when the
  * config has no such tensor. */
 bool moe_tensor_shape(const struct moe_config *c, enum moe_role role, int layer, int64_t *rows,

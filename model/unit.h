@@ -28,16 +28,14 @@ struct moe_shard_unit {
     struct moe_shard_header header; /* of the shard file */
 };
 
-/* How many units the container has.  moe_unit_open describes unit `number`, one of [0, moe_unit_count): 0 is
- * dense, then comes every layer with experts, ascending.  type is a precision map of src (moe_precision_map).
- * u->n is 0 when the map leaves out all of the unit's tensors.  After a failure there is nothing to release.
- * */
+/* The number of units of the container that src becomes. */
 int moe_unit_count(const struct moe_source *src);
+
+/* Describes unit `number`, one of [0, moe_unit_count): 0 is dense, then comes every layer with experts,
+ * ascending.  type is a precision map of src (moe_precision_map).  u->n is 0 when the map leaves out all of
+ * the unit's tensors.  After a failure there is nothing to release. */
 enum moe_code moe_unit_open(struct moe_shard_unit *u, const struct moe_source *src, const uint8_t *type,
                             int number, struct moe_err *err);
 void moe_unit_release(struct moe_shard_unit *u);
-
-/* The word for a role in reports and manifests, a constant: "gate", "shared_up", "q_a". */
-const char *moe_role_word(enum moe_role role);
 
 #endif

@@ -3,7 +3,7 @@
 #include "model/rewrite/report.h"
 
 #include "base/grow.h"
-#include "model/unit.h"
+#include "formats/source.h"
 
 #include <math.h>
 #include <stdio.h>
