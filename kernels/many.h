@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/many.h - many rows of a stored weight dequantized, and its product with many tokens. */
+/* kernels/many.h - dequantizes many rows of a stored weight, and multiplies it by many tokens at once. */
 #ifndef MOE_KERNELS_MANY_H
 #define MOE_KERNELS_MANY_H
 

@@ -104,7 +104,7 @@ static inline struct moe_act_scale moe_act_scale_of_code(uint8_t code, float inp
 }
 
 /* The code of a block's scale, and the scale itself, under which amax, the largest magnitude in the block
- * (finite), becomes the E2M1 value 1 / share: share is 1/6 or 1/4.  global is 1 / input_scale. */
+ * (finite), becomes the E2M1 value 1 / share, which is 6 or 4.  global is 1 / input_scale. */
 static inline uint8_t moe_act_code_for_amax(float amax, float share, float global)
 {
     return moe_f32_to_e4m3_satfinite(global * (amax * share));
@@ -115,10 +115,10 @@ static inline struct moe_act_scale moe_act_scale_for_amax(float amax, float shar
     return moe_act_scale_of_code(amax > 0 ? moe_act_code_for_amax(amax, share, global) : 0, input_scale);
 }
 
-/* The scales that nvfp4_activations_search tries: their codes differ by `off` from the code under which amax
- * becomes 6, and are clamped to [1, 126]. */
 enum { MOE_ACT_TRIES = 6 };
 
+/* Sets s to the scales that nvfp4_activations_search of kernels.def tries: their codes differ by off[] from
+ * the code under which amax becomes 6, and are clamped to [1, 126].  All are 0 for an amax of 0. */
 static inline void moe_act_scales_to_try(float amax, float input_scale, float global,
                                          struct moe_act_scale s[MOE_ACT_TRIES])
 {

@@ -94,6 +94,7 @@ LANE void fp4_untile(const uint8_t *p, int64_t stride, uint8_t *out, int64_t apa
 #undef TO
 }
 
+/* fp4_bytes for one part, eight lanes. */
 LANE __m256i fp4_bytes8(__m256i a, __m256i b, __m256i c, __m256i d, int limb)
 {
     const __m256i from = _mm256_add_epi8(
@@ -110,6 +111,7 @@ LANE vi fp4_bytes(const vi *v, int limb)
                  fp4_bytes8(v[0].b, v[1].b, v[2].b, v[3].b, limb) };
 }
 
+/* Transpose 8 x 8 floats: lane c of v[r] is exchanged with lane r of v[c]. */
 LANE void transpose8(__m256 *v)
 {
     __m256 t[8];

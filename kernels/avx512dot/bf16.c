@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Dot products of bf16 pairs on registers alone, to measure their peak rate (AVX512_BF16). */
+/* Measures the peak rate of dot products of bf16 pairs, on registers alone (AVX512_BF16). */
 #include "kernels/avx512/lanes.h"
 
 double moe_peak_bf16_avx512dot(int64_t rounds, float *sink)
@@ -9,7 +9,7 @@ double moe_peak_bf16_avx512dot(int64_t rounds, float *sink)
      * for both. */
     enum { CHAINS = 12 };
     vf s[CHAINS];
-    /* 0.996, 0.001 */
+    /* the bf16 numbers 0.996 and 0.001 */
     __m512bh a = (__m512bh)_mm512_set1_epi16(0x3f7f), b = (__m512bh)_mm512_set1_epi16(0x3a83);
     EACH(i, CHAINS) s[i] = vf_add(vf_load(ramp), vf_set(16 * (float)i));
     for (int64_t r = 0; r < rounds; r++) EACH(i, CHAINS) s[i] = _mm512_dpbf16_ps(s[i], a, b);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Products with an NVFP4 weight by dot products of int8 quadruples (AVX512_VNNI), codes looked up by byte
- * permutations (AVX512_VBMI).  The results have the bits of the avx512 level. */
+/* Multiplies by an NVFP4 weight with dot products of int8 quadruples (AVX512_VNNI), and looks codes up by
+ * byte permutations (AVX512_VBMI).  The results have the bits of the avx512 level. */
 #include "kernels/avx512/fp4.h"
 #include "kernels/scalar.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Dot products of int8 quadruples on registers alone, to measure their peak rate (AVX512_VNNI). */
+/* Measures the peak rate of dot products of int8 quadruples, on registers alone (AVX512_VNNI). */
 #include "kernels/avx512/lanes.h"
 
 double moe_peak_vnni_avx512dot(int64_t rounds, float *sink)

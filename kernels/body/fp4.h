@@ -83,7 +83,7 @@ struct fp4 {
     const float *x;
     float *y;
     int64_t ldx, ldy, r0;
-    int limbs; /* 3: matmul, 2: matmul_int16 */
+    int limbs; /* of each value of x: 3 for matmul, 2 for matmul_int16 */
 };
 
 /* ---- rows ---- */
@@ -142,8 +142,8 @@ static void fp4_untile_rest(const struct fp4_span *s, const struct fp4_ahead *a)
     if (rest) fp4_untile(lines, 64, a->out + 64 * groups, FP4_QUARTER, &most);
 }
 
-/* Points *a at the scales of the 16 rows that a tile holds from `row` on, which are to be put in order at
- * out. */
+/* Points *a at the scales of the 16 rows that a tile holds together from `row` on, which are to be put in
+ * order at out: of rows row to row + 3, and of those 32, 64 and 96 after them. */
 static void fp4_ahead_at(const struct fp4_span *s, int64_t row, uint8_t *out, struct fp4_ahead *a)
 {
     int64_t blocks = s->w->cols / 16, tile = (blocks + 3) / 4 * 512;
@@ -163,7 +163,7 @@ static void fp4_multiply_tiled(const struct fp4_span *s)
     int now = 0;
     bool ready = false;
     for (int64_t row = s->base / 128 * 128, after; row <= s->last; row = after) {
-        after = row + (row % 128 < 28 ? 4 : 100);
+        after = row + (row % 128 < 28 ? 4 : 100); /* the next four rows of the tile, or of the next tile */
         if (row + 99 < s->base) continue;
         bool all = row >= s->first && row + 99 <= s->last;
         if (!ready) {
@@ -262,6 +262,7 @@ static void fp4_multiply_batch(const struct fp4 *a, int64_t t0, int64_t n, int64
     }
 }
 
+/* Computes the call: rows [a->r0, r1) times n tokens, batch by batch. */
 static void fp4_product(const struct fp4 *a, int64_t r1, int64_t n)
 {
     for (int64_t t = 0; t < n; t += FP4_BATCH) {

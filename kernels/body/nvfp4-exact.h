@@ -4,7 +4,9 @@
  *
  * ref divides, rounds, multiplies back and adds squares in double, in ascending order.  Here errors are
  * first summed in an order that suits vectors, and again in ref's order only where the errors of two scales
- * are within a factor of 1 + 2^-40 of each other. */
+ * are within a factor of 1 + 2^-40 of each other.
+ *
+ * Included by kernels/body/nvfp4.h, after a blocks.h, which gives OP, EACH, LANES and the vectors. */
 #include "kernels/scalar.h"
 
 #include <string.h>

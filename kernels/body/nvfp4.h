@@ -162,6 +162,7 @@ OP bi words(const struct batch *b, int bytes, int j, bf f)
 /* The largest magnitudes, but never 0, so that one can divide by them. */
 OP bf nonzero_amax(const struct batch *b) { return f_max(f_load(b->amax), f_set(0x1p-40f)); }
 
+/* Sets b->xi to the words of BOUND. */
 OP void make_xi(struct batch *b)
 {
     bf f = f_div(f_set(65535), nonzero_amax(b));
@@ -171,6 +172,7 @@ OP void make_xi(struct batch *b)
 
 /* ---- the scale of MAX ---- */
 
+/* The scale codes that put the largest magnitude on 6.  Sets b->bounded. */
 OP bi choose_max(struct batch *b)
 {
     bf a = f_load(b->amax);
@@ -366,7 +368,7 @@ static bi choose_search(struct batch *b)
 /* The codes of each block, bytes 0-3 and 4-7, and the blocks in which a code is undecided (CODES above). */
 struct encoded { bi low, high; unsigned undecided; };
 
-/* Find the codes of x = u s / 8192, from the words u. */
+/* Find the codes of each block's values, from the words u = round(8192 |x| / s) and the signs in b->w. */
 OP struct encoded encode(const struct batch *b, const bi u[8])
 {
     const bi sign = i_set(0x08000800);
@@ -381,7 +383,7 @@ OP struct encoded encode(const struct batch *b, const bi u[8])
             least = w_signed_min(least, w);
         }
         bi x = i_or(i_shr(c[0], 8), c[1]); /* bytes: element 4j, 4j + 2, 4j + 1, 4j + 3 */
-        half[j] = i_or(x, i_shr(x, 12));   /* two bytes of codes, then remains */
+        half[j] = i_or(x, i_shr(x, 12));   /* two bytes of codes; w_join drops the upper half */
     }
     struct encoded e = { .low = w_join(half[0], half[1]), .high = w_join(half[2], half[3]) };
     bi zeros = w_less(w_set(1), w_sub(least, w_set(0x8000))); /* -0.0 */
@@ -389,7 +391,8 @@ OP struct encoded encode(const struct batch *b, const bi u[8])
     return e;
 }
 
-static bi choose(enum moe_nvfp4_method method, struct batch *b)
+/* The scale code of each block, by the method; of blocks that are not bounded it means nothing. */
+static bi choose_scales(enum moe_nvfp4_method method, struct batch *b)
 {
     b->decided = b->beyond = 0;
     if (method == MOE_NVFP4_MAX) return choose_max(b);
@@ -425,7 +428,7 @@ OP void batch_choose(struct batch *b, enum moe_nvfp4_method method, const uint8_
 {
     b->x = x, b->bytes = bytes, b->global = global;
     batch_load(b);
-    bi c = choose(method, b);
+    bi c = choose_scales(method, b);
     bm zero = f_le(f_load(b->amax), f_set(0));
     b->zero = m_bits(zero);
     i_store(b->code, i_pick(zero, i_set(0x38), c));

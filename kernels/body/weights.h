@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/body/weights.h - values of one row of a stored weight, 16 at a time.  It is included after a
- * lanes.h.  `type` is a constant wherever these are inlined: see BY_TYPE. */
+/* kernels/body/weights.h - loads one row of a stored weight, 16 values at a time.  It is included after a
+ * lanes.h.  `type` is a constant wherever these functions are inlined: see BY_TYPE. */
 #ifndef MOE_KERNELS_BODY_WEIGHTS_H
 #define MOE_KERNELS_BODY_WEIGHTS_H
 
@@ -45,8 +45,8 @@ LANE void load_int4_scales(const struct moe_weight *w, int64_t row, int64_t col,
 {
     const struct moe_dtype_row *t = &moe_dtypes[w->type];
     float stored[16];
-    int64_t first = moe_scale_index(w, row, col), group = t->group ? t->group : w->cols,
-            in = t->group ? col % group : 0;
+    int64_t first = moe_scale_index(w, row, col), group = t->group ? t->group : w->cols;
+    int64_t in = t->group ? col % group : 0; /* the place of col in its group */
     int64_t count = t->group ? (in + n + group - 1) / group : 1;
     const uint8_t *p = w->scale + 2 * first; /* two bytes: BF16 or F16 */
     vf_store(stored, t->scale == MOE_SCALE_F16 ? vf_f16n(p, count) : vf_bf16n(p, count));

@@ -5,6 +5,11 @@
 
 #include <string.h>
 
+/* The kernels that may put a block's largest magnitude on 4 instead of 6 multiply the input scale by this.
+ * The scale that puts the largest block on 6 is then 256 instead of 448, which is the largest E4M3 number, so
+ * that 1.5 times that scale is not too large. */
+#define RAISE (448 / 256.0f)
+
 /* Rounds a block to E2M1 under the scale s: out is what the product multiplies. */
 static void round_block(const float *x, struct moe_act_scale s, float out[16])
 {
@@ -45,7 +50,7 @@ static void round_best(const float *x, const struct moe_act_scale *s, int n, flo
 
 void moe_nvfp4_activations_46_ref(const float *x, int64_t n, float input_scale, float *out)
 {
-    input_scale *= 448 / 256.0f;
+    input_scale *= RAISE;
     for (int64_t b = 0; b < n; b += 16) {
         float q[16], amax = moe_amax_ref(x + b, 16), m = isfinite(amax) ? amax : 0, global = 1 / input_scale;
         struct moe_act_scale s[2] = { moe_act_scale_for_amax(m, 1 / 6.0f, input_scale, global),
@@ -57,7 +62,7 @@ void moe_nvfp4_activations_46_ref(const float *x, int64_t n, float input_scale, 
 
 void moe_nvfp4_activations_search_ref(const float *x, int64_t n, float input_scale, float *out)
 {
-    input_scale *= 448 / 256.0f;
+    input_scale *= RAISE;
     for (int64_t b = 0; b < n; b += 16) {
         struct moe_act_scale s[MOE_ACT_TRIES];
         float q[16], amax = moe_amax_ref(x + b, 16);

@@ -27,8 +27,8 @@ void moe_matmul_ref(const struct moe_weight *w, int64_t r0, int64_t r1, const fl
  * kernels.def, which defines e, its limits and the factor 1.004). */
 static void round_to_fixed16(const float *x, double *out)
 {
-    float most = 0;
-    int e = 129;
+    float most = 0; /* the largest magnitude; NaN once a value is NaN or Inf */
+    int e = 129;    /* of a largest magnitude that the factor makes overflow */
     for (int i = 0; i < 16; i++) {
         most = fmaxf(most, fabsf(x[i]));
         if (!isfinite(x[i])) most = NAN;

@@ -5,7 +5,9 @@
 
 #include <math.h>
 
-/* The codes q of a block under scale code c; returns the squared error, in double. */
+#define CODE_OF_1 0x38 /* the E4M3 code of 1, which blocks of zeros get as their scale */
+
+/* Rounds a block under scale code c: sets its codes q and returns their squared error, in double. */
 static double try_scale(const float *x, float global, uint8_t c, uint8_t q[16])
 {
     float s = moe_e4m3_to_f32(c) * global;
@@ -18,11 +20,13 @@ static double try_scale(const float *x, float global, uint8_t c, uint8_t q[16])
     return err;
 }
 
-static uint8_t choose(enum moe_nvfp4_method method, const float *x, float global, float amax)
+/* The code of a block's scale, by the rules in kernels/nvfp4.h; amax is the block's largest magnitude.  `six`
+ * and `four` are the codes under which amax becomes about 6 and about 4. */
+static uint8_t choose_scale(enum moe_nvfp4_method method, const float *x, float global, float amax)
 {
     uint8_t q[16];
     float b = amax / (6.0f * global);
-    uint8_t six = b > 0 ? moe_f32_to_ue4m3(b) : 0x38; /* as in modelopt a quotient of 0 becomes 1.0 */
+    uint8_t six = b > 0 ? moe_f32_to_ue4m3(b) : CODE_OF_1; /* as in modelopt, where b is 0 */
     if (method == MOE_NVFP4_MAX) return six;
     if (method == MOE_NVFP4_FOUR_OVER_SIX) {
         uint8_t four = b > 0 ? moe_f32_to_ue4m3(b * 1.5f) : six;
@@ -43,7 +47,7 @@ void moe_nvfp4_quantize_ref(enum moe_nvfp4_method method, const float *x, int64_
     for (int64_t b = 0; b < n / 16; b++, x += 16) {
         uint8_t q[16] = { 0 };
         float amax = moe_amax_ref(x, 16);
-        scales[b] = amax > 0 ? choose(method, x, global, amax) : 0x38;
+        scales[b] = amax > 0 ? choose_scale(method, x, global, amax) : CODE_OF_1;
         if (amax > 0) try_scale(x, global, scales[b], q);
         for (int i = 0; i < 8; i++) codes[b * 8 + i] = (uint8_t)(q[2 * i] | q[2 * i + 1] << 4);
     }
