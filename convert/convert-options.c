@@ -66,8 +66,8 @@ enum moe_code moe_convert_args_check(struct moe_convert_args *o, struct moe_err 
         return moe_fail(err, MOE_USAGE, "unknown --to '%s' (source, nvfp4, hf, hf-nvfp4 or gguf)", o->to);
     if (moe_outtype_find(o->outtype) < 0)
         return moe_fail(err, MOE_USAGE, "unknown --outtype '%s' (auto, q6_k, bf16 or f32)", o->outtype);
-    MOE_TRY(moe_hf_options_of(o->flavor, hf_nvfp4 ? o->shard_size : MOE_UNSET,
-                              moe_write_mode_of(o->force, o->resume), &o->nvfp4, err));
+    MOE_TRY(moe_hf_options_init(o->flavor, hf_nvfp4 ? o->shard_size : MOE_UNSET,
+                                moe_write_mode_of(o->force, o->resume), &o->nvfp4, err));
     o->nvfp4.dry_run = o->dry_run;
     o->nvfp4.cancel = o->run.cancel;
     if (!hf_nvfp4 && (o->flavor || o->shard_size != MOE_UNSET))

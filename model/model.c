@@ -50,7 +50,8 @@ static void find_mlp(struct opener *o, enum moe_role gate, int layer, int expert
     find_weight(o, (enum moe_role)(gate + 2), layer, expert, &e->down);
 }
 
-static void open_layer(struct opener *o, int l)
+/* Finds the weights of layer l, and converts its norms and its router bias. */
+static void find_layer(struct opener *o, int l)
 {
     struct moe_layer *y = &o->m->layers[l];
     const struct moe_config *c = &o->m->config;
@@ -86,7 +87,9 @@ static void open_layer(struct opener *o, int l)
         find_mlp(o, MOE_ROLE_EXPERT_GATE, l, (int)e, &y->experts[e]);
 }
 
-static void open_tables(struct opener *o)
+/* Sets the parameters of rotary embedding and of routing from the config, and computes the rotary
+ * frequencies. */
+static void compute_tables(struct opener *o)
 {
     struct moe_model *m = o->m;
     const struct moe_config *c = &m->config;
@@ -127,11 +130,11 @@ enum moe_code moe_model_open(struct moe_model **out, struct moe_source *src, dou
     m->lora_eps = lora_eps > 0 ? (float)lora_eps : m->eps;
     m->layers = MOE_NEWN(&m->arena, struct moe_layer, src->config.num_hidden_layers);
     if (!m->layers) o.code = moe_fail(err, MOE_NOMEM, "no memory for a model");
-    if (o.code == MOE_OK) open_tables(&o);
+    if (o.code == MOE_OK) compute_tables(&o);
     find_weight(&o, MOE_ROLE_EMBED, -1, -1, &m->embed);
     find_weight(&o, MOE_ROLE_HEAD, -1, -1, &m->head);
     m->norm = load_vector(&o, MOE_ROLE_NORM, -1);
-    for (int64_t l = 0; o.code == MOE_OK && l < src->config.num_hidden_layers; l++) open_layer(&o, (int)l);
+    for (int64_t l = 0; o.code == MOE_OK && l < src->config.num_hidden_layers; l++) find_layer(&o, (int)l);
     if (o.code != MOE_OK) moe_model_close(&m);
     *out = m;
     return o.code;

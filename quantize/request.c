@@ -105,8 +105,8 @@ static enum moe_code check_to(struct moe_quantize_choice *c, const struct moe_qu
                         q->to);
     if (!c->hf && (q->flavor || q->shard_size != MOE_QUANTIZE_UNSET))
         return moe_fail(err, MOE_USAGE, "--flavor and --shard-size go with --to hf-nvfp4");
-    MOE_TRY(
-        moe_hf_options_of(q->flavor, q->shard_size, moe_write_mode_of(q->force, q->resume), &c->export, err));
+    MOE_TRY(moe_hf_options_init(q->flavor, q->shard_size, moe_write_mode_of(q->force, q->resume), &c->export,
+                                err));
     if (c->hf && q->layers)
         return moe_fail(err, MOE_USAGE,
                         "--layers writes a part, which no engine loads (moe-convert --merge the parts, then "

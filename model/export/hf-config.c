@@ -123,7 +123,7 @@ static enum moe_code summarize(const struct names *quantized, struct names *plai
     return MOE_OK;
 }
 
-bool moe_hf_spreads(const struct moe_hf_plan *p, const cJSON *ignore, char first[160])
+bool moe_hf_find_partly_excluded(const struct moe_hf_plan *p, const cJSON *ignore, char first[160])
 {
     static const enum moe_role fused[] = { MOE_ROLE_Q_A, MOE_ROLE_Q_B, MOE_ROLE_KV_A, MOE_ROLE_KV_B };
 

@@ -24,7 +24,8 @@ void moe_hf_files_close(struct moe_hf_files **f); /* NULL-safe; nulls */
 enum moe_code moe_hf_files_set_name(struct moe_hf_files *f, int64_t i, const char *name, struct moe_err *err);
 
 /* Creates file i with the header `head` of `bytes` bytes and a size of `all` bytes, all of them reserved on
- * the disk.  It appears under its name only with both, and replaces a file of that name.  MOE_NOSPACE. */
+ * the disk.  It appears under its name only with both, and replaces a file of that name.  MOE_NOSPACE when
+ * the disk is too full. */
 enum moe_code moe_hf_files_make(struct moe_hf_files *f, int64_t i, const void *head, size_t bytes,
                                 uint64_t all, struct moe_err *err);
 /* _matches sets *is to whether file i exists with this header and this size.  _check returns MOE_MISMATCH
@@ -37,7 +38,8 @@ enum moe_code moe_hf_files_check(struct moe_hf_files *f, int64_t i, const void *
 /* The path of file i, owned by f. */
 const char *moe_hf_files_path(const struct moe_hf_files *f, int64_t i);
 
-/* These three may be called from any thread; offsets and sizes are in bytes. */
+/* These three may be called from any thread; offsets and sizes are in bytes.  moe_hf_files_sync makes durable
+ * what was written to file i. */
 enum moe_code moe_hf_files_write(struct moe_hf_files *f, int64_t i, uint64_t offset, const void *data,
                                  size_t bytes, struct moe_err *err);
 enum moe_code moe_hf_files_read(struct moe_hf_files *f, int64_t i, uint64_t offset, void *to, size_t bytes,

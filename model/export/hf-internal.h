@@ -69,9 +69,9 @@ void moe_hf_items_release(struct moe_hf_items *items);
 /* The modules that the config must name as not quantized, spelled as modelopt or compressed-tensors would; an
  * array of strings, which the caller deletes. */
 enum moe_code moe_hf_ignore(const struct moe_hf_plan *p, cJSON **list, struct moe_err *err);
-/* SGLang takes a projection of attention that the list names for one layer as excluded in all layers.  True,
- * with the entry of the list in first, when that projection is NVFP4 in another layer. */
-bool moe_hf_spreads(const struct moe_hf_plan *p, const cJSON *ignore, char first[160]);
+/* Whether the list `ignore` names a projection of attention for one layer that is NVFP4 in another; `first`
+ * gets the first entry that does.  SGLang takes such a projection for excluded in all layers. */
+bool moe_hf_find_partly_excluded(const struct moe_hf_plan *p, const cJSON *ignore, char first[160]);
 /* Writes config.json and, for modelopt, hf_quant_config.json into `dir`.  Sets r->text_only. */
 enum moe_code moe_hf_write_configs(const struct moe_hf_plan *p, const char *dir, struct moe_hf_result *r,
                                    struct moe_err *err);

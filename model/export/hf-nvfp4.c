@@ -8,8 +8,8 @@
 
 #include <stdio.h>
 
-enum moe_code moe_hf_options_of(const char *flavor, int64_t shard_size, enum moe_write_mode mode,
-                                struct moe_hf_options *o, struct moe_err *err)
+enum moe_code moe_hf_options_init(const char *flavor, int64_t shard_size, enum moe_write_mode mode,
+                                  struct moe_hf_options *o, struct moe_err *err)
 {
     int which = flavor ? moe_hf_flavor_find(flavor) : MOE_HF_MODELOPT;
     if (which < 0)

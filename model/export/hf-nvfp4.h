@@ -13,7 +13,7 @@
 
 enum moe_hf_flavor { MOE_HF_MODELOPT, MOE_HF_COMPRESSED_TENSORS };
 
-/* "modelopt", "compressed-tensors"; -1 for another word. */
+/* The flavor named "modelopt" or "compressed-tensors"; -1 for another word. */
 int moe_hf_flavor_find(const char *name);
 const char *moe_hf_flavor_name(enum moe_hf_flavor flavor);
 
@@ -30,10 +30,10 @@ struct moe_hf_options {
     const struct moe_cancel *cancel; /* ends writing early; NULL: never */
 };
 
-/* Sets *o from --flavor (NULL: modelopt), --shard-size (negative: 5 GB) and mode.  MOE_USAGE for a bad
- * one. */
-enum moe_code moe_hf_options_of(const char *flavor, int64_t shard_size, enum moe_write_mode mode,
-                                struct moe_hf_options *o, struct moe_err *err);
+/* Sets *o from --flavor (NULL: modelopt), --shard-size (negative: 5 GB) and mode.  MOE_USAGE for a bad flavor
+ * or size. */
+enum moe_code moe_hf_options_init(const char *flavor, int64_t shard_size, enum moe_write_mode mode,
+                                  struct moe_hf_options *o, struct moe_err *err);
 
 /* Weights that are written as BF16 though the container has them in another type: how many, the name of the
  * first, and its type in the container. */
@@ -42,19 +42,20 @@ struct moe_hf_decoded { int64_t n; char first[128]; const char *type; };
 struct moe_hf_result {
     uint64_t input_bytes, output_bytes, memory_bytes;
     int64_t tensors, files;          /* as written */
-    /* NVFP4 weights; how many of them have no calibrated input scale */
+    /* the number of NVFP4 weights; how many of them have no calibrated input scale */
     int64_t nvfp4, uncalibrated;
     bool weight_only;                /* the config asks for no quantized activations */
     struct moe_hf_decoded decoded,   /* written as BF16 because engines read no other type beside NVFP4 */
                           kv_b;      /* kv_b, written as BF16 because engines split it */
-    /* NVFP4 weights quantized again under the larger global scale of their fused pair */
+    /* the number of NVFP4 weights that were quantized again under the larger global scale of their fused
+     * pair */
     int64_t reencoded;
     /* the error that this added: sqrt(sum (w - w')^2 / sum w^2); 0 under dry_run */
     double relative_error;
-    /* the config excludes in one layer a projection of attention that is NVFP4 in another; the first pattern
-     * that does */
-    bool spreads;
-    char first_spread[160];
+    /* whether the config excludes a projection of attention in one layer that is NVFP4 in another, on which
+     * SGLang fails; and the first pattern that does so */
+    bool partly_excluded;
+    char first_partly_excluded[160];
     /* an earlier run had finished the directory, which now at most got its name; nothing was read, so the
      * error and text_only are not known */
     bool was_done;

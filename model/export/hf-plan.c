@@ -198,13 +198,14 @@ static void add_all(struct moe_hf_plan *p, uint64_t limit)
         }
 }
 
-/* Sets r->spreads and r->first_spread. */
-static enum moe_code find_spread(const struct moe_hf_plan *p, struct moe_hf_result *r, struct moe_err *err)
+/* Sets r->partly_excluded and r->first_partly_excluded, in the flavor modelopt alone. */
+static enum moe_code find_partly_excluded(const struct moe_hf_plan *p, struct moe_hf_result *r,
+                                          struct moe_err *err)
 {
     cJSON *ignore;
     if (p->flavor != MOE_HF_MODELOPT) return MOE_OK;
     MOE_TRY(moe_hf_ignore(p, &ignore, err));
-    r->spreads = moe_hf_spreads(p, ignore, r->first_spread);
+    r->partly_excluded = moe_hf_find_partly_excluded(p, ignore, r->first_partly_excluded);
     cJSON_Delete(ignore);
     return MOE_OK;
 }
@@ -232,7 +233,7 @@ enum moe_code moe_hf_plan_open(struct moe_hf_plan *p, const struct moe_source *s
     r->tensors = p->n;
     r->files = p->n_shards;
     r->output_bytes = p->bytes;
-    enum moe_code code = find_spread(p, r, err);
+    enum moe_code code = find_partly_excluded(p, r, err);
     if (code != MOE_OK) moe_hf_plan_release(p);
     return code;
 }

@@ -11,7 +11,7 @@
 /* ---- one file ---- */
 
 /* The place of a tensor's type in the order F32, BF16, F16, F8_E4M3, U8.  This is the safetensors library's
- * order, by which every tensor is aligned to its own type. */
+ * order, by which every tensor is aligned to its own type.  Global and input scales are F32. */
 static int rank_of(const struct moe_hf_plan *p, const struct moe_hf_entry *e)
 {
     int type = p->src->tensors[e->tensor].type;
@@ -34,7 +34,7 @@ static int by_rank(const void *a, const void *b)
 /* Fills in the header entry of an item: its name, type and shape. */
 static void describe(const struct moe_hf_plan *p, const struct moe_hf_item *i, struct moe_st_entry *s)
 {
-    static const char *const dtypes[] = { "F32", "BF16", "F16", "F8_E4M3", "U8" };
+    static const char *const dtypes[] = { "F32", "BF16", "F16", "F8_E4M3", "U8" }; /* by rank */
     const struct moe_tensor *t = &p->src->tensors[i->e.tensor];
     bool scalar = i->e.part == MOE_HF_GLOBAL || i->e.part == MOE_HF_INPUT;
     bool vector = t->rows == 1;

@@ -22,10 +22,10 @@ static void tell_readers(const struct moe_notes *to, const struct moe_hf_result 
         moe_note_warn(to, "SGLang runs the experts of a W4A16_NVFP4 checkpoint with quantized activations "
                            "unless it is started with --moe-runner-backend marlin");
     }
-    if (got->spreads)
+    if (got->partly_excluded)
         moe_note_warn(to,
                       "SGLang takes '%s' for excluded in every layer and fails on the others (quantize this "
-                      "projection in all layers or in none)", got->first_spread);
+                      "projection in all layers or in none)", got->first_partly_excluded);
 }
 
 static void tell_decoded(const struct moe_notes *to, const struct moe_hf_decoded *d, const char *why)

@@ -42,9 +42,9 @@ static bool has_file(const struct moe_source *src, const char *name)
     return false;
 }
 
-/* Whether the container has all Python files that auto_map names: "configuration_deepseek.DeepseekV3Config"
- * is in configuration_deepseek.py. */
-static bool map_holds(const struct moe_source *src, const cJSON *map)
+/* Whether the container has all Python files that the config's auto_map names, and there is one:
+ * "configuration_deepseek.DeepseekV3Config" is in configuration_deepseek.py. */
+static bool has_all_map_files(const struct moe_source *src, const cJSON *map)
 {
     for (const cJSON *m = map ? map->child : NULL; m; m = m->next) {
         char file[256];
@@ -56,8 +56,8 @@ static bool map_holds(const struct moe_source *src, const cJSON *map)
     return map && map->child;
 }
 
-/* Sets o's member `key` to `v`, which o then owns; after a failure v has been deleted.  False without memory,
- * also where v is NULL. */
+/* Sets o's member `key` to `v`, which o then owns; after a failure v has been deleted.  False when memory
+ * has run out, as a v of NULL tells, too. */
 static bool set_member(cJSON *o, const char *key, cJSON *v)
 {
     if (!v) return false;
@@ -158,7 +158,7 @@ static bool adapt_config(const struct moe_source *src, const struct moe_left_out
     bool ok = !left->vision || set_member(c, "architectures", cJSON_CreateStringArray(&text, 1));
 
     /* Without the files of the model's own classes, an engine loads it with its own class for this type. */
-    if (!map_holds(src, moe_json_get(c, "auto_map"))) {
+    if (!has_all_map_files(src, moe_json_get(c, "auto_map"))) {
         cJSON_DeleteItemFromObjectCaseSensitive(c, "auto_map");
         if (left->vision || !strcmp(src->config.model_type, "kimi_k2"))
             ok = ok && set_member(c, "model_type", cJSON_CreateString("deepseek_v3"));

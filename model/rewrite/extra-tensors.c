@@ -13,8 +13,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PIECE = 4 << 20 };
+enum { PIECE = 4 << 20 }; /* bytes that are copied at once */
 
+/* Whether the raw tensor is part of no weight and belongs into the file of this kind. */
 static bool is_extra(const struct moe_raw *r, enum moe_extra_kind kind)
 {
     return r->tensor < 0 && moe_extra_kind_of(r->skipped) == kind;
@@ -103,8 +104,9 @@ static enum moe_code copy_file(const char *from, int fd, uint64_t size, const ch
     return code;
 }
 
-static enum moe_code copy_container(const struct moe_source *src, enum moe_extra_kind kind, const char *to,
-                                    const struct copying *c, struct moe_err *err)
+/* Checks the digest of the container's file of this kind, and copies the file to `to`. */
+static enum moe_code copy_from_container(const struct moe_source *src, enum moe_extra_kind kind,
+                                         const char *to, const struct copying *c, struct moe_err *err)
 {
     char from[PATH_MAX];
     uint64_t size;
@@ -136,7 +138,7 @@ enum moe_code moe_keep_extra(const struct moe_source *src, enum moe_extra_kind k
     if (!c.piece) return moe_fail(err, MOE_NOMEM, "no memory for a buffer");
     enum moe_code code = moe_path_join(path, sizeof path, moe_writer_dir(w), name, err);
     if (code == MOE_OK)
-        code = n ? write_extra(src, kind, path, n, &c, err) : copy_container(src, kind, path, &c, err);
+        code = n ? write_extra(src, kind, path, n, &c, err) : copy_from_container(src, kind, path, &c, err);
     free(c.piece);
     return code == MOE_OK ? moe_writer_adopt_file(w, name, err) : code;
 }

@@ -16,20 +16,23 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Limits: bytes of all other files together, directories below each other, bytes of an index. */
+/* Limits: bytes of all other files together, levels of nested directories, bytes of an index. */
 enum { OTHER_BYTES = 64 << 20, DEPTH = 4, INDEX_BYTES = 1 << 30 };
 
+/* One call of moe_keep_rest. */
 struct keeper {
     const struct moe_source *src;
-    struct moe_buffer out;
-    bool look;                    /* only count what is left out, write nothing */
+    struct moe_buffer out;        /* the content of source.rest */
+    bool only_count;              /* only count what is left out, keep nothing */
     uint64_t others;              /* bytes of other files that were kept until now */
     struct moe_rest_left *left;
 };
 
 /* ---- headers ---- */
 
-/* *text: the header of a file with the 8 bytes of its length before it; *n: its length without these. */
+/* Reads the header of a file into *text, with the 8 bytes of its length before it; *n becomes its length
+ * without these.  The caller frees *text after success.  MOE_CORRUPT when the file has changed since its
+ * tensors were listed. */
 static enum moe_code read_header(const struct moe_file *f, char **text, size_t *n, struct moe_err *err)
 {
     unsigned char word[8];
@@ -91,8 +94,9 @@ static enum moe_code keep_headers(struct keeper *k, struct moe_err *err)
 
 /* ---- the index ---- */
 
-/* The index that this tool would write. */
-static enum moe_code plain_index(const struct moe_source *src, char **text, size_t *n, struct moe_err *err)
+/* Makes the index that this tool would write.  The caller frees *text. */
+static enum moe_code make_plain_index(const struct moe_source *src, char **text, size_t *n,
+                                      struct moe_err *err)
 {
     size_t count = (size_t)src->n_raws + 1;
     const char **names = malloc(count * sizeof *names);
@@ -124,7 +128,7 @@ static enum moe_code keep_index(struct keeper *k, struct moe_err *err)
     MOE_TRY(moe_look(path, &there, err));
     if (there == MOE_ABSENT) return MOE_OK;
     MOE_TRY(moe_read_file(path, INDEX_BYTES, &text, &n, err));
-    enum moe_code code = plain_index(k->src, &plain, &plain_n, err);
+    enum moe_code code = make_plain_index(k->src, &plain, &plain_n, err);
     if (code == MOE_OK) {
         code = moe_original_add(&k->out, MOE_ORIGINAL_INDEX, MOE_INDEX_NAME, text, n, plain, plain_n, err);
         free(plain);
@@ -144,7 +148,7 @@ static void leave_out(struct keeper *k, const char *name)
 }
 
 /* Whether `name` is one of the model's files of weights, which are kept in other ways. */
-static bool is_weights(const struct keeper *k, const char *name)
+static bool is_weight_file(const struct keeper *k, const char *name)
 {
     for (int32_t i = 0; i < k->src->n_files; i++)
         if (!strcmp(k->src->files[i].name, name)) return true;
@@ -165,21 +169,21 @@ static enum moe_code keep_file(struct keeper *k, const char *path, const char *n
         return MOE_OK;
     }
     k->others += size;
-    if (k->look) return MOE_OK;
+    if (k->only_count) return MOE_OK;
     MOE_TRY(moe_read_file(path, OTHER_BYTES, &data, &n, err));
     enum moe_code code = moe_original_add(&k->out, MOE_ORIGINAL_FILE, name, data, n, "", 0, err);
     free(data);
     return code;
 }
 
-/* Whether the name is UTF-8, as it must be in a record, which is JSON. */
-static bool is_text(const char *name)
+/* Whether the name is UTF-8, as names in source.rest must be, which are JSON strings. */
+static bool is_utf8(const char *name)
 {
     size_t n = strlen(name);
     return moe_utf8_prefix((const unsigned char *)name, n) == n;
 }
 
-/* *foreign: whether a directory is another model or something that these tools write, or is hidden. */
+/* Sets *foreign to whether a directory is another model or something that these tools write, or is hidden. */
 static enum moe_code is_foreign(const char *path, const char *name, bool *foreign, struct moe_err *err)
 {
     char config[PATH_MAX];
@@ -199,8 +203,9 @@ static enum moe_code keep_directory(struct keeper *k, const char *under, struct 
 {
     char name[PATH_MAX];
     snprintf(name, sizeof name, "%.*s", (int)strlen(under) - 1, under);
-    if (!moe_original_name(name) || !is_text(name)) leave_out(k, name);
-    else if (!k->look) return moe_original_add(&k->out, MOE_ORIGINAL_DIRECTORY, name, "", 0, "", 0, err);
+    if (!moe_original_name(name) || !is_utf8(name)) leave_out(k, name);
+    else if (!k->only_count)
+        return moe_original_add(&k->out, MOE_ORIGINAL_DIRECTORY, name, "", 0, "", 0, err);
     return MOE_OK;
 }
 
@@ -220,7 +225,7 @@ static enum moe_code keep_others(struct keeper *k, const char *dir, const char *
         code = moe_path_join(path, sizeof path, dir, names.v[i], err);
         if (code == MOE_OK) code = moe_look(path, &there, err);
         if (code != MOE_OK) break;
-        if (!*under && (is_weights(k, name) || !strcmp(name, MOE_INDEX_NAME) ||
+        if (!*under && (is_weight_file(k, name) || !strcmp(name, MOE_INDEX_NAME) ||
                         (there != MOE_DIR && moe_small_folder(name)))) continue;
         bool foreign = !depth || !fits;
         if (there == MOE_DIR && !foreign) code = is_foreign(path, names.v[i], &foreign, err);
@@ -229,7 +234,7 @@ static enum moe_code keep_others(struct keeper *k, const char *dir, const char *
             char below[PATH_MAX + 1];
             snprintf(below, sizeof below, "%s/", name);
             code = keep_others(k, path, below, depth - 1, err);
-        } else if (there == MOE_FILE && fits && moe_original_name(name) && is_text(name)) {
+        } else if (there == MOE_FILE && fits && moe_original_name(name) && is_utf8(name)) {
             code = keep_file(k, path, name, err);
         } else {
             leave_out(k, name);
@@ -242,7 +247,7 @@ static enum moe_code keep_others(struct keeper *k, const char *dir, const char *
 enum moe_code moe_keep_rest(const struct moe_source *src, struct moe_writer *w, struct moe_rest_left *left,
                             struct moe_err *err)
 {
-    struct keeper k = { .src = src, .look = !w, .left = left };
+    struct keeper k = { .src = src, .only_count = !w, .left = left };
     left->n = 0;
     enum moe_code code = w ? keep_headers(&k, err) : MOE_OK;
     if (code == MOE_OK && w) code = keep_index(&k, err);

@@ -28,8 +28,8 @@ static enum moe_code plan_checkpoint(const struct moe_source *src, const struct 
     return code;
 }
 
-/* *need: the memory of the end of the work, when the workers' buffers are freed.  MOE_NOMEM when o->memory is
- * less. */
+/* Sets *need to the bytes of memory that the end of the work takes, when the workers' buffers are freed.
+ * MOE_NOMEM when o->memory is less. */
 static enum moe_code check_memory(const struct moe_rewrite_options *o, const struct moe_hf_layout *layout,
                                   uint64_t *need, struct moe_err *err)
 {
@@ -80,6 +80,7 @@ enum moe_code moe_rewrite_hf_estimate(const struct moe_source *src, const struct
 
 /* ---- in one pass ---- */
 
+/* One call of moe_rewrite_hf, with that function's parameters. */
 struct pass {
     const struct moe_source *src;
     const struct moe_rewrite_options *o;
@@ -91,23 +92,25 @@ struct pass {
     struct moe_hf_layout *layout;
     struct moe_newdir dir;
     struct moe_export_dir export;
-    char options[64], work[MOE_WORK_BYTES];
-    char inner[PATH_MAX], begun[PATH_MAX];  /* paths of the inner container and of its .partial */
+    char options[64];          /* moe_hf_options_words */
+    char work[MOE_WORK_BYTES]; /* the line that identifies this work */
+    char inner[PATH_MAX];      /* the path of the inner container */
+    char partial[PATH_MAX];    /* its path while it is unfinished: that of inner with ".partial" */
 };
 
-/* *begun: whether an earlier run left the inner container in the directory, finished or not. */
+/* Sets *begun to whether the inner container is in the directory, finished or not. */
 static enum moe_code is_begun(const struct pass *p, bool *begun, struct moe_err *err)
 {
     enum moe_exists whole, part;
     MOE_TRY(moe_look(p->inner, &whole, err));
-    MOE_TRY(moe_look(p->begun, &part, err));
+    MOE_TRY(moe_look(p->partial, &part, err));
     *begun = whole != MOE_ABSENT || part != MOE_ABSENT;
     return MOE_OK;
 }
 
-/* Sets the line that identifies this work, and the paths of the inner container. */
-static enum moe_code name_all(struct pass *p, const struct moe_work *work, const char *out,
-                              struct moe_err *err)
+/* Sets p->options, p->work and the paths of the inner container in the directory that becomes `out`. */
+static enum moe_code set_names(struct pass *p, const struct moe_work *work, const char *out,
+                               struct moe_err *err)
 {
     char digest[33];
     struct moe_newdir d;
@@ -116,16 +119,16 @@ static enum moe_code name_all(struct pass *p, const struct moe_work *work, const
     snprintf(p->work, sizeof p->work, "moe " MOE_VERSION " %s in one pass %s", p->options, digest);
     MOE_TRY(moe_newdir_name(&d, out, err));
     MOE_TRY(moe_path_join(p->inner, sizeof p->inner, d.path, MOE_EXPORT_INNER, err));
-    return moe_path_join(p->begun, sizeof p->begun, d.path, MOE_EXPORT_INNER ".partial", err);
+    return moe_path_join(p->partial, sizeof p->partial, d.path, MOE_EXPORT_INNER ".partial", err);
 }
 
-/* When `code` says that the unfinished directory is that of another work, tells which option differs, as the
- * container in it records.  Returns code. */
+/* When `code` says that the unfinished directory is that of another work, replaces *err by an error that
+ * names the option that differs, as the container in it records.  Returns code. */
 static enum moe_code tell_difference(const struct pass *p, const struct moe_work *work, enum moe_code code,
                                      struct moe_err *err)
 {
     struct moe_err why;
-    bool differs = code == MOE_MISMATCH && (moe_work_compare(p->begun, work, &why) == MOE_MISMATCH ||
+    bool differs = code == MOE_MISMATCH && (moe_work_compare(p->partial, work, &why) == MOE_MISMATCH ||
                                             moe_work_compare(p->inner, work, &why) == MOE_MISMATCH);
     if (differs) *err = why;
     return code;
@@ -136,7 +139,7 @@ static enum moe_code begin(struct pass *p, const char *out, struct moe_err *err)
 {
     struct moe_work work;
     MOE_TRY(moe_rewrite_work_init(p->src, p->o, &work, err));
-    enum moe_code code = name_all(p, &work, out, err);
+    enum moe_code code = set_names(p, &work, out, err);
     p->export = (struct moe_export_dir){ .src = p->src, .options = p->options, .mode = p->hf->mode,
                                          .proof = MOE_PROOF_PRODUCER, .work = p->work,
                                          .cancel = p->o->cancel };
@@ -173,13 +176,14 @@ static enum moe_code write_all(struct pass *p, const char *out, struct moe_err *
     enum moe_code code = moe_hf_layout_make(p->layout, p->dir.path, begun, out, err);
     if (code != MOE_OK) return begun ? moe_newdir_interrupted(code, p->inner, p->dir.path, err) : code;
     MOE_TRY(moe_work_check_manifest(p->inner, true, err));
-    MOE_TRY(moe_work_check_manifest(p->begun, false, err));
+    MOE_TRY(moe_work_check_manifest(p->partial, false, err));
     MOE_TRY(moe_rewrite(p->src, p->inner, MOE_WRITE_RESUME, &o, p->pool, p->progress, p->got, err));
-    p->got->was_done = false; /* even with a complete container the checkpoint had to be finished */
+    p->got->was_done = false; /* the container may have been complete, but the checkpoint was not */
     return finish(p, err);
 }
 
-/* Tells how an interrupted run goes on when the container is complete, so that all weights are quantized. */
+/* Adds to the error of an interrupted run how to go on, if the inner container is complete, so that all
+ * weights are quantized. */
 static void tell_kept(const struct pass *p, enum moe_code code, struct moe_err *err)
 {
     struct moe_err ignored;

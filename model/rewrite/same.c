@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Bytes: read at once; of the largest tensor that is compared; of the largest small file. */
 enum { PIECE = 1 << 20, TENSOR_BYTES = 64 << 20, SMALL_FILE = 64 << 20 };
 
 /* ---- a tensor of a unit ---- */
@@ -81,6 +82,7 @@ enum moe_code moe_check_same_unit(const struct moe_source *src, const struct moe
 
 /* ---- small files ---- */
 
+/* Fails because the file `name` of the container `made` is not what src would give. */
 static enum moe_code fail_differs(const struct moe_source *made, const char *name,
                                   const struct moe_source *src, struct moe_err *err)
 {
@@ -111,8 +113,8 @@ static bool lists_file(const struct moe_source *made, const char *name, double b
     return false;
 }
 
-/* Compares one file of a checkpoint's directory with its copy in the container; *n counts those that a
- * container keeps. */
+/* Compares one file of a checkpoint's directory with its copy in the container; *n counts the files that have
+ * such a copy.  Other files pass. */
 static enum moe_code check_entry(const struct moe_source *src, const struct moe_source *made,
                                  const char *name, int64_t *n, struct moe_err *err)
 {
