@@ -123,7 +123,8 @@ static void tell_errors(const struct moe_tool_run *run, const cJSON *relative_er
     }
 }
 
-/* Adds "cold_experts" and, of a calibration, "calibration": the notes of all layers, which become json's. */
+/* Adds "cold_experts" and, after a calibration, "calibration": the notes of all layers (NULL: there was no
+ * calibration), which become json's, or are deleted on failure.  Warns of cold experts. */
 static enum moe_code add_notes(const struct moe_tool_run *run, cJSON *json, cJSON *notes, struct moe_err *err)
 {
     cJSON *cold = notes ? moe_cold_experts(notes) : cJSON_CreateArray();
@@ -179,7 +180,7 @@ enum moe_code moe_report_quantized(const struct moe_tool_run *run, cJSON *json,
     return add_notes(run, json, got->notes, err);
 }
 
-static bool is_text(const char *path)
+static bool ends_in_txt(const char *path)
 {
     size_t n = strlen(path);
     return n > 4 && !strcmp(path + n - 4, ".txt");
@@ -188,7 +189,7 @@ static bool is_text(const char *path)
 enum moe_code moe_write_report(const char *path, const cJSON *json, struct moe_err *err)
 {
     char *text = !moe_json_whole(json) ? NULL
-               : is_text(path)         ? moe_quantize_text(json)
+               : ends_in_txt(path)     ? moe_quantize_text(json)
                                        : moe_json_print(json, 2);
     enum moe_code code = text ? moe_file_kind_check(path, &moe_report_kind, err)
                               : moe_fail(err, MOE_NOMEM, "no memory for a report");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* quantize/quantize-tell.h - moe-quantize's output about a quantization: notices and warnings (moe_tell_...),
- * with the keys of its JSON object (moe_report_...), and the files of --report. */
+ * the same with keys of its JSON object (moe_report_...), and the files of --report. */
 #ifndef MOE_QUANTIZE_QUANTIZE_TELL_H
 #define MOE_QUANTIZE_QUANTIZE_TELL_H
 

@@ -8,6 +8,7 @@
 #include "model/rewrite/check.h"
 #include "quantize/calibrate/speed.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,11 +94,12 @@ void moe_quantizing_close(struct moe_quantizing *z)
 
 /* ---- the text ---- */
 
-/* Reads the text of --calib.  memory: bytes that the process may have while it reads. */
+/* Reads the text of --calib into z->text.  memory: the bytes of memory that the process may have while it
+ * reads. */
 static enum moe_code read_text(struct moe_quantizing *z, uint64_t memory, struct moe_err *err)
 {
     const struct moe_source *src = z->src;
-    char dir[4096];
+    char dir[PATH_MAX];
     int n = snprintf(dir, sizeof dir, "%s%s", src->path, src->kind == MOE_CONTAINER ? "/tokenizer" : "");
     if (n >= (int)sizeof dir) return moe_fail_at(err, MOE_IO, src->path, NULL, "the path is too long");
     const struct moe_corpus_source from = { .dir = dir, .vocab_size = src->config.vocab_size,
@@ -131,7 +133,7 @@ enum moe_code moe_quantizing_count_text(struct moe_quantizing *z, bool *counted,
     *counted = true;
     if (!z->choice.calibrated) return MOE_OK;
     for (size_t i = 0; i < z->ask->n_calib; i++) MOE_TRY(check_calib_file(z->ask->calib[i], err));
-    /* --memory is not used here: it may be less than any run needs, which the estimate is to tell */
+    /* --memory is not the limit here: it may be less than any run needs, which the estimate is to tell */
     enum moe_code code = read_text(z, moe_available_memory() / 2, why);
     if (code == MOE_NOT_FOUND) {
         *counted = false;
@@ -144,7 +146,8 @@ enum moe_code moe_quantizing_count_text(struct moe_quantizing *z, bool *counted,
 
 /* ---- calibration ---- */
 
-/* The calibration that the request asks for.  plain: the method leaves out the fit (moe_matrix_method). */
+/* The calibration that the request asks for.  It points to type, the precision map, and into z, which both
+ * must outlive it. */
 static struct moe_calibration calibration_of(const struct moe_quantizing *z, const uint8_t *type)
 {
     const struct moe_source *src = z->src;
@@ -152,14 +155,14 @@ static struct moe_calibration calibration_of(const struct moe_quantizing *z, con
     int64_t most = src->config.max_position_embeddings > 0 && src->config.max_position_embeddings < 2048
                      ? src->config.max_position_embeddings
                      : 2048;
-    bool plain = z->choice.calibrated == MOE_WEIGHTED || !strcmp(z->ask->method, "gptq");
+    bool fit = z->choice.calibrated != MOE_WEIGHTED && strcmp(z->ask->method, "gptq");
     return (struct moe_calibration){
         .cancel = z->ask->cancel,
         .tokens = text->tokens,
         .n = text->n,
         .sequence = z->ask->sequence == MOE_QUANTIZE_UNSET ? most : z->ask->sequence,
         .method = { .matrix = { .diagonal = z->choice.calibrated == MOE_WEIGHTED,
-                                .fit = !plain,
+                                .fit = fit,
                                 .two_sided = z->choice.calibrated == MOE_FISHER,
                                 .sweeps = z->choice.sweeps,
                                 .damp = 0.01,
@@ -175,7 +178,8 @@ static struct moe_calibration calibration_of(const struct moe_quantizing *z, con
     };
 }
 
-/* The options of a calibration that change the bytes of the output, other than method and precision map. */
+/* Lists the options of a calibration that change the bytes of the output, other than method and precision
+ * map.  The caller deletes the object; NULL without memory. */
 static cJSON *calibration_json(const struct moe_calibration *c, const struct moe_corpus *text)
 {
     char hash[20];
@@ -230,7 +234,7 @@ static enum moe_code plan_calibration(const struct moe_source *src, const struct
     return MOE_OK;
 }
 
-/* ---- what it takes ---- */
+/* ---- the estimate ---- */
 
 /* Raises the plan's memory to what an export needs at its end, at_end bytes. */
 static void include_export_memory(struct moe_calibration_plan *p, uint64_t at_end)
@@ -241,6 +245,7 @@ static void include_export_memory(struct moe_calibration_plan *p, uint64_t at_en
     p->fits &= at_end <= p->limit;
 }
 
+/* Adds what the request's calibration takes to the estimate, with the memory of an export at the end. */
 static enum moe_code add_calibration(struct moe_quantizing *z, struct moe_quantize_estimate *e,
                                      struct moe_pool *pool, struct moe_err *err)
 {
@@ -272,7 +277,7 @@ enum moe_code moe_quantizing_estimate(struct moe_quantizing *z, struct moe_quant
     return explain_failure(z, code, err);
 }
 
-/* ---- doing it ---- */
+/* ---- the run ---- */
 
 /* Writes the output: a container, or a checkpoint in one pass. */
 static enum moe_code rewrite(struct moe_quantizing *z, struct moe_quantize_result *got, struct moe_pool *pool,

@@ -35,7 +35,8 @@ struct moe_quantize_request {
     const char *effort;             /* "fast", "balanced" or "best" */
     const char *activations;        /* "float", "nvfp4", "nvfp4-four-over-six" or "nvfp4-search" */
     const char *upstream;           /* "corrected", "quantized" or "source"; NULL: by method */
-    int64_t sensitivity, seed;      /* tokens of the sensitivity pass; the seed of the labels that it draws */
+    int64_t sensitivity;            /* tokens of the sensitivity pass */
+    int64_t seed;                   /* the seed of the labels that the sensitivity pass draws */
     const char *scratch;            /* directory for what memory does not hold; NULL: none */
     const struct moe_cancel *cancel; /* ends the work early; NULL: nobody will */
 };
@@ -50,7 +51,7 @@ enum moe_calibrated { MOE_NOT_CALIBRATED, MOE_WEIGHTED, MOE_GPTQ, MOE_FISHER };
 struct moe_quantize_choice {
     enum moe_calibrated calibrated; /* from method, text and effort */
     const char *upstream;           /* never NULL */
-    int sweeps;                     /* sweeps of descent (quantize/rounding/round.h), from the effort */
+    int sweeps;                     /* of coordinate descent (quantize/rounding/round.h), from the effort */
     bool hf;                        /* the output is hf-nvfp4 */
     struct moe_hf_options export;   /* its mode is used for a container, too */
     struct moe_layer_range range;   /* the request's `layers` */

@@ -52,7 +52,7 @@ bool moe_dense_wanted(const struct moe_source *src, const uint8_t *type)
 }
 
 /* Whether the tensor of this role in the layer at hand is calibrated here. */
-static bool wanted(const struct moe_dense *d, enum moe_role role)
+static bool is_wanted(const struct moe_dense *d, enum moe_role role)
 {
     const struct moe_tensor *t = moe_source_find(d->walk->src, role, d->walk->layer, -1);
     return t && is_calibrated(t, d->type[t - d->walk->src->tensors]);
@@ -71,7 +71,7 @@ static void replace_weight(struct moe_dense *d, const struct moe_spill_tensor *t
 struct attention {
     struct moe_dense *d;
     struct moe_inputs in[INPUTS];       /* the statistics of each input */
-    float fused;                        /* what fused_amax gives */
+    float fused_amax;                   /* of find_fused_amax */
     int64_t cols[INPUTS];               /* the width of each input; 0: no projection of it is quantized */
 };
 
@@ -88,7 +88,8 @@ static void add_input(void *ctx, int layer, enum moe_role role, int expert, cons
     }
 }
 
-/* Passes a batch through the attention, whose hook adds its inputs up.  The states stay as they are. */
+/* Passes a batch through the layer's attention, where the hook add_input sees it.  The states stay as they
+ * are. */
 static enum moe_code attend_batch(struct moe_walk *w, int64_t first, int64_t n, struct moe_err *err)
 {
     moe_meter_add(w->meter, moe_work_attention(&w->src->config, (double)n, (double)w->sequence));
@@ -114,13 +115,13 @@ static float amax_of(const struct moe_weight *w, float *row)
     return amax;
 }
 
-/* *amax: the largest |weight| of q_a and kv_a, if both are quantized; else 0.  Engines fuse the two and read
- * one global scale, so both get that of the larger. */
-static enum moe_code fused_amax(const struct moe_dense *d, float *amax, struct moe_err *err)
+/* Sets *amax to the largest |weight| of q_a and kv_a, if both are quantized, else to 0.  Engines fuse the two
+ * and read one global scale, so both get the one that the larger of them needs. */
+static enum moe_code find_fused_amax(const struct moe_dense *d, float *amax, struct moe_err *err)
 {
     const enum moe_role fused[2] = { MOE_ROLE_KV_A, (enum moe_role)moe_role_fused_partner(MOE_ROLE_KV_A) };
     *amax = 0;
-    if (!wanted(d, fused[0]) || !wanted(d, fused[1])) return MOE_OK;
+    if (!is_wanted(d, fused[0]) || !is_wanted(d, fused[1])) return MOE_OK;
     struct moe_layer *y = &d->walk->m->layers[d->walk->layer];
     float *row = malloc((size_t)y->kv_a.cols * sizeof *row);
     if (!row) return moe_fail(err, MOE_NOMEM, "no memory for a projection");
@@ -129,7 +130,8 @@ static enum moe_code fused_amax(const struct moe_dense *d, float *amax, struct m
     return MOE_OK;
 }
 
-/* Rounds one projection and appends it to d->tensors. */
+/* Rounds one projection, whose input is number `input` of a->in, and appends it to d->tensors.  Its input
+ * scale is set later, by moe_dense_set_input_scale. */
 static enum moe_code round_projection(struct attention *a, enum moe_role role, int input, struct moe_err *err)
 {
     struct moe_dense *d = a->d;
@@ -148,8 +150,8 @@ static enum moe_code round_projection(struct attention *a, enum moe_role role, i
 
     if (code == MOE_OK) {
         float amax = moe_matrix_load(&m, &a->in[input], one, 1, rows);
-        float global = moe_nvfp4_global(input_role[input] == MOE_ROLE_KV_A ? fmaxf(amax, a->fused) : amax,
-                                        MOE_NVFP4_SEARCH);
+        if (input_role[input] == MOE_ROLE_KV_A) amax = fmaxf(amax, a->fused_amax);
+        float global = moe_nvfp4_global(amax, MOE_NVFP4_SEARCH);
         code = moe_matrix_round(&m, &a->in[input], one, 1, rows, global, out, err);
         *t = (struct moe_spill_tensor){ .role = role,
                                         .rows = w->rows,
@@ -167,10 +169,11 @@ static enum moe_code round_projection(struct attention *a, enum moe_role role, i
     return code;
 }
 
+/* Opens the statistics of those inputs that a projection to be quantized multiplies. */
 static enum moe_code open_inputs(struct attention *a, struct moe_err *err)
 {
     for (int i = 0; i < PROJECTIONS; i++) {
-        if (!wanted(a->d, projection[i].role)) continue;
+        if (!is_wanted(a->d, projection[i].role)) continue;
         for (int k = 0; k < INPUTS; k++)
             if (projection[i].input == input_role[k])
                 a->cols[k] =
@@ -184,12 +187,14 @@ static enum moe_code open_inputs(struct attention *a, struct moe_err *err)
     return MOE_OK;
 }
 
+/* Sums the statistics over all tokens, and rounds the projections.  The caller releases a->in, also after a
+ * failure. */
 static enum moe_code calibrate_attention(struct attention *a, struct moe_err *err)
 {
     struct moe_hooks hooks = { .ctx = a, .input = add_input };
 
     MOE_TRY(open_inputs(a, err));
-    MOE_TRY(fused_amax(a->d, &a->fused, err));
+    MOE_TRY(find_fused_amax(a->d, &a->fused_amax, err));
     moe_forward_hooks(a->d->walk->f, &hooks);
     enum moe_code code = moe_walk_batches(a->d->walk, attend_batch, err);
     moe_forward_hooks(a->d->walk->f, NULL);
@@ -198,7 +203,7 @@ static enum moe_code calibrate_attention(struct attention *a, struct moe_err *er
         if (a->cols[k]) code = moe_inputs_end(&a->in[k], &a->d->method.matrix, a->d->walk->pool, err);
     for (int i = 0; code == MOE_OK && i < PROJECTIONS; i++)
         for (int k = 0; code == MOE_OK && k < INPUTS; k++)
-            if (projection[i].input == input_role[k] && a->cols[k] && wanted(a->d, projection[i].role))
+            if (projection[i].input == input_role[k] && a->cols[k] && is_wanted(a->d, projection[i].role))
                 code = round_projection(a, projection[i].role, k, err);
     return code == MOE_OK ? code : moe_wrap(err, "layer %d, attention", a->d->walk->layer);
 }
@@ -223,7 +228,7 @@ enum moe_code moe_dense_attention(void *ctx, struct moe_err *err)
     free_codes(d);
     MOE_TRY(moe_spill_read(d->dir, d->walk->layer, &d->tensors, &d->from_file, err));
     enum moe_code code = MOE_OK;
-    for (int i = 0; i < PROJECTIONS; i++) any |= wanted(d, projection[i].role);
+    for (int i = 0; i < PROJECTIONS; i++) any |= is_wanted(d, projection[i].role);
     if (!d->from_file && any) code = calibrate_attention(&a, err);
     for (int k = 0; k < INPUTS; k++) moe_inputs_release(&a.in[k]);
     for (int i = 0; code == MOE_OK && i < d->tensors.n; i++)
@@ -270,6 +275,7 @@ static enum moe_code append_copy(struct moe_dense *d, enum moe_role role, const 
     return MOE_OK;
 }
 
+/* Quantizes the MLP whose gate has the role `gate`; up and down have the next two roles. */
 static enum moe_code calibrate_mlp(struct moe_dense *d, enum moe_role gate, struct moe_err *err)
 {
     struct moe_layer *y = &d->walk->m->layers[d->walk->layer];
@@ -283,7 +289,7 @@ static enum moe_code calibrate_mlp(struct moe_dense *d, enum moe_role gate, stru
     if (!row) return moe_fail(err, MOE_NOMEM, "no memory for an MLP");
     for (int i = 0; i < 3; i++) {
         w.w[i] = *weight_of_role(y, (enum moe_role)(gate + i));
-        w.quantize[i] = wanted(d, (enum moe_role)(gate + i));
+        w.quantize[i] = is_wanted(d, (enum moe_role)(gate + i));
         w.amax[i] = amax_of(&w.w[i], row);
     }
     free(row);
@@ -303,8 +309,8 @@ enum moe_code moe_dense_mlp(void *ctx, struct moe_err *err)
 {
     struct moe_dense *d = ctx;
     enum moe_role gate = d->walk->m->layers[d->walk->layer].moe ? MOE_ROLE_SHARED_GATE : MOE_ROLE_GATE;
-    bool any = wanted(d, gate) || wanted(d, (enum moe_role)(gate + 1)) ||
-               wanted(d, (enum moe_role)(gate + 2));
+    bool any = is_wanted(d, gate) || is_wanted(d, (enum moe_role)(gate + 1)) ||
+               is_wanted(d, (enum moe_role)(gate + 2));
     if (!d->from_file && any) MOE_TRY(calibrate_mlp(d, gate, err));
     if (!d->from_file && d->tensors.n)
         MOE_TRY(moe_spill_write(d->dir, d->walk->layer, d->tensors.t, d->tensors.n, err));

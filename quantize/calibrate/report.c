@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quantize/calibrate/report.h"
-#include "base/show.h"
 
-#include "formats/names.h"
-#include "model/unit.h"
+#include "base/show.h"
+#include "formats/source.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -11,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORST = 10, NAMES = 24 }; /* entries of a list of worst cases; cold experts named of one layer */
+/* The largest numbers of entries in a list of worst cases, and of cold experts that the text names for one
+ * layer. */
+enum { WORST = 10, NAMED_COLD = 24 };
 
 static const char *const phase_name[MOE_PHASES] = { "attention",  "router",    "forward", "drift",
                                                     "statistics", "factoring", "rounding" };
@@ -54,6 +55,7 @@ static bool add_worst(cJSON *j, const struct moe_layer_stats *s)
     return list;
 }
 
+/* Adds "clipped": an object for each input of which clipped values were counted. */
 static bool add_clipped(cJSON *j, const struct moe_layer_stats *s)
 {
     cJSON *list = moe_json_add_array(j, "clipped");
@@ -72,6 +74,7 @@ static bool add_clipped(cJSON *j, const struct moe_layer_stats *s)
     return list;
 }
 
+/* Adds an object `name` with a number for each phase, v[MOE_PHASES]. */
 static bool add_phases(cJSON *j, const char *name, const double *v)
 {
     cJSON *o = moe_json_add_object(j, name);
@@ -117,7 +120,8 @@ static double number(const cJSON *o, const char *key)
     return v ? v->valuedouble : 0;
 }
 
-/* Whether every element of the array under `key` is a number from 0 on; without an array there is none. */
+/* Whether every element of the array under `key` is a number from 0 to 2^53; true where there is no such
+ * key. */
 static bool are_counts(const cJSON *o, const char *key)
 {
     const cJSON *list = get(o, key);
@@ -126,7 +130,8 @@ static bool are_counts(const cJSON *o, const char *key)
     return !list || cJSON_IsArray(list);
 }
 
-/* Whether a note that was read from a file has what this file reads of it, for a model of that size. */
+/* Whether a note, which may come from an earlier run's journal, is well formed where this file reads it, and
+ * fits a model with so many layers and experts. */
 static bool is_sound(const cJSON *note, int64_t layers, int64_t experts)
 {
     const cJSON *layer = get(note, "layer"), *tokens = get(note, "tokens");
@@ -272,7 +277,7 @@ static void print_phases(FILE *f, const cJSON *notes)
 /* The WORST entries with the largest values, in order, and the note that each is from. */
 struct top { const cJSON *layer[WORST], *entry[WORST]; double value[WORST]; int n; };
 
-/* Inserts an entry, unless WORST others have values as large. */
+/* Inserts an entry of the note `layer`, unless WORST others have values as large. */
 static void keep_top(struct top *t, const cJSON *layer, const cJSON *entry, double value)
 {
     int at = t->n;
@@ -327,7 +332,7 @@ static void print_cold(FILE *f, const cJSON *notes)
         if (!any) fprintf(f, "\nexperts that calibration hardly reached\n");
         any = true;
         fprintf(f, "  layer %3.0f ", number(j, "layer"));
-        for (const cJSON *e = first_child(j, "cold"); e && k < NAMES; e = e->next, k++)
+        for (const cJSON *e = first_child(j, "cold"); e && k < NAMED_COLD; e = e->next, k++)
             fprintf(f, " %.0f", e->valuedouble);
         if (n > k) fprintf(f, " and %d more", n - k);
         fprintf(f, "\n");

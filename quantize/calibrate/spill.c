@@ -14,10 +14,13 @@
  * file never leaves the machine. */
 struct head { char magic[8]; int32_t layer, n; uint64_t hash; };
 
+#define MOST_BYTES ((size_t)1 << 34) /* no layer's file is larger */
+
 static size_t code_bytes(const struct moe_spill_tensor *t) { return (size_t)(t->rows * t->cols / 2); }
 static size_t scale_bytes(const struct moe_spill_tensor *t) { return (size_t)(t->rows * t->cols / 16); }
 
-static enum moe_code join_path(const char *dir, int layer, char path[PATH_MAX], struct moe_err *err)
+/* Makes the path of a layer's file. */
+static enum moe_code join_file_path(const char *dir, int layer, char path[PATH_MAX], struct moe_err *err)
 {
     char name[32];
     snprintf(name, sizeof name, "coded-%03d.work", layer);
@@ -31,7 +34,7 @@ enum moe_code moe_spill_write(const char *dir, int layer, const struct moe_spill
     struct head h = { "MOECODED", layer, n, 0 };
     size_t size = sizeof h + (size_t)n * sizeof *t;
 
-    MOE_TRY(join_path(dir, layer, path, err));
+    MOE_TRY(join_file_path(dir, layer, path, err));
     for (int i = 0; i < n; i++) size += code_bytes(&t[i]) + scale_bytes(&t[i]);
     char *data = malloc(size), *p = data;
     if (!data) return moe_fail(err, MOE_NOMEM, "no memory for the quantized tensors of layer %d", layer);
@@ -78,7 +81,7 @@ enum moe_code moe_spill_exists(const char *dir, int layer, bool *there, struct m
 {
     char path[PATH_MAX];
     enum moe_exists what;
-    MOE_TRY(join_path(dir, layer, path, err));
+    MOE_TRY(join_file_path(dir, layer, path, err));
     MOE_TRY(moe_look(path, &what, err));
     *there = what == MOE_FILE;
     return MOE_OK;
@@ -92,8 +95,8 @@ enum moe_code moe_spill_read(const char *dir, int layer, struct moe_spill *a, bo
     moe_spill_release(a);
     MOE_TRY(moe_spill_exists(dir, layer, there, err));
     if (!*there) return MOE_OK;
-    MOE_TRY(join_path(dir, layer, path, err));
-    MOE_TRY(moe_read_file(path, (size_t)1 << 34, &a->data, &size, err));
+    MOE_TRY(join_file_path(dir, layer, path, err));
+    MOE_TRY(moe_read_file(path, MOST_BYTES, &a->data, &size, err));
     if (check_and_bind(a, size, layer)) return MOE_OK;
     moe_spill_release(a);
     return moe_fail_at(err, MOE_CORRUPT, path, NULL,

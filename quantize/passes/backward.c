@@ -12,10 +12,11 @@ enum {
     TOKENS = 384 /* tokens in a work item of a transposed product */
 };
 
-static int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
+static int64_t block_count(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 /* ---- buffers ---- */
 
+/* One call of moe_backward_mlp for at most max_tokens tokens, with that function's w, weight and dot. */
 struct mlp {
     struct moe_backward *b;
     const struct moe_weight *w;
@@ -23,8 +24,9 @@ struct mlp {
     /* [n, inter]: gate x, then its gradient; up x, then its gradient; down^T dy.  dot [n], or NULL. */
     float *gate, *up, *da, *dot;
     int64_t inter;
-    struct moe_backward_product forward[2];
-    struct moe_backward_transposed back, in[2];
+    struct moe_backward_product forward[2]; /* gate x and up x */
+    struct moe_backward_transposed back;    /* down^T dy */
+    struct moe_backward_transposed in[2];   /* the gradients with respect to the inputs of gate and of up */
 };
 
 static int64_t widest_mlp(const struct moe_config *c)
@@ -32,7 +34,7 @@ static int64_t widest_mlp(const struct moe_config *c)
     return moe_max_i64(c->intermediate_size, c->moe_intermediate_size * moe_max_i64(c->n_shared_experts, 1));
 }
 
-/* Takes the arrays of n tokens out of the room; without memory it only counts. */
+/* Takes the arrays of n tokens out of the room, or only counts them where the room has no memory. */
 static void take_mlp_buffers(struct mlp *m, struct moe_backward_room *r, int64_t n, int64_t inter)
 {
     m->gate = moe_backward_take(r, n * inter);
@@ -57,7 +59,8 @@ static int64_t worker_floats(const struct moe_config *c, int64_t sequence)
     return (moe_max_i64(n, c->num_experts_per_tok * (c->hidden_size + 1)) + 15) / 16 * 16;
 }
 
-static size_t bytes(int64_t floats) { return ((size_t)floats * sizeof(float) + 127) / 64 * 64; }
+/* The bytes of a buffer of so many floats: a multiple of 64, as aligned_alloc needs, and never 0. */
+static size_t buffer_bytes(int64_t floats) { return ((size_t)floats * sizeof(float) + 127) / 64 * 64; }
 
 uint64_t moe_backward_touched_bytes(const struct moe_config *c, int64_t rows, int64_t attention_rows,
                                     int64_t sequence, int threads)
@@ -68,7 +71,8 @@ uint64_t moe_backward_touched_bytes(const struct moe_config *c, int64_t rows, in
     take_mlp_buffers(&(struct mlp){ 0 }, &r, rows, inter);
     int64_t floats = moe_max_i64(r.used, moe_max_i64(moe_backward_head_floats(c, rows),
                                                      moe_backward_attention_floats(c, attention_rows)));
-    return sizeof(struct moe_backward) + bytes(floats) + bytes(threads * worker_floats(c, sequence));
+    return sizeof(struct moe_backward) + buffer_bytes(floats) +
+           buffer_bytes(threads * worker_floats(c, sequence));
 }
 
 enum moe_code moe_backward_open(struct moe_backward **out, const struct moe_model *m, int64_t max_tokens,
@@ -84,8 +88,8 @@ enum moe_code moe_backward_open(struct moe_backward **out, const struct moe_mode
                                 .max_tokens = max_tokens,
                                 .sequence = sequence,
                                 .worker_floats = worker_floats(&m->config, sequence) };
-    b->rows = aligned_alloc(64, bytes(row_floats(&m->config, max_tokens)));
-    b->worker = aligned_alloc(64, bytes(moe_pool_threads(pool) * b->worker_floats));
+    b->rows = aligned_alloc(64, buffer_bytes(row_floats(&m->config, max_tokens)));
+    b->worker = aligned_alloc(64, buffer_bytes(moe_pool_threads(pool) * b->worker_floats));
     if (!b->rows || !b->worker) {
         moe_backward_close(&b);
         return moe_fail(err, MOE_NOMEM,
@@ -112,7 +116,10 @@ void moe_backward_observe(struct moe_backward *b, const struct moe_backward_obse
 
 /* ---- products ---- */
 
-int64_t moe_backward_product_items(const struct moe_backward_product *p) { return blocks(p->w->rows, ROWS); }
+int64_t moe_backward_product_items(const struct moe_backward_product *p)
+{
+    return block_count(p->w->rows, ROWS);
+}
 
 void moe_backward_product_item(const struct moe_backward_product *p, int64_t item)
 {
@@ -120,7 +127,7 @@ void moe_backward_product_item(const struct moe_backward_product *p, int64_t ite
     p->b->k->matmul(p->w, r0, r1, p->x, p->ldx, p->n, p->y + r0, p->ldy);
 }
 
-static void product(void *ctx, int64_t item, int worker)
+static void run_product_item(void *ctx, int64_t item, int worker)
 {
     (void)worker;
     moe_backward_product_item(ctx, item);
@@ -130,19 +137,19 @@ void moe_backward_product(struct moe_backward *b, const struct moe_weight *w, co
                           int64_t n, float *y)
 {
     struct moe_backward_product p = { b, w, x, ldx, n, y, w->rows };
-    moe_backward_each(b, moe_backward_product_items(&p), w->rows * w->cols * n, product, &p);
+    moe_backward_each(b, moe_backward_product_items(&p), w->rows * w->cols * n, run_product_item, &p);
 }
 
 int64_t moe_backward_transposed_items(const struct moe_backward_transposed *t)
 {
-    return blocks(t->w->cols, MOE_BACKWARD_COLS) * blocks(t->n, TOKENS);
+    return block_count(t->w->cols, MOE_BACKWARD_COLS) * block_count(t->n, TOKENS);
 }
 
-/* Computes one tile of dx: some columns of some tokens. */
+/* Adds to one tile of dx, or computes it if t->fresh: some columns of some tokens. */
 void moe_backward_transposed_item(const struct moe_backward_transposed *t, int64_t item, int worker)
 {
     const struct moe_kernels *k = t->b->k;
-    int64_t tiles = blocks(t->w->cols, MOE_BACKWARD_COLS);
+    int64_t tiles = block_count(t->w->cols, MOE_BACKWARD_COLS);
     int64_t c0 = item % tiles * MOE_BACKWARD_COLS;
     int64_t cols = moe_min_i64(t->w->cols - c0, MOE_BACKWARD_COLS);
     int64_t t0 = item / tiles * TOKENS, n = moe_min_i64(t->n - t0, TOKENS);
@@ -155,7 +162,7 @@ void moe_backward_transposed_item(const struct moe_backward_transposed *t, int64
     }
 }
 
-static void transposed(void *ctx, int64_t item, int worker)
+static void run_transposed_item(void *ctx, int64_t item, int worker)
 {
     moe_backward_transposed_item(ctx, item, worker);
 }
@@ -163,12 +170,13 @@ static void transposed(void *ctx, int64_t item, int worker)
 void moe_backward_transposed(const struct moe_backward_transposed *t)
 {
     struct moe_backward_transposed copy = *t;
-    moe_backward_each(t->b, moe_backward_transposed_items(t), (t->r1 - t->r0) * t->w->cols * t->n, transposed,
-                      &copy);
+    moe_backward_each(t->b, moe_backward_transposed_items(t), (t->r1 - t->r0) * t->w->cols * t->n,
+                      run_transposed_item, &copy);
 }
 
 /* ---- norm ---- */
 
+/* The parameters of moe_backward_norm or moe_backward_recompute_norm. */
 struct norm {
     struct moe_backward *b;
     const float *x, *w;
@@ -194,7 +202,7 @@ void moe_backward_recompute_norm(struct moe_backward *b, const float *x, const f
 }
 
 /* Adds the gradient of row t; the formula is in backward.h. */
-static void norm_row(void *ctx, int64_t t, int worker)
+static void add_norm_row(void *ctx, int64_t t, int worker)
 {
     struct norm *n = ctx;
     const float *x = n->x + t * n->ld, *dy = n->dy + t * n->ld, *w = n->w;
@@ -214,13 +222,13 @@ void moe_backward_norm(struct moe_backward *b, const float *x, const float *w, f
                        int64_t ld, int64_t n, const float *dy, float *dx)
 {
     struct norm a = { b, x, w, eps, dim, ld, dy, dx };
-    moe_backward_each(b, n, 8 * n * dim, norm_row, &a);
+    moe_backward_each(b, n, 8 * n * dim, add_norm_row, &a);
 }
 
 /* ---- MLP ---- */
 
 /* Computes one item of gate x, up x or down^T dy, which do not depend on each other. */
-static void mlp_products(void *ctx, int64_t item, int worker)
+static void compute_mlp_products(void *ctx, int64_t item, int worker)
 {
     struct mlp *m = ctx;
     int64_t forward = moe_backward_product_items(&m->forward[0]);
@@ -228,9 +236,9 @@ static void mlp_products(void *ctx, int64_t item, int worker)
     else moe_backward_transposed_item(&m->back, item - 2 * forward, worker);
 }
 
-/* Computes token t's dot product, and puts the gradients at the outputs of gate and up in place of these
- * outputs. */
-static void mlp_row(void *ctx, int64_t t, int worker)
+/* Computes token t's element of m->dot, and puts the gradients at the outputs of gate and up in place of
+ * these outputs. */
+static void compute_mlp_row(void *ctx, int64_t t, int worker)
 {
     struct mlp *m = ctx;
     float *g = m->gate + t * m->inter;
@@ -249,8 +257,8 @@ static void mlp_row(void *ctx, int64_t t, int worker)
     if (m->dot) m->dot[t] = (float)dot;
 }
 
-/* Computes one item of the gradients with respect to the inputs of gate and of up, in this order. */
-static void mlp_inputs(void *ctx, int64_t item, int worker)
+/* Adds one item of the gradients with respect to the inputs of gate and of up, in this order, to dx. */
+static void add_mlp_inputs(void *ctx, int64_t item, int worker)
 {
     struct mlp *m = ctx;
     moe_backward_transposed_item(&m->in[0], item, worker);
@@ -258,8 +266,8 @@ static void mlp_inputs(void *ctx, int64_t item, int worker)
 }
 
 /* Takes at most max_tokens rows backward through the MLP (moe_backward_mlp). */
-static void mlp_part(struct moe_backward *b, const struct moe_weight *w, const float *x, int64_t n,
-                     const float *dy, const float *weight, float *dx, float *dot)
+static void run_mlp_backward(struct moe_backward *b, const struct moe_weight *w, const float *x, int64_t n,
+                             const float *dy, const float *weight, float *dx, float *dot)
 {
     int64_t inter = w[0].rows, hidden = w[0].cols;
     struct mlp m = { .b = b, .w = w, .weight = weight, .dot = dot, .inter = inter };
@@ -273,11 +281,11 @@ static void mlp_part(struct moe_backward *b, const struct moe_weight *w, const f
     m.in[1] = (struct moe_backward_transposed){ b, &w[1], 0, inter, m.up, inter, n, dx, hidden, false };
     int64_t items = 2 * moe_backward_product_items(&m.forward[0]) + moe_backward_transposed_items(&m.back);
     int64_t work = hidden * inter * n;
-    moe_backward_each(b, items, 3 * work, mlp_products, &m);
-    moe_backward_each(b, n, 32 * n * inter, mlp_row, &m);
+    moe_backward_each(b, items, 3 * work, compute_mlp_products, &m);
+    moe_backward_each(b, n, 32 * n * inter, compute_mlp_row, &m);
     moe_backward_show(b, MOE_ROLE_GATE, m.gate, inter, n);
     moe_backward_show(b, MOE_ROLE_UP, m.up, inter, n);
-    moe_backward_each(b, moe_backward_transposed_items(&m.in[0]), 2 * work, mlp_inputs, &m);
+    moe_backward_each(b, moe_backward_transposed_items(&m.in[0]), 2 * work, add_mlp_inputs, &m);
 }
 
 void moe_backward_mlp(struct moe_backward *b, const struct moe_weight w[3], const float *x, int64_t n,
@@ -287,12 +295,13 @@ void moe_backward_mlp(struct moe_backward *b, const struct moe_weight w[3], cons
     MOE_CHECK(w[0].rows <= widest_mlp(&b->m->config) && w[1].rows == w[0].rows && w[2].cols == w[0].rows &&
               w[2].rows == hidden && w[1].cols == hidden);
     for (int64_t t = 0; t < n; t += b->max_tokens)
-        mlp_part(b, w, x + t * hidden, moe_min_i64(n - t, b->max_tokens), dy + t * hidden,
-                 weight ? weight + t : NULL, dx + t * hidden, dot ? dot + t : NULL);
+        run_mlp_backward(b, w, x + t * hidden, moe_min_i64(n - t, b->max_tokens), dy + t * hidden,
+                         weight ? weight + t : NULL, dx + t * hidden, dot ? dot + t : NULL);
 }
 
 /* ---- router ---- */
 
+/* The parameters of moe_backward_router. */
 struct router {
     struct moe_backward *b;
     const struct moe_weight *w;
@@ -303,7 +312,7 @@ struct router {
 };
 
 /* Adds the gradient of token t; the formula is in backward.h.  score is its s, d its ds_j s_j (1 - s_j). */
-static void router_row(void *ctx, int64_t t, int worker)
+static void add_router_row(void *ctx, int64_t t, int worker)
 {
     struct router *r = ctx;
     struct moe_backward *b = r->b;
@@ -336,5 +345,5 @@ void moe_backward_router(struct moe_backward *b, int layer, const float *x, int6
 {
     struct router r = { b, &b->m->layers[layer].router, x, experts, dweight, dx };
     MOE_CHECK(b->m->layers[layer].moe);
-    moe_backward_each(b, n, 3 * n * b->m->config.num_experts_per_tok * r.w->cols, router_row, &r);
+    moe_backward_each(b, n, 3 * n * b->m->config.num_experts_per_tok * r.w->cols, add_router_row, &r);
 }

@@ -15,11 +15,12 @@
 /* The size of the file in bytes. */
 uint64_t moe_gradient_bytes(int64_t tokens, int64_t width);
 
-/* Replaces the file.  dh: the gradients with respect to the states after `layer`. */
+/* Replaces the file in `dir`, the partial directory.  dh: the gradients with respect to the states after
+ * `layer`. */
 enum moe_code moe_gradient_save(const char *dir, int layer, const struct moe_states *dh, struct moe_err *err);
 
-/* The layer whose gradients the file holds; -1: there is no file, it is for another number of tokens or
- * width, or it is damaged. */
+/* Sets *layer to the layer whose gradients the file holds; to -1 when there is no file, when it is for
+ * another number of tokens n or another width, or when it is damaged. */
 enum moe_code moe_gradient_layer(const char *dir, int64_t n, int64_t width, int *layer, struct moe_err *err);
 
 /* Reads the gradients of the file, which moe_gradient_layer has found, into dh, whose size must be the

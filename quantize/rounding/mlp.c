@@ -9,7 +9,8 @@
 
 /* ---- a piece of tokens ---- */
 
-/* Rows of `width` values that are normed (t) or quantized (scale), on all threads. */
+/* Rows of `width` values that norm_row norms (with the norm of t) or quantize_row quantizes (under the input
+ * scale `scale`), on all threads. */
 struct rows {
     const struct moe_mlp *m;
     const float *in;
@@ -32,7 +33,7 @@ static void norm_row(void *ctx, int64_t i, int worker)
     r->m->k->rmsnorm(r->in + i * r->width, r->t->norm, r->t->eps, r->width, r->out + i * r->width);
 }
 
-static void activation_row(void *ctx, int64_t i, int worker)
+static void quantize_row(void *ctx, int64_t i, int worker)
 {
     struct rows *r = ctx;
     (void)worker;
@@ -55,7 +56,7 @@ static void quantize_activations(const struct moe_mlp *m, const float *in, int64
                                  float amax, float *out)
 {
     struct rows r = { m, in, out, width, moe_nvfp4_global(amax, MOE_NVFP4_MAX), NULL };
-    each_row(m, n, width, activation_row, &r);
+    each_row(m, n, width, quantize_row, &r);
 }
 
 /* Computes y = silu(gate x) * (up x) for n rows x; up [n, inter] is scratch. */
@@ -96,11 +97,11 @@ struct pass {
     const struct moe_weight *w; /* [3] unquantized */
     const struct moe_weight *q; /* [3] quantized as far as this has come */
     struct moe_mlp_result *r;
-    bool two_sided;                       /* gate and up get an output Hessian, and it is being summed */
+    bool two_sided;             /* the output Hessian of gate and up is being summed */
 };
 
-/* Calls fn for one piece of tokens after the other, with their x in m->h.  No piece holds both own and
- * borrowed tokens. */
+/* Calls fn for one piece of tokens after the other: [first, first + n), with their x in m->h.  No piece holds
+ * both own and borrowed tokens. */
 static enum moe_code each_piece(struct pass *p,
                                 enum moe_code (*fn)(struct pass *, int64_t first, int64_t n,
                                                     struct moe_err *),
@@ -127,8 +128,8 @@ static enum moe_code update_amax_x(struct pass *p, int64_t first, int64_t n, str
 
 /* Computes m->a = down^T F down, the A of mlp.h; F is the identity if f is NULL.  m->matrix.w and .q are
  * scratch here, since nothing is loaded into them yet. */
-static void hessian_at_inputs_of_down(struct moe_mlp *m, const struct moe_weight *down,
-                                      const struct moe_output_hessian *f)
+static void compute_hessian_at_inputs_of_down(struct moe_mlp *m, const struct moe_weight *down,
+                                              const struct moe_output_hessian *f)
 {
     int64_t h = down->rows, n = down->cols;
     float *w = m->matrix.w, *fw = f ? m->matrix.q : w;
@@ -139,16 +140,16 @@ static void hessian_at_inputs_of_down(struct moe_mlp *m, const struct moe_weight
     moe_gemm(m->pool, n, n, h, 1, w, 1, n, fw, n, m->a, n);
 }
 
-/* The work of derivative_row. */
+/* The work of compute_derivative_row. */
 struct derivatives {
     const struct moe_mlp *m;
     int64_t n;     /* inter */
     float *factor; /* [tokens] */
 };
 
-/* The derivatives d of token t (mlp.h), from gate x and up x; and factor[t], the square root of what the
- * token weighs in the Hessian of the columns: d^T diag([A A; A A]) d. */
-static void derivative_row(void *ctx, int64_t t, int worker)
+/* Computes the derivatives d of token t (mlp.h), from gate x and up x; and factor[t], the square root of what
+ * the token weighs in the Hessian of the columns: d^T diag([A A; A A]) d. */
+static void compute_derivative_row(void *ctx, int64_t t, int worker)
 {
     struct derivatives *s = ctx;
     int64_t n = s->n;
@@ -174,7 +175,7 @@ static void add_derivatives(struct pass *p, int64_t first, int64_t n, float fact
     struct derivatives s = { m, inter, factor };
     moe_matrix_multiply(m->pool, &p->w[0], m->h, n, m->gate);
     moe_matrix_multiply(m->pool, &p->w[1], m->h, n, m->up);
-    moe_pool_run(n * inter > 1 << 14 ? m->pool : NULL, n, derivative_row, &s);
+    moe_pool_run(n * inter > 1 << 14 ? m->pool : NULL, n, compute_derivative_row, &s);
     scale_by_importance(p->t, first, n, m->d, 2 * inter);
     moe_hessian_add(&m->gate_up_hessian.hessian, m->d, 2 * inter, n, m->pool);
 }
@@ -309,7 +310,8 @@ static enum moe_code round_slice(struct pass *p, const struct moe_inputs *s, con
     return moe_matrix_round(&p->m->matrix, s, c->w, c->n, rows, *global, c->out, err);
 }
 
-/* For each slice of columns: sums its statistics over all tokens, by `add`, and rounds it. */
+/* For each slice of columns: sums its statistics over all tokens, by `add`, and rounds it.  Sets *global, and
+ * adds to the seconds of statistics, factoring and rounding. */
 static enum moe_code round_by_slices(struct pass *p, struct moe_inputs *s, const struct weights *c,
                                      const struct moe_output_hessian *rows, float *global,
                                      enum moe_code (*add)(struct pass *, int64_t, int64_t, struct moe_err *),
@@ -320,15 +322,17 @@ static enum moe_code round_by_slices(struct pass *p, struct moe_inputs *s, const
     double *seconds = p->r->seconds;
 
     for (int64_t c0 = 0; c0 < cols; c0 += MOE_SLICE_COLUMNS) {
-        double from = moe_now(), then;
+        double begin = moe_now();
         moe_inputs_begin(s, c0, moe_min_i64(MOE_SLICE_COLUMNS, cols - c0));
         MOE_TRY(each_piece(p, add, err));
-        seconds[0] += (then = moe_now()) - from;
+        double summed = moe_now();
         MOE_TRY(moe_inputs_end(s, &m->how.matrix, m->pool, err));
         if (p->two_sided) MOE_TRY(finish_gate_up_hessian(m, p->w[0].rows, err));
-        seconds[1] += (from = moe_now()) - then;
+        double factored = moe_now();
         MOE_TRY(round_slice(p, s, c, rows, global, err));
-        seconds[2] += moe_now() - from;
+        seconds[0] += summed - begin;
+        seconds[1] += factored - summed;
+        seconds[2] += moe_now() - factored;
         p->two_sided = false;
     }
     return MOE_OK;
@@ -381,7 +385,7 @@ enum moe_code moe_mlp_quantize(struct moe_mlp *m, const struct moe_mlp_weights *
     m->gate_up_hessian.hessian.k = 2 * w->w[0].rows;
     if (p.two_sided) {
         moe_hessian_clear(&m->gate_up_hessian.hessian);
-        hessian_at_inputs_of_down(m, &w->w[2], f);
+        compute_hessian_at_inputs_of_down(m, &w->w[2], f);
     }
     if (m->how.activations) MOE_TRY(each_piece(&p, update_amax_x, err));
     if (gate_and_up.n)

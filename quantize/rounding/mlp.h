@@ -31,8 +31,8 @@
 struct moe_mlp_method {
     struct moe_matrix_method matrix;
 
-    /* What the model will multiply when it runs: FLOAT, the activations as computed; NVFP4 or NVFP4_46, the
-     * quantized ones, and then the Hessians are of those. */
+    /* What the model will multiply when it runs: FLOAT, the activations as computed; any other, the quantized
+     * ones, and then the Hessians are of those. */
     enum moe_activations activations;
 
     bool corrects; /* down is corrected for the tokens' residual, where they have one */

@@ -16,8 +16,9 @@ struct moe_output_hessian {
 
 /* Bytes that moe_output_hessian_open takes for a weight of k rows. */
 uint64_t moe_output_hessian_estimate(int64_t k);
+/* Allocates a Hessian over k rows.  Nothing is owned on failure. */
 enum moe_code moe_output_hessian_open(struct moe_output_hessian *m, int64_t k, struct moe_err *err);
-void moe_output_hessian_release(struct moe_output_hessian *m);
+void moe_output_hessian_release(struct moe_output_hessian *m); /* also of one that is all zero */
 
 /* Sorts G by ascending diagonal, damps it (by `damp` times the mean of the diagonal) and factors it.
  * hessian.h holds G, whole or its lower tiles, with the rows in the weight's order; afterwards in the order

@@ -34,7 +34,7 @@ struct moe_round {
     float *scratch;                    /* moe_round_scratch(n, K) floats */
 };
 
-/* Floats of scratch that moe_round_run needs. */
+/* The number of floats of scratch that moe_round_run needs for a weight of `rows` rows and k columns. */
 int64_t moe_round_scratch(int64_t rows, int64_t k);
 /* Rounds the weight.  One thread calls; the pool's threads share the work.  pool NULL: the caller alone. */
 void moe_round_run(const struct moe_round *r, struct moe_pool *pool);

@@ -23,7 +23,7 @@ struct moe_states {
  * failure. */
 enum moe_code moe_states_open(struct moe_states *s, int64_t n, int64_t width, const char *scratch,
                               struct moe_err *err);
-void moe_states_close(struct moe_states *s);
+void moe_states_close(struct moe_states *s); /* also of one that is not open: fd -1, else zero */
 /* Makes all states zero again. */
 enum moe_code moe_states_zero(struct moe_states *s, struct moe_err *err);
 
@@ -37,8 +37,8 @@ enum moe_code moe_states_write(struct moe_states *s, int64_t first, int64_t n, c
 enum moe_code moe_states_gather(const struct moe_states *s, const int32_t *row, int64_t n, float *out,
                                 struct moe_err *err);
 
-/* Adds factor[i] times row i of in [n, width] to row row[i]; factor NULL: 1.  The rows are distinct.  tmp is
- * scratch for one row. */
+/* Adds factor[i] times row i of in [n, width] to row row[i] of s; factor NULL: all 1.  row[] holds no number
+ * twice.  tmp [width] is scratch. */
 enum moe_code moe_states_add(struct moe_states *s, const int32_t *row, int64_t n, const float *in,
                              const float *factor, float *tmp, struct moe_err *err);
 
