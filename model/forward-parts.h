@@ -8,6 +8,7 @@
 #ifndef MOE_MODEL_FORWARD_PARTS_H
 #define MOE_MODEL_FORWARD_PARTS_H
 
+#include "base/aligned.h"
 #include "kernels/kernels.h"
 #include "model/forward.h"
 
@@ -24,9 +25,7 @@ struct moe_forward {
     enum moe_mla mla;
     enum moe_activations activations;
     int64_t max_tokens, context;
-    void *owned[24]; int n_owned;     /* the buffers below */
-    uint64_t bytes;                   /* the size of these buffers */
-    bool counting, failed;            /* only add up the bytes, allocate nothing; memory ran out */
+    struct moe_aligned owned;         /* the buffers below */
     float *x, *y;                     /* [T, H]; all buffers are aligned to 64 bytes */
     /* [T, ql], [T, heads * (nope + rope)], [T, kl + rope], [T, heads * v] */
     float *qa, *q, *ckv, *attn;

@@ -55,22 +55,10 @@ void moe_kv_release(struct moe_kv *kv)
 /* ---- buffers ---- */
 
 
-/* Allocates a buffer, aligned for vectors.  It is not cleared, so pages that no batch reaches are never
- * touched. */
-static void *take(struct moe_forward *f, int64_t n, size_t size)
-{
-    size_t bytes = ((size_t)n * size + 127) / 64 * 64;
-    f->bytes += bytes;
-    if (f->counting) return NULL;
-    void *p = f->n_owned < (int)(sizeof f->owned / sizeof *f->owned) ? aligned_alloc(64, bytes) : NULL;
-    if (p) f->owned[f->n_owned++] = p;
-    else f->failed = true;
-    return p;
-}
-
-/* Allocates all buffers for batches of t tokens; under f->counting only adds up their bytes. */
+/* Allocates all buffers for batches of t tokens; or only counts their bytes (struct moe_aligned). */
 static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t t, int threads)
 {
+    struct moe_aligned *a = &f->owned;
     int64_t k = c->num_experts_per_tok;
     int64_t e = c->n_routed_experts;
     int64_t shared = c->n_shared_experts * c->moe_intermediate_size;
@@ -78,37 +66,38 @@ static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t 
     int64_t widest =
         moe_max_i64(moe_max_i64(c->hidden_size, c->q_lora_rank), c->num_attention_heads * c->v_head_dim);
 
-    f->x = take(f, t * c->hidden_size, sizeof *f->x);
-    f->y = take(f, t * c->hidden_size, sizeof *f->y);
-    f->qa = take(f, t * c->q_lora_rank, sizeof *f->qa);
-    f->q = take(f, t * c->num_attention_heads * (c->qk_nope_head_dim + c->qk_rope_head_dim), sizeof *f->q);
-    f->ckv = take(f, t * (c->kv_lora_rank + c->qk_rope_head_dim), sizeof *f->ckv);
-    f->attn = take(f, t * c->num_attention_heads * c->v_head_dim, sizeof *f->attn);
-    f->cos = take(f, t * c->qk_rope_head_dim / 2, sizeof *f->cos);
-    f->sin = take(f, t * c->qk_rope_head_dim / 2, sizeof *f->sin);
-    f->logits = take(f, t * e, sizeof *f->logits);
-    f->choose = take(f, 2 * threads * e, sizeof *f->choose);
-    f->experts = take(f, t * k, sizeof *f->experts);
-    f->weights = take(f, t * k, sizeof *f->weights);
-    f->slot = take(f, t * k, sizeof *f->slot);
-    f->from = take(f, t * k, sizeof *f->from);
-    f->result = take(f, t * k, sizeof *f->result);
-    f->first = take(f, e + 1, sizeof *f->first);
-    f->active = take(f, e, sizeof *f->active);
-    f->gathered = take(f, t * moe_max_i64(k * c->hidden_size, widest), sizeof *f->gathered);
+    f->x = moe_aligned_take(a, t * c->hidden_size, sizeof *f->x);
+    f->y = moe_aligned_take(a, t * c->hidden_size, sizeof *f->y);
+    f->qa = moe_aligned_take(a, t * c->q_lora_rank, sizeof *f->qa);
+    f->q = moe_aligned_take(a, t * c->num_attention_heads * (c->qk_nope_head_dim + c->qk_rope_head_dim),
+                            sizeof *f->q);
+    f->ckv = moe_aligned_take(a, t * (c->kv_lora_rank + c->qk_rope_head_dim), sizeof *f->ckv);
+    f->attn = moe_aligned_take(a, t * c->num_attention_heads * c->v_head_dim, sizeof *f->attn);
+    f->cos = moe_aligned_take(a, t * c->qk_rope_head_dim / 2, sizeof *f->cos);
+    f->sin = moe_aligned_take(a, t * c->qk_rope_head_dim / 2, sizeof *f->sin);
+    f->logits = moe_aligned_take(a, t * e, sizeof *f->logits);
+    f->choose = moe_aligned_take(a, 2 * threads * e, sizeof *f->choose);
+    f->experts = moe_aligned_take(a, t * k, sizeof *f->experts);
+    f->weights = moe_aligned_take(a, t * k, sizeof *f->weights);
+    f->slot = moe_aligned_take(a, t * k, sizeof *f->slot);
+    f->from = moe_aligned_take(a, t * k, sizeof *f->from);
+    f->result = moe_aligned_take(a, t * k, sizeof *f->result);
+    f->first = moe_aligned_take(a, e + 1, sizeof *f->first);
+    f->active = moe_aligned_take(a, e, sizeof *f->active);
+    f->gathered = moe_aligned_take(a, t * moe_max_i64(k * c->hidden_size, widest), sizeof *f->gathered);
     f->quantized = f->gathered;
-    f->gate = take(f, inter, sizeof *f->gate);
-    f->up = take(f, inter, sizeof *f->up);
+    f->gate = moe_aligned_take(a, inter, sizeof *f->gate);
+    f->up = moe_aligned_take(a, inter, sizeof *f->up);
     f->worker_floats = moe_attention_worker_floats(c, f->context, f->mla);
-    f->worker = take(f, threads * f->worker_floats, sizeof *f->worker);
+    f->worker = moe_aligned_take(a, threads * f->worker_floats, sizeof *f->worker);
 }
 
 uint64_t moe_forward_estimate(const struct moe_config *c, int64_t t, int64_t context, enum moe_mla mla,
                               int threads)
 {
-    struct moe_forward f = { .counting = true, .mla = mla, .context = context };
+    struct moe_forward f = { .owned = { .counting = true }, .mla = mla, .context = context };
     take_all(&f, c, t, threads);
-    return f.bytes + sizeof f;
+    return f.owned.bytes + sizeof f;
 }
 
 enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model *m, int64_t max_tokens,
@@ -126,7 +115,7 @@ enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model 
                                .max_tokens = max_tokens,
                                .context = context };
     take_all(f, &m->config, max_tokens, moe_pool_threads(pool));
-    if (f->failed) {
+    if (f->owned.failed) {
         moe_forward_close(&f);
         return moe_fail(err, MOE_NOMEM,
                         "no memory for batches of %lld tokens (try fewer --threads or a smaller --context)",
@@ -139,7 +128,7 @@ enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model 
 void moe_forward_close(struct moe_forward **f)
 {
     if (!*f) return;
-    for (int i = 0; i < (*f)->n_owned; i++) free((*f)->owned[i]);
+    moe_aligned_release(&(*f)->owned);
     free(*f);
     *f = NULL;
 }

@@ -3,6 +3,7 @@
 #ifndef MOE_QUANTIZE_ROUNDING_MLP_INTERNAL_H
 #define MOE_QUANTIZE_ROUNDING_MLP_INTERNAL_H
 
+#include "base/aligned.h"
 #include "kernels/kernels.h"
 #include "quantize/rounding/mlp.h"
 
@@ -30,12 +31,8 @@ struct moe_mlp {
     float *d; /* [MOE_MLP_PIECE, 2 inter]: the derivatives d of mlp.h */
     uint8_t *codes[3], *scales[3];
 
-    void *owned[20]; /* what take() has allocated */
-    int n_owned;
-    uint64_t bytes;  /* the size of all that; if `counting`, of what take() would have allocated */
+    struct moe_aligned owned; /* the arrays from `a` on */
     bool forward_only;
-    bool counting;   /* take() only counts */
-    bool failed;     /* an allocation has failed */
 };
 
 /* Whether gate and up get an output Hessian.  Wide MLPs do not: it would be the larger part of all memory. */

@@ -6,35 +6,25 @@
 
 #include <stdlib.h>
 
-static void *take(struct moe_mlp *m, int64_t n, size_t size)
-{
-    size_t bytes = ((size_t)n * size + 127) / 64 * 64;
-    m->bytes += bytes;
-    if (m->counting) return NULL;
-    void *p = m->n_owned < (int)(sizeof m->owned / sizeof *m->owned) ? aligned_alloc(64, bytes) : NULL;
-    if (p) m->owned[m->n_owned++] = p;
-    else m->failed = true;
-    return p;
-}
-
 static void take_all(struct moe_mlp *m)
 {
+    struct moe_aligned *o = &m->owned;
     int64_t h = m->hidden, n = m->inter;
     bool two_sided = moe_mlp_is_two_sided(&m->how, n);
 
-    m->h = take(m, MOE_MLP_PIECE * h, sizeof(float));
-    m->out = take(m, MOE_MLP_PIECE * h, sizeof(float));
-    m->gate = take(m, MOE_MLP_PIECE * n, sizeof(float));
-    m->up = take(m, MOE_MLP_PIECE * n, sizeof(float));
+    m->h = moe_aligned_take(o, MOE_MLP_PIECE * h, sizeof(float));
+    m->out = moe_aligned_take(o, MOE_MLP_PIECE * h, sizeof(float));
+    m->gate = moe_aligned_take(o, MOE_MLP_PIECE * n, sizeof(float));
+    m->up = moe_aligned_take(o, MOE_MLP_PIECE * n, sizeof(float));
     if (m->forward_only) return;
-    m->hq = take(m, m->how.activations ? MOE_MLP_PIECE * h : 0, sizeof(float));
-    m->gq = take(m, MOE_MLP_PIECE * n, sizeof(float));
-    m->uq = take(m, MOE_MLP_PIECE * n, sizeof(float));
-    m->a = take(m, two_sided ? n * n : 0, sizeof(float));
-    m->d = take(m, two_sided ? MOE_MLP_PIECE * 2 * n : 0, sizeof(float));
+    m->hq = moe_aligned_take(o, m->how.activations ? MOE_MLP_PIECE * h : 0, sizeof(float));
+    m->gq = moe_aligned_take(o, MOE_MLP_PIECE * n, sizeof(float));
+    m->uq = moe_aligned_take(o, MOE_MLP_PIECE * n, sizeof(float));
+    m->a = moe_aligned_take(o, two_sided ? n * n : 0, sizeof(float));
+    m->d = moe_aligned_take(o, two_sided ? MOE_MLP_PIECE * 2 * n : 0, sizeof(float));
     for (int i = 0; i < 3; i++) {
-        m->codes[i] = take(m, h * n / 2, 1);
-        m->scales[i] = take(m, h * n / 16, 1);
+        m->codes[i] = moe_aligned_take(o, h * n / 2, 1);
+        m->scales[i] = moe_aligned_take(o, h * n / 16, 1);
     }
 }
 
@@ -64,10 +54,10 @@ static int64_t matrix_rows(int64_t hidden, int64_t inter, int64_t *k)
 
 uint64_t moe_mlp_estimate(int64_t hidden, int64_t inter, const struct moe_mlp_method *how)
 {
-    struct moe_mlp m = { .hidden = hidden, .inter = inter, .counting = true, .how = *how };
+    struct moe_mlp m = { .hidden = hidden, .inter = inter, .owned = { .counting = true }, .how = *how };
     int64_t k, rows = matrix_rows(hidden, inter, &k);
     take_all(&m);
-    return m.bytes + moe_inputs_estimate(slice_columns(hidden), false, 0) +
+    return m.owned.bytes + moe_inputs_estimate(slice_columns(hidden), false, 0) +
            moe_inputs_estimate(slice_columns(inter), crosses(how), corrected_outputs(how, hidden, inter)) +
            moe_matrix_estimate(rows, k) +
            (moe_mlp_is_two_sided(how, inter) ? moe_output_hessian_estimate(2 * inter) : 0);
@@ -75,9 +65,11 @@ uint64_t moe_mlp_estimate(int64_t hidden, int64_t inter, const struct moe_mlp_me
 
 uint64_t moe_mlp_forward_estimate(int64_t hidden, int64_t inter)
 {
-    struct moe_mlp m = { .hidden = hidden, .inter = inter, .counting = true, .forward_only = true };
+    struct moe_mlp m = {
+        .hidden = hidden, .inter = inter, .owned = { .counting = true }, .forward_only = true
+    };
     take_all(&m);
-    return m.bytes;
+    return m.owned.bytes;
 }
 
 enum moe_code moe_mlp_open(struct moe_mlp **out, int64_t hidden, int64_t inter,
@@ -96,9 +88,10 @@ enum moe_code moe_mlp_open(struct moe_mlp **out, int64_t hidden, int64_t inter,
                            .pool = pool,
                            .k = moe_kernels() };
     take_all(m);
-    enum moe_code code = m->failed ? moe_fail(err, MOE_NOMEM, "no memory to calibrate MLPs of %lld x %lld",
-                                              (long long)hidden, (long long)inter)
-                                   : MOE_OK;
+    enum moe_code code = MOE_OK;
+    if (m->owned.failed)
+        code = moe_fail(err, MOE_NOMEM, "no memory to calibrate MLPs of %lld x %lld", (long long)hidden,
+                        (long long)inter);
     if (code == MOE_OK && forward_only) {
         *out = m;
         return MOE_OK;
@@ -122,7 +115,7 @@ void moe_mlp_close(struct moe_mlp **m)
     moe_inputs_release(&(*m)->x);
     moe_inputs_release(&(*m)->y);
     moe_output_hessian_release(&(*m)->gate_up_hessian);
-    for (int i = 0; i < (*m)->n_owned; i++) free((*m)->owned[i]);
+    moe_aligned_release(&(*m)->owned);
     free(*m);
     *m = NULL;
 }
