@@ -48,7 +48,9 @@ struct level { unsigned need; struct moe_kernels has; };
         .matmul = moe_matmul_##isa, .matmul_int16 = moe_matmul_int16_##isa, .matmul_t = moe_matmul_t_##isa, \
         .dot = moe_dot_##isa, .amax = moe_amax_##isa, .amax_bf16 = moe_amax_bf16_##isa, \
         .sqerr = moe_sqerr_##isa, .rmsnorm = moe_rmsnorm_##isa, .swiglu = moe_swiglu_##isa, \
-        .softmax = moe_softmax_##isa, .rope = moe_rope_##isa, .attend = moe_attend_##isa, \
+        .exp = moe_exp_##isa, .sigmoid = moe_sigmoid_##isa, .softmax = moe_softmax_##isa, \
+        .rope = moe_rope_##isa, .attend = moe_attend_##isa, .attend_pages = moe_attend_pages_##isa, \
+        .attend_merge = moe_attend_merge_##isa, .attend_finish = moe_attend_finish_##isa, \
         .gemm = moe_gemm_##isa, .nvfp4_quantize = moe_nvfp4_quantize_##isa, \
         .nvfp4_quantize_bf16 = moe_nvfp4_quantize_bf16_##isa, .nvfp4_feedback = moe_nvfp4_feedback_##isa, \
         .nvfp4_descend = moe_nvfp4_descend_##isa, .nvfp4_activations = moe_nvfp4_activations_##isa, \

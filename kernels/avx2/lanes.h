@@ -62,6 +62,21 @@ LANE float vf_fold(vf s)
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
 
+/* out[i] = the fold of s[i], times scale, for 4 of them at once. */
+LANE void vf_fold4(const vf s[4], float scale, float *out)
+{
+    __m256 a[4];
+    EACH(i, 4) a[i] = _mm256_add_ps(s[i].a, s[i].b);
+    __m256 even = _mm256_add_ps(_mm256_permute2f128_ps(a[0], a[2], 0x20),
+                                _mm256_permute2f128_ps(a[0], a[2], 0x31));
+    __m256 odd = _mm256_add_ps(_mm256_permute2f128_ps(a[1], a[3], 0x20),
+                               _mm256_permute2f128_ps(a[1], a[3], 0x31));
+    __m256 pairs = _mm256_add_ps(_mm256_shuffle_ps(even, odd, 0x44), _mm256_shuffle_ps(even, odd, 0xee));
+    __m128 x = _mm256_castps256_ps128(pairs), y = _mm256_extractf128_ps(pairs, 1);
+    x = _mm_add_ps(_mm_shuffle_ps(x, y, 0x88), _mm_shuffle_ps(x, y, 0xdd));
+    _mm_storeu_ps(out, _mm_mul_ps(_mm_set1_ps(scale), x));
+}
+
 /* The result is y when either is NaN. */
 LANE vf vf_max(vf x, vf y) { return (vf){ _mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b) }; }
 LANE vf vf_min(vf x, vf y) { return (vf){ _mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b) }; }
@@ -252,5 +267,8 @@ LANE vt vt_fma(vt a, vt b, vt c) { return _mm256_fmadd_ps(a, b, c); }
 
 /* Attention sums this many times 16 columns of values at once. */
 enum { ATTEND_WIDE = 4 };
+/* Tiles of attention over pages: queries times rows whose scores are summed at once, an ymm each, and queries
+ * times vectors of 16 columns of their outputs. */
+enum { SCORE_QUERIES = 3, SCORE_ROWS = 4, VALUE_QUERIES = 4, VALUE_COLS = 1 };
 
 #endif

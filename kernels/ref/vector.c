@@ -67,6 +67,16 @@ void moe_swiglu_ref(const float *g, const float *u, int64_t n, float *out)
     for (int64_t i = 0; i < n; i++) out[i] = (float)((double)g[i] / (1 + exp(-(double)g[i])) * (double)u[i]);
 }
 
+void moe_exp_ref(const float *x, int64_t n, float *out)
+{
+    for (int64_t i = 0; i < n; i++) out[i] = (float)exp((double)x[i]);
+}
+
+void moe_sigmoid_ref(const float *x, int64_t n, float *out)
+{
+    for (int64_t i = 0; i < n; i++) out[i] = (float)(1 / (1 + exp(-(double)x[i])));
+}
+
 void moe_softmax_ref(float *x, int64_t n)
 {
     float most = x[0];

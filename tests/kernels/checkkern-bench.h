@@ -5,6 +5,7 @@
 #ifndef CHECKKERN_BENCH_H
 #define CHECKKERN_BENCH_H
 
+#include "kernels/attend.h"
 #include "tests/kernels/checkkern-weight.h"
 #include "tests/kernels/checkkern.h"
 
@@ -81,6 +82,25 @@ static void bench_rope(const struct moe_kernels *k, const struct bench *b)
 static void bench_attend(const struct moe_kernels *k, const struct bench *b)
 {
     k->attend(load.x, load.y, 576, load.y, 576, b->n, 576, 512, .07f, load.z, load.z + 8192);
+}
+/* 64 queries, as K2 has heads, over one chunk. */
+static void bench_attend_pages(const struct moe_kernels *k, const struct bench *b)
+{
+    enum { HEADS = 64 };
+    const float *page[MOE_CHUNK_PAGES];
+    int32_t seen[HEADS];
+    float *max = load.z + HEADS * 512, *sum = max + HEADS;
+    for (int i = 0; i < MOE_CHUNK_PAGES; i++) page[i] = load.y + i * MOE_PAGE * 576;
+    for (int i = 0; i < HEADS; i++) seen[i] = (int32_t)b->n;
+    k->attend_pages(load.x, 576, seen, HEADS, page, 576, 576, 512, .07f, max, sum, load.z, 512);
+}
+static void bench_exp(const struct moe_kernels *k, const struct bench *b)
+{
+    k->exp(load.x, b->cols, load.z);
+}
+static void bench_sigmoid(const struct moe_kernels *k, const struct bench *b)
+{
+    k->sigmoid(load.x, b->cols, load.z);
 }
 static void bench_max(const struct moe_kernels *k, const struct bench *b)
 {
@@ -221,6 +241,10 @@ static void run_bench(const char *filter)
         { "rope", "Gvalues/s", -1, 1, 4096, 1, 4096e-9, 12.0 * 4096, bench_rope, false },
         { "attend", "GFLOPS", -1, 1, 576, 1024, 2e-9 * 1024 * (576 + 512), 4.0 * 1024 * 576, bench_attend,
           false },
+        { "attend_pages", "GFLOPS", -1, 64, 576, MOE_CHUNK, 2e-9 * 64 * MOE_CHUNK * (576 + 512),
+          4.0 * MOE_CHUNK * 576, bench_attend_pages, true },
+        { "exp", "Gvalues/s", -1, 1, 4096, 1, 4096e-9, 8.0 * 4096, bench_exp, false },
+        { "sigmoid", "Gvalues/s", -1, 1, 4096, 1, 4096e-9, 8.0 * 4096, bench_sigmoid, false },
         { "gemm", "GFLOPS", -1, 384, 384, 512, 2e-9 * 384 * 384 * 512, 4.0 * (384 * 512 * 2 + 384 * 384 * 2),
           bench_gemm, true },
         { "nvfp4_feedback", "Gweights/s", -1, 1, 128, 1, 128e-9, 8.0 * 128, bench_feedback, true },

@@ -4,6 +4,7 @@
  *   checkkern [-s SEED] [-f NAME]     check (a fresh seed unless one is given, printed on failure)
  *   checkkern -b [-f NAME]            time */
 #include "tests/kernels/checkkern-activations.h"
+#include "tests/kernels/checkkern-attend.h"
 #include "tests/kernels/checkkern-bench.h"
 #include "tests/kernels/checkkern-calibration.h"
 #include "tests/kernels/checkkern-nvfp4.h"
@@ -32,6 +33,9 @@ static const struct check all_checks[] = {
     { "softmax", check_softmax, false },
     { "rope", check_rope, false },
     { "attend", check_attend, false },
+    { "attend_pages", check_attend_pages, false },
+    { "attend_broken", check_attend_broken, false },
+    { "exp", check_exp, false },
     { "nvfp4_quantize", check_nvfp4_quantize, true },
     { "nvfp4_activations", check_nvfp4_activations, false },
     { "nvfp4_activations_46", check_nvfp4_activations_46, false },
