@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/ops.h - arithmetic that has one form, in plain C, because it takes little time: the router, rotary
- * tables, sampling. */
+ * tables, random numbers. */
 #ifndef MOE_KERNELS_OPS_H
 #define MOE_KERNELS_OPS_H
 
@@ -54,20 +54,10 @@ void moe_rope_angles(const struct moe_rope_config *c, const float *inv_freq, int
 /* What attention scores are multiplied by: head_dim^-0.5, with YaRN times m(factor, mscale_all_dim)^2. */
 float moe_softmax_scale(const struct moe_rope_config *c, int64_t head_dim);
 
-/* ---- sampling ---- */
+/* ---- random numbers ---- */
 
 /* splitmix64 (Steele, Lea, Flood 2014): the same seed gives the same numbers on every machine. */
 struct moe_rng { uint64_t state; };
 double moe_rng_next(struct moe_rng *r); /* uniform in [0, 1) */
-
-struct moe_sampler { double temperature, top_p, min_p; int64_t top_k; };
-
-/* A token drawn from logits [n], which may hold -inf but no NaN.  With temperature 0 it is the largest, ties
- * to the lower id.  Else, in this order: top_k keeps the largest (0: all); softmax of logit / temperature;
- * min_p drops what is below min_p times the most probable; top_p keeps the smallest set that reaches it, the
- * most probable first, ties to the lower id; one draw from what is left.  order and p are scratch of n
- * elements. */
-int32_t moe_sample(const struct moe_sampler *s, struct moe_rng *r, const float *logits, int64_t n,
-                   int32_t *order, float *p);
 
 #endif

@@ -87,13 +87,14 @@ static bool is_end(const struct moe_engine *e, int32_t id)
 }
 
 enum moe_code moe_completion_begin(struct moe_completion *r, struct moe_engine *e,
-                                   const struct moe_generate *g, int64_t max_tokens, struct moe_err *err)
+                                   const struct moe_generate *g, int64_t at, int64_t max_tokens,
+                                   struct moe_err *err)
 {
     *r = (struct moe_completion){ .e = e,
                              .g = g,
                              .out = { .finish = MOE_FINISH_LENGTH },
                              .decoder = { .keep_special = g->keep_special },
-                             .rng = { g->seed },
+                             .at = at,
                              .max_tokens = max_tokens,
                              .done = max_tokens <= 0 };
     MOE_TRY(append(r, "", 0, err));
@@ -106,7 +107,8 @@ enum moe_code moe_completion_next(struct moe_completion *r, const float *logits,
                                   struct moe_err *err)
 {
     struct moe_engine *e = r->e;
-    *id = moe_sample(&r->g->sampler, &r->rng, logits, e->vocab, e->order, e->p);
+    uint64_t draw = moe_draw(r->g->seed, 0, r->at + r->out.n);
+    *id = moe_sample(&r->g->sampler, draw, logits, e->vocab, e->order, e->p);
     if (!r->g->ignore_eos && is_end(e, *id)) {
         r->out.finish = MOE_FINISH_STOP;
         r->done = true;

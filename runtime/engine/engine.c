@@ -227,7 +227,7 @@ enum moe_code moe_engine_generate(struct moe_engine *e, const struct moe_generat
     struct moe_completion r;
     int64_t max_tokens = g->max_tokens >= 0 && g->max_tokens < e->context - e->n_ids ? g->max_tokens
                                                                                : e->context - e->n_ids;
-    enum moe_code code = moe_completion_begin(&r, e, g, max_tokens, err);
+    enum moe_code code = moe_completion_begin(&r, e, g, e->n_ids, max_tokens, err);
     while (code == MOE_OK && !r.done) {
         int32_t id;
         code = moe_completion_next(&r, e->logits, &id, err);

@@ -10,6 +10,7 @@
 #define MOE_RUNTIME_ENGINE_ENGINE_H
 
 #include "formats/tokenizer/tokenizer.h"
+#include "kernels/sample.h"
 #include "model/forward.h"
 #include "runtime/parallel/resident.h"
 

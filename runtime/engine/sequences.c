@@ -61,7 +61,7 @@ static enum moe_code admit(struct scheduler *r, struct slot *t, struct moe_err *
     t->s = s;
     t->kv.max_positions = r->e->context;
     t->done = 0;
-    return moe_completion_begin(&t->completion, r->e, &r->g, max_tokens_of(r, s), err);
+    return moe_completion_begin(&t->completion, r->e, &r->g, s->n_ids, max_tokens_of(r, s), err);
 }
 
 /* Frees a slot.  whole: the sequence is complete, and is reported; else it was cut off by a failure. */

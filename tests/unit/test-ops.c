@@ -2,7 +2,9 @@
 /* Tests router, rotary tables and sampling: published vectors, cases made by hand, and a second router
  * written in another way. */
 #include "tests/ok.h"
+#include "kernels/kernels.h"
 #include "kernels/ops.h"
+#include "kernels/sample.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -156,17 +158,12 @@ static void test_router_random(void)
 enum { V = 6 };
 static int32_t order[V];
 static float prob[V];
-static int32_t draw(struct moe_sampler s, struct moe_rng *r, const float *logits)
-{
-    return moe_sample(&s, r, logits, V, order, prob);
-}
 
 /* Which ids come up in 2000 draws, as a set of bits. */
 static unsigned reach(struct moe_sampler s, const float *logits)
 {
-    struct moe_rng r = { 7 };
     unsigned seen = 0;
-    for (int i = 0; i < 2000; i++) seen |= 1u << draw(s, &r, logits);
+    for (int i = 0; i < 2000; i++) seen |= 1u << moe_sample(&s, moe_draw(7, 0, i), logits, V, order, prob);
     return seen;
 }
 
@@ -174,28 +171,35 @@ static void test_sampling(void)
 {
     /* Probabilities .4 .2 .2 .1 .1 0, in mixed order. */
     const float l[V] = { logf(.1f), logf(.4f), logf(.2f), -INFINITY, logf(.2f), logf(.1f) },
-                tied[V] = { 1, 3, 3, 2, 3, 0 };
-    struct moe_rng r = { 1 };
-    OK(draw((struct moe_sampler){ 0 }, &r, l) == 1 && draw((struct moe_sampler){ 0 }, &r, tied) == 1 &&
-       r.state == 1);
+                tied[V] = { 1, 3, 3, 2, 3, 0 }, none[V] = { -INFINITY, -INFINITY, -INFINITY, -INFINITY,
+                                                            -INFINITY, -INFINITY };
+    OK(reach((struct moe_sampler){ 0 }, l) == 0x02 && reach((struct moe_sampler){ 0 }, tied) == 0x02);
     OK(reach((struct moe_sampler){ .temperature = 1, .top_p = 1 }, l) == 0x37);
     /* tie of .2: the lower id */
     OK(reach((struct moe_sampler){ .temperature = 1, .top_p = 1, .top_k = 2 }, l) == 0x06);
     /* .4 .2 .2 reach .7 */
     OK(reach((struct moe_sampler){ .temperature = 1, .top_p = .7f }, l) == 0x16);
     OK(reach((struct moe_sampler){ .temperature = 1, .top_p = .3f }, l) == 0x02);
+    OK(reach((struct moe_sampler){ .temperature = 1, .top_p = 1e-30f }, l) == 0x02);
+    /* top_p of those that top_k leaves: .4 of .8, then .6 of .8 */
+    OK(reach((struct moe_sampler){ .temperature = 1, .top_p = .49f, .top_k = 3 }, l) == 0x02);
+    OK(reach((struct moe_sampler){ .temperature = 1, .top_p = .51f, .top_k = 3 }, l) == 0x06);
     /* .2 / .4 = .5 stays */
     OK(reach((struct moe_sampler){ .temperature = 1, .top_p = 1, .min_p = .45f }, l) == 0x16);
+    OK(reach((struct moe_sampler){ .temperature = 1, .top_p = 1, .min_p = 2 }, l) == 0x02);
     OK(reach((struct moe_sampler){ .temperature = 1, .top_p = 1, .top_k = 1 }, tied) == 0x02);
     OK(reach((struct moe_sampler){ .temperature = 1e-4f, .top_p = 1 }, l) == 0x02);
+    OK(reach((struct moe_sampler){ .temperature = 1e-38f }, l) == 0x02);
+    OK(reach((struct moe_sampler){ .temperature = 1 }, none) == 0x01);
     int count[V] = { 0 };
     for (int i = 0; i < 100000; i++)
-        count[draw((struct moe_sampler){ .temperature = 1, .top_p = 1 }, &r, l)]++;
+        count[moe_sample(&(struct moe_sampler){ .temperature = 1, .top_p = 1 }, moe_draw(1, 3, i), l, V,
+                         order, prob)]++;
     static const double p[V] = { .1, .4, .2, 0, .2, .1 };
     for (int i = 0; i < V; i++) OK(fabs(count[i] * 1e-5 - p[i]) < .008); /* 5 sigma: 5 sqrt(.24 / 1e5) */
 }
 
-/* moe_sample as ops.h describes it, literally: everything is sorted, then added in that order. */
+/* moe_sample as sample.h describes it, literally: all is sorted, and sums are whole numbers. */
 static const float *sorted_by;
 static int descending(const void *a, const void *b)
 {
@@ -203,26 +207,33 @@ static int descending(const void *a, const void *b)
     return sorted_by[i] > sorted_by[k] ? -1 : sorted_by[i] < sorted_by[k] ? 1 : (i > k) - (i < k);
 }
 
-static int32_t sample_sorted(const struct moe_sampler *s, struct moe_rng *r, const float *logits, int64_t n,
-                             int32_t *ids, float *p)
+static int32_t sample_sorted(const struct moe_sampler *s, uint64_t draw, const float *logits, int64_t n,
+                             int32_t *ids, uint64_t *w)
 {
+    float e[1];
     for (int64_t i = 0; i < n; i++) ids[i] = (int32_t)i;
     sorted_by = logits;
     qsort(ids, (size_t)n, sizeof *ids, descending);
-    if (s->top_k > 0 && s->top_k < n) n = s->top_k;
-    double total = 0, part = 0;
-    int64_t kept = 0, left = 0;
-    for (; kept < n; kept++) {
-        double e = exp(((double)logits[ids[kept]] - (double)logits[ids[0]]) / s->temperature);
-        if (e < s->min_p) break;
-        total += p[kept] = (float)e;
+    memset(w, 0, (size_t)n * sizeof *w);
+    int64_t kept = s->top_k > 0 && s->top_k < n ? s->top_k : n, left = 0;
+    uint64_t total = 0, part = 0;
+    for (int64_t i = 0; i < kept; i++) {
+        e[0] = (logits[ids[i]] - logits[ids[0]]) / s->temperature;
+        moe_kernels()->exp(e, 1, e);
+        total += w[ids[i]] = e[0] < s->min_p ? 0 : (uint64_t)((double)e[0] * 0x1p40);
     }
-    double limit = s->top_p > 0 && s->top_p < 1 ? s->top_p * total : total;
-    while (left < kept && (left == 0 || part < limit)) part += (double)p[left++];
-    double u = moe_rng_next(r) * part;
-    for (int64_t i = 0; i < left; i++)
-        if ((u -= (double)p[i]) < 0) return ids[i];
-    return ids[left - 1];
+    if (s->top_p > 0 && s->top_p < 1) {
+        unsigned __int128 limit = (unsigned __int128)(uint64_t)((double)s->top_p * 0x1p32) * total;
+        do part += w[ids[left++]];
+        while ((unsigned __int128)part << 32 < limit);
+        for (int64_t i = left; i < kept; i++) w[ids[i]] = 0;
+        total = part;
+    }
+    uint64_t at = (uint64_t)((unsigned __int128)draw * total >> 64);
+    for (int32_t i = 0;; i++) {
+        if (at < w[i]) return i;
+        at -= w[i];
+    }
 }
 
 /* Ranking no further than the draw needs gives what the full sort gives, in large vocabularies
@@ -231,29 +242,29 @@ static int32_t sample_sorted(const struct moe_sampler *s, struct moe_rng *r, con
 static void test_sampling_partial(void)
 {
     enum { BIG = 163840 };
-    static float logits[BIG], a[BIG], b[BIG];
+    static float logits[BIG], e[BIG];
+    static uint64_t w[BIG];
     static int32_t ids[2][BIG];
-    struct moe_rng r = { 99 }, again;
+    struct moe_rng r = { 99 };
     for (int round = 0; round < 460; round++) {
         int64_t n = round < 20 ? BIG : 1 + (int64_t)(moe_rng_next(&r) * (round < 60 ? 9000 : 40));
         double width = round % 5 == 0 ? 0 : round % 5 == 1 ? .01 : round % 5 == 2 ? 60 : 8;
         for (int64_t i = 0; i < n; i++) {
             double x = width * moe_rng_next(&r);
             logits[i] = (float)(round % 3 == 0 ? floor(x) : x);
-            if (round % 7 == 6 && i % 3 == 0) logits[i] = -INFINITY;
+            if (round % 7 == 6 && i % 3 == 0 && i) logits[i] = -INFINITY;
             if (round % 11 == 10) logits[i] = (float)(i % 2 ? i : n - i) * .01f;
         }
-        static const double top[] = { 1, .5, .95, .25, 1 - 1e-15, .75 }, mins[] = { 0, .1, 1, .5 };
-        struct moe_sampler s = { .temperature = round % 4 ? .5 + moe_rng_next(&r) : 1,
+        static const float top[] = { 1, .5f, .95f, .25f, 1 - 0x1p-24f, .75f }, mins[] = { 0, .1f, 1, .5f };
+        struct moe_sampler s = { .temperature = round % 4 ? .5f + (float)moe_rng_next(&r) : 1,
                                  .top_p = top[round % 6],
                                  .min_p = round % 2 ? 0 : mins[round / 2 % 4],
                                  .top_k = round % 3 == 1 ? 1 + (int64_t)(moe_rng_next(&r) * 50)
                                         : round % 9 == 2 ? n - 1
                                                          : 0 };
         for (int draws = 0; draws < (n == BIG ? 4 : 20); draws++) {
-            again = r;
-            OK(moe_sample(&s, &r, logits, n, ids[0], a) == sample_sorted(&s, &again, logits, n, ids[1], b) &&
-               r.state == again.state);
+            uint64_t u = draws == 0 ? 0 : draws == 1 ? UINT64_MAX : moe_draw(5, 0, round * 20 + draws);
+            OK(moe_sample(&s, u, logits, n, ids[0], e) == sample_sorted(&s, u, logits, n, ids[1], w));
         }
     }
 }
@@ -266,6 +277,9 @@ static void test_generator(void)
     OK(moe_rng_next(&r) == (double)(0x6e789e6aa1b965f4u >> 11) * 0x1p-53);
     again = r;
     OK(moe_rng_next(&r) == moe_rng_next(&again));
+    OK(moe_draw(0, 0, 0) == 0xe220a8397b1dcdafu && moe_draw(0, 0, 1) == 0x6e789e6aa1b965f4u);
+    OK(moe_draw(0, 0, 1) != moe_draw(0, 1, 1) && moe_draw(0, 1, 1) != moe_draw(0, 2, 1));
+    OK(moe_draw(1, 1, 0) != moe_draw(0, 1, 0) && moe_draw(1, 1, 0) != moe_draw(0, 1, 1));
 }
 
 int main(void)
