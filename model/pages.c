@@ -207,9 +207,7 @@ static void make_known(struct moe_pages *p, int32_t page, struct moe_page_key pa
 
 static void hold(struct moe_pages *p, int32_t page)
 {
-    struct page *a = &p->page[page];
-    if (a->refs++ || !a->known) return;
-    unkeep(p, page);
+    if (!p->page[page].refs++) unkeep(p, page);
 }
 
 static void let_go(struct moe_pages *p, int32_t page)
@@ -325,11 +323,9 @@ void moe_table_free(struct moe_table *t)
 }
 
 int64_t moe_pages_find(struct moe_pages *p, struct moe_table *t, struct moe_page_key root, const int32_t *ids,
-                       int64_t n, struct moe_page_copy *copy)
+                       int64_t n)
 {
-    int64_t rows;
     MOE_CHECK(!t->n && t->cap >= pages_for(n));
-    *copy = (struct moe_page_copy){ NONE, NONE, 0 };
     t->positions = 0;
     t->chain = root;
     for (; n - t->positions >= MOE_PAGE; t->positions += MOE_PAGE) {
@@ -342,9 +338,18 @@ int64_t moe_pages_find(struct moe_pages *p, struct moe_table *t, struct moe_page
     }
     t->chained = t->n;
     p->stats.found += t->positions;
-    if (n == t->positions) return n;
+    note_used(p);
+    return t->positions;
+}
+
+bool moe_pages_find_rows(struct moe_pages *p, struct moe_table *t, const int32_t *ids, int64_t n,
+                         struct moe_page_copy *copy)
+{
+    int64_t rows;
+    MOE_CHECK(t->positions == t->n * MOE_PAGE && t->chained == t->n);
+    if (n <= t->positions) return false;
     int32_t from = find_part(p, t->chain, ids + t->positions, n - t->positions, &rows), to;
-    if (from == NONE) return t->positions;
+    if (from == NONE) return false;
     hold(p, from); /* so that it is not the page that is taken */
     if ((to = take(p)) != NONE) {
         *copy = (struct moe_page_copy){ from, to, rows };
@@ -354,7 +359,7 @@ int64_t moe_pages_find(struct moe_pages *p, struct moe_table *t, struct moe_page
     }
     let_go(p, from);
     note_used(p);
-    return t->positions;
+    return to != NONE;
 }
 
 bool moe_pages_grow(struct moe_pages *p, struct moe_table *t, int64_t positions)

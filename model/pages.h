@@ -36,7 +36,7 @@ struct moe_table {
     struct moe_page_key chain;
 };
 
-/* Rows to copy from one page to another, in every layer: the first `rows`.  0: nothing to copy. */
+/* Rows to copy from one page to another, in every layer: the first `rows`. */
 struct moe_page_copy { int32_t from, to; int64_t rows; };
 
 /* Counts since open, but for the first three. */
@@ -45,7 +45,7 @@ struct moe_page_stats {
     int64_t used;                   /* that tables hold */
     int64_t kept;                   /* that no table holds, whose content can still be found */
     int64_t used_peak;
-    int64_t found, copied;          /* positions that moe_pages_find took over, whole pages; copied rows */
+    int64_t found, copied;          /* positions that were taken over: in whole pages; as copied rows */
     int64_t evicted;                /* pages whose content was dropped for another */
     int64_t merged;                 /* pages that had been computed twice, of which one was given back */
 };
@@ -66,11 +66,15 @@ enum moe_code moe_table_reserve(struct moe_table *t, int64_t positions, struct m
 void moe_table_free(struct moe_table *t);   /* of an empty table: frees its memory */
 
 /* Begins a sequence of the tokens ids [n] in the empty table t, whose room must be reserved: takes over the
- * pages that hold its first positions.  *copy: rows of a further page that continue these, which the caller
- * copies before any other call; t then has a page more.  Returns how many positions are there: at most n,
- * and t->positions says the same. */
+ * full pages that hold its first positions.  Returns how many positions these are: at most n, and
+ * t->positions says the same. */
 int64_t moe_pages_find(struct moe_pages *p, struct moe_table *t, struct moe_page_key root,
-                       const int32_t *ids, int64_t n, struct moe_page_copy *copy);
+                       const int32_t *ids, int64_t n);
+/* Right after it: looks for a page that goes on with some of the tokens ids [n] where t ends.  Where there is
+ * one, and a page is left, t has a page more, t->positions counts the rows, and *copy says which rows the
+ * caller has to copy before moe_pages_written.  False: there is nothing to copy. */
+bool moe_pages_find_rows(struct moe_pages *p, struct moe_table *t, const int32_t *ids, int64_t n,
+                         struct moe_page_copy *copy);
 /* Adds pages to t until it has room for `positions`; the table's memory must be reserved.  False where there
  * are not enough: t then is as it was. */
 bool moe_pages_grow(struct moe_pages *p, struct moe_table *t, int64_t positions);
@@ -81,7 +85,7 @@ void moe_pages_written(struct moe_pages *p, struct moe_table *t, const int32_t *
 /* Ends the sequence: the table becomes empty.  ids are its tokens, by which later ones find its last page. */
 void moe_pages_release(struct moe_pages *p, struct moe_table *t, const int32_t *ids);
 /* Gives the empty table `to` the content of `from`; full pages are shared.  False without a page for the
- * rows of the last one; `to` is then empty.  *copy as above. */
+ * rows of the last one; `to` is then empty.  *copy as above, but its rows may be 0. */
 bool moe_pages_fork(struct moe_pages *p, const struct moe_table *from, struct moe_table *to,
                     struct moe_page_copy *copy);
 /* Forgets what no table holds. */

@@ -40,6 +40,17 @@ static void copy_rows(struct moe_page_copy c)
     for (int64_t i = 0; i < c.rows; i++) row[c.to][i] = row[c.from][i];
 }
 
+/* Takes over what there is of the first n tokens.  Returns how many. */
+static int64_t find(struct moe_pages *p, struct sequence *s, int64_t n)
+{
+    struct moe_page_copy c;
+    int64_t full = moe_pages_find(p, &s->t, moe_pages_root(&s->salt, sizeof s->salt), s->ids, n);
+    OK(full == s->t.positions && full % MOE_PAGE == 0);
+    if (moe_pages_find_rows(p, &s->t, s->ids, n, &c)) copy_rows(c);
+    OK(s->t.positions >= full && s->t.positions <= n);
+    return s->t.positions;
+}
+
 static void write_rows(struct moe_pages *p, struct sequence *s, int64_t upto)
 {
     for (int64_t i = s->t.positions; i < upto; i++)
@@ -53,11 +64,6 @@ static void holds_own_rows(const struct sequence *s)
         OK(row[s->t.page[i / MOE_PAGE]][i % MOE_PAGE] == number(s, i));
 }
 
-static struct moe_page_key root_of(const struct sequence *s)
-{
-    return moe_pages_root(&s->salt, sizeof s->salt);
-}
-
 static struct moe_pages *open_pages(int64_t n)
 {
     struct moe_pages *p;
@@ -69,11 +75,9 @@ static struct moe_pages *open_pages(int64_t n)
 static struct sequence begun(struct moe_pages *p, int32_t first, int64_t n, int64_t *found)
 {
     struct sequence s = { .live = true, .n = n };
-    struct moe_page_copy c;
     for (int64_t i = 0; i < n; i++) s.ids[i] = first + (int32_t)i;
     OK(moe_table_reserve(&s.t, LONGEST, &err) == MOE_OK);
-    *found = moe_pages_find(p, &s.t, root_of(&s), s.ids, n - 1, &c);
-    copy_rows(c);
+    *found = find(p, &s, n - 1);
     OK(moe_pages_grow(p, &s.t, n));
     write_rows(p, &s, n);
     holds_own_rows(&s);
@@ -116,13 +120,12 @@ static void test_salt(void)
 {
     struct moe_pages *p = open_pages(10);
     int64_t found;
-    struct moe_page_copy c;
     struct sequence a = begun(p, 0, 130, &found), b = { .salt = 1, .n = 130 };
     memcpy(b.ids, a.ids, sizeof b.ids);
     OK(moe_table_reserve(&b.t, 130, &err) == MOE_OK);
-    OK(moe_pages_find(p, &b.t, root_of(&b), b.ids, 129, &c) == 0 && c.rows == 0);
+    OK(find(p, &b, 129) == 0);
     end(p, &a);
-    OK(moe_pages_find(p, &b.t, root_of(&b), b.ids, 129, &c) == 0 && c.rows == 0);
+    OK(find(p, &b, 129) == 0);
     moe_pages_release(p, &b.t, b.ids);
     moe_table_free(&b.t);
     moe_pages_close(&p);
@@ -159,7 +162,7 @@ static void test_full(void)
     memcpy(b.ids, a.ids, sizeof b.ids);
     OK(moe_table_reserve(&b.t, LONGEST, &err) == MOE_OK);
     OK(!moe_pages_grow(p, &a.t, 3 * MOE_PAGE + 1) && a.t.n == 3);
-    OK(moe_pages_find(p, &b.t, root_of(&b), b.ids, 99, &c) == MOE_PAGE && c.rows == 0); /* no page for them */
+    OK(find(p, &b, 99) == MOE_PAGE); /* no page to copy the rest to */
     OK(!moe_pages_grow(p, &b.t, 99) && b.t.n == 1);
     moe_pages_release(p, &b.t, b.ids);
     OK(!moe_pages_fork(p, &a.t, &b.t, &c) && b.t.n == 0);
@@ -175,11 +178,10 @@ static void test_merge(void)
 {
     struct moe_pages *p = open_pages(8);
     struct sequence s[2] = { { .n = 150 }, { .n = 150 } };
-    struct moe_page_copy c;
     for (int i = 0; i < 2; i++) {
         for (int32_t k = 0; k < 150; k++) s[i].ids[k] = 7 * k;
         OK(moe_table_reserve(&s[i].t, 150, &err) == MOE_OK);
-        OK(moe_pages_find(p, &s[i].t, root_of(&s[i]), s[i].ids, 149, &c) == 0);
+        OK(find(p, &s[i], 149) == 0);
         OK(moe_pages_grow(p, &s[i].t, 150));
     }
     OK(moe_pages_stats(p).used == 6);
@@ -244,10 +246,8 @@ static void check_all(const struct moe_pages *p, const struct sequence *s)
 
 static void submit(struct moe_pages *p, struct sequence *s, const struct sequence *other)
 {
-    struct moe_page_copy c;
     draw_tokens(s, other);
-    moe_pages_find(p, &s->t, root_of(s), s->ids, s->n - 1, &c);
-    copy_rows(c);
+    find(p, s, s->n - 1);
     holds_own_rows(s);
     s->live = true;
 }
