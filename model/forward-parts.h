@@ -42,6 +42,7 @@ struct moe_forward {
      * [T k, inter], then [T, inter of the shared expert]; in a dense layer: [T, inter] */
     float *gathered, *gate, *up;
     float *quantized;                 /* [T, the widest input]: the memory of gathered, while it is free */
+    float *absorbed;                  /* the queries of some tokens in the space of latents, their outputs */
     float *worker; int64_t worker_floats; /* [threads, worker_floats]: scratch memory of attention */
 };
 
@@ -89,6 +90,8 @@ void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_se
                            int64_t tokens, float *h);
 void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h);
 
+/* The memory of absorbed attention for batches of t tokens, in floats. */
+int64_t moe_attention_floats(const struct moe_config *c, int64_t t, enum moe_mla mla);
 /* The scratch memory that a thread needs for attention over `context` positions, in floats. */
 int64_t moe_attention_worker_floats(const struct moe_config *c, int64_t context, enum moe_mla mla);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The latent cache, the buffers of a forward pass, its parallel steps that both halves of a layer use, and
+/* The buffers of a forward pass, its parallel steps that both halves of a layer use, and
  * the pass over all layers. */
 #include "model/forward-parts.h"
 
@@ -10,50 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the cache ---- */
-
-enum moe_code moe_kv_open(struct moe_kv *kv, const struct moe_config *c, struct moe_err *err)
-{
-    *kv = (struct moe_kv){ .layers = c->num_hidden_layers, .width = c->kv_lora_rank + c->qk_rope_head_dim };
-    kv->layer = calloc((size_t)kv->layers, sizeof *kv->layer);
-    return kv->layer ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for a cache");
-}
-
-enum moe_code moe_kv_reserve(struct moe_kv *kv, int64_t positions, struct moe_err *err)
-{
-    int64_t cap = kv->cap ? kv->cap : 64;
-
-    if (positions <= kv->cap) return MOE_OK;
-    while (cap < positions) cap *= 2;
-    if (kv->max_positions && cap > kv->max_positions)
-        cap = kv->max_positions > positions ? kv->max_positions : positions;
-    for (int64_t l = 0; l < kv->layers; l++) {
-        float *p = realloc(kv->layer[l], (size_t)(cap * kv->width) * sizeof *p);
-        if (!p)
-            return moe_fail(err, MOE_NOMEM,
-                            "no memory for a cache of %lld positions (try a smaller --context)",
-                            (long long)cap);
-        kv->layer[l] = p;
-    }
-    kv->cap = cap;
-    return MOE_OK;
-}
-
-uint64_t moe_kv_estimate(const struct moe_config *c, int64_t positions)
-{
-    return (uint64_t)c->num_hidden_layers * (uint64_t)positions *
-           (uint64_t)(c->kv_lora_rank + c->qk_rope_head_dim) * sizeof(float);
-}
-
-void moe_kv_release(struct moe_kv *kv)
-{
-    for (int64_t l = 0; kv->layer && l < kv->layers; l++) free(kv->layer[l]);
-    free(kv->layer);
-    *kv = (struct moe_kv){ 0 };
-}
-
 /* ---- buffers ---- */
-
 
 /* Allocates all buffers for batches of t tokens; or only counts their bytes (struct moe_aligned). */
 static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t t, int threads)
@@ -88,6 +45,7 @@ static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t 
     f->quantized = f->gathered;
     f->gate = moe_aligned_take(a, inter, sizeof *f->gate);
     f->up = moe_aligned_take(a, inter, sizeof *f->up);
+    f->absorbed = moe_aligned_take(a, moe_attention_floats(c, t, f->mla), sizeof *f->absorbed);
     f->worker_floats = moe_attention_worker_floats(c, f->context, f->mla);
     f->worker = moe_aligned_take(a, threads * f->worker_floats, sizeof *f->worker);
 }
@@ -139,6 +97,8 @@ void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks)
 {
     f->hooks = hooks ? *hooks : (struct moe_hooks){ .ctx = NULL };
 }
+
+bool moe_forward_has_hooks(const struct moe_forward *f) { return f->hooks.routed || f->hooks.input; }
 
 void moe_forward_dispatcher(struct moe_forward *f, const struct moe_dispatcher *e)
 {
@@ -308,7 +268,7 @@ void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_segmen
 {
     int64_t tokens = 0;
     for (int64_t i = 0; i < n_segments; i++) {
-        MOE_CHECK(s[i].first + s[i].n <= s[i].kv->cap && s[i].first + s[i].n <= f->context);
+        MOE_CHECK(s[i].first + s[i].n <= f->context);
         tokens += s[i].n;
     }
     MOE_CHECK(tokens <= f->max_tokens);

@@ -17,25 +17,13 @@
 #define MOE_MODEL_FORWARD_H
 
 #include "base/pool.h"
+#include "model/latent.h"
 #include "model/model.h"
 
-/* The latent cache of one sequence.  layer[l] is [cap, width] float32 with width = kv_lora_rank +
- * qk_rope_head_dim; a row holds the latent after its norm, then the rotary key after rotation.  The caller
- * may set max_positions: growing by doubling stops there; at 0 it never does. */
-struct moe_kv { float **layer; int64_t layers, width, cap, max_positions; };
-
-enum moe_code moe_kv_open(struct moe_kv *kv, const struct moe_config *c, struct moe_err *err);
-/* Makes room for `positions` rows in every layer, and keeps those that are there.  The capacity grows by
- * doubling, but beyond max_positions only as far as `positions` asks.  After MOE_NOMEM the cache is as
- * before. */
-enum moe_code moe_kv_reserve(struct moe_kv *kv, int64_t positions, struct moe_err *err);
-/* Bytes of a cache of exactly that many positions. */
-uint64_t moe_kv_estimate(const struct moe_config *c, int64_t positions);
-void moe_kv_release(struct moe_kv *kv);
-
-/* Part of a batch: `n` consecutive tokens of one sequence, the first at position `first`.  The rows of all
- * positions before it are in kv. */
-struct moe_segment { struct moe_kv *kv; int64_t first, n; };
+/* Part of a batch: `n` consecutive tokens of one sequence, the first at position `first`.  Position p is row
+ * p % MOE_PAGE of page page[p / MOE_PAGE] of the cache, which holds the rows of all positions before `first`;
+ * the pass writes those of the n tokens. */
+struct moe_segment { const struct moe_latent *cache; const int32_t *page; int64_t first, n; };
 
 enum moe_mla { MOE_MLA_ABSORBED, MOE_MLA_EXPANDED }; /* the formulas are in attention.c */
 
@@ -132,6 +120,7 @@ void moe_forward_close(struct moe_forward **f);
 void moe_forward_model(struct moe_forward *f, const struct moe_model *m);
 /* Sets the observers, which are copied; NULL: none. */
 void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks);
+bool moe_forward_has_hooks(const struct moe_forward *f); /* whether any observer is set */
 /* Sets the form of activations, which is FLOAT at first.  No form needs more memory than another. */
 void moe_forward_activations(struct moe_forward *f, enum moe_activations a);
 /* From now on products are computed by moe_matmul_many (kernels/many.h), which is faster for the hundreds of
@@ -153,8 +142,7 @@ void moe_forward_experts(struct moe_forward *f, int layer, const struct moe_choi
 enum moe_code moe_forward_embed(struct moe_forward *f, const int32_t *tokens, int64_t n, float *h,
                                 struct moe_err *err);
 /* Computes one layer for the tokens of all segments, in order, and changes h [T, H] in place.  T is at most
- * max_tokens.  Each segment's cache must have room for its positions (moe_kv_reserve); their rows are
- * written. */
+ * max_tokens.  Each segment's pages must have room for its positions; their rows are written. */
 void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments,
                        float *h);
 /* MOE_NONFINITE when h [n, H], as `layer` left it, holds a NaN or Inf; the message names the damaged tensor

@@ -111,21 +111,16 @@ enum moe_code moe_probe_open(struct moe_probe *p, const struct moe_config *confi
     *p = (struct moe_probe){ .c = shrink_config(config), .pool = pool, .random = 1, .err = err };
     p->m.arena = (struct moe_arena)MOE_ARENA_INIT;
     make_layer(p);
-    int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
     int64_t tokens = c->hidden_size > FEW_ABOVE ? FEW : MOE_PROBE_TOKENS;
     int64_t s = moe_min_i64(sequence, tokens);
     p->n = tokens / s * s;
     p->h = make_values(p, p->n * c->hidden_size, 1);
     p->g = make_values(p, p->n * c->hidden_size, 1);
     p->work = make_values(p, p->n * c->hidden_size, 1);
-    float *cache = moe_probe_array(p, p->n * width, sizeof *cache),
-          **at = moe_probe_array(p, p->n / s, sizeof *at);
     if (p->failed) return moe_fail(p->err, MOE_NOMEM, "no memory to measure this machine's speed");
+    MOE_TRY(moe_latent_open(&p->cache, c, 1, p->n / s * moe_latent_pages(s), p->err));
     for (int64_t i = 0; i < p->n / s; i++, p->count++) {
-        at[i] = cache + i * s * width;
-        p->kv[i] =
-            (struct moe_kv){ .layer = &at[i], .layers = 1, .width = width, .cap = s, .max_positions = s };
-        p->seg[i] = (struct moe_segment){ &p->kv[i], 0, s };
+        p->seg[i] = (struct moe_segment){ &p->cache, p->cache.every + i * moe_latent_pages(s), 0, s };
         p->lengths[i] = s;
     }
     MOE_TRY(moe_forward_open(&p->f, &p->m, p->n, s, MOE_MLA_EXPANDED, p->pool, p->err));
@@ -136,6 +131,7 @@ enum moe_code moe_probe_open(struct moe_probe *p, const struct moe_config *confi
 void moe_probe_close(struct moe_probe *p)
 {
     moe_forward_close(&p->f);
+    moe_latent_release(&p->cache);
     moe_backward_close(&p->back);
     moe_arena_clear(&p->m.arena);
 }

@@ -16,7 +16,7 @@ struct moe_probe {
     struct moe_pool *pool;
     struct moe_forward *f;
     struct moe_backward *back;
-    struct moe_kv kv[MOE_PROBE_TOKENS];
+    struct moe_latent cache;
     struct moe_segment seg[MOE_PROBE_TOKENS];
     int64_t lengths[MOE_PROBE_TOKENS]; /* the tokens of each sequence */
     int64_t count;                     /* the number of sequences */

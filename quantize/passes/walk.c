@@ -38,19 +38,11 @@ enum moe_code moe_walk_batches(struct moe_walk *c,
 enum moe_code moe_walk_attend(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_segment seg[BATCH];
-    struct moe_kv kv[BATCH];
-    const struct moe_config *g = &c->m->config;
-    int64_t width = g->kv_lora_rank + g->qk_rope_head_dim, k = 0, count = g->num_hidden_layers;
+    int64_t k = 0, pages = moe_latent_pages(c->sequence);
 
-    for (int64_t at = 0; at < n; at += c->sequence, k++) {
-        kv[k] = (struct moe_kv){ .layer = c->kv_layer + k * count,
-                                 .layers = count,
-                                 .width = width,
-                                 .cap = c->sequence,
-                                 .max_positions = c->sequence };
-        for (int64_t l = 0; l < count; l++) kv[k].layer[l] = c->kv_buffer + k * c->sequence * width;
-        seg[k] = (struct moe_segment){ &kv[k], 0, moe_min_i64(c->sequence, n - at) };
-    }
+    for (int64_t at = 0; at < n; at += c->sequence, k++)
+        seg[k] = (struct moe_segment){ &c->cache, c->cache.every + k * pages, 0,
+                                       moe_min_i64(c->sequence, n - at) };
     MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
     moe_forward_attention(c->f, c->layer, seg, k, n, c->batch);
     return moe_forward_check(c->f, c->layer, c->batch, n, err);
@@ -267,8 +259,10 @@ uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequ
      * outputs; the cache; the router's logits.  The forward pass's own buffers for MLPs are never
      * touched, since MLPs go through moe_mlp_forward. */
     int64_t token = 3 * g->hidden_size + g->q_lora_rank + g->num_attention_heads * (qd + g->v_head_dim) +
-                    2 * width + g->qk_rope_head_dim + g->n_routed_experts;
+                    width + g->qk_rope_head_dim + g->n_routed_experts;
+    int64_t sequences = (batch + sequence - 1) / sequence;
     bytes += (uint64_t)batch * (uint64_t)token * sizeof(float);
+    bytes += moe_latent_estimate(g, 1, sequences * moe_latent_pages(moe_min_i64(sequence, batch)));
     bytes += (uint64_t)threads * (uint64_t)moe_min_i64(sequence, n) *
              (uint64_t)(g->qk_nope_head_dim + qd + g->v_head_dim + 1) * sizeof(float);
     return bytes + moe_mlp_forward_estimate(g->hidden_size, widest(g));
@@ -284,10 +278,9 @@ static enum moe_code take_buffers(struct moe_walk *c, struct moe_err *err)
     MOE_TRY(moe_forward_open(&c->f, c->m, batch, s, MOE_MLA_EXPANDED, c->pool, err));
     moe_forward_use_gemm(c->f);
     MOE_TRY(moe_mlp_open(&c->mlp, g->hidden_size, widest(g), &forward_only, true, c->pool, err));
-    c->kv_buffer = array(sequences * s * (g->kv_lora_rank + g->qk_rope_head_dim), sizeof *c->kv_buffer);
-    c->kv_layer = array(sequences * g->num_hidden_layers, sizeof *c->kv_layer);
+    MOE_TRY(moe_latent_open(&c->cache, g, 1, sequences * moe_latent_pages(s), err));
     c->batch = array(batch * g->hidden_size, sizeof *c->batch);
-    return c->kv_buffer && c->kv_layer && c->batch
+    return c->batch
              ? MOE_OK
              : moe_fail(err, MOE_NOMEM, "no memory for %lld calibration tokens at once", (long long)batch);
 }
@@ -361,8 +354,7 @@ enum moe_code moe_walk_twin(struct moe_walk *c, const struct moe_walk *w, const 
                             .f = w->f,
                             .mlp = w->mlp,
                             .batch = w->batch,
-                            .kv_buffer = w->kv_buffer,
-                            .kv_layer = w->kv_layer,
+                            .cache = w->cache,
                             .meter = w->meter };
     enum moe_code code = begin_walk(c, states, err);
     if (code != MOE_OK) moe_walk_close(c);
@@ -376,8 +368,7 @@ void moe_walk_close(struct moe_walk *c)
     if (!c->twin) {
         moe_mlp_close(&c->mlp);
         moe_forward_close(&c->f);
-        free(c->kv_buffer);
-        free(c->kv_layer);
+        moe_latent_release(&c->cache);
         free(c->batch);
     }
     moe_states_close(&c->h);

@@ -42,8 +42,7 @@ struct moe_walk {
     struct moe_states sum; /* what the layer's MLPs add to h; moe_walk_next adds it */
 
     float *batch;     /* [moe_walk_batch, H] */
-    float *kv_buffer; /* the caches of a batch's sequences, for the layer at hand */
-    float **kv_layer; /* [sequences of a batch, layers] pointers into kv_buffer, for struct moe_kv */
+    struct moe_latent cache; /* of a batch's sequences, for the layer at hand */
 
     /* The router's choices, k for each token: experts and their weights [n, k]; and 1 / rms of each token's
      * state [n], its importance. */

@@ -19,7 +19,8 @@ uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_
 {
     uint64_t sampling = (uint64_t)c->vocab_size * (2 * sizeof(float) + sizeof(int32_t)),
              ids = (uint64_t)context * sizeof(int32_t);
-    return moe_kv_estimate(c, context) + moe_forward_estimate(c, batch, context, mla, threads) + sampling +
+    return moe_latent_estimate(c, c->num_hidden_layers, moe_latent_pages(context)) +
+           moe_forward_estimate(c, batch, context, mla, threads) + sampling +
            ids + (uint64_t)(batch * c->hidden_size) * sizeof(float);
 }
 
@@ -111,8 +112,7 @@ static enum moe_code open_parts(struct moe_engine *e, const char *path, const st
     MOE_TRY(moe_model_open(&e->model, e->resident ? &e->resident->source : e->source, o->lora_eps, err));
     /* after opening, so that it counts the memory that descriptors and tokenizer take */
     MOE_TRY(fit(e, c, o, moe_pool_threads(pool), err));
-    MOE_TRY(moe_kv_open(&e->kv, c, err));
-    e->kv.max_positions = e->context;
+    MOE_TRY(moe_latent_open(&e->cache, c, c->num_hidden_layers, moe_latent_pages(e->context), err));
     MOE_TRY(moe_forward_open(&e->forward, e->model, e->batch, e->context, o->mla, pool, err));
     moe_forward_activations(e->forward, o->activations);
     e->h = malloc((size_t)(e->batch * c->hidden_size) * sizeof *e->h);
@@ -154,7 +154,7 @@ void moe_engine_close(struct moe_engine **pe)
     struct moe_engine *e = *pe;
     if (!e) return;
     moe_forward_close(&e->forward);
-    moe_kv_release(&e->kv);
+    moe_latent_release(&e->cache);
     moe_model_close(&e->model);
     moe_resident_close(&e->resident);
     if (!e->borrowed) {
@@ -176,7 +176,6 @@ enum moe_code moe_engine_reserve(struct moe_engine *e, int64_t n, struct moe_err
         return moe_fail(err, MOE_USAGE,
                         "%lld tokens do not fit the context of %lld (raise --context, or shorten the prompt)",
                         (long long)n, (long long)e->context);
-    MOE_TRY(moe_kv_reserve(&e->kv, n, err));
     int32_t *more = realloc(e->ids, (size_t)n * sizeof *more);
     if (!more) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)n);
     e->ids = more;
@@ -197,7 +196,7 @@ static enum moe_code extend(struct moe_engine *e, const int32_t *ids, int64_t at
     MOE_TRY(moe_engine_reserve(e, at + n, err));
     for (int64_t i = 0; i < n; i += e->batch) {
         int64_t m = n - i < e->batch ? n - i : e->batch;
-        struct moe_segment s = { &e->kv, at + i, m };
+        struct moe_segment s = { &e->cache, e->cache.every, at + i, m };
         e->n_ids = at + i;
         MOE_TRY(moe_forward_run(e->forward, ids + i, &s, 1, e->h, err));
         memcpy(e->ids + at + i, ids + i, (size_t)m * sizeof *ids);

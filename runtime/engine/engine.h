@@ -21,8 +21,8 @@ struct moe_engine {
     struct moe_model *model;
     struct moe_tokenizer *tokenizer;  /* NULL when the model has none and none was needed */
     struct moe_forward *forward;
-    struct moe_kv kv;                 /* the cache of the sequence */
-    int32_t *ids; int64_t n_ids;      /* the tokens whose keys and values kv holds */
+    struct moe_latent cache;          /* of the sequence, whose block table is cache.every */
+    int32_t *ids; int64_t n_ids;      /* the tokens that the cache holds */
     int64_t context, batch;           /* the largest number of positions; of tokens in a batch */
     uint64_t spare;                   /* bytes of the memory allowed that a full context leaves */
     float *h, *logits;                /* [batch, H] hidden states, [V]; V: vocabulary of the model */

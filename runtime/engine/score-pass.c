@@ -14,12 +14,10 @@ int64_t moe_score_batch(const struct moe_engine *e, int64_t window)
 {
     return window < e->batch ? e->batch / window * window : e->batch;
 }
-/* Positions for which the caches of a batch have room. */
-static int64_t cached(int64_t batch, int64_t window) { return batch > window ? batch : window; }
-/* float32 values of a position in the cache of one layer. */
-static int64_t kv_width(const struct moe_engine *e)
+/* Pages of the cache for the windows of a batch. */
+static int64_t pages_of(int64_t batch, int64_t window)
 {
-    return e->model->config.kv_lora_rank + e->model->config.qk_rope_head_dim;
+    return (batch > window ? batch / window : 1) * moe_latent_pages(window);
 }
 
 uint64_t moe_score_state_bytes(const struct moe_engine *e, int64_t n)
@@ -31,30 +29,20 @@ uint64_t moe_score_side_bytes(const struct moe_engine *e, int64_t window, int th
 {
     int64_t batch = moe_score_batch(e, window);
     return moe_forward_estimate(&e->model->config, e->batch, window, MOE_MLA_ABSORBED, threads) +
-           moe_score_state_bytes(e, batch) + (uint64_t)(cached(batch, window) * kv_width(e)) * sizeof(float);
+           moe_score_state_bytes(e, batch) +
+           moe_latent_estimate(&e->model->config, 1, pages_of(batch, window));
 }
 
 static enum moe_code open_buffers(struct moe_score_side *d, struct moe_err *err)
 {
-    const struct moe_config *c = &d->e->model->config;
-    int64_t windows = d->batch > d->window ? d->batch / d->window : 1, layers = c->num_hidden_layers,
-            width = kv_width(d->e);
+    int64_t windows = d->batch > d->window ? d->batch / d->window : 1;
     d->h = malloc(moe_score_state_bytes(d->e, d->fd < 0 ? d->n : d->batch));
-    d->kv = malloc((size_t)(cached(d->batch, d->window) * width) * sizeof *d->kv);
-    d->caches = calloc((size_t)windows, sizeof *d->caches);
-    d->rows = calloc((size_t)(windows * layers), sizeof *d->rows);
     d->segments = calloc((size_t)windows, sizeof *d->segments);
-    if (!d->h || !d->kv || !d->caches || !d->rows || !d->segments)
+    if (!d->h || !d->segments)
         return moe_fail(err, MOE_NOMEM,
                         "no memory for the states of %lld tokens (try --scratch DIR or less text)",
                         (long long)d->n);
-    for (int64_t w = 0; w < windows; w++) {
-        for (int64_t l = 0; l < layers; l++) d->rows[w * layers + l] = d->kv + w * d->window * width;
-        d->caches[w] = (struct moe_kv){
-            .layer = d->rows + w * layers, .layers = layers, .width = width, .cap = d->window
-        };
-    }
-    return MOE_OK;
+    return moe_latent_open(&d->cache, &d->e->model->config, 1, pages_of(d->batch, d->window), err);
 }
 
 enum moe_code moe_score_side_open(struct moe_score_side *d, struct moe_engine *e, int64_t n, int64_t window,
@@ -74,9 +62,7 @@ void moe_score_side_close(struct moe_score_side *d)
     if (!d->e) return;
     if (d->fd >= 0) close(d->fd);
     free(d->h);
-    free(d->kv);
-    free(d->caches);
-    free(d->rows);
+    moe_latent_release(&d->cache);
     free(d->segments);
     *d = (struct moe_score_side){ .fd = -1 };
 }
@@ -126,10 +112,12 @@ static int64_t batch_at(const struct moe_score_side *d, int64_t at)
 /* Divides positions [at, at + m) into segments, one for each window; returns their number. */
 static int64_t make_segments(struct moe_score_side *d, int64_t at, int64_t m)
 {
-    int64_t n = 0;
-    if (d->batch < d->window) d->segments[n++] = (struct moe_segment){ &d->caches[0], at % d->window, m };
+    const int32_t *page = d->cache.every;
+    int64_t n = 0, pages = moe_latent_pages(d->window);
+    if (d->batch < d->window) d->segments[n++] = (struct moe_segment){ &d->cache, page, at % d->window, m };
     else
-        for (; n * d->window < m; n++) d->segments[n] = (struct moe_segment){ &d->caches[n], 0, d->window };
+        for (; n * d->window < m; n++)
+            d->segments[n] = (struct moe_segment){ &d->cache, page + n * pages, 0, d->window };
     return n;
 }
 

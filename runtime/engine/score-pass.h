@@ -16,9 +16,7 @@ struct moe_score_side {
     int fd;                       /* the scratch file that holds the states [n, H]; -1: memory does */
     char path[512];               /* the name of that file in messages */
     float *h;                     /* all states [n, H], or with a scratch file those of a batch [batch, H] */
-    /* The caches of the windows of a batch.  One layer is computed at a time, so all layers of a cache share
-     * the same rows of kv. */
-    float *kv; struct moe_kv *caches; float **rows;
+    struct moe_latent cache;      /* of the windows of a batch, for one layer: that is computed at a time */
     struct moe_segment *segments; /* [windows of a batch] */
     bool drop;                    /* release the pages of a layer's weights when the layer is done */
 };

@@ -1,172 +1,222 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/sequences.h"
 
+#include "base/minmax.h"
 #include "runtime/engine/completion.h"
+#include "runtime/engine/schedule.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* A place for one sequence and its cache. */
-struct slot {
-    struct moe_sequence *s;           /* NULL: the slot is free */
-    struct moe_kv kv;
+/* A sequence that was submitted.  The job is first, so that a pointer to it is one to this. */
+struct work {
+    struct moe_job job;
+    struct moe_sequence *s;
     struct moe_completion completion;
-    int64_t done;                     /* positions computed, which kv holds */
-    int32_t next;                     /* the token to compute next, when the prompt is done */
-    int64_t take;                     /* tokens that the present pass computes for this slot */
+    struct work *next;              /* in the list of those that are submitted, or of those that are free */
 };
 
-struct scheduler {
+struct batch {
     struct moe_engine *e;
     struct moe_generate g;
     struct moe_sequence *s;
-    int64_t n, begun, ended;          /* sequences; those that got a slot; those that are complete */
-    struct slot *slot; int64_t n_slots;
-    struct moe_segment *segment;      /* [n_slots] of the present pass */
-    int32_t *tokens;                  /* [batch] of the present pass */
-    float *logits; int64_t rows;      /* [rows, V]: logits are computed for at most `rows` tokens at once */
+    int64_t n, begun, ended;        /* sequences; those that were submitted; those that are complete */
+    struct work *work; int64_t n_work;
+    struct work *idle;              /* the list of those that are free */
+    struct moe_pages *pages;
+    struct moe_latent cache;
+    struct moe_schedule *schedule;
+    struct moe_segment *segment;    /* [n_work] of the present pass */
+    struct work **wanted;           /* [n_work]: whose logits the present pass gives */
+    int32_t *tokens;                /* [batch] of the present pass */
+    float *logits; int64_t rows;    /* [rows, V]: logits are computed for at most `rows` tokens at once */
+    bool apart;                     /* sequences share no pages, so that each token of each is computed */
     /* `ended` of moe_sequences_run */
     enum moe_code (*told)(void *, const struct moe_sequence *, struct moe_err *);
     void *ctx;
 };
 
 /* The largest number of tokens that a sequence may generate. */
-static int64_t max_tokens_of(const struct scheduler *r, const struct moe_sequence *s)
+static int64_t max_tokens_of(const struct batch *b, const struct moe_sequence *s)
 {
-    int64_t rest = r->e->context - s->n_ids;
-    return r->g.max_tokens >= 0 && r->g.max_tokens < rest ? r->g.max_tokens : rest;
+    int64_t rest = b->e->context - s->n_ids;
+    return b->g.max_tokens >= 0 && b->g.max_tokens < rest ? b->g.max_tokens : rest;
 }
 
-/* How many slots to have: as many caches of the longest sequence as fit into the engine's spare memory, and
- * one more, since the engine's own cache is estimated full but is not in use here. */
-static int64_t slots_that_fit(const struct scheduler *r)
+static int64_t pages_of(const struct batch *b, const struct moe_sequence *s)
 {
-    int64_t longest = 1, n = r->e->batch;
-    for (int64_t i = 0; i < r->n; i++) {
-        int64_t len = r->s[i].n_ids + max_tokens_of(r, &r->s[i]);
-        if (len > longest) longest = len;
+    return moe_latent_pages(s->n_ids + max_tokens_of(b, s));
+}
+
+/* ---- open and close ---- */
+
+/* As many pages as all sequences could use, or as the engine's spare memory holds besides a full context:
+ * the engine's own cache is estimated full, but is not in use here. */
+static int64_t pages_that_fit(const struct batch *b)
+{
+    const struct moe_config *c = &b->e->model->config;
+    uint64_t page = moe_latent_estimate(c, c->num_hidden_layers, 1) + moe_pages_estimate(1);
+    int64_t all = 0, most = moe_latent_pages(b->e->context);
+    for (int64_t i = 0; i < b->n; i++) all += pages_of(b, &b->s[i]);
+    if (b->e->spare / page < (uint64_t)(INT32_MAX - most)) most += (int64_t)(b->e->spare / page);
+    else most = INT32_MAX;
+    return moe_min_i64(all, most);
+}
+
+/* How many sequences are computed at once.  Where each token has to be computed once, none may be preempted,
+ * so that many have room for their longest. */
+static int64_t sequences_at_once(const struct batch *b, int64_t pages)
+{
+    int64_t longest = 1, n = moe_min_i64(b->e->batch, b->n);
+    for (int64_t i = 0; i < b->n; i++) longest = moe_max_i64(longest, pages_of(b, &b->s[i]));
+    return b->apart ? moe_min_i64(n, pages / longest) : n;
+}
+
+static enum moe_code open_batch(struct batch *b, struct moe_err *err)
+{
+    const struct moe_config *c = &b->e->model->config;
+    int64_t pages = pages_that_fit(b);
+    b->n_work = sequences_at_once(b, pages);
+    b->rows = moe_min_i64(moe_engine_logit_rows(c), b->n_work);
+    b->work = calloc((size_t)b->n_work, sizeof *b->work);
+    b->segment = calloc((size_t)b->n_work, sizeof *b->segment);
+    b->wanted = calloc((size_t)b->n_work, sizeof *b->wanted);
+    b->tokens = calloc((size_t)b->e->batch, sizeof *b->tokens);
+    b->logits = malloc((size_t)(b->rows * c->vocab_size) * sizeof *b->logits);
+    if (!b->work || !b->segment || !b->wanted || !b->tokens || !b->logits)
+        return moe_fail(err, MOE_NOMEM, "no memory for %lld sequences", (long long)b->n);
+    for (int64_t i = 0; i < b->n_work; i++) {
+        b->work[i].next = b->idle;
+        b->idle = &b->work[i];
     }
-    /* a cache grows by doubling, so it may be up to twice as long as its sequence */
-    uint64_t each = moe_kv_estimate(&r->e->model->config,
-                                    2 * longest < r->e->context ? 2 * longest : r->e->context);
-    if (r->e->spare / each + 1 < (uint64_t)n) n = (int64_t)(r->e->spare / each) + 1;
-    return n < r->n ? n : r->n;
+    const struct moe_schedule_limits limits = { .batch_tokens = b->e->batch, .running = b->n_work };
+    MOE_TRY(moe_latent_open(&b->cache, c, c->num_hidden_layers, pages, err));
+    MOE_TRY(moe_pages_open(&b->pages, pages, err));
+    return moe_schedule_open(&b->schedule, b->pages, &limits, err);
 }
 
-/* Gives a slot to the next sequence. */
-static enum moe_code admit(struct scheduler *r, struct slot *t, struct moe_err *err)
+/* Takes a sequence out.  whole: it is complete, and is reported; else a failure has cut it off. */
+static enum moe_code retire(struct batch *b, struct work *w, bool whole, struct moe_err *err)
 {
-    struct moe_sequence *s = &r->s[r->begun++];
-    MOE_TRY(moe_kv_open(&t->kv, &r->e->model->config, err));
-    t->s = s;
-    t->kv.max_positions = r->e->context;
-    t->done = 0;
-    return moe_completion_begin(&t->completion, r->e, &r->g, s->n_ids, max_tokens_of(r, s), err);
+    enum moe_code code = whole ? moe_completion_end(&w->completion, err) : MOE_OK;
+    struct moe_sequence *s = w->s;
+    moe_schedule_end(b->schedule, &w->job);
+    free(w->job.ids);
+    s->out = w->completion.out;
+    *w = (struct work){ .next = b->idle };
+    b->idle = w;
+    b->ended += whole;
+    return code == MOE_OK && whole && b->told ? b->told(b->ctx, s, err) : code;
 }
 
-/* Frees a slot.  whole: the sequence is complete, and is reported; else it was cut off by a failure. */
-static enum moe_code retire(struct scheduler *r, struct slot *t, bool whole, struct moe_err *err)
+static void close_batch(struct batch *b)
 {
-    enum moe_code code = whole ? moe_completion_end(&t->completion, err) : MOE_OK;
-    struct moe_sequence *s = t->s;
-    s->out = t->completion.out;
-    t->s = NULL;
-    moe_kv_release(&t->kv);
-    r->ended += whole;
-    return code == MOE_OK && whole && r->told ? r->told(r->ctx, s, err) : code;
+    struct moe_err ignored;
+    for (int64_t i = 0; b->work && i < b->n_work; i++)
+        if (b->work[i].s) retire(b, &b->work[i], false, &ignored);
+    moe_schedule_close(&b->schedule);
+    moe_pages_close(&b->pages);
+    moe_latent_release(&b->cache);
+    free(b->work);
+    free(b->segment);
+    free(b->wanted);
+    free(b->tokens);
+    free(b->logits);
 }
 
-/* Sets slot.take for the next pass: one token for each slot that decodes, then as many tokens of prompts as
- * the batch has room for.  Returns the tokens of the pass. */
-static int64_t fill(struct scheduler *r)
+/* ---- steps ---- */
+
+static enum moe_code submit(struct batch *b, struct moe_err *err)
 {
-    int64_t n = 0, batch = r->e->batch;
-    for (int pass = 0; pass < 2; pass++)
-        for (int64_t i = 0; i < r->n_slots; i++) {
-            struct slot *t = &r->slot[i];
-            bool decodes = t->s && t->done >= t->s->n_ids;
-            if (pass == 0) t->take = decodes;
-            else if (t->s && !decodes)
-                t->take = t->s->n_ids - t->done < batch - n ? t->s->n_ids - t->done : batch - n;
-            if (t->s && (pass == 0) == decodes) n += t->take;
-        }
-    return n;
+    struct moe_sequence *s = &b->s[b->begun];
+    struct work *w = b->idle;
+    int64_t max_tokens = max_tokens_of(b, s), salt = b->apart ? b->begun : 0;
+    b->idle = w->next;
+    *w = (struct work){ .s = s };
+    w->job = (struct moe_job){ .ids = malloc((size_t)(s->n_ids + max_tokens) * sizeof *s->ids),
+                               .n_ids = s->n_ids,
+                               .prompt = s->n_ids,
+                               .max_positions = s->n_ids + max_tokens,
+                               .root = moe_pages_root(&salt, sizeof salt),
+                               .arrival = (double)b->begun };
+    b->begun++;
+    if (!w->job.ids) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)s->n_ids);
+    memcpy(w->job.ids, s->ids, (size_t)s->n_ids * sizeof *s->ids);
+    MOE_TRY(moe_completion_begin(&w->completion, b->e, &b->g, s->n_ids, max_tokens, err));
+    return moe_schedule_submit(b->schedule, &w->job, err);
 }
 
-/* Computes the tokens that fill() chose.  Afterwards e->h begins with the hidden states whose logits are
- * needed, in the order of slots: the last one of each slot whose prompt is done. */
-static enum moe_code pass(struct scheduler *r, struct moe_err *err)
+/* Computes the step.  Afterwards b->e->h begins with the hidden states whose logits are wanted; returns how
+ * many these are in *wanted. */
+static enum moe_code pass(struct batch *b, const struct moe_schedule_step *step, int64_t *wanted,
+                          struct moe_err *err)
 {
-    struct moe_engine *e = r->e;
-    int64_t hidden = e->model->config.hidden_size, n = 0, segments = 0, row = 0;
-    for (int64_t i = 0; i < r->n_slots; i++) {
-        struct slot *t = &r->slot[i];
-        if (!t->s || !t->take) continue;
-        MOE_TRY(moe_kv_reserve(&t->kv, t->done + t->take, err));
-        r->segment[segments++] = (struct moe_segment){ &t->kv, t->done, t->take };
-        if (t->done >= t->s->n_ids) r->tokens[n] = t->next;
-        else memcpy(r->tokens + n, t->s->ids + t->done, (size_t)t->take * sizeof *r->tokens);
-        n += t->take;
+    struct moe_engine *e = b->e;
+    int64_t hidden = e->model->config.hidden_size, n = 0;
+    for (int64_t i = 0; i < step->n_copies; i++) moe_latent_copy(&b->cache, &step->copy[i]);
+    for (int64_t i = 0; i < step->n_rows; n += step->row[i++].n) {
+        const struct moe_schedule_row *r = &step->row[i];
+        b->segment[i] = (struct moe_segment){ &b->cache, r->job->table.page, r->first, r->n };
+        memcpy(b->tokens + n, r->job->ids + r->first, (size_t)r->n * sizeof *b->tokens);
     }
-    MOE_TRY(moe_forward_run(e->forward, r->tokens, r->segment, segments, e->h, err));
-    n = 0;
-    for (int64_t i = 0; i < r->n_slots; i++) {
-        struct slot *t = &r->slot[i];
-        if (!t->s || !t->take) continue;
-        n += t->take;
-        t->done += t->take;
-        if (t->done >= t->s->n_ids)
-            memmove(e->h + row++ * hidden, e->h + (n - 1) * hidden, (size_t)hidden * sizeof *e->h);
+    MOE_TRY(moe_forward_run(e->forward, b->tokens, b->segment, step->n_rows, e->h, err));
+    *wanted = n = 0;
+    for (int64_t i = 0; i < step->n_rows; i++) {
+        n += step->row[i].n;
+        if (!step->row[i].last) continue;
+        memmove(e->h + *wanted * hidden, e->h + (n - 1) * hidden, (size_t)hidden * sizeof *e->h);
+        b->wanted[(*wanted)++] = (struct work *)(void *)step->row[i].job;
     }
+    moe_schedule_computed(b->schedule);
     return MOE_OK;
 }
 
-/* Samples the next token of each slot whose prompt is done, and retires the sequences that have ended. */
-static enum moe_code sample(struct scheduler *r, struct moe_err *err)
+/* Samples the next tokens of the sequences in b->wanted, and retires those that have ended. */
+static enum moe_code sample(struct batch *b, int64_t wanted, struct moe_err *err)
 {
-    struct moe_engine *e = r->e;
-    int64_t hidden = e->model->config.hidden_size, v = e->model->config.vocab_size, row = 0, at = 0, have = 0,
-            wanted = 0;
-    for (int64_t i = 0; i < r->n_slots; i++)
-        wanted += r->slot[i].s && r->slot[i].take && r->slot[i].done >= r->slot[i].s->n_ids;
-    for (int64_t i = 0; i < r->n_slots; i++) {
-        struct slot *t = &r->slot[i];
-        if (!t->s || !t->take || t->done < t->s->n_ids) continue;
-        if (row == have) {
-            at = have;
-            have += wanted - at < r->rows ? wanted - at : r->rows;
-            MOE_TRY(moe_forward_logits(e->forward, e->h + at * hidden, have - at, r->logits, err));
-        }
+    struct moe_engine *e = b->e;
+    int64_t hidden = e->model->config.hidden_size, v = e->model->config.vocab_size;
+    for (int64_t i = 0; i < wanted; i++) {
+        struct work *w = b->wanted[i];
+        if (i % b->rows == 0)
+            MOE_TRY(moe_forward_logits(e->forward, e->h + i * hidden, moe_min_i64(b->rows, wanted - i),
+                                       b->logits, err));
         /* a completion of 0 tokens is done already, and ends with its prompt */
-        if (!t->completion.done)
-            MOE_TRY(moe_completion_next(&t->completion, r->logits + (row - at) * v, &t->next, err));
-        row++;
-        if (t->completion.done) MOE_TRY(retire(r, t, true, err));
+        int32_t id = 0;
+        if (!w->completion.done) {
+            MOE_TRY(moe_completion_next(&w->completion, b->logits + i % b->rows * v, &id, err));
+            if (!w->completion.done) w->job.ids[w->job.n_ids++] = id;
+        }
+        if (w->completion.done) MOE_TRY(retire(b, w, true, err));
     }
     return MOE_OK;
 }
 
-static enum moe_code run(struct scheduler *r, struct moe_err *err)
+static enum moe_code check_lengths(const struct batch *b, struct moe_err *err)
 {
-    for (int64_t i = 0; i < r->n; i++) {
-        const struct moe_sequence *s = &r->s[i];
+    for (int64_t i = 0; i < b->n; i++) {
+        const struct moe_sequence *s = &b->s[i];
         if (s->n_ids < 1)
             return moe_fail(err, MOE_USAGE, "prompt %lld (line %lld) is empty", (long long)s->index,
                             (long long)s->line);
-        if (s->n_ids > r->e->context)
+        if (s->n_ids > b->e->context)
             return moe_fail(err, MOE_USAGE,
                             "prompt %lld (line %lld): its %lld tokens do not fit the context of %lld (raise "
                             "--context, or shorten the prompt)",
                             (long long)s->index, (long long)s->line, (long long)s->n_ids,
-                            (long long)r->e->context);
+                            (long long)b->e->context);
     }
-    while (r->ended < r->n) {
-        for (int64_t i = 0; i < r->n_slots && r->begun < r->n; i++)
-            if (!r->slot[i].s) MOE_TRY(admit(r, &r->slot[i], err));
-        fill(r);
-        MOE_TRY(pass(r, err));
-        MOE_TRY(sample(r, err));
-        MOE_TRY(moe_cancel_check(r->e->cancel, err));
+    return MOE_OK;
+}
+
+static enum moe_code run(struct batch *b, struct moe_err *err)
+{
+    int64_t wanted;
+    while (b->ended < b->n) {
+        while (b->idle && b->begun < b->n) MOE_TRY(submit(b, err));
+        MOE_TRY(pass(b, moe_schedule_plan(b->schedule), &wanted, err));
+        MOE_TRY(sample(b, wanted, err));
+        MOE_TRY(moe_cancel_check(b->e->cancel, err));
     }
     return MOE_OK;
 }
@@ -176,29 +226,13 @@ enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, in
                                 enum moe_code (*ended)(void *, const struct moe_sequence *, struct moe_err *),
                                 void *ctx, struct moe_err *err)
 {
-    struct scheduler r = { .e = e,
-                      .g = *g,
-                      .s = s,
-                      .n = n,
-                      .told = ended,
-                      .ctx = ctx,
-                      .rows = moe_engine_logit_rows(&e->model->config) };
+    struct batch b = { .e = e, .g = *g, .s = s, .n = n, .told = ended, .ctx = ctx };
     if (n < 1) return MOE_OK;
-    r.g.text = NULL;
-    r.n_slots = slots_that_fit(&r);
-    r.slot = calloc((size_t)r.n_slots, sizeof *r.slot);
-    r.segment = calloc((size_t)r.n_slots, sizeof *r.segment);
-    r.tokens = calloc((size_t)e->batch, sizeof *r.tokens);
-    if (r.rows > r.n_slots) r.rows = r.n_slots;
-    r.logits = malloc((size_t)(r.rows * e->model->config.vocab_size) * sizeof *r.logits);
-    enum moe_code code = r.slot && r.segment && r.tokens && r.logits
-                           ? run(&r, err)
-                           : moe_fail(err, MOE_NOMEM, "no memory for %lld sequences", (long long)n);
-    for (int64_t i = 0; r.slot && i < r.n_slots; i++)
-        if (r.slot[i].s) retire(&r, &r.slot[i], false, err);
-    free(r.slot);
-    free(r.segment);
-    free(r.tokens);
-    free(r.logits);
+    b.g.text = NULL;
+    b.apart = moe_forward_has_hooks(e->forward);
+    enum moe_code code = check_lengths(&b, err);
+    if (code == MOE_OK) code = open_batch(&b, err);
+    if (code == MOE_OK) code = run(&b, err);
+    close_batch(&b);
     return code;
 }

@@ -70,7 +70,7 @@ static enum moe_code one_layer(struct tracer *t, int l, struct moe_err *err)
     const struct moe_config *c = &e->model->config;
     t->routed = 0;
     for (int64_t i = 0; i < t->n; i += e->batch) {
-        struct moe_segment s = { &e->kv, i, t->n - i < e->batch ? t->n - i : e->batch };
+        struct moe_segment s = { &e->cache, e->cache.every, i, t->n - i < e->batch ? t->n - i : e->batch };
         moe_forward_layer(e->forward, l, &s, 1, t->h + i * c->hidden_size);
     }
     MOE_TRY(moe_forward_check(e->forward, l, t->h, t->n, err));

@@ -282,7 +282,7 @@ static void check_attention(struct moe_backward *b, const struct at *a)
 struct pass {
     const struct moe_model *m;
     struct moe_forward *f;
-    struct moe_kv kv[8];
+    struct moe_latent cache[8];
     struct moe_segment segment[8];
     int32_t *experts;
     float *weights;
@@ -304,9 +304,9 @@ static void pass_begin(struct pass *p, const struct moe_model *m, const struct s
                         .experts = room(s->n * k, sizeof *p->experts),
                         .weights = room(s->n * k, sizeof *p->weights) };
     for (int64_t i = 0; i < s->n_sequences; i++) {
-        DONE(moe_kv_open(&p->kv[i], &m->config, &err));
-        DONE(moe_kv_reserve(&p->kv[i], s->lengths[i], &err));
-        p->segment[i] = (struct moe_segment){ &p->kv[i], 0, s->lengths[i] };
+        DONE(moe_latent_open(&p->cache[i], &m->config, m->config.num_hidden_layers,
+                             moe_latent_pages(s->lengths[i]), &err));
+        p->segment[i] = (struct moe_segment){ &p->cache[i], p->cache[i].every, 0, s->lengths[i] };
     }
     DONE(moe_forward_open(&p->f, m, s->n, s->n, MOE_MLA_EXPANDED, NULL, &err));
     moe_forward_hooks(p->f, &(struct moe_hooks){ .ctx = p, .routed = routed });
@@ -314,7 +314,7 @@ static void pass_begin(struct pass *p, const struct moe_model *m, const struct s
 
 static void pass_end(struct pass *p)
 {
-    for (int i = 0; i < 8; i++) moe_kv_release(&p->kv[i]);
+    for (int i = 0; i < 8; i++) moe_latent_release(&p->cache[i]);
     moe_forward_close(&p->f);
     free(p->experts), free(p->weights);
 }

@@ -93,11 +93,10 @@ static void check_prompt(struct moe_engine *e, int prompt)
     float *x = malloc((size_t)(n * h) * 4), *logits = malloc((size_t)(n * v) * 4);
     struct seen s = { malloc((size_t)(n * k) * 4), malloc((size_t)(n * k) * 4), 0, k };
     memcpy(ids, bytes + t->offset, (size_t)n * 4);
-    OK(moe_kv_reserve(&e->kv, n, &err));
     OK(moe_forward_embed(e->forward, ids, n, x, &err));
     moe_forward_hooks(e->forward, &(struct moe_hooks){ .ctx = &s, .routed = routed });
     for (int l = 0; l < c->num_hidden_layers; l++) {
-        struct moe_segment seg = { &e->kv, 0, n };
+        struct moe_segment seg = { &e->cache, e->cache.every, 0, n };
         s.at = 0;
         moe_forward_layer(e->forward, l, &seg, 1, x);
         const void *want = data(prompt, "hidden", l);
@@ -166,17 +165,16 @@ static void check_cuts(const char *path)
     }
     /* two sequences in one batch */
     float *h = malloc(2 * N * (size_t)e->model->config.hidden_size * 4);
-    struct moe_kv other;
-    OK(moe_kv_open(&other, &e->model->config, &err));
-    OK(moe_kv_reserve(&other, N, &err));
+    struct moe_latent other;
+    OK(moe_latent_open(&other, &e->model->config, e->model->config.num_hidden_layers, 1, &err));
     int32_t both[7 + N];
     for (int i = 0; i < 7; i++) both[i] = 900 - i;
     memcpy(both + 7, ids, sizeof ids);
-    struct moe_segment s[2] = { { &other, 0, 7 }, { &e->kv, 0, N } };
+    struct moe_segment s[2] = { { &other, other.every, 0, 7 }, { &e->cache, e->cache.every, 0, N } };
     OK(moe_forward_run(e->forward, both, s, 2, h, &err));
     OK(moe_forward_logits(e->forward, h + (7 + N - 1) * e->model->config.hidden_size, 1, b, &err));
     CHECK(!memcmp(a, b, v * 4));
-    moe_kv_release(&other);
+    moe_latent_release(&other);
     free(h);
     for (int threads = 2; threads <= 7; threads += 5) {
         struct moe_pool *q;

@@ -134,15 +134,14 @@ static void calibrate(struct moe_model *m)
     float *h = room(N * c->hidden_size, sizeof *h);
     int32_t ids[N];
     struct moe_forward *f;
-    struct moe_kv kv;
+    struct moe_latent cache;
     for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
-    DONE(moe_kv_open(&kv, c, &err));
-    DONE(moe_kv_reserve(&kv, N, &err));
+    DONE(moe_latent_open(&cache, c, c->num_hidden_layers, moe_latent_pages(N), &err));
     DONE(moe_forward_open(&f, m, N, 64, MOE_MLA_ABSORBED, NULL, &err));
     moe_forward_hooks(f, &(struct moe_hooks){ .ctx = m, .input = measure });
-    DONE(moe_forward_run(f, ids, &(struct moe_segment){ &kv, 0, N }, 1, h, &err));
+    DONE(moe_forward_run(f, ids, &(struct moe_segment){ &cache, cache.every, 0, N }, 1, h, &err));
     free(h);
-    moe_kv_release(&kv);
+    moe_latent_release(&cache);
     moe_forward_close(&f);
 }
 
@@ -167,18 +166,18 @@ static void compare_quantized(struct moe_model *m, enum moe_activations mode, en
     int32_t ids[N];
     float *h = room(N * hidden, sizeof *h), *alone = room(N * hidden, sizeof *alone);
     struct moe_forward *f;
-    struct moe_kv kv;
+    struct moe_latent cache;
     struct plain p;
     for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
     plain_begin(&p, m, ids, N);
     plain_activations = mode;
-    DONE(moe_kv_open(&kv, c, &err));
-    DONE(moe_kv_reserve(&kv, N, &err));
+    DONE(moe_latent_open(&cache, c, c->num_hidden_layers, moe_latent_pages(N), &err));
     DONE(moe_forward_open(&f, m, N, 64, mla, NULL, &err));
     moe_forward_activations(f, mode);
     for (int l = 0; l < c->num_hidden_layers; l++) {
         static struct seen s;
-        struct moe_segment first = { &kv, 0, N - 1 }, last = { &kv, N - 1, 1 };
+        struct moe_segment first = { &cache, cache.every, 0, N - 1 };
+        struct moe_segment last = { &cache, cache.every, N - 1, 1 };
         for (int64_t i = 0; i < N * hidden; i++) alone[i] = h[i] = (float)p.h[i];
         memset(&s, 0, sizeof s);
         s.m = m;
@@ -187,14 +186,14 @@ static void compare_quantized(struct moe_model *m, enum moe_activations mode, en
         moe_forward_layer(f, l, &last, 1, h + (N - 1) * hidden); /* one token: nothing to gather */
         check_seen(&s, l);
         moe_forward_hooks(f, NULL);
-        moe_forward_layer(f, l, &(struct moe_segment){ &kv, 0, N }, 1, alone);
+        moe_forward_layer(f, l, &(struct moe_segment){ &cache, cache.every, 0, N }, 1, alone);
         /* neither the batch nor a hook changes anything */
         OK(!memcmp(h, alone, (size_t)(N * hidden) * sizeof *h));
         plain_layer(&p, l);
         check_quantized(h, p.h, hidden, N, &right);
         for (int64_t i = 0; i < N * hidden; i++) alone[i] = h[i];
         moe_forward_activations(f, MOE_ACTIVATIONS_FLOAT);
-        moe_forward_layer(f, l, &(struct moe_segment){ &kv, 0, N }, 1, alone);
+        moe_forward_layer(f, l, &(struct moe_segment){ &cache, cache.every, 0, N }, 1, alone);
         moe_forward_activations(f, mode);
         plain_activations = mode;
         for (int64_t t = 0; t < N; t++)
@@ -207,7 +206,7 @@ static void compare_quantized(struct moe_model *m, enum moe_activations mode, en
     OK(right > all * 3 / 4 && unquantized_right < all / 10);
     plain_end(&p);
     free(h), free(alone);
-    moe_kv_release(&kv);
+    moe_latent_release(&cache);
     moe_forward_close(&f);
 }
 
@@ -220,7 +219,7 @@ static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla,
     float *h = room(N * c->hidden_size, sizeof *h), *logits = room(N * c->vocab_size, sizeof *logits);
     struct moe_forward *f;
     struct moe_kernels table;
-    struct moe_kv kv;
+    struct moe_latent cache;
     struct plain p;
     OK((m->head.data == m->embed.data) == c->tie_word_embeddings && m->head.rows == c->vocab_size &&
        m->head.cols == c->hidden_size);
@@ -228,15 +227,14 @@ static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla,
     OK(fabs((double)m->lora_eps - (lora_eps > 0 ? lora_eps : c->rms_norm_eps)) < 1e-12);
     for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
     plain_begin(&p, m, ids, N);
-    DONE(moe_kv_open(&kv, c, &err));
-    DONE(moe_kv_reserve(&kv, N, &err));
+    DONE(moe_latent_open(&cache, c, c->num_hidden_layers, moe_latent_pages(N), &err));
     DONE(moe_forward_open(&f, m, N, 64, mla, NULL, &err));
     moe_kernels_init(&table, flags);
     f->k = &table;
     DONE(moe_forward_embed(f, ids, N, h, &err));
     for (int l = 0; l < c->num_hidden_layers; l++) {
         static struct seen s;
-        struct moe_segment first = { &kv, 0, 13 }, rest = { &kv, 13, N - 13 };
+        struct moe_segment first = { &cache, cache.every, 0, 13 }, rest = { &cache, cache.every, 13, N - 13 };
         memset(&s, 0, sizeof s);
         s.m = m;
         moe_forward_hooks(f, &(struct moe_hooks){ &s, routed, input });
@@ -253,7 +251,7 @@ static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla,
     worst = fmax(worst, error);
     free(want), free(h), free(logits);
     plain_end(&p);
-    moe_kv_release(&kv);
+    moe_latent_release(&cache);
     moe_forward_close(&f);
 }
 

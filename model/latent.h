@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* model/latent.h - the memory of the latent cache: pages of MOE_PAGE positions, each in all layers.
+ *
+ * A row is what attention keeps of a token in one layer: `width` = kv_lora_rank + qk_rope_head_dim float32,
+ * the latent after its norm and then the rotary key after rotation.  Who uses which page, and which pages
+ * hold the same tokens, are the books of model/pages.h; a sequence that shares nothing needs no books and
+ * takes its block table from `every`.
+ *
+ * Memory is address space until rows are written.  Different threads may write different rows. */
+#ifndef MOE_MODEL_LATENT_H
+#define MOE_MODEL_LATENT_H
+
+#include "formats/config.h"
+#include "model/pages.h"
+
+struct moe_latent {
+    float *rows;                /* [pages, layers, MOE_PAGE, width], aligned to a page of memory */
+    int64_t pages, layers, width;
+    int32_t *every;             /* [pages] 0, 1, 2, ... */
+    uint64_t bytes;             /* of rows */
+};
+
+/* How many pages hold so many positions. */
+static inline int64_t moe_latent_pages(int64_t positions) { return (positions + MOE_PAGE - 1) / MOE_PAGE; }
+
+/* layers: as many as the model has; or 1, for passes that compute one layer for all tokens before the next
+ * begins: all layers then share the same rows.  MOE_NOMEM. */
+enum moe_code moe_latent_open(struct moe_latent *c, const struct moe_config *g, int64_t layers, int64_t pages,
+                              struct moe_err *err);
+void moe_latent_release(struct moe_latent *c);
+uint64_t moe_latent_estimate(const struct moe_config *g, int64_t layers, int64_t pages); /* bytes */
+
+/* The rows of a page in a layer. */
+static inline float *moe_latent_at(const struct moe_latent *c, int32_t page, int layer)
+{
+    return c->rows + ((int64_t)page * c->layers + (c->layers == 1 ? 0 : layer)) * MOE_PAGE * c->width;
+}
+
+/* Copies rows from page to page, in every layer. */
+void moe_latent_copy(const struct moe_latent *c, const struct moe_page_copy *copy);
+
+#endif
