@@ -83,21 +83,21 @@ struct paged {
 /* The last page ends where its last row does, at a guard page. */
 static struct paged paged_case(int i, enum pattern p)
 {
-    struct paged a = { .n = 1 + below(i % 3 ? 9 : 150), .dk = 1 + below(i % 2 ? 600 : 70) };
-    a.rows = i % 4 ? 1 + below(200) : 1 + below(3 * MOE_CHUNK);
-    if (i % 7 == 6) a.rows = MOE_CHUNK * (1 + below(3)) + below(3) - 1;
-    if (a.rows * a.n * a.dk > 3000000) a.n = 1 + below(3);
-    a.dv = 1 + below(a.dk), a.ldq = a.dk + below(4), a.ldk = a.dk + below(4);
+    struct paged a = { .n = 1 + random_below(i % 3 ? 9 : 150), .dk = 1 + random_below(i % 2 ? 600 : 70) };
+    a.rows = i % 4 ? 1 + random_below(200) : 1 + random_below(3 * MOE_CHUNK);
+    if (i % 7 == 6) a.rows = MOE_CHUNK * (1 + random_below(3)) + random_below(3) - 1;
+    if (a.rows * a.n * a.dk > 3000000) a.n = 1 + random_below(3);
+    a.dv = 1 + random_below(a.dk), a.ldq = a.dk + random_below(4), a.ldk = a.dk + random_below(4);
     a.scale = 1 / sqrtf((float)a.dk);
-    a.q = floats((a.n - 1) * a.ldq + a.dk);
+    a.q = guarded_floats((a.n - 1) * a.ldq + a.dk);
     fill(a.q, (a.n - 1) * a.ldq + a.dk, p);
-    a.seen = buf(sizeof *a.seen * (size_t)a.n, 0);
+    a.seen = guarded_buffer(sizeof *a.seen * (size_t)a.n, 0);
     for (int64_t j = 0; j < a.n; j++)
-        a.seen[j] = (int32_t)(i % 2 ? a.rows : 1 + below(a.rows));
-    a.seen[below(a.n)] = (int32_t)a.rows;
+        a.seen[j] = (int32_t)(i % 2 ? a.rows : 1 + random_below(a.rows));
+    a.seen[random_below(a.n)] = (int32_t)a.rows;
     int64_t pages = (a.rows + MOE_PAGE - 1) / MOE_PAGE, last = a.rows - (pages - 1) * MOE_PAGE;
-    float *full = pages > 1 ? floats((pages - 1) * MOE_PAGE * a.ldk) : NULL;
-    float *tail = floats((last - 1) * a.ldk + a.dk);
+    float *full = pages > 1 ? guarded_floats((pages - 1) * MOE_PAGE * a.ldk) : NULL;
+    float *tail = guarded_floats((last - 1) * a.ldk + a.dk);
     if (full) fill(full, (pages - 1) * MOE_PAGE * a.ldk, p);
     fill(tail, (last - 1) * a.ldk + a.dk, p);
     for (int64_t j = 0; j < pages - 1; j++) a.page[j] = full + (pages - 2 - j) * MOE_PAGE * a.ldk;
@@ -182,8 +182,8 @@ static void check_attend_pages(const struct variant *v)
     for (int t = 0; t < 90; t++) {
         enum pattern p = t % 5 == 4 ? TIES : t % 11 == 10 ? OUTLIER : (enum pattern)(t % 2);
         struct paged a = paged_case(t, p);
-        float *max = floats(a.n), *sum = floats(a.n), *o = floats(a.n * a.dv), *wmax = floats(a.n),
-              *wsum = floats(a.n), *want = floats(a.n * a.dv);
+        float *max = guarded_floats(a.n), *sum = guarded_floats(a.n), *o = guarded_floats(a.n * a.dv);
+        float *wmax = guarded_floats(a.n), *wsum = guarded_floats(a.n), *want = guarded_floats(a.n * a.dv);
         snprintf(now_case, sizeof now_case, "%" PRId64 " queries of %" PRId64 ", %" PRId64
                  " rows with %" PRId64 " values, %s", a.n, a.dk, a.rows, a.dv, pattern_name[p]);
         attend_all(&variants[0].k, &a, wmax, wsum, want);
@@ -198,7 +198,7 @@ static void check_attend_pages(const struct variant *v)
         v->k.attend_finish(a.n, a.dv, sum, o, a.dv);
         for (int64_t i = 0; i < a.n && p != OUTLIER; i++)
             compare_paged(&a, i, o + i * a.dv, want + i * a.dv);
-        done();
+        free_buffers();
     }
 }
 
@@ -221,11 +221,14 @@ static void check_attend_broken(const struct variant *v)
 static void check_exp(const struct variant *v)
 {
     for (int i = 0; i < 200; i++) {
-        int64_t n = 1 + below(100);
-        float *x = floats(n), *e = floats(n), *s = floats(n), *want = floats(n), *wants = floats(n);
+        int64_t n = 1 + random_below(100);
+        float *x = guarded_floats(n), *e = guarded_floats(n), *s = guarded_floats(n);
+        float *want = guarded_floats(n), *wants = guarded_floats(n);
         for (int64_t k = 0; k < n; k++)
-            x[k] = below(20) ? uniform() * (float)(1 << below(8)) : below(2) ? INFINITY : -INFINITY;
-        if (i % 8 == 7) x[below(n)] = NAN;
+            x[k] = random_below(20) ? random_uniform() * (float)(1 << random_below(8))
+                 : random_below(2)  ? INFINITY
+                                    : -INFINITY;
+        if (i % 8 == 7) x[random_below(n)] = NAN;
         snprintf(now_case, sizeof now_case, "%" PRId64 " values", n);
         variants[0].k.exp(x, n, want), variants[0].k.sigmoid(x, n, wants);
         v->k.exp(x, n, e), v->k.sigmoid(x, n, s);
@@ -240,7 +243,7 @@ static void check_exp(const struct variant *v)
             float o = order_exp(x[k]), so = 1 / (1 + order_exp(-x[k]));
             CHECK(same_bits(&o, e + k, 1) && same_bits(&so, s + k, 1), "%a leaves the order", (double)x[k]);
         }
-        done();
+        free_buffers();
     }
 }
 
