@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* runtime/engine/request.h - what a request asks for: a prompt, and how the answer is chosen and where it
+ * ends.
+ *
+ * Every option belongs to the request, and nothing here depends on other requests: the same request with the
+ * same model gives the same tokens in any company. */
+#ifndef MOE_RUNTIME_ENGINE_REQUEST_H
+#define MOE_RUNTIME_ENGINE_REQUEST_H
+
+#include "kernels/sample.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct moe_request {
+    const int32_t *ids; int64_t n_ids;      /* the prompt, at least one token */
+    int64_t max_tokens;                     /* of the answer; -1: until it ends or the context is full */
+    int64_t min_tokens;                     /* before which neither end token nor stop text ends it */
+    struct moe_sampler sampler;
+    uint64_t seed; uint32_t choice;         /* of moe_draw: choices of one request differ in `choice` alone */
+    const char *const *stop; size_t n_stop; /* texts before which the answer ends */
+    const int32_t *stop_ids; size_t n_stop_ids; /* tokens that end it as end tokens do */
+    bool ignore_eos;                        /* go on after an end token of the model */
+    bool keep_special;                      /* write special tokens into the text by their names */
+    int logprobs;                           /* how many alternatives are reported with each token's
+                                               logarithm of its probability, 0 to 20; -1: no logarithms */
+    int priority;                           /* higher is sooner */
+    uint64_t tenant;                        /* those who share fairly: requests of one tenant are ordered among
+                                               themselves */
+    double deadline;                        /* seconds by the clock of moe_core_open; 0: none */
+    const void *salt; size_t salt_bytes;    /* only requests with the same salt share pages of the cache */
+    void *ctx;                              /* the caller's, given back with every event */
+};
+
+#endif
