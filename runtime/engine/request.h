@@ -26,8 +26,7 @@ struct moe_request {
     int logprobs;                           /* how many alternatives are reported with each token's
                                                logarithm of its probability, 0 to 20; -1: no logarithms */
     int priority;                           /* higher is sooner */
-    uint64_t tenant;                        /* those who share fairly: requests of one tenant are ordered among
-                                               themselves */
+    uint64_t tenant;                        /* tenants share fairly; priorities order the requests of one */
     double deadline;                        /* seconds by the clock of moe_core_open; 0: none */
     const void *salt; size_t salt_bytes;    /* only requests with the same salt share pages of the cache */
     void *ctx;                              /* the caller's, given back with every event */
