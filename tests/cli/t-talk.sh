@@ -180,7 +180,7 @@ talk 0 $F --context 60 --ignore-eos <<'E'
 < the text that was begun has no end, and is not sent
 E
 # a NUL that a model generates does not cut a remembered turn short
-talk 0 $F --temperature 1000 --seed 20 --ignore-eos -n 250 <<E
+talk 0 $F --temperature 1000 --seed 31 --ignore-eos -n 250 <<E
 < > 
 > Hello
 < (a NUL in the answer is remembered as U+FFFD)
