@@ -24,8 +24,9 @@
 
 #include <string.h>
 
-/* Tokens whose queries are absorbed at once: each head's part of kv_b is read once for all of them. */
-enum { SLAB = 64 };
+/* SLAB: tokens whose queries are absorbed at once: each head's part of kv_b is read once for all of them.
+ * SLOTS: chunks for each thread whose results wait for their merge. */
+enum { SLAB = 64, SLOTS = 8 };
 
 struct attention {
     struct moe_forward *f;
@@ -54,15 +55,26 @@ static struct attention describe(struct moe_forward *f, int layer, const struct 
                                c->kv_lora_rank + c->qk_rope_head_dim };
 }
 
-int64_t moe_attention_floats(const struct moe_config *c, int64_t t, enum moe_mla mla)
+static int64_t chunks_of(int64_t rows) { return (rows + MOE_CHUNK - 1) / MOE_CHUNK; }
+
+/* How many chunks of a slab can wait for their merge, for batches of t tokens. */
+static int64_t slots_of(int64_t t, int64_t context, int threads)
 {
-    int64_t query = 2 * c->kv_lora_rank + c->qk_rope_head_dim; /* and its output */
-    return mla == MOE_MLA_ABSORBED ? moe_min_i64(t, SLAB) * c->num_attention_heads * query : 0;
+    return threads > 1 ? moe_min_i64(SLOTS * threads, moe_min_i64(t, SLAB) * chunks_of(context)) : 0;
+}
+
+int64_t moe_attention_floats(const struct moe_config *c, int64_t t, int64_t context, enum moe_mla mla,
+                             int threads)
+{
+    int64_t query = c->kv_lora_rank + c->qk_rope_head_dim, result = c->kv_lora_rank + 2;
+    if (mla == MOE_MLA_EXPANDED) return 0;
+    return c->num_attention_heads *
+           (moe_min_i64(t, SLAB) * (query + result) + slots_of(t, context, threads) * result);
 }
 
 int64_t moe_attention_worker_floats(const struct moe_config *c, int64_t context, enum moe_mla mla)
 {
-    if (mla == MOE_MLA_ABSORBED) return c->num_attention_heads * (c->kv_lora_rank + 5) + 64;
+    if (mla == MOE_MLA_ABSORBED) return c->num_attention_heads * (c->kv_lora_rank + 3) + 64;
     return context * (2 * c->qk_nope_head_dim + c->qk_rope_head_dim + c->v_head_dim + 1) + 64;
 }
 
@@ -147,9 +159,27 @@ static const struct moe_segment *find(const struct attention *a, int64_t t, int6
     return s;
 }
 
-/* Tokens [t0, t0 + n) of the batch.  q [n, heads, width], o [n, heads, kl]; heads are divided into `parts`
- * work items a token. */
-struct slab { struct attention *a; int64_t t0, n, parts; float *q, *o; };
+/* Results of attention before their division, as the attention order defines them: o [rows, kl], and max and
+ * sum [rows], where a row is a head of a token, or of a chunk of a token. */
+struct results { float *o, *max, *sum; };
+
+/* Tokens [t0, t0 + n) of the batch: their queries q [n, heads, width] and their results [n, heads].
+ *
+ * A token that takes much of the slab's time is split into chunks, which different threads compute.  The
+ * first chunk's result is the beginning of the token's; that of each further chunk waits in a slot, a row for
+ * each head, and is merged from there in ascending order.  Where chunks are more than slots, one range of
+ * chunks is computed and merged after the other.  A token that is not split needs no slots.  Work items are
+ * tokens or chunks, divided further by heads into `parts` where there are few. */
+struct slab {
+    struct attention *a;
+    int64_t t0, n, parts;
+    float *q;
+    struct results all, slot;
+    int threads;                    /* how many compute it */
+    int64_t whole;                  /* how many tokens are not split */
+    int64_t slots, chunk[SLAB + 1]; /* chunk[i]: how many chunks the tokens before i are split into */
+    int64_t c0, c1, i0;             /* the range of chunks at hand; the first token that has one of them */
+};
 
 /* The queries of head h in the space of latents. */
 static void absorb(void *ctx, int64_t h, int worker)
@@ -166,35 +196,87 @@ static void absorb(void *ctx, int64_t h, int worker)
     }
 }
 
-/* Attention of n queries of one token, which sees `rows` positions: chunk by chunk, in the attention order.
- * room: [n, kl + 5]. */
-static void attend(const struct attention *a, const struct moe_segment *s, int64_t rows, const float *q,
-                   int64_t n, float *o, float *room)
+/* The results from row `row` on. */
+static struct results from_row(const struct attention *a, struct results r, int64_t row)
 {
-    float *o2 = room, *max = o2 + n * a->kl, *sum = max + n, *max2 = sum + n, *sum2 = max2 + n;
-    int32_t *seen = (int32_t *)(void *)(sum2 + n);
-    const float *page[MOE_CHUNK_PAGES];
-
-    for (int64_t at = 0; at < rows; at += MOE_CHUNK) {
-        int64_t here = moe_min_i64(MOE_CHUNK, rows - at);
-        for (int64_t i = 0; i * MOE_PAGE < here; i++) page[i] = row_at(a, s, at + i * MOE_PAGE);
-        for (int64_t i = 0; i < n; i++) seen[i] = (int32_t)here;
-        a->f->k->attend_pages(q, a->width, seen, n, page, a->width, a->width, a->kl, a->f->m->softmax_scale,
-                              at ? max2 : max, at ? sum2 : sum, at ? o2 : o, a->kl);
-        if (at) a->f->k->attend_merge(n, a->kl, max, sum, o, a->kl, max2, sum2, o2, a->kl);
-    }
-    a->f->k->attend_finish(n, a->kl, sum, o, a->kl);
+    return (struct results){ r.o + row * a->kl, r.max + row, r.sum + row };
 }
 
-static void attend_heads(void *ctx, int64_t item, int worker)
+/* The result of n queries of one token over the rows of one chunk, of which the token sees those before
+ * `rows`.  seen: [n]. */
+static void attend_chunk(const struct attention *a, const struct moe_segment *s, int64_t chunk, int64_t rows,
+                         const float *q, int64_t n, int32_t *seen, struct results to)
+{
+    int64_t at = chunk * MOE_CHUNK, here = moe_min_i64(MOE_CHUNK, rows - at);
+    const float *page[MOE_CHUNK_PAGES];
+    for (int64_t i = 0; i * MOE_PAGE < here; i++) page[i] = row_at(a, s, at + i * MOE_PAGE);
+    for (int64_t i = 0; i < n; i++) seen[i] = (int32_t)here;
+    a->f->k->attend_pages(q, a->width, seen, n, page, a->width, a->width, a->kl, a->f->m->softmax_scale,
+                          to.max, to.sum, to.o, a->kl);
+}
+
+static void merge(const struct attention *a, int64_t n, struct results to, struct results next)
+{
+    a->f->k->attend_merge(n, a->kl, to.max, to.sum, to.o, a->kl, next.max, next.sum, next.o, a->kl);
+}
+
+/* The token and the heads [h0, h0 + n) of a work item, the token's cache and the rows that it sees. */
+struct item { int64_t token, h0, n, rows; const struct moe_segment *s; };
+
+static struct item item_of(const struct slab *b, int64_t token, int64_t part)
+{
+    struct item t = { .token = token, .h0 = b->a->heads * part / b->parts };
+    t.n = b->a->heads * (part + 1) / b->parts - t.h0;
+    t.s = find(b->a, b->t0 + token, &t.rows);
+    t.rows++;
+    return t;
+}
+
+/* Computes some heads of a token, unless it is split. */
+static void attend_whole(void *ctx, int64_t i, int worker)
 {
     const struct slab *b = ctx;
     const struct attention *a = b->a;
-    int64_t i = item / b->parts, part = item % b->parts, pos;
-    int64_t h0 = a->heads * part / b->parts, h1 = a->heads * (part + 1) / b->parts, q = i * a->heads + h0;
-    const struct moe_segment *s = find(a, b->t0 + i, &pos);
-    attend(a, s, pos + 1, b->q + q * a->width, h1 - h0, b->o + q * a->kl,
-           a->f->worker + worker * a->f->worker_floats);
+    struct item t = item_of(b, i / b->parts, i % b->parts);
+    if (b->chunk[t.token] < b->chunk[t.token + 1]) return;
+    int64_t row = t.token * a->heads + t.h0;
+    struct results to = from_row(a, b->all, row), next;
+    next.o = a->f->worker + worker * a->f->worker_floats;
+    next.max = next.o + t.n * a->kl, next.sum = next.max + t.n;
+    int32_t *seen = (int32_t *)(void *)(next.sum + t.n);
+    for (int64_t c = 0; c < chunks_of(t.rows); c++) {
+        attend_chunk(a, t.s, c, t.rows, b->q + row * a->width, t.n, seen, c ? next : to);
+        if (c) merge(a, t.n, to, next);
+    }
+    a->f->k->attend_finish(t.n, a->kl, to.sum, to.o, a->kl);
+}
+
+/* Computes some heads of a chunk. */
+static void attend_part(void *ctx, int64_t i, int worker)
+{
+    const struct slab *b = ctx;
+    const struct attention *a = b->a;
+    int64_t c = b->c0 + i / b->parts, token = b->i0;
+    while (b->chunk[token + 1] <= c) token++;
+    struct item t = item_of(b, token, i % b->parts);
+    int64_t row = token * a->heads + t.h0, nth = c - b->chunk[token];
+    int32_t *seen = (int32_t *)(void *)(a->f->worker + worker * a->f->worker_floats);
+    struct results to = nth ? from_row(a, b->slot, (c - b->c0) * a->heads + t.h0) : from_row(a, b->all, row);
+    attend_chunk(a, t.s, nth, t.rows, b->q + row * a->width, t.n, seen, to);
+}
+
+/* Merges what attend_part left of some heads of a token. */
+static void merge_part(void *ctx, int64_t i, int worker)
+{
+    const struct slab *b = ctx;
+    const struct attention *a = b->a;
+    struct item t = item_of(b, b->i0 + i / b->parts, i % b->parts);
+    int64_t first = b->chunk[t.token], last = b->chunk[t.token + 1];
+    struct results to = from_row(a, b->all, t.token * a->heads + t.h0);
+    (void)worker;
+    for (int64_t c = moe_max_i64(first + 1, b->c0); c < moe_min_i64(last, b->c1); c++)
+        merge(a, t.n, to, from_row(a, b->slot, (c - b->c0) * a->heads + t.h0));
+    if (first < last && last <= b->c1) a->f->k->attend_finish(t.n, a->kl, to.sum, to.o, a->kl);
 }
 
 /* From the outputs of head h in the space of latents to its outputs. */
@@ -204,32 +286,79 @@ static void unabsorb(void *ctx, int64_t h, int worker)
     const struct attention *a = b->a;
     int64_t r0 = h * (a->nope + a->v) + a->nope;
     (void)worker;
-    a->f->k->matmul(&a->y->kv_b, r0, r0 + a->v, b->o + h * a->kl, a->heads * a->kl, b->n,
+    a->f->k->matmul(&a->y->kv_b, r0, r0 + a->v, b->all.o + h * a->kl, a->heads * a->kl, b->n,
                     a->f->attn + (b->t0 * a->heads + h) * a->v, a->heads * a->v);
 }
 
-/* The multiply-adds of the attention of the tokens of a slab, about. */
-static int64_t attend_work(const struct slab *b)
+/* Into how many parts the heads of n tokens or chunks are divided.  Every thread gets four items, of 16 heads
+ * or more, since heads that are computed together share each row of the cache; or two, however few heads. */
+static int64_t parts_of(const struct slab *b, int64_t n)
 {
-    int64_t rows = 0, pos;
+    int64_t heads = b->a->heads, threads = b->threads, most = moe_min_i64(heads, (2 * threads + n - 1) / n);
+    return threads == 1 ? 1 : moe_max_i64(most, moe_min_i64(4 * threads / n, heads / 16));
+}
+
+/* Decides by how many threads a slab is computed, and which of its tokens are split: those that take more
+ * than a quarter of a thread's share. */
+static void divide(struct slab *b)
+{
+    const struct attention *a = b->a;
+    int64_t rows[SLAB], all = 0, chunks = 0;
     for (int64_t i = 0; i < b->n; i++) {
-        find(b->a, b->t0 + i, &pos);
-        rows += pos + 1;
+        find(a, b->t0 + i, &rows[i]);
+        all += ++rows[i], chunks += chunks_of(rows[i]);
     }
-    return b->a->heads * rows * (b->a->width + b->a->kl);
+    b->whole = 0;
+    b->threads = moe_forward_threads(a->f, a->heads * all * (a->width + a->kl));
+    for (int64_t i = 0; i < b->n; i++) {
+        int64_t n = chunks_of(rows[i]);
+        bool split = n > 1 && b->threads > 1 && 4 * b->threads * n > chunks;
+        b->chunk[i + 1] = b->chunk[i] + (split ? n : 0);
+        b->whole += !split;
+    }
+}
+
+/* The attention of a slab, in the space of latents. */
+static void attend(struct slab *b)
+{
+    struct moe_forward *f = b->a->f;
+    struct moe_pool *pool = b->threads > 1 ? f->pool : NULL;
+    if (b->whole) {
+        b->parts = parts_of(b, b->whole);
+        moe_pool_run(pool, b->n * b->parts, attend_whole, b);
+    }
+    b->i0 = 0;
+    for (b->c0 = 0; b->c0 < b->chunk[b->n]; b->c0 = b->c1) {
+        b->c1 = moe_min_i64(b->c0 + b->slots, b->chunk[b->n]);
+        while (b->chunk[b->i0 + 1] <= b->c0) b->i0++;
+        int64_t n = b->c1 - b->c0, tokens = 1;
+        while (b->chunk[b->i0 + tokens] < b->c1) tokens++;
+        b->parts = parts_of(b, n);
+        moe_pool_run(pool, n * b->parts, attend_part, b);
+        b->parts = parts_of(b, tokens);
+        moe_forward_each(f, tokens * b->parts, 8 * n * b->a->heads * b->a->kl, merge_part, b);
+    }
+}
+
+static struct results results_at(const struct attention *a, float *at, int64_t rows)
+{
+    return (struct results){ at, at + rows * a->kl, at + rows * a->kl + rows };
 }
 
 static void absorbed(struct attention *a)
 {
     struct moe_forward *f = a->f;
+    int64_t rows = moe_min_i64(f->max_tokens, SLAB) * a->heads;
     struct slab b = { .a = a, .q = f->absorbed };
-    b.o = b.q + moe_min_i64(f->max_tokens, SLAB) * a->heads * a->width;
+    b.slots = slots_of(f->max_tokens, f->context, moe_pool_threads(f->pool));
+    b.all = results_at(a, b.q + rows * a->width, rows);
+    b.slot = results_at(a, b.all.sum + rows, b.slots * a->heads);
     for (; b.t0 < a->tokens; b.t0 += b.n) {
         b.n = moe_min_i64(SLAB, a->tokens - b.t0);
-        b.parts = moe_min_i64(a->heads, (2 * moe_pool_threads(f->pool) + b.n - 1) / b.n);
         int64_t fixed = a->heads * b.n * a->kl;
         moe_forward_each(f, a->heads, fixed * a->nope, absorb, &b);
-        moe_forward_each(f, b.n * b.parts, attend_work(&b), attend_heads, &b);
+        divide(&b);
+        attend(&b);
         moe_forward_each(f, a->heads, fixed * a->v, unabsorb, &b);
     }
 }

@@ -46,12 +46,17 @@ struct moe_forward {
     float *worker; int64_t worker_floats; /* [threads, worker_floats]: scratch memory of attention */
 };
 
-/* moe_pool_run; but the calling thread does everything when `work`, the multiply-adds of a kernel that would
- * take as long as all items together, is too little to wake threads for. */
+/* How many threads compute `work` multiply-adds: one where they are too few to wake the others for. */
+static inline int moe_forward_threads(const struct moe_forward *f, int64_t work)
+{
+    return work < (int64_t)1 << 19 ? 1 : moe_pool_threads(f->pool);
+}
+/* moe_pool_run on moe_forward_threads, where `work` is the multiply-adds of a kernel that would take as long
+ * as all items together. */
 static inline void moe_forward_each(struct moe_forward *f, int64_t n, int64_t work,
                                     void (*fn)(void *, int64_t, int), void *ctx)
 {
-    moe_pool_run(work < (int64_t)1 << 19 ? NULL : f->pool, n, fn, ctx);
+    moe_pool_run(moe_forward_threads(f, work) > 1 ? f->pool : NULL, n, fn, ctx);
 }
 
 /* Whether the input of products with w is quantized. */
@@ -90,8 +95,10 @@ void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_se
                            int64_t tokens, float *h);
 void moe_forward_ffn(struct moe_forward *f, int layer, int64_t tokens, float *h);
 
-/* The memory of absorbed attention for batches of t tokens, in floats. */
-int64_t moe_attention_floats(const struct moe_config *c, int64_t t, enum moe_mla mla);
+/* The memory of absorbed attention for batches of t tokens, in floats.  It has room for a number of partial
+ * results that the context does not raise above some for each thread. */
+int64_t moe_attention_floats(const struct moe_config *c, int64_t t, int64_t context, enum moe_mla mla,
+                             int threads);
 /* The scratch memory that a thread needs for attention over `context` positions, in floats. */
 int64_t moe_attention_worker_floats(const struct moe_config *c, int64_t context, enum moe_mla mla);
 

@@ -45,7 +45,8 @@ static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t 
     f->quantized = f->gathered;
     f->gate = moe_aligned_take(a, inter, sizeof *f->gate);
     f->up = moe_aligned_take(a, inter, sizeof *f->up);
-    f->absorbed = moe_aligned_take(a, moe_attention_floats(c, t, f->mla), sizeof *f->absorbed);
+    f->absorbed =
+        moe_aligned_take(a, moe_attention_floats(c, t, f->context, f->mla, threads), sizeof *f->absorbed);
     f->worker_floats = moe_attention_worker_floats(c, f->context, f->mla);
     f->worker = moe_aligned_take(a, threads * f->worker_floats, sizeof *f->worker);
 }
