@@ -6,9 +6,10 @@
  *
  *   BENCH_JSON=FILE                  also writes the rows as JSON
  *   BENCH_DIR=DIR                    where a model of 3 GB and its copies are made; else TMPDIR
- *   BENCH_ONLY=kernels|files|text|run|ep
+ *   BENCH_ONLY=kernels|attention|files|text|run|ep
  *   BENCH_EXPERTS, BENCH_ROUNDS      size of that model, and repeats
  *   BENCH_QUICK=1                    tiny sizes and single runs, whose numbers mean nothing */
+#include "tests/bench/bench-attend.h"
 #include "tests/bench/bench-ep.h"
 
 #include <signal.h>
@@ -94,6 +95,7 @@ int main(int argc, char **argv)
     bench_floors();
     if (wanted("kernels") || wanted("files")) bench_quantizers();
     if (wanted("kernels")) bench_codecs(), bench_products();
+    if (wanted("attention")) bench_attention();
     if (wanted("text")) bench_tokenizer();
     if (wanted("kernels") || wanted("text")) bench_peers();
     close_machine();

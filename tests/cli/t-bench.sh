@@ -12,7 +12,7 @@ mkdir "$T/work"
 before=$(ls -d /dev/shm/moe-bench.* 2>/dev/null | wc -l)
 BENCH_QUICK=1 BENCH_DIR="$T/work" BENCH_JSON="$T/rows.json" "$GEN/bench" "$BIN" "$GEN" >"$T/table" 2>"$T/err" || { cat "$T/table" "$T/err"; fail "exit $?"; }
 for what in "memory copy, read + written" "float32 multiply-add in registers" "quantize bf16, search" "fp8-block128, memory to memory" "nvfp4 2048 x 7168, N = 128" "tokenize plain English" \
-    "moe-plan, 72 ranks, 432 slots" "EPLB, 72 ranks, 432 slots" "dispatch+combine, 7168 wide, 16 tokens" "layer, 256 wide, 8 ranks, 16 tokens" \
+    "attention over 600 positions" "moe-plan, 72 ranks, 432 slots" "EPLB, 72 ranks, 432 slots" "dispatch+combine, 7168 wide, 16 tokens" "layer, 256 wide, 8 ranks, 16 tokens" \
     "plain read of the source" "cp and fsync" "moe-convert" "moe-quantize, four-over-six"; do
     grep -q "^$what " "$T/table" || fail "no row '$what'"
     grep -q "\"what\":[[:space:]]*\"$what" "$T/rows.json" || fail "no row '$what' in the JSON"
