@@ -7,6 +7,7 @@
 #ifndef MOE_RUNTIME_ENGINE_REQUEST_H
 #define MOE_RUNTIME_ENGINE_REQUEST_H
 
+#include "kernels/penalties.h"
 #include "kernels/sample.h"
 
 #include <stdbool.h>
@@ -18,6 +19,7 @@ struct moe_request {
     int64_t max_tokens;                     /* of the answer; -1: until it ends or the context is full */
     int64_t min_tokens;                     /* before which neither end token nor stop text ends it */
     struct moe_sampler sampler;
+    struct moe_penalties penalties;
     uint64_t seed; uint32_t choice;         /* of moe_draw: choices of one request differ in `choice` alone */
     const char *const *stop; size_t n_stop; /* texts before which the answer ends */
     const int32_t *stop_ids; size_t n_stop_ids; /* tokens that end it as end tokens do */
