@@ -36,6 +36,7 @@ extern "C" {
     X(VERIFY,       16, "verify",        "verification failed")                       \
     X(DEVICE,       17, "device",        "a device or communicator failed")           \
     X(NONFINITE,    18, "non-finite",    "a NaN or Inf value")                        \
+    X(BUSY,         19, "busy",          "too much work waits already")               \
     X(SIGINT,      130, "interrupted",   "interrupted")                               \
     X(SIGTERM,     143, "terminated",    "terminated")
 
