@@ -10,8 +10,8 @@
 #define MOE_RUNTIME_ENGINE_ENGINE_H
 
 #include "formats/tokenizer/tokenizer.h"
-#include "kernels/sample.h"
 #include "model/forward.h"
+#include "runtime/engine/request.h"
 #include "runtime/parallel/resident.h"
 
 struct moe_engine {
@@ -79,8 +79,6 @@ int64_t moe_engine_logit_rows(const struct moe_config *c);
  * computed.  MOE_USAGE when n is 0 or larger than the context. */
 enum moe_code moe_engine_prefill(struct moe_engine *e, const int32_t *ids, int64_t n, int64_t *computed,
                                  struct moe_err *err);
-
-enum moe_finish { MOE_FINISH_STOP, MOE_FINISH_LENGTH };
 
 struct moe_generate {
     int64_t max_tokens;               /* -1: until an end token or stop text, or until the context is full */

@@ -31,7 +31,20 @@ struct moe_request {
     uint64_t tenant;                        /* tenants share fairly; priorities order the requests of one */
     double deadline;                        /* seconds by the clock of moe_core_open; 0: none */
     const void *salt; size_t salt_bytes;    /* only requests with the same salt share pages of the cache */
+    bool whole;                             /* the answer is reported once, when it has ended, and its reader
+                                               is never waited for */
     void *ctx;                              /* the caller's, given back with every event */
+};
+
+/* How an answer ended: with an end token or before a stop text; at the largest number of tokens, or with the
+ * context full; because the caller said so; by the request's deadline; by a failure. */
+enum moe_finish {
+    MOE_FINISH_STOP,
+    MOE_FINISH_LENGTH,
+    MOE_FINISH_CANCELLED,
+    MOE_FINISH_DEADLINE,
+    MOE_FINISH_ERROR,
+    MOE_FINISH_COUNT
 };
 
 #endif
