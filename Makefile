@@ -3,7 +3,7 @@
 # make check      the same set-up, then unit, kernel, format, command-line and layering tests
 # make check-long the heavy ones: true K2 widths, the full-size sparse checkpoint, 50 kills
 # make check-compiler CC=clang  those of make check that another compiler can change
-# make check-threads  pools, communicator and expert-parallel runs under ThreadSanitizer
+# make check-threads  pools, communicator, engine and expert-parallel runs under ThreadSanitizer
 # make bench      one table of speeds beside what this machine can do (docs/measurements/performance.md); BENCH_JSON=FILE
 # make fuzz       run each fuzz target, or those named in FUZZ, for FUZZ_SECONDS (60)
 # make setup      install missing Debian packages (or name the command, without root)
@@ -256,11 +256,11 @@ check-compiler: setup
 	@$(again) test-programs
 	@MOE_COMPILER=1 $(MAKE) --no-print-directory run-tests TESTS="$(tests) $(fuzzers) $(compiled)"
 
-# What threads share, under ThreadSanitizer: pools, the local communicator, expert-parallel runs.
+# What threads share, under ThreadSanitizer: pools, the local communicator, the engine's core, expert-parallel runs.
 .PHONY: check-threads
 check-threads: setup
-	@$(again) SAN=thread CUDA=0 all build/thread/tests/test-comm build/thread/tests/test-pool build/thread/tests/genmodel
-	@$(MAKE) --no-print-directory SAN=thread CUDA=0 run-tests TESTS="test-pool test-comm t-ep"
+	@$(again) SAN=thread CUDA=0 all $(addprefix build/thread/tests/,test-comm test-core-threads test-pool genmodel)
+	@$(MAKE) --no-print-directory SAN=thread CUDA=0 run-tests TESTS="test-pool test-comm test-core-threads t-ep"
 
 # A test passes with 0, skips with 77; its log is shown when it fails.  The last line is the count.
 .PHONY: run-tests
