@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* Room for text that an answer begins with, a token of the largest answer, and at most. */
-enum { TOKEN_BYTES = 8, FIRST_BYTES = 1 << 14 };
+enum { TOKEN_BYTES = 8, FIRST_BYTES = 1 << 12 };
 
 /* Makes room for n more bytes and a NUL.  The text is copied, not reallocated, since others may read it. */
 static enum moe_code reserve(struct moe_answer *a, size_t n, struct moe_err *err)

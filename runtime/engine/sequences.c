@@ -2,194 +2,88 @@
 #include "runtime/engine/sequences.h"
 
 #include "base/minmax.h"
-#include "runtime/engine/completion.h"
-#include "runtime/engine/schedule.h"
+#include "runtime/engine/core.h"
 
 #include <stdlib.h>
-#include <string.h>
-
-/* A sequence that was submitted.  The job is first, so that a pointer to it is one to this. */
-struct work {
-    struct moe_job job;
-    struct moe_sequence *s;
-    struct moe_completion completion;
-    struct work *next;              /* in the list of those that are submitted, or of those that are free */
-};
 
 struct batch {
     struct moe_engine *e;
-    struct moe_generate g;
+    struct moe_core *core;
+    const struct moe_generate *g;
     struct moe_sequence *s;
     int64_t n, begun, ended;        /* sequences; those that were submitted; those that are complete */
-    struct work *work; int64_t n_work;
-    struct work *idle;              /* the list of those that are free */
-    struct moe_pages *pages;
-    struct moe_latent cache;
-    struct moe_schedule *schedule;
-    struct moe_segment *segment;    /* [n_work] of the present pass */
-    struct work **wanted;           /* [n_work]: whose logits the present pass gives */
-    int32_t *tokens;                /* [batch] of the present pass */
-    float *logits; int64_t rows;    /* [rows, V]: logits are computed for at most `rows` tokens at once */
-    bool apart;                     /* sequences share no pages, so that each token of each is computed */
+    int64_t at_once;                /* so many are submitted and not complete */
+    struct moe_event ev;
     /* `ended` of moe_sequences_run */
     enum moe_code (*told)(void *, const struct moe_sequence *, struct moe_err *);
     void *ctx;
 };
 
-/* The largest number of tokens that a sequence may generate. */
-static int64_t max_tokens_of(const struct batch *b, const struct moe_sequence *s)
-{
-    int64_t rest = b->e->context - s->n_ids;
-    return b->g.max_tokens >= 0 && b->g.max_tokens < rest ? b->g.max_tokens : rest;
-}
-
+/* The pages of a sequence, with the largest number of tokens that it may generate. */
 static int64_t pages_of(const struct batch *b, const struct moe_sequence *s)
 {
-    return moe_latent_pages(s->n_ids + max_tokens_of(b, s));
+    int64_t rest = b->e->context - s->n_ids;
+    return moe_latent_pages(s->n_ids + (b->g->max_tokens >= 0 ? moe_min_i64(b->g->max_tokens, rest) : rest));
 }
 
-/* ---- open and close ---- */
-
-/* As many pages as all sequences could use, or as the engine's spare memory holds besides a full context:
- * the engine's own cache is estimated full, but is not in use here. */
-static int64_t pages_that_fit(const struct batch *b)
+/* Opens a core for all sequences.  Where each token has to be computed once, for those who observe the pass,
+ * none may be preempted, so that no more are begun than have room for their longest. */
+static enum moe_code open_core(struct batch *b, struct moe_err *err)
 {
-    const struct moe_config *c = &b->e->model->config;
-    uint64_t page = moe_latent_estimate(c, c->num_hidden_layers, 1) + moe_pages_estimate(1);
-    int64_t all = 0, most = moe_latent_pages(b->e->context);
-    for (int64_t i = 0; i < b->n; i++) all += pages_of(b, &b->s[i]);
-    if (b->e->spare / page < (uint64_t)(INT32_MAX - most)) most += (int64_t)(b->e->spare / page);
-    else most = INT32_MAX;
-    return moe_min_i64(all, most);
-}
-
-/* How many sequences are computed at once.  Where each token has to be computed once, none may be preempted,
- * so that many have room for their longest. */
-static int64_t sequences_at_once(const struct batch *b, int64_t pages)
-{
-    int64_t longest = 1, n = moe_min_i64(b->e->batch, b->n);
-    for (int64_t i = 0; i < b->n; i++) longest = moe_max_i64(longest, pages_of(b, &b->s[i]));
-    return b->apart ? moe_min_i64(n, pages / longest) : n;
-}
-
-static enum moe_code open_batch(struct batch *b, struct moe_err *err)
-{
-    const struct moe_config *c = &b->e->model->config;
-    int64_t pages = pages_that_fit(b);
-    b->n_work = sequences_at_once(b, pages);
-    b->rows = moe_min_i64(moe_engine_logit_rows(c), b->n_work);
-    b->work = calloc((size_t)b->n_work, sizeof *b->work);
-    b->segment = calloc((size_t)b->n_work, sizeof *b->segment);
-    b->wanted = calloc((size_t)b->n_work, sizeof *b->wanted);
-    b->tokens = calloc((size_t)b->e->batch, sizeof *b->tokens);
-    b->logits = malloc((size_t)(b->rows * c->vocab_size) * sizeof *b->logits);
-    if (!b->work || !b->segment || !b->wanted || !b->tokens || !b->logits)
-        return moe_fail(err, MOE_NOMEM, "no memory for %lld sequences", (long long)b->n);
-    for (int64_t i = 0; i < b->n_work; i++) {
-        b->work[i].next = b->idle;
-        b->idle = &b->work[i];
+    int64_t all = 0, longest = 1;
+    for (int64_t i = 0; i < b->n; i++) {
+        all += pages_of(b, &b->s[i]);
+        longest = moe_max_i64(longest, pages_of(b, &b->s[i]));
     }
-    const struct moe_schedule_limits limits = { .batch_tokens = b->e->batch, .running = b->n_work };
-    MOE_TRY(moe_latent_open(&b->cache, c, c->num_hidden_layers, pages, err));
-    MOE_TRY(moe_pages_open(&b->pages, pages, err));
-    return moe_schedule_open(&b->schedule, b->pages, &limits, err);
+    const struct moe_core_options o = { .positions = all * MOE_PAGE,
+                                        .sequences = moe_min_i64(b->e->batch, b->n),
+                                        .apart = moe_forward_has_hooks(b->e->forward) };
+    MOE_TRY(moe_core_open(&b->core, b->e, &o, err));
+    b->at_once = o.apart ? moe_min_i64(o.sequences, moe_core_stats(b->core).pages / longest) : o.sequences;
+    return MOE_OK;
 }
-
-/* Takes a sequence out.  whole: it is complete, and is reported; else a failure has cut it off. */
-static enum moe_code retire(struct batch *b, struct work *w, bool whole, struct moe_err *err)
-{
-    enum moe_code code = whole ? moe_completion_end(&w->completion, err) : MOE_OK;
-    struct moe_sequence *s = w->s;
-    moe_schedule_end(b->schedule, &w->job);
-    free(w->job.ids);
-    s->out = w->completion.out;
-    *w = (struct work){ .next = b->idle };
-    b->idle = w;
-    b->ended += whole;
-    return code == MOE_OK && whole && b->told ? b->told(b->ctx, s, err) : code;
-}
-
-static void close_batch(struct batch *b)
-{
-    struct moe_err ignored;
-    for (int64_t i = 0; b->work && i < b->n_work; i++)
-        if (b->work[i].s) retire(b, &b->work[i], false, &ignored);
-    moe_schedule_close(&b->schedule);
-    moe_pages_close(&b->pages);
-    moe_latent_release(&b->cache);
-    free(b->work);
-    free(b->segment);
-    free(b->wanted);
-    free(b->tokens);
-    free(b->logits);
-}
-
-/* ---- steps ---- */
 
 static enum moe_code submit(struct batch *b, struct moe_err *err)
 {
-    struct moe_sequence *s = &b->s[b->begun];
-    struct work *w = b->idle;
-    int64_t max_tokens = max_tokens_of(b, s), salt = b->apart ? b->begun : 0;
-    b->idle = w->next;
-    *w = (struct work){ .s = s };
-    w->job = (struct moe_job){ .ids = malloc((size_t)(s->n_ids + max_tokens) * sizeof *s->ids),
-                               .n_ids = s->n_ids,
-                               .prompt = s->n_ids,
-                               .max_positions = s->n_ids + max_tokens,
-                               .root = moe_pages_root(&salt, sizeof salt),
-                               .arrival = (double)b->begun };
-    b->begun++;
-    if (!w->job.ids) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)s->n_ids);
-    memcpy(w->job.ids, s->ids, (size_t)s->n_ids * sizeof *s->ids);
-    MOE_TRY(moe_completion_begin(&w->completion, b->e, &b->g, s->n_ids, max_tokens, err));
-    return moe_schedule_submit(b->schedule, &w->job, err);
+    const struct moe_generate *g = b->g;
+    struct moe_sequence *s = &b->s[b->begun++];
+    uint64_t id;
+    const struct moe_request q = { .ids = s->ids,
+                                   .n_ids = s->n_ids,
+                                   .max_tokens = g->max_tokens,
+                                   .sampler = g->sampler,
+                                   .seed = g->seed,
+                                   .stop = g->stop,
+                                   .n_stop = g->n_stop,
+                                   .ignore_eos = g->ignore_eos,
+                                   .keep_special = g->keep_special,
+                                   .logprobs = -1,
+                                   .whole = true,
+                                   .ctx = s };
+    return moe_core_submit(b->core, &q, &id, err);
 }
 
-/* Computes the step.  Afterwards b->e->h begins with the hidden states whose logits are wanted; returns how
- * many these are in *wanted. */
-static enum moe_code pass(struct batch *b, const struct moe_schedule_step *step, int64_t *wanted,
-                          struct moe_err *err)
+/* Takes the answers that are complete. */
+static enum moe_code take(struct batch *b, struct moe_err *err)
 {
-    struct moe_engine *e = b->e;
-    int64_t hidden = e->model->config.hidden_size, n = 0;
-    for (int64_t i = 0; i < step->n_copies; i++) moe_latent_copy(&b->cache, &step->copy[i]);
-    for (int64_t i = 0; i < step->n_rows; n += step->row[i++].n) {
-        const struct moe_schedule_row *r = &step->row[i];
-        b->segment[i] = (struct moe_segment){ &b->cache, r->job->table.page, r->first, r->n };
-        memcpy(b->tokens + n, r->job->ids + r->first, (size_t)r->n * sizeof *b->tokens);
-    }
-    MOE_TRY(moe_forward_run(e->forward, b->tokens, b->segment, step->n_rows, e->h, err));
-    *wanted = n = 0;
-    for (int64_t i = 0; i < step->n_rows; i++) {
-        n += step->row[i].n;
-        if (!step->row[i].last) continue;
-        memmove(e->h + *wanted * hidden, e->h + (n - 1) * hidden, (size_t)hidden * sizeof *e->h);
-        b->wanted[(*wanted)++] = (struct work *)(void *)step->row[i].job;
-    }
-    moe_schedule_computed(b->schedule);
-    return MOE_OK;
-}
-
-/* Samples the next tokens of the sequences in b->wanted, and retires those that have ended. */
-static enum moe_code sample(struct batch *b, int64_t wanted, struct moe_err *err)
-{
-    struct moe_engine *e = b->e;
-    int64_t hidden = e->model->config.hidden_size, v = e->model->config.vocab_size;
-    for (int64_t i = 0; i < wanted; i++) {
-        struct work *w = b->wanted[i];
-        if (i % b->rows == 0)
-            MOE_TRY(moe_forward_logits(e->forward, e->h + i * hidden, moe_min_i64(b->rows, wanted - i),
-                                       b->logits, err));
-        /* a completion of 0 tokens is done already, and ends with its prompt */
-        int32_t id = 0;
-        if (!w->completion.done) {
-            MOE_TRY(moe_completion_next(&w->completion, b->logits + i % b->rows * v, &id, err));
-            if (!w->completion.done) w->job.ids[w->job.n_ids++] = id;
+    struct moe_event *ev = &b->ev;
+    for (bool there = true;;) {
+        MOE_TRY(moe_core_events(b->core, MOE_ANY_REQUEST, 0, ev, &there, err));
+        if (!there) return MOE_OK;
+        if (ev->finish == MOE_FINISH_ERROR) {
+            *err = ev->err;
+            return err->code;
         }
-        if (w->completion.done) MOE_TRY(retire(b, w, true, err));
+        struct moe_sequence *s = ev->ctx;
+        s->out = (struct moe_generated){ .tokens = ev->tokens,
+                                         .n = ev->n_tokens,
+                                         .text = ev->text,
+                                         .text_bytes = ev->text_bytes,
+                                         .finish = ev->finish };
+        *ev = (struct moe_event){ .id = 0 }; /* its memory is the caller's now */
+        b->ended++;
+        if (b->told) MOE_TRY(b->told(b->ctx, s, err));
     }
-    return MOE_OK;
 }
 
 static enum moe_code check_lengths(const struct batch *b, struct moe_err *err)
@@ -211,11 +105,11 @@ static enum moe_code check_lengths(const struct batch *b, struct moe_err *err)
 
 static enum moe_code run(struct batch *b, struct moe_err *err)
 {
-    int64_t wanted;
+    bool worked;
     while (b->ended < b->n) {
-        while (b->idle && b->begun < b->n) MOE_TRY(submit(b, err));
-        MOE_TRY(pass(b, moe_schedule_plan(b->schedule), &wanted, err));
-        MOE_TRY(sample(b, wanted, err));
+        while (b->begun < b->n && b->begun - b->ended < b->at_once) MOE_TRY(submit(b, err));
+        MOE_TRY(moe_core_step(b->core, &worked, err));
+        MOE_TRY(take(b, err));
         MOE_TRY(moe_cancel_check(b->e->cancel, err));
     }
     return MOE_OK;
@@ -226,13 +120,12 @@ enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, in
                                 enum moe_code (*ended)(void *, const struct moe_sequence *, struct moe_err *),
                                 void *ctx, struct moe_err *err)
 {
-    struct batch b = { .e = e, .g = *g, .s = s, .n = n, .told = ended, .ctx = ctx };
+    struct batch b = { .e = e, .g = g, .s = s, .n = n, .told = ended, .ctx = ctx };
     if (n < 1) return MOE_OK;
-    b.g.text = NULL;
-    b.apart = moe_forward_has_hooks(e->forward);
     enum moe_code code = check_lengths(&b, err);
-    if (code == MOE_OK) code = open_batch(&b, err);
+    if (code == MOE_OK) code = open_core(&b, err);
     if (code == MOE_OK) code = run(&b, err);
-    close_batch(&b);
+    moe_event_release(&b.ev);
+    moe_core_close(&b.core);
     return code;
 }
