@@ -73,7 +73,9 @@ void moe_core_end(struct moe_core *c, struct moe_entry *e, enum moe_finish finis
         e->err = malloc(sizeof *err);
         if (e->err) *e->err = *err;
     }
-    moe_answer_end(&e->answer, &ignored); /* without memory the text ends before a cut character */
+    /* of an answer that is cut off, a character that was begun is left out; so it is without memory */
+    if (finish > MOE_FINISH_LENGTH) e->answer.sent = e->answer.bytes;
+    else moe_answer_end(&e->answer, &ignored);
     c->stats.finished[finish]++;
     moe_core_change(c, e);
 }

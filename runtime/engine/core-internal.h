@@ -24,6 +24,7 @@ enum { MOE_ASK_BEGIN = 1, MOE_ASK_CANCEL = 2, MOE_ASK_RESUME = 4 };
 struct moe_entry {
     struct moe_job job;                 /* job.ids holds prompt and answer */
     struct moe_answer answer;
+    struct moe_logit_edits edits;
     struct moe_request q;               /* with copies of what it points to */
     uint64_t id;
     int64_t max_tokens;
@@ -120,6 +121,9 @@ enum moe_code moe_core_logits(struct moe_core *c, int64_t from, int64_t n, struc
 
 /* ---- core-sample.c ---- */
 
+/* Begins what the request changes in logits: penalties, biases, and end tokens that may not come yet.  From
+ * any thread.  MOE_NOMEM. */
+enum moe_code moe_core_begin_edits(struct moe_core *c, struct moe_entry *e, struct moe_err *err);
 /* Samples the next token of the request from its logits, which it may change. */
 enum moe_code moe_core_sample(struct moe_core *c, struct moe_entry *e, float *logits, struct moe_err *err);
 

@@ -45,6 +45,7 @@ void moe_entry_free(struct moe_entry *e)
     if (!e) return;
     free(e->job.ids);
     moe_answer_release(&e->answer);
+    moe_logit_edits_release(&e->edits);
     for (size_t i = 0; e->q.stop && i < e->q.n_stop; i++) free((void *)(uintptr_t)e->q.stop[i]);
     free((void *)(uintptr_t)e->q.stop);
     free((void *)(uintptr_t)e->q.stop_ids);
@@ -98,7 +99,10 @@ static struct moe_entry *copy_request(struct moe_core *c, const struct moe_reque
                                      .ends = &c->ends,
                                      .lock = &c->lock,
                                      .max_tokens = e->max_tokens };
-    if (moe_answer_begin(&e->answer, &ignored) != MOE_OK) return moe_entry_free(e), NULL;
+    if (moe_answer_begin(&e->answer, &ignored) != MOE_OK || moe_core_begin_edits(c, e, &ignored) != MOE_OK)
+        return moe_entry_free(e), NULL;
+    e->q.penalties.bias = NULL;
+    e->q.penalties.n_bias = 0;
     return e;
 }
 

@@ -25,6 +25,7 @@
 #ifndef MOE_RUNTIME_ENGINE_CORE_H
 #define MOE_RUNTIME_ENGINE_CORE_H
 
+#include "kernels/logprob.h"
 #include "runtime/engine/engine.h"
 
 struct moe_core;
@@ -68,16 +69,6 @@ enum moe_code moe_core_step(struct moe_core *core, bool *worked, struct moe_err 
 /* Waits until there is something to do: a submission, a cancellation, a reader who came, a deadline.  At
  * most so many seconds. */
 void moe_core_wait(struct moe_core *core, double seconds);
-
-enum { MOE_LOGPROBS = 20 };
-
-/* What the model thinks of a token: the natural logarithm of its probability among all tokens, at temperature
- * 1, and the n most probable tokens, the first ones of equals by id. */
-struct moe_logprobs {
-    float logprob;
-    int n;
-    struct moe_logprob { int32_t id; float logprob; } top[MOE_LOGPROBS];
-};
 
 struct moe_usage { int64_t prompt, cached, generated, preemptions; };
 

@@ -30,6 +30,7 @@ enum { KINDS = 24, LONGEST = 240 };
 struct kind {
     struct moe_request q;
     int32_t ids[LONGEST], stop_id;
+    struct moe_bias bias;
     const char *stop; char stop_text[24];
     /* the answer */
     int32_t token[LONGEST]; int64_t n;
@@ -67,12 +68,20 @@ static bool retext(const struct model *m, struct kind *k)
     return at != NULL;
 }
 
-static float logprob_of(const float *logits, int64_t n, int32_t id)
+/* Changes the logits as the request wants it, by the formula of kernels/penalties.h. */
+static void penalize(const struct model *m, const struct kind *k, const int32_t *ids, int64_t n,
+                     float *logits)
 {
-    double sum = 0, most = -INFINITY;
-    for (int64_t i = 0; i < n; i++) most = fmax(most, (double)logits[i]);
-    for (int64_t i = 0; i < n; i++) sum += exp((double)logits[i] - most);
-    return (float)((double)logits[id] - (most + log(sum)));
+    const struct moe_penalties *p = &k->q.penalties;
+    for (int32_t id = 0; id < m->e->vocab; id++) {
+        int64_t times = 0, seen = 0;
+        for (int64_t i = 0; i < n; i++) seen += ids[i] == id, times += i >= k->q.n_ids && ids[i] == id;
+        float x = logits[id] + (p->n_bias && p->bias->id == id ? p->bias->bias : 0);
+        float by = p->frequency * (float)times;
+        if (seen && p->repetition > 0) x = x > 0 ? x / p->repetition : x * p->repetition;
+        logits[id] = x + (times ? -by - p->presence : 0);
+        if (n - k->q.n_ids < k->q.min_tokens && ends(m, k, id)) logits[id] = -INFINITY;
+    }
 }
 
 /* Computes the answer to a request, one pass for its prompt and one for each token. */
@@ -83,7 +92,8 @@ static void alone(const struct model *m, struct kind *k)
     struct moe_latent cache;
     int64_t at = 0, n = k->q.n_ids, v = c->vocab_size;
     int32_t ids[LONGEST], *order = malloc((size_t)v * 4);
-    float *logits = malloc((size_t)v * 4), *p = malloc((size_t)v * 4);
+    float *logits = malloc((size_t)v * 4), *raw = malloc((size_t)v * 4), *p = malloc((size_t)v * 4);
+    struct moe_logprobs l;
     OK(moe_latent_open(&cache, c, c->num_hidden_layers, LONGEST / MOE_PAGE + 1, &err) == MOE_OK);
     memcpy(ids, k->ids, (size_t)n * 4);
     k->n = 0;
@@ -93,9 +103,12 @@ static void alone(const struct model *m, struct kind *k)
         OK(moe_forward_run(e->forward, ids + at, &s, 1, e->h, &err) == MOE_OK);
         OK(moe_forward_logits(e->forward, e->h + (n - at - 1) * c->hidden_size, 1, logits, &err) == MOE_OK);
         at = n;
+        memcpy(raw, logits, (size_t)v * 4);
+        if (k->q.penalties.repetition > 0 || k->q.min_tokens) penalize(m, k, ids, n, logits);
         uint64_t draw = moe_draw(k->q.seed, k->q.choice, n);
         int32_t id = moe_sample(&k->q.sampler, draw, logits, e->vocab, order, p);
-        k->logprob[k->n] = logprob_of(logits, e->vocab, id);
+        moe_logprobs(raw, e->vocab, id, 0, &l, p);
+        k->logprob[k->n] = l.logprob;
         done = ends(m, k, id);
         if (!done) k->token[k->n++] = ids[n++] = id, done = retext(m, k);
         if (done) k->finish = MOE_FINISH_STOP;
@@ -104,6 +117,7 @@ static void alone(const struct model *m, struct kind *k)
     moe_latent_release(&cache);
     free(order);
     free(logits);
+    free(raw);
     free(p);
 }
 
@@ -129,6 +143,11 @@ static void draw_kind(struct model *m, int i)
                                  .salt = "salt",
                                  .salt_bytes = below(6) ? 0 : 4,
                                  .ctx = k };
+    if (!below(3)) {
+        k->bias = (struct moe_bias){ (int32_t)below(vocab), (float)below(20) - 10 };
+        k->q.penalties = (struct moe_penalties){ 1 + (float)below(3) / 8, 0.25f, 0.5f, &k->bias, 1 };
+    }
+    if (!below(4)) k->q.min_tokens = below(12);
     alone(m, k);
     m->longest = moe_max_i64(m->longest, n + k->q.max_tokens);
     if (k->n > 4 && !below(3)) {
@@ -136,7 +155,7 @@ static void draw_kind(struct model *m, int i)
         k->q.stop_ids = &k->stop_id;
         k->q.n_stop_ids = 1;
         alone(m, k);
-    } else if (k->bytes > 8 && !below(2)) {
+    } else if (k->bytes > 8 && !k->q.min_tokens && !below(2)) {
         size_t length = 1 + (size_t)below(7);
         memcpy(k->stop_text, k->text + below((int64_t)(k->bytes - length)), length);
         k->stop = k->stop_text;
@@ -186,9 +205,10 @@ static void take(struct reader *r, const struct moe_event *ev)
                                              : k == 0 || l->top[k].logprob <= l->top[k - 1].logprob);
     }
     r->n += ev->n_tokens;
-    bool cut = ev->end && ev->finish > MOE_FINISH_LENGTH; /* a character may be cut, and is then replaced */
-    OK(cut || (r->bytes + ev->text_bytes <= r->k->bytes &&
-               !memcmp(ev->text, r->k->text + r->bytes, ev->text_bytes)));
+    bool cut = ev->end && ev->finish > MOE_FINISH_LENGTH;
+    /* where it is cut, it may end in the beginning of what would have been a stop text */
+    int64_t bytes = moe_min_i64((int64_t)ev->text_bytes, (int64_t)(r->k->bytes - r->bytes));
+    OK((cut || bytes == (int64_t)ev->text_bytes) && !memcmp(ev->text, r->k->text + r->bytes, (size_t)bytes));
     r->bytes += ev->text_bytes;
     r->ended = ev->end;
     if (!ev->end) return;
