@@ -64,7 +64,8 @@ static int64_t edit_of(struct moe_logit_edits *e, int32_t id)
 
 static bool penalizes(const struct moe_penalties *p)
 {
-    return p->repetition != 1 || p->frequency != 0 || p->presence != 0;
+    bool repetition = p->repetition > 0 && p->repetition != 1;
+    return repetition || p->frequency != 0 || p->presence != 0;
 }
 
 static bool add_prompt(struct moe_logit_edits *e, int64_t vocab, const int32_t *ids, int64_t n)

@@ -31,7 +31,8 @@ struct moe_penalties {
  * An edit with a bias of -Inf bans the id: l' is -Inf. */
 struct moe_logit_edit { int32_t id; float bias, repetition, addend; };
 
-/* The edits of one sequence.  One thread at a time uses them. */
+/* The edits of one sequence; zero-initialised it has none, and add changes nothing.  One thread at a time
+ * uses them. */
 struct moe_logit_edits {
     struct moe_logit_edit *edit; size_t n, cap; /* what has to be applied, each id once */
     struct moe_penalties penalties;             /* its biases are read by begin alone */

@@ -83,6 +83,7 @@ static void test_nothing(void)
     for (int32_t i = 0; i < V; i++) OK(moe_logit_edits_add(&e, i, &err) == MOE_OK);
     OK(!e.n && !e.edit && !e.slot);
     moe_logit_edits_release(&e);
+    OK(moe_logit_edits_add(&e, 1, &err) == MOE_OK && !e.n); /* all zero */
 
     const struct moe_penalties some = { .presence = 1 };
     OK(moe_logit_edits_begin(&e, &some, V, prompt, 3, NULL, 0, 0, &err) == MOE_OK);
