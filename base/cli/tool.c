@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static struct moe_cancel process_token; /* cancelled by SIGINT and SIGTERM */
@@ -117,6 +118,7 @@ static enum moe_code check_common(struct moe_tool_run *r)
 
 /* errno of the first failed write to standard output; the stream itself forgets it */
 static int output_lost;
+static bool record_lost; /* moe_print_record has failed, and with it the tool */
 
 void moe_print_bytes(const char *text, size_t n)
 {
@@ -125,12 +127,33 @@ void moe_print_bytes(const char *text, size_t n)
     if ((!whole || fflush(stdout)) && !output_lost) output_lost = errno ? errno : EIO;
 }
 
+enum moe_code moe_print_record(const char *line, size_t n, struct moe_err *err)
+{
+    struct stat st;
+    size_t done = 0;
+    fflush(stdout);
+    while (done < n) {
+        ssize_t k = write(STDOUT_FILENO, line + done, n - done);
+        if (k > 0) done += (size_t)k;
+        else if (k == 0 || errno != EINTR) break;
+    }
+    if (done == n) return MOE_OK;
+    int e = errno ? errno : EIO;
+    off_t at = lseek(STDOUT_FILENO, 0, SEEK_CUR);
+    if (done && at >= (off_t)done && !fstat(STDOUT_FILENO, &st) && S_ISREG(st.st_mode) && st.st_size == at &&
+        ftruncate(STDOUT_FILENO, at - (off_t)done)) /* then a part of the line stays */
+        e = errno;
+    if (!output_lost) output_lost = e;
+    record_lost = true;
+    return moe_fail_errno(err, e, NULL, "cannot write to standard output");
+}
+
 /* Check that everything printed has arrived: a full disk or a closed pipe is a failure.  For a closed pipe no
  * message is printed, because its reader (head) stopped on purpose. */
 static enum moe_code flush_output(const struct moe_tool *tool)
 {
     errno = 0;
-    if (!fflush(stdout) && !ferror(stdout)) return MOE_OK;
+    if (!fflush(stdout) && !ferror(stdout) && !record_lost) return MOE_OK;
     int e = output_lost ? output_lost : errno;
     if (e != EPIPE)
         fprintf(stderr, "%s: cannot write to standard output%s%s\n", tool->name, e ? ": " : "",
@@ -245,14 +268,14 @@ int moe_tool_run_end(struct moe_tool_run *r, enum moe_code code, cJSON *json)
     if (code != MOE_MISMATCH && moe_map_check(&r->err) != MOE_OK) code = MOE_IO;
     if (code == MOE_OK && json && !(r->json ? print_json(json) : moe_json_whole(json)))
         code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
-    if (code != MOE_OK) print_failure(r, code);
+    if (code != MOE_OK && !record_lost) print_failure(r, code);
     cJSON_Delete(json);
     for (const struct moe_opt *o = r->tool->opts; o->kind != MOE_OPT_END; o++) {
         if (o->kind != MOE_OPT_LIST) continue;
         free(((struct moe_strlist *)o->value)->v);
         *(struct moe_strlist *)o->value = (struct moe_strlist){ 0 };
     }
-    if (code == MOE_OK) code = flush_output(r->tool);
+    if (code == MOE_OK || record_lost) code = flush_output(r->tool);
     else fflush(stdout);
     return (int)code;
 }

@@ -91,6 +91,11 @@ void moe_print_text(const char *text, size_t n);
  * and moe_tool_run_end reports it. */
 void moe_print_bytes(const char *text, size_t n);
 
+/* Write a line of n bytes to standard output at once.  Where it does not fit on the disk, the part that did
+ * is taken back from a file, so that whatever happens only whole lines stand there.  MOE_NOSPACE or MOE_IO;
+ * moe_tool_run_end then says no more than it does for moe_print_bytes. */
+enum moe_code moe_print_record(const char *line, size_t n, struct moe_err *err);
+
 /* Report what every tool that writes a model reports, under --dry-run (moe_report_dry_run) and when it is
  * done (moe_report_done): as keys of `json` and as a notice.  `in`, `out`, `memory`: bytes.  was_done: an
  * earlier run had completed the output. */
