@@ -2,9 +2,12 @@
 /* The results that a rank sends to all others: sequences, scores, statistics, counts of the router. */
 #include "runtime/comm/wire-internal.h"
 
-size_t moe_wire_sequence_bytes(int64_t n, size_t text_bytes)
+#include "kernels/logprob.h"
+
+size_t moe_wire_sequence_bytes(int64_t n, size_t text_bytes, bool logprobs)
 {
-    return 8 + 8 + 4 + (size_t)n * sizeof(int32_t) + text_bytes;
+    size_t each = sizeof(int32_t) + (logprobs ? sizeof(struct moe_logprobs) : 0);
+    return 8 + 8 + 4 + 4 + (size_t)n * each + text_bytes;
 }
 
 void moe_wire_sequence_put(unsigned char *out, const struct moe_wire_sequence *s)
@@ -12,8 +15,19 @@ void moe_wire_sequence_put(unsigned char *out, const struct moe_wire_sequence *s
     put64(&out, (uint64_t)s->index);
     put64(&out, (uint64_t)s->n);
     put32(&out, (uint32_t)s->finish);
+    put32(&out, s->logprobs != NULL);
     put_bytes(&out, s->tokens, (size_t)s->n * sizeof(int32_t));
+    if (s->logprobs) put_bytes(&out, s->logprobs, (size_t)s->n * sizeof(struct moe_logprobs));
     put_bytes(&out, s->text, s->text_bytes);
+}
+
+static bool is_sound(const unsigned char *p, int64_t vocab)
+{
+    struct moe_logprobs l;
+    memcpy(&l, p, sizeof l);
+    bool good = l.n >= 0 && l.n <= MOE_LOGPROBS;
+    for (int i = 0; good && i < l.n; i++) good = l.top[i].id >= 0 && l.top[i].id < vocab;
+    return good;
 }
 
 bool moe_wire_sequence_get(const unsigned char *p, size_t bytes, int64_t vocab, struct moe_wire_sequence *s)
@@ -22,7 +36,8 @@ bool moe_wire_sequence_get(const unsigned char *p, size_t bytes, int64_t vocab, 
     s->index = (int64_t)get64(&in);
     uint64_t n = get64(&in);
     s->finish = (int32_t)get32(&in);
-    if (in.bad || s->index < 0 || n > bytes / sizeof(int32_t)) return false;
+    uint32_t logprobs = get32(&in);
+    if (in.bad || logprobs > 1 || s->index < 0 || n > bytes / sizeof(int32_t)) return false;
     s->n = (int64_t)n;
     s->tokens = get_bytes(&in, (size_t)n * sizeof(int32_t));
     for (uint64_t i = 0; !in.bad && i < n; i++) {
@@ -30,6 +45,9 @@ bool moe_wire_sequence_get(const unsigned char *p, size_t bytes, int64_t vocab, 
         memcpy(&id, s->tokens + i * sizeof id, sizeof id);
         in.bad = id < 0 || id >= vocab;
     }
+    s->logprobs = !in.bad && logprobs ? get_bytes(&in, (size_t)n * sizeof(struct moe_logprobs)) : NULL;
+    for (uint64_t i = 0; !in.bad && logprobs && i < n; i++)
+        in.bad = !is_sound(s->logprobs + i * sizeof(struct moe_logprobs), vocab);
     s->text_bytes = (size_t)(in.end - in.at);
     s->text = in.at;
     return !in.bad;

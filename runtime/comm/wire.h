@@ -168,11 +168,13 @@ struct moe_wire_sequence {
     int64_t index, n;            /* its number among the sequences of the run; its tokens */
     int32_t finish;              /* why it ended (enum moe_finish) */
     size_t text_bytes;
-    const unsigned char *tokens /* int32_t [n], at any alignment */, *text;
+    /* int32_t [n] and struct moe_logprobs [n], at any alignment; logprobs is NULL where there are none */
+    const unsigned char *tokens, *text, *logprobs;
 };
-size_t moe_wire_sequence_bytes(int64_t n, size_t text_bytes);
+size_t moe_wire_sequence_bytes(int64_t n, size_t text_bytes, bool logprobs);
 void moe_wire_sequence_put(unsigned char *out, const struct moe_wire_sequence *s);
-/* vocab: the number of token ids; an id that is not below it is refused.  tokens and text point into p. */
+/* vocab: the number of token ids; an id that is not below it is refused.  tokens, text and logprobs point
+ * into p. */
 bool moe_wire_sequence_get(const unsigned char *p, size_t bytes, int64_t vocab, struct moe_wire_sequence *s);
 
 /* The score of the part of a text that one rank has scored, as struct moe_score_sums (score.h): sums over n

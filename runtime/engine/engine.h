@@ -25,6 +25,7 @@ struct moe_engine {
     int32_t *ids; int64_t n_ids;      /* the tokens that the cache holds */
     int64_t context, batch;           /* the largest number of positions; of tokens in a batch */
     uint64_t spare;                   /* bytes of the memory allowed that a full context leaves */
+    uint64_t cache_bytes; int64_t max_sequences; /* as struct moe_engine_options has them */
     float *h, *logits;                /* [batch, H] hidden states, [V]; V: vocabulary of the model */
     int32_t *order; float *p;         /* [V] scratch memory for sampling */
     /* only ids below it are generated: the smaller of the model's and the tokenizer's vocabulary */
@@ -39,6 +40,8 @@ struct moe_engine_options {
     int sharers;                      /* engines of this process that share `memory` equally; 0 means 1 */
     const struct moe_engine *lender;  /* whose source and tokenizer to use (it stays open); NULL: open them */
     int64_t batch;                    /* at most this many tokens in a batch; 0: as large as is of use */
+    /* of moe_sequences_run: bytes of its cache, sequences at once; 0: as many as memory holds */
+    uint64_t cache_bytes; int64_t max_sequences;
     int64_t context;                  /* positions; 0: the model's, or as many as memory holds */
     int64_t max_context;              /* where context is 0: at most this many positions; 0: no limit */
     /* bytes the engine may hold besides mapped files; 0: what the machine has available */
@@ -95,11 +98,12 @@ struct moe_generate {
 struct moe_generated {
     int32_t *tokens; int64_t n;       /* malloc'd; the end token, when one came, is not among them */
     char *text; size_t text_bytes;    /* malloc'd, with a NUL after it; ends before the stop text */
+    struct moe_logprobs *logprobs;    /* [n], malloc'd; NULL: none were asked for */
     enum moe_finish finish;
 };
 
 /* Generates tokens behind the sequence of the engine, the first from e->logits.  The caller has to free()
- * out->tokens and out->text, also after a failure. */
+ * out->tokens, out->text and out->logprobs, also after a failure. */
 enum moe_code moe_engine_generate(struct moe_engine *e, const struct moe_generate *g,
                                   struct moe_generated *out, struct moe_err *err);
 

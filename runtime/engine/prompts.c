@@ -11,24 +11,38 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes that this reader, the run, the results and the report keep for each prompt besides its ids and the
- * tokens of its answer. */
-enum { PROMPT_BYTES = 1536 };
+/* Bytes that this reader, the run, the results and the report keep for each choice of a prompt besides its
+ * ids and the tokens of its answer. */
+enum { PROMPT_BYTES = 2560 };
 
-static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, int64_t line, struct moe_err *err)
+/* Adds all choices of a prompt.  It takes over the ids, and what o owns, also on failure. */
+static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, int64_t line,
+                         struct moe_request_options *o, struct moe_err *err)
 {
-    if (!MOE_GROW(p->v, p->cap, (size_t)p->n + 1)) {
+    if (!MOE_GROW(p->v, p->cap, (size_t)(p->n + o->n)) ||
+        !MOE_GROW(p->options, p->options_cap, p->n_options + 1)) {
         free(ids);
+        moe_request_options_release(o);
         return moe_fail(err, MOE_NOMEM, "no memory for the prompts");
     }
-    p->v[p->n] = (struct moe_sequence){ .ids = ids, .n_ids = (int64_t)n, .index = p->n, .line = line };
-    p->n++;
+    o->request.ids = ids;
+    o->request.n_ids = (int64_t)n;
+    for (int64_t i = 0; i < o->n; i++) {
+        struct moe_sequence *s = &p->v[p->n];
+        *s = (struct moe_sequence){ o->request, .index = p->n, .prompt = p->n_prompts, .line = line };
+        s->request.choice = (uint32_t)i;
+        p->n++;
+    }
+    p->n_prompts++;
+    if (o->bytes) p->options[p->n_options++] = *o;
+    else moe_request_options_release(o);
     return MOE_OK;
 }
 
 /* The state of reading a file of prompts. */
 struct reading {
     const struct moe_prompt *o;
+    const struct moe_request *defaults;
     const struct moe_engine *e;
     const char *path;
     struct moe_chat *chat;       /* the chat template; NULL: not needed so far */
@@ -59,16 +73,17 @@ static enum moe_code fail_too_many(const struct reading *r, int64_t n, struct mo
                        (unsigned long long)r->memory);
 }
 
-/* Adds a prompt with these ids, which it takes over or frees, and counts their memory.  MOE_NOMEM when the
- * prompts now take more than is allowed. */
+/* Adds a prompt with these ids and options, which it takes over or frees, and counts their memory.  MOE_NOMEM
+ * when the prompts now take more than is allowed. */
 static enum moe_code keep(struct moe_prompts *p, struct reading *r, int32_t *ids, size_t n,
-                          struct moe_err *err)
+                          struct moe_request_options *o, struct moe_err *err)
 {
     int32_t *fit = realloc(ids, (n ? n : 1) * sizeof *ids);
-    r->held += n * sizeof *ids + PROMPT_BYTES;
-    if (r->held <= r->memory) return add(p, fit ? fit : ids, n, r->line, err);
+    r->held += n * sizeof *ids + (uint64_t)o->n * PROMPT_BYTES + (o->bytes ? o->bytes + sizeof *o : 0);
+    if (r->held <= r->memory) return add(p, fit ? fit : ids, n, r->line, o, err);
     free(fit ? fit : ids);
-    return fail_too_many(r, p->n + 1, err);
+    moe_request_options_release(o);
+    return fail_too_many(r, p->n_prompts + 1, err);
 }
 
 /* Fails when not even a prompt without ids fits.  It is asked before the tokenizer is, which would say of the
@@ -77,7 +92,7 @@ static enum moe_code check_room(const struct moe_prompts *p, struct reading *r, 
 {
     if (r->held + PROMPT_BYTES <= r->memory) return MOE_OK;
     r->held += PROMPT_BYTES;
-    return fail_too_many(r, p->n + 1, err);
+    return fail_too_many(r, p->n_prompts + 1, err);
 }
 
 /* Opens the chat template unless it is open. */
@@ -92,31 +107,6 @@ static int count_inputs(const cJSON *o)
     return !!moe_json_get(o, "messages") + !!moe_json_get(o, "prompt") + !!moe_json_get(o, "tokens");
 }
 
-static bool is_one_of(const char *key, const char *const list[])
-{
-    for (size_t i = 0; list[i]; i++)
-        if (!strcmp(list[i], key)) return true;
-    return false;
-}
-
-/* Fails for keys that are not known, since they may be meant to change the answer. */
-static enum moe_code check_keys(const struct reading *r, const cJSON *o, struct moe_err *err)
-{
-    static const char *const known[] = { "messages", "tools", "chat_template_kwargs", "prompt", "tokens",
-                                        "model", "id", "index", "user", "metadata", NULL };
-    static const char *const options[] = { "max_tokens", "max_completion_tokens", "temperature", "top_p",
-                                          "top_k", "min_p", "seed", "stop", NULL };
-    for (const cJSON *c = o->child; c; c = c->next) {
-        if (cJSON_IsNull(c) || is_one_of(c->string, known)) continue;
-        return moe_fail_at(err, MOE_UNSUPPORTED, r->path, NULL, "line %lld: '%.64s' %s", (long long)r->line,
-                           c->string, is_one_of(c->string, options) ?
-                               "cannot be set for one prompt (use moe-run's options, for all)" :
-                               "is no key of a request here (take it out; what is read: messages, tools, "
-                               "chat_template_kwargs, prompt, tokens)");
-    }
-    return MOE_OK;
-}
-
 static enum moe_code check_request(const struct reading *r, const cJSON *o, struct moe_err *err)
 {
     if (!cJSON_IsObject(o) || count_inputs(o) != 1)
@@ -127,7 +117,7 @@ static enum moe_code check_request(const struct reading *r, const cJSON *o, stru
         return moe_fail_at(err, MOE_CORRUPT, r->path, NULL,
                            "line %lld: 'tools' and 'chat_template_kwargs' go with 'messages'",
                            (long long)r->line);
-    return check_keys(r, o, err);
+    return MOE_OK;
 }
 
 static enum moe_code read_tokens(const cJSON *list, int32_t **ids, size_t *n, struct moe_err *err)
@@ -224,9 +214,30 @@ static enum moe_code check_ids(const struct reading *r, const int32_t *ids, size
     return MOE_OK;
 }
 
-/* Sets *ids, which the caller frees even on failure, to the ids of a line of JSON. */
+/* Sets *ids, which the caller frees even on failure, and *options, which are then empty, to what a request
+ * says. */
+static enum moe_code read_request(struct reading *r, const cJSON *o, uint64_t need, int32_t **ids, size_t *n,
+                                  struct moe_request_options *options, struct moe_err *err)
+{
+    const cJSON *tools;
+    cJSON *parsed = NULL;
+    MOE_TRY(read_tools(r, o, &need, &tools, &parsed, err));
+    limit_tokens(r, memory_left(r, need));
+    int64_t vocab = r->e->source->config.vocab_size;
+    enum moe_code code = moe_request_read(options, o, r->defaults, vocab, NULL, err);
+    if (code == MOE_OK) code = encode_request(r, o, tools, ids, n, err);
+    if (code == MOE_OK) code = check_ids(r, *ids, *n, err);
+    if (code != MOE_OK) {
+        moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
+        moe_request_options_release(options);
+    }
+    cJSON_Delete(parsed);
+    return code;
+}
+
+/* The same for a line of JSON. */
 static enum moe_code encode_json(struct reading *r, const char *line, size_t bytes, int32_t **ids, size_t *n,
-                                 struct moe_err *err)
+                                 struct moe_request_options *options, struct moe_err *err)
 {
     const struct moe_json_row at = { r->path, r->line, memory_left(r, 0),
                                      "it is read as requests, an object a line: jq -c . FILE makes such "
@@ -234,17 +245,7 @@ static enum moe_code encode_json(struct reading *r, const char *line, size_t byt
     cJSON *o;
     MOE_TRY(moe_json_parse_row(line, bytes, &at, &o, err));
     enum moe_code code = check_request(r, o, err);
-    uint64_t need = moe_json_memory_bound(line, bytes);
-    const cJSON *tools;
-    cJSON *parsed = NULL;
-    if (code == MOE_OK) code = read_tools(r, o, &need, &tools, &parsed, err);
-    if (code == MOE_OK) {
-        limit_tokens(r, memory_left(r, need));
-        code = encode_request(r, o, tools, ids, n, err);
-        if (code == MOE_OK) code = check_ids(r, *ids, *n, err);
-        if (code != MOE_OK) moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
-    }
-    cJSON_Delete(parsed);
+    if (code == MOE_OK) code = read_request(r, o, moe_json_memory_bound(line, bytes), ids, n, options, err);
     cJSON_Delete(o);
     return code;
 }
@@ -311,9 +312,10 @@ static enum moe_code read_lines(struct moe_prompts *p, struct reading *r, char *
         MOE_TRY(check_blank(r, err));
         MOE_TRY(check_room(p, r, err));
         limit_tokens(r, memory_left(r, 0));
-        enum moe_code code = json ? encode_json(r, line, n, &ids, &n_ids, err) :
+        struct moe_request_options options = { .request = *r->defaults, .n = 1 };
+        enum moe_code code = json ? encode_json(r, line, n, &ids, &n_ids, &options, err) :
             encode_line(r, line, n, &ids, &n_ids, err);
-        if (code == MOE_OK) code = keep(p, r, ids, n_ids, err);
+        if (code == MOE_OK) code = keep(p, r, ids, n_ids, &options, err);
         else free(ids);
         MOE_TRY(code);
     }
@@ -332,12 +334,14 @@ static enum moe_code check_unused(const struct reading *r, struct moe_err *err)
 }
 
 enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
-                               const struct moe_engine *e, struct moe_err *err)
+                               const struct moe_request *defaults, const struct moe_engine *e,
+                               struct moe_err *err)
 {
-    struct reading r = { .o = o, .e = e, .left = &p->left, .path = moe_stream_name(path) };
+    struct reading r = { .o = o, .defaults = defaults, .e = e, .left = &p->left,
+                         .path = moe_stream_name(path) };
     char *text;
     size_t bytes;
-    *p = (struct moe_prompts){ 0 };
+    *p = (struct moe_prompts){ .tokenizer = e->tokenizer };
     uint64_t memory = moe_prompt_memory(o), before = o->memory ? moe_peak_anonymous() : 0;
     MOE_TRY(moe_prompt_file(o, path, &text, &bytes, err));
     r.memory = !memory ? UINT64_MAX : memory > before ? memory - before : 1;
@@ -358,10 +362,13 @@ enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const st
 void moe_prompts_release(struct moe_prompts *p)
 {
     for (int64_t i = 0; i < p->n; i++) {
-        free((int32_t *)(uintptr_t)p->v[i].ids);
+        if (!p->v[i].request.choice) free((int32_t *)(uintptr_t)p->v[i].request.ids);
         free(p->v[i].out.tokens);
         free(p->v[i].out.text);
+        free(p->v[i].out.logprobs);
     }
+    for (size_t i = 0; i < p->n_options; i++) moe_request_options_release(&p->options[i]);
+    free(p->options);
     free(p->v);
     *p = (struct moe_prompts){ 0 };
 }

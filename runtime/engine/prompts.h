@@ -6,14 +6,18 @@
 
 #include "formats/text.h"
 #include "runtime/engine/prompt.h"
+#include "runtime/engine/request-json.h"
 #include "runtime/engine/sequences.h"
 
-/* v [n]: the prompts in the order of the file.  bytes: memory for their ids and for all that a run keeps of
- * their answers except the answers' tokens.  left: counts what the chat template could not express. */
+/* v [n]: the prompts in the order of the file, each with all its choices one after the other, which share
+ * its ids.  bytes: memory for their ids and for all that a run keeps of their answers except the answers'
+ * tokens.  left: counts what the chat template could not express. */
 struct moe_prompts {
     struct moe_sequence *v;
-    int64_t n;
+    int64_t n, n_prompts;
     size_t cap;
+    struct moe_request_options *options; size_t n_options, options_cap; /* that own something */
+    const struct moe_tokenizer *tokenizer; /* the engine's, or NULL */
     uint64_t bytes;
     struct moe_chat_left left;
 };
@@ -26,14 +30,16 @@ struct moe_prompts {
  * and others are MOE_USAGE.
  *
  * JSON: blank lines are skipped, and every other line is an object with one of "messages" (a conversation,
- * with "tools" and "chat_template_kwargs" if need be), "prompt" (text) and "tokens" (ids).  MOE_CORRUPT for
- * any other line, MOE_UNSUPPORTED for an object with other keys, such as options of sampling.
+ * with "tools" and "chat_template_kwargs" if need be), "prompt" (text) and "tokens" (ids), and with options
+ * of its own (request-json.h), which win over `defaults`, those of all.  MOE_CORRUPT for any other line,
+ * MOE_UNSUPPORTED for an object with other keys.  What defaults points to has to live as long as *p.
  *
  * MOE_USAGE for a file without prompts, and when o->system or o->chat_template is given and no line is a
  * conversation; MOE_NOMEM when the prompts take more than moe_prompt_memory.  On failure there is nothing to
  * release. */
 enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
-                               const struct moe_engine *e, struct moe_err *err);
+                               const struct moe_request *defaults, const struct moe_engine *e,
+                               struct moe_err *err);
 void moe_prompts_release(struct moe_prompts *p);
 
 #endif

@@ -12,10 +12,8 @@ static enum moe_code keep_answer(void *ctx, const struct moe_sequence *s, struct
     return moe_results_add_sequence(r->results, r->ep, r->rank, s, err);
 }
 
-enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, const struct moe_generate *g,
-                               struct moe_err *err)
+enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, struct moe_err *err)
 {
-    struct moe_generate set = *g;
     int64_t n = 0;
     struct moe_sequence *own = calloc((size_t)(p->n / r->ranks + 1), sizeof *own);
     if (!own) return moe_fail(err, MOE_NOMEM, "no memory for the prompts");
@@ -26,10 +24,11 @@ enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, 
     uint64_t held = p->bytes / (uint64_t)r->ranks;
     *spare -= held < *spare ? held : *spare;
 
-    enum moe_code code = moe_sequences_run(r->engine, own, n, &set, keep_answer, r, err);
+    enum moe_code code = moe_sequences_run(r->engine, own, n, keep_answer, r, err);
     for (int64_t i = 0; i < n; i++) {
         free(own[i].out.tokens);
         free(own[i].out.text);
+        free(own[i].out.logprobs);
     }
     free(own);
     return code;

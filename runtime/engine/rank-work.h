@@ -15,8 +15,7 @@
 
 /* Computes the answers to the prompts of this rank, which are those with index mod ranks == rank.  They run
  * together (sequences.h), and each answer is stored as soon as it is complete. */
-enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, const struct moe_generate *g,
-                               struct moe_err *err);
+enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, struct moe_err *err);
 
 struct moe_rank_text {
     struct moe_score_text text;               /* text.memory is for all ranks together */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/results.h"
 
+#include "kernels/logprob.h"
 #include "runtime/comm/wire.h"
 
 #include <stdlib.h>
@@ -41,6 +42,7 @@ void moe_results_close(struct moe_results **pr)
     for (int64_t i = 0; r->sequence && i < r->n_sequences; i++) {
         free(r->sequence[i].out.tokens);
         free(r->sequence[i].out.text);
+        free(r->sequence[i].out.logprobs);
     }
     free(r->sequence);
     free(r->sums.all);
@@ -77,16 +79,19 @@ static enum moe_code keep_sequence(struct moe_results *r, int from, const void *
     struct moe_generated g = { .n = s.n, .text_bytes = s.text_bytes, .finish = (enum moe_finish)s.finish };
     g.tokens = malloc((size_t)(s.n + 1) * sizeof *g.tokens);
     g.text = malloc(s.text_bytes + 1);
-    if (!g.tokens || !g.text) {
+    if (s.logprobs) g.logprobs = malloc((size_t)(s.n + 1) * sizeof *g.logprobs);
+    if (!g.tokens || !g.text || (s.logprobs && !g.logprobs)) {
         free(g.tokens);
         free(g.text);
+        free(g.logprobs);
         return fail_no_memory(err);
     }
+    if (s.logprobs) memcpy(g.logprobs, s.logprobs, (size_t)s.n * sizeof *g.logprobs);
     memcpy(g.tokens, s.tokens, (size_t)s.n * sizeof *g.tokens);
     memcpy(g.text, s.text, s.text_bytes);
     g.text[s.text_bytes] = 0;
     r->sequence[s.index] = (struct moe_result){ true, from, g };
-    return MOE_OK;
+    return r->stored ? r->stored(r->ctx, s.index, err) : MOE_OK;
 }
 
 static enum moe_code keep_score(struct moe_results *r, int from, const void *data, size_t bytes,
@@ -174,12 +179,13 @@ static enum moe_code keep_and_send(struct moe_results *r, struct moe_ep *ep, int
 enum moe_code moe_results_add_sequence(struct moe_results *r, struct moe_ep *ep, int rank,
                                        const struct moe_sequence *s, struct moe_err *err)
 {
-    size_t bytes = moe_wire_sequence_bytes(s->out.n, s->out.text_bytes);
+    size_t bytes = moe_wire_sequence_bytes(s->out.n, s->out.text_bytes, s->out.logprobs);
     unsigned char *p = malloc(bytes);
     if (!p) return fail_no_memory(err);
     moe_wire_sequence_put(p, &(struct moe_wire_sequence){
                                  s->index, s->out.n, (int32_t)s->out.finish, s->out.text_bytes,
-                                 (const unsigned char *)s->out.tokens, (const unsigned char *)s->out.text });
+                                 (const unsigned char *)s->out.tokens, (const unsigned char *)s->out.text,
+                                 (const unsigned char *)s->out.logprobs });
     enum moe_code code = keep_and_send(r, ep, rank, SEQUENCE, p, bytes, err);
     free(p);
     return code;
@@ -223,35 +229,6 @@ enum moe_code moe_results_add_stats(struct moe_results *r, struct moe_ep *ep, in
                                                       .moves = (uint32_t)s.moves,
                                                       .died = s.died });
     return keep_and_send(r, ep, rank, STATS, out, sizeof out, err);
-}
-
-/* ---- the report ---- */
-
-static void add_sequence(cJSON *list, const struct moe_result *s, const struct moe_sequence *prompt)
-{
-    cJSON *o = moe_json_append(list, cJSON_CreateObject()), *tokens;
-    moe_json_add_i64(o, "index", prompt->index);
-    moe_json_add_i64(o, "line", prompt->line);
-    moe_json_add_text(o, "text", s->there ? s->out.text : "", s->there ? s->out.text_bytes : 0);
-    tokens = moe_json_add_array(o, "tokens");
-    for (int64_t i = 0; tokens && i < s->out.n; i++)
-        moe_json_append(tokens, cJSON_CreateNumber(s->out.tokens[i]));
-    moe_json_add_i64(o, "prompt_tokens", prompt->n_ids);
-    moe_json_add_str(o, "finish_reason",
-                     !s->there                          ? "lost"
-                     : s->out.finish == MOE_FINISH_STOP ? "stop"
-                                                               : "length");
-    moe_json_add_i64(o, "rank", s->rank);
-}
-
-void moe_results_json(const struct moe_results *r, const struct moe_sequence *prompts, cJSON *json)
-{
-    cJSON *list = moe_json_add_array(json, "sequences");
-    for (int64_t i = 0; list && i < r->n_sequences; i++) {
-        struct moe_result s = r->sequence[i];
-        if (!s.there) s.rank = (int)(i % r->ranks);
-        add_sequence(list, &s, &prompts[i]);
-    }
 }
 
 int64_t moe_results_lost(const struct moe_results *r)

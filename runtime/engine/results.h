@@ -34,6 +34,9 @@ struct moe_results {
     /* added up over ranks: counts and tokens as in struct moe_recorder; NULL: none have come */
     int64_t *routing;
     struct moe_ep_stats *stats;       /* [ranks] when the rank had done its own work */
+    /* called, unless NULL, when the answer of a sequence has been stored, in the thread that stores it */
+    enum moe_code (*stored)(void *ctx, int64_t index, struct moe_err *err);
+    void *ctx;
 };
 
 /* MOE_NOMEM; *r is then NULL. */
@@ -58,10 +61,6 @@ enum moe_code moe_results_add_routing(struct moe_results *r, struct moe_ep *ep, 
                                       const struct moe_recorder *m, struct moe_err *err);
 enum moe_code moe_results_add_stats(struct moe_results *r, struct moe_ep *ep, int rank, struct moe_err *err);
 
-/* Adds "sequences" to `json`: an array with an object for each prompt: index, line, text, tokens,
- * prompt_tokens, finish_reason and rank.  finish_reason is "lost" where no answer has come: the rank of the
- * prompt died. */
-void moe_results_json(const struct moe_results *r, const struct moe_sequence *prompts, cJSON *json);
-int64_t moe_results_lost(const struct moe_results *r); /* how many prompts have no answer */
+int64_t moe_results_lost(const struct moe_results *r); /* how many sequences have no answer */
 
 #endif

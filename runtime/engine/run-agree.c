@@ -73,12 +73,30 @@ static void add_plan(struct moe_agreement *a, const char *name, const struct moe
     moe_agree_add(a, name, &all, sizeof all);
 }
 
+/* The digest of what a request asks for besides its prompt. */
+static struct moe_hash128 digest_of_request(const struct moe_request *q)
+{
+    const struct moe_penalties *p = &q->penalties;
+    const struct moe_strlist stop = { (const char **)(uintptr_t)q->stop, q->n_stop, 0 };
+    const int64_t numbers[] = { q->max_tokens, q->min_tokens, (int64_t)q->seed, q->choice, q->ignore_eos,
+                                q->keep_special, q->logprobs, q->priority, q->sampler.top_k };
+    const float reals[] = { q->sampler.temperature, q->sampler.top_p, q->sampler.min_p, p->repetition,
+                            p->frequency, p->presence };
+    const struct moe_hash128 parts[] = { moe_hash128(numbers, sizeof numbers),
+                                         moe_hash128(reals, sizeof reals),
+                                         digest_of_list(&stop),
+                                         moe_hash128(q->stop_ids, q->n_stop_ids * sizeof *q->stop_ids),
+                                         moe_hash128(p->bias, p->n_bias * sizeof *p->bias) };
+    return moe_hash128(parts, sizeof parts);
+}
+
 static void add_prompts(struct moe_agreement *a, const struct moe_prompts *p)
 {
     struct moe_hash128 all = { 0 };
     for (int64_t i = 0; i < p->n; i++) {
-        const struct moe_hash128 parts[] = { all, moe_hash128(p->v[i].ids,
-                                                              (size_t)p->v[i].n_ids * sizeof *p->v[i].ids) };
+        const struct moe_request *q = &p->v[i].request;
+        const struct moe_hash128 parts[] = { all, moe_hash128(q->ids, (size_t)q->n_ids * sizeof *q->ids),
+                                             digest_of_request(q) };
         all = moe_hash128(parts, sizeof parts);
     }
     moe_agree_add(a, "--prompts", &all, sizeof all);
@@ -86,13 +104,14 @@ static void add_prompts(struct moe_agreement *a, const struct moe_prompts *p)
 
 /* The context that this rank can hold, if a sequence may become so long that the context ends it; else 0,
  * since the context then changes no result. */
-static int64_t context_that_counts(const struct moe_run_args *o, const struct moe_run_content *c)
+static int64_t context_that_counts(const struct moe_run_content *c)
 {
-    int64_t longest = 0;
-    for (int64_t i = 0; i < c->prompts->n; i++)
-        if (c->prompts->v[i].n_ids > longest) longest = c->prompts->v[i].n_ids;
-    bool ends_before = o->n >= 0 && longest <= c->engine->context && o->n <= c->engine->context - longest;
-    return !c->prompts->n || ends_before ? 0 : c->engine->context;
+    int64_t context = c->engine->context;
+    for (int64_t i = 0; i < c->prompts->n; i++) {
+        const struct moe_request *q = &c->prompts->v[i].request;
+        if (q->max_tokens < 0 || q->n_ids > context || q->max_tokens > context - q->n_ids) return context;
+    }
+    return 0;
 }
 
 enum moe_code moe_run_agree(const struct moe_run_args *o, const struct moe_run_content *c,
@@ -107,7 +126,7 @@ enum moe_code moe_run_agree(const struct moe_run_args *o, const struct moe_run_c
     add_prompts(a, c->prompts);
     moe_agree_add(a, "--score", c->ids, c->n_ids * sizeof *c->ids);
     add_number(a, "--window", c->window);
-    add_number(a, "--context", context_that_counts(o, c));
+    add_number(a, "--context", context_that_counts(c));
     if (!o->reference) return MOE_OK;
     struct moe_source *src;
     MOE_TRY(moe_source_open(&src, o->reference, err));

@@ -7,16 +7,31 @@
 
 #include <stdlib.h>
 
-struct moe_generate moe_run_settings(const struct moe_run_args *o)
+struct moe_request moe_run_request(const struct moe_run_args *o)
 {
-    return (struct moe_generate){
+    return (struct moe_request){
         .max_tokens = o->n,
-        .sampler = { o->temperature, o->top_p, o->min_p, o->top_k },
+        .sampler = { (float)o->temperature, (float)o->top_p, (float)o->min_p, o->top_k },
         .seed = (uint64_t)o->seed,
         .stop = o->stop.v,
         .n_stop = o->stop.n,
         .ignore_eos = o->ignore_eos,
         .keep_special = o->prompt.special,
+        .logprobs = -1,
+    };
+}
+
+struct moe_generate moe_run_settings(const struct moe_run_args *o)
+{
+    const struct moe_request q = moe_run_request(o);
+    return (struct moe_generate){
+        .max_tokens = q.max_tokens,
+        .sampler = q.sampler,
+        .seed = q.seed,
+        .stop = q.stop,
+        .n_stop = q.n_stop,
+        .ignore_eos = q.ignore_eos,
+        .keep_special = q.keep_special,
         .text = o->run.json ? NULL : moe_run_print,
     };
 }

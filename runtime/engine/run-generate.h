@@ -9,6 +9,9 @@
 #include "runtime/engine/ranks.h"
 #include "runtime/engine/run-options.h"
 
+/* The request that the options ask for, but for its prompt: that of every line of --prompts which says
+ * nothing else.  The result points into *o. */
+struct moe_request moe_run_request(const struct moe_run_args *o);
 /* The settings of generation (sampling, where it ends, who prints) that the options ask for.  The result
  * points into *o. */
 struct moe_generate moe_run_settings(const struct moe_run_args *o);

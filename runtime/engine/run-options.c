@@ -67,6 +67,9 @@ static const struct moe_opt opts[] = {
             "--temperature"),
     MOE_LIST(0, "stop", &moe_run_asked.stop, "TEXT", "end before this text"),
     MOE_BOOL(0, "ignore-eos", &moe_run_asked.ignore_eos, "go on after an end token"),
+    MOE_OWN_BOOL(0, "jsonl", &moe_run_asked.jsonl,
+                 "with --prompts: print each answer as a line of JSON when it has ended (with several "
+                 "ranks: when all have)"),
     MOE_GROUP("measuring"),
     MOE_INPUT(0, "score", &moe_run_asked.score, "FILE",
               "perplexity of this text (may be gzipped; - is standard input)"),
@@ -88,6 +91,13 @@ static const struct moe_opt opts[] = {
                  "hold at most this beside the mapped files of the model, whose pages the system takes "
                  "back when others need memory (peak_anonymous in JSON is held to it, peak_rss counts "
                  "the pages too); what the machine has available by default"),
+    MOE_OWN_INT(0, "batch-tokens", &moe_run_asked.batch_tokens, "N",
+                "compute at most N tokens in a pass; by default as many as are of use, up to 1024"),
+    MOE_OWN_SIZE(0, "cache", &moe_run_asked.cache, "SIZE",
+                 "with --prompts: bytes of the cache that the sequences share; what --memory leaves by "
+                 "default"),
+    MOE_OWN_INT(0, "max-sequences", &moe_run_asked.max_sequences, "N",
+                "with --prompts: work on at most N sequences at once; by default as many as memory holds"),
     MOE_STR(0, "mla-norm-eps", &moe_run_asked.eps, "config|1e-6",
             "epsilon of the two norms inside attention (q_a and kv_a): config takes rms_norm_eps, as "
             "vLLM, SGLang and llama.cpp do; 1e-6 is what Hugging Face's code does whatever the config "
@@ -142,6 +152,11 @@ static const struct moe_opt_rule rules[] = {
     { "bench", "score prompt prompt-file prompts tokens chat trace record-routing", true },
     { "score", "prompt prompt-file prompts tokens chat trace", true },
     { "prompts", "trace", true },
+    { "jsonl", "prompts", false },
+    { "jsonl", "json", true },
+    { "cache", "prompts", false },
+    { "max-sequences", "prompts", false },
+    { "batch-tokens", "bench", true },
     { "chat", "tokens", true },
     { "record-routing", "trace", true },
     { "window", "score", false },
@@ -303,7 +318,7 @@ static enum moe_code check_sampling(const struct moe_run_args *o, struct moe_err
 {
     if (o->temperature < 0)
         return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
-    if (!(o->top_p > 0 && o->top_p <= 1))
+    if (!((float)o->top_p > 0 && o->top_p <= 1)) /* as it is used: rounded to float32 */
         return moe_fail(err, MOE_USAGE, "--top-p %g: want above 0, at most 1", o->top_p);
     if (!(o->min_p >= 0 && o->min_p <= 1))
         return moe_fail(err, MOE_USAGE, "--min-p %g: want 0 to 1", o->min_p);
@@ -313,6 +328,11 @@ static enum moe_code check_sampling(const struct moe_run_args *o, struct moe_err
     if (o->n < -1)
         return moe_fail(err, MOE_USAGE, "-n %lld: want 0 or more, or -1 to go on until the end",
                         (long long)o->n);
+    if (o->batch_tokens < 0 || o->max_sequences < 0)
+        return moe_fail(err, MOE_USAGE, "--%s %lld: want 1 or more",
+                        o->batch_tokens < 0 ? "batch-tokens" : "max-sequences",
+                        (long long)(o->batch_tokens < 0 ? o->batch_tokens : o->max_sequences));
+    if (o->cache < 0) return moe_fail(err, MOE_USAGE, "--cache wants a size, such as 8G");
     if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
     for (size_t i = 0; i < o->stop.n; i++)
         if (!*o->stop.v[i])
@@ -335,6 +355,9 @@ enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine
     int activations = moe_activations_find(o->activations); /* check_arithmetic has found it */
     *e = (struct moe_engine_options){ .cancel = o->run.cancel,
                                       .context = o->context,
+                                      .batch = o->batch_tokens,
+                                      .cache_bytes = (uint64_t)o->cache,
+                                      .max_sequences = o->max_sequences,
                                       .memory = (uint64_t)o->memory,
                                       .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_EXPANDED,

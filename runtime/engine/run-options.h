@@ -19,8 +19,9 @@ struct moe_run_args {
         *record, *scratch, *rendezvous, *replan, *secret;
     struct moe_strlist stop;
     int64_t n, top_k, seed, context, window, ranks, rank, replan_after, memory;
+    int64_t batch_tokens, cache, max_sequences;
     double temperature, top_p, min_p, rank_timeout;
-    bool ignore_eos, bench;
+    bool ignore_eos, bench, jsonl;
     bool silent; /* this process prints neither result nor error: another rank or process does */
     bool ended;  /* moe_tool_run_end has been called, and its result is in run.exit */
 };

@@ -65,7 +65,7 @@ static struct moe_ranks ranks_of(struct moe_run_job *j)
                            .equal = !strcmp(o->split, "equal"),
                            .work = moe_run_share,
                            .ctx = j };
-    m.engine.batch = RANK_BATCH;
+    if (!m.engine.batch || m.engine.batch > RANK_BATCH) m.engine.batch = RANK_BATCH;
     moe_run_args_die(&m.die_rank, &m.die_step);
     return m;
 }

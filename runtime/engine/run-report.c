@@ -3,8 +3,10 @@
 
 #include "base/io.h"
 #include "base/show.h"
+#include "runtime/engine/results-json.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void moe_run_print(void *ctx, const char *s, size_t n)
@@ -69,37 +71,69 @@ void moe_run_report_generated(const struct moe_run_args *o, cJSON *json, const s
         rate((double)prompt, seconds[1]), rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
-/* Prints an answer behind a heading, in the manner of head(1), with the prompt's number (its index in JSON)
- * and its line. */
-static void print_answer(const struct moe_sequence *prompt, const struct moe_generated *out)
+/* Prints an answer behind a heading, in the manner of head(1), with the prompt's number (its index in JSON),
+ * its line and, where there are several, the number of the choice. */
+static void print_answer(const struct moe_sequence *s, bool several, const struct moe_generated *out)
 {
-    char heading[96];
-    int n = snprintf(heading, sizeof heading, "%s==> prompt %lld (line %lld) <==\n",
-                     prompt->index ? "\n" : "", (long long)prompt->index, (long long)prompt->line);
+    char heading[128], choice[32] = "";
+    if (several) snprintf(choice, sizeof choice, ", choice %u", s->request.choice);
+    int n = snprintf(heading, sizeof heading, "%s==> prompt %lld (line %lld)%s <==\n", s->index ? "\n" : "",
+                     (long long)s->prompt, (long long)s->line, choice);
     moe_run_print(NULL, heading, (size_t)n);
     moe_run_print(NULL, out->text, out->text_bytes);
     moe_run_print(NULL, "\n", 1);
 }
 
-void moe_run_report_prompts(const struct moe_run_args *o, const struct moe_prompts *p,
-                            const struct moe_results *r, cJSON *json)
+/* Whether the prompt of sequence i has more than one choice. */
+static bool has_choices(const struct moe_prompts *p, int64_t i)
+{
+    return p->v[i].request.choice || (i + 1 < p->n && p->v[i + 1].request.choice);
+}
+
+enum moe_code moe_run_print_record(const struct moe_prompts *p, const struct moe_results *r, int64_t first,
+                                   struct moe_err *err)
+{
+    cJSON *o = moe_results_prompt(r, p, first);
+    char *line = moe_json_print(o, 0);
+    cJSON_Delete(o);
+    if (!line) return moe_fail(err, MOE_NOMEM, "no memory for the answer to a prompt");
+    size_t n = strlen(line);
+    line[n] = '\n'; /* in the place of the NUL */
+    enum moe_code code = moe_print_record(line, n + 1, err);
+    free(line);
+    return code;
+}
+
+/* Prints all answers, or warns of those that were lost. */
+static enum moe_code print_answers(const struct moe_run_args *o, const struct moe_prompts *p,
+                                   const struct moe_results *r, struct moe_err *err)
+{
+    for (int64_t i = 0; i < p->n; i++) {
+        const struct moe_sequence *q = &p->v[i];
+        if (!r->sequence[i].there)
+            moe_warn(&o->run, "prompt %lld (line %lld) was lost with rank %lld", (long long)q->prompt,
+                     (long long)q->line, (long long)(i % r->ranks));
+        else if (!o->run.json && !o->jsonl) print_answer(q, has_choices(p, i), &r->sequence[i].out);
+        if (o->jsonl && r->ranks > 1 && !q->request.choice) MOE_TRY(moe_run_print_record(p, r, i, err));
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_run_report_prompts(const struct moe_run_args *o, const struct moe_prompts *p,
+                                     const struct moe_results *r, cJSON *json, struct moe_err *err)
 {
     int64_t read = 0, made = 0;
-    for (int64_t i = 0; i < r->n_sequences; i++) {
-        const struct moe_result *s = &r->sequence[i];
-        read += p->v[i].n_ids;
-        made += s->out.n;
-        if (!s->there)
-            moe_warn(&o->run, "prompt %lld (line %lld) was lost with rank %lld", (long long)i,
-                     (long long)p->v[i].line, (long long)(i % r->ranks));
-        else if (!o->run.json) print_answer(&p->v[i], &s->out);
+    MOE_TRY(print_answers(o, p, r, err));
+    for (int64_t i = 0; i < p->n; i++) {
+        if (!p->v[i].request.choice) read += p->v[i].request.n_ids;
+        made += r->sequence[i].out.n;
     }
-    moe_notice(&o->run, "%lld prompt%s, %lld + %lld tokens in %.2f s", (long long)r->n_sequences,
-               moe_plural(r->n_sequences), (long long)read, (long long)made,
-               moe_now() - o->run.start);
-    moe_results_json(r, p->v, json);
+    moe_notice(&o->run, "%lld prompt%s, %lld + %lld tokens in %.2f s", (long long)p->n_prompts,
+               moe_plural(p->n_prompts), (long long)read, (long long)made, moe_now() - o->run.start);
+    if (!o->jsonl) moe_results_json(r, p, json);
     moe_json_add_measured(json, "seconds", moe_now() - o->run.start);
     add_memory(json, 0);
+    return MOE_OK;
 }
 
 void moe_run_report_score(const struct moe_run_args *o, struct moe_score_sums *sums, int64_t window,

@@ -26,9 +26,14 @@ void moe_run_warn_activations(const struct moe_run_args *o, const struct moe_sou
 void moe_run_report_generated(const struct moe_run_args *o, cJSON *json, const struct moe_generated *g,
                               int64_t prompt, const double seconds[3]);
 /* Reports the answers to all prompts in the order of the file, each behind a heading, and warns of those that
- * were lost with their rank. */
-void moe_run_report_prompts(const struct moe_run_args *o, const struct moe_prompts *p,
-                            const struct moe_results *r, cJSON *json);
+ * were lost with their rank.  With --jsonl the answers of several ranks are printed as records; those of one
+ * rank were printed as they ended.  Fails with what moe_print_record fails with. */
+enum moe_code moe_run_report_prompts(const struct moe_run_args *o, const struct moe_prompts *p,
+                                     const struct moe_results *r, cJSON *json, struct moe_err *err);
+/* Prints the answer to the prompt whose first sequence is `first`, as a line of JSON.  Fails with what
+ * moe_print_record fails with, and MOE_NOMEM. */
+enum moe_code moe_run_print_record(const struct moe_prompts *p, const struct moe_results *r, int64_t first,
+                                   struct moe_err *err);
 /* Reports the score of a text, on `out`; sorts sums->all. */
 void moe_run_report_score(const struct moe_run_args *o, struct moe_score_sums *sums, int64_t window,
                           FILE *out, cJSON *json);

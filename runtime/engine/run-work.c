@@ -8,6 +8,7 @@
 #include "runtime/engine/bench-pass.h"
 #include "runtime/engine/handover.h"
 #include "runtime/engine/rank-work.h"
+#include "runtime/engine/results-json.h"
 #include "runtime/engine/run-chat.h"
 #include "runtime/engine/run-generate.h"
 #include "runtime/engine/run-report.h"
@@ -21,7 +22,8 @@ enum moe_code moe_run_read(struct moe_run_job *j, const struct moe_engine *e, st
 {
     const struct moe_run_args *o = j->o;
     if (o->prompts) {
-        MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, e, err));
+        const struct moe_request defaults = moe_run_request(o);
+        MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, &defaults, e, err));
         moe_chat_tell_left(&o->run.notes, "--prompts", &j->prompts.left);
     }
     return o->score ? moe_prompt_file_ids(&o->prompt, o->score, e, &j->ids, &j->n_ids, err) : MOE_OK;
@@ -77,10 +79,7 @@ static enum moe_code bench(const struct moe_run_job *j, const struct moe_engine 
 static enum moe_code share(struct moe_run_job *j, struct moe_rank *r, struct moe_err *err)
 {
     const struct moe_run_args *o = j->o;
-    if (o->prompts) {
-        const struct moe_generate set = moe_run_settings(o);
-        return moe_rank_prompts(r, &j->prompts, &set, err);
-    }
+    if (o->prompts) return moe_rank_prompts(r, &j->prompts, err);
     if (o->score) return share_score(j, r, err);
     if (r->rank) return MOE_OK; /* the rest is for rank 0 alone */
     if (o->bench) return bench(j, r->engine, err);
@@ -129,7 +128,7 @@ enum moe_code moe_run_report(struct moe_run_job *j, const struct moe_config *c, 
 {
     const struct moe_run_args *o = j->o;
     MOE_TRY(check_lost(o, r, dead, err));
-    if (o->prompts) moe_run_report_prompts(o, &j->prompts, r, j->json);
+    if (o->prompts) MOE_TRY(moe_run_report_prompts(o, &j->prompts, r, j->json, err));
     if (o->score) moe_run_report_score(o, &r->sums, j->window, stdout, j->json);
     if (r->ranks > 1) moe_ranks_json(r, dead, j->json);
     if (!o->record || !r->routing) return MOE_OK;
@@ -138,6 +137,19 @@ enum moe_code moe_run_report(struct moe_run_job *j, const struct moe_config *c, 
 }
 
 /* ---- one rank ---- */
+
+/* What print_as_it_ends is told with. */
+struct stream { const struct moe_prompts *prompts; const struct moe_results *results; };
+
+/* Prints the answer to a prompt once all its choices have ended (struct moe_results.stored). */
+static enum moe_code print_as_it_ends(void *ctx, int64_t index, struct moe_err *err)
+{
+    const struct stream *s = ctx;
+    int64_t first = index - s->prompts->v[index].request.choice;
+    return moe_results_whole(s->results, s->prompts, first)
+               ? moe_run_print_record(s->prompts, s->results, first, err)
+               : MOE_OK;
+}
 
 enum moe_code moe_run_alone(struct moe_run_job *j, struct moe_err *err)
 {
@@ -153,6 +165,11 @@ enum moe_code moe_run_alone(struct moe_run_job *j, struct moe_err *err)
         struct moe_results_shape shape = moe_run_shape(j, r.engine->source);
         shape.vocab = r.engine->vocab;
         code = moe_results_open(&r.results, 1, &shape, err);
+    }
+    struct stream stream = { &j->prompts, r.results };
+    if (code == MOE_OK && o->jsonl) {
+        r.results->stored = print_as_it_ends;
+        r.results->ctx = &stream;
     }
     if (code == MOE_OK) code = moe_run_share(j, &r, err);
     if (code == MOE_OK) code = moe_run_report(j, &r.engine->model->config, r.results, &dead, err);

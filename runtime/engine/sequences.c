@@ -9,7 +9,6 @@
 struct batch {
     struct moe_engine *e;
     struct moe_core *core;
-    const struct moe_generate *g;
     struct moe_sequence *s;
     int64_t n, begun, ended;        /* sequences; those that were submitted; those that are complete */
     int64_t at_once;                /* so many are submitted and not complete */
@@ -19,47 +18,52 @@ struct batch {
     void *ctx;
 };
 
-/* The pages of a sequence, with the largest number of tokens that it may generate. */
-static int64_t pages_of(const struct batch *b, const struct moe_sequence *s)
+/* The positions of a sequence, with the largest number of tokens that it may generate. */
+static int64_t positions_of(const struct batch *b, const struct moe_sequence *s)
 {
-    int64_t rest = b->e->context - s->n_ids;
-    return moe_latent_pages(s->n_ids + (b->g->max_tokens >= 0 ? moe_min_i64(b->g->max_tokens, rest) : rest));
+    const struct moe_request *q = &s->request;
+    int64_t rest = b->e->context - q->n_ids;
+    return q->n_ids + (q->max_tokens >= 0 ? moe_min_i64(q->max_tokens, rest) : rest);
+}
+
+/* Fails unless the cache holds the longest sequence alone: its answer would end where the cache does. */
+static enum moe_code check_cache(const struct batch *b, int64_t longest, struct moe_err *err)
+{
+    int64_t pages = moe_core_stats(b->core).pages;
+    if (moe_latent_pages(longest) <= pages) return MOE_OK;
+    return moe_fail(err, MOE_USAGE,
+                    "a cache of %llu bytes holds %lld positions, and a sequence may need %lld (raise "
+                    "--cache, or give it fewer tokens to generate)",
+                    (unsigned long long)b->e->cache_bytes, (long long)(pages * MOE_PAGE), (long long)longest);
 }
 
 /* Opens a core for all sequences.  Where each token has to be computed once, for those who observe the pass,
  * none may be preempted, so that no more are begun than have room for their longest. */
 static enum moe_code open_core(struct batch *b, struct moe_err *err)
 {
-    int64_t all = 0, longest = 1;
+    int64_t all = 0, longest = 1, most = b->e->max_sequences ? b->e->max_sequences : b->n;
     for (int64_t i = 0; i < b->n; i++) {
-        all += pages_of(b, &b->s[i]);
-        longest = moe_max_i64(longest, pages_of(b, &b->s[i]));
+        all += moe_latent_pages(positions_of(b, &b->s[i]));
+        longest = moe_max_i64(longest, positions_of(b, &b->s[i]));
     }
-    const struct moe_core_options o = { .positions = all * MOE_PAGE,
-                                        .sequences = moe_min_i64(b->e->batch, b->n),
+    const struct moe_core_options o = { .cache = b->e->cache_bytes,
+                                        .positions = all * MOE_PAGE,
+                                        .sequences = moe_min_i64(b->e->batch, moe_min_i64(most, b->n)),
                                         .apart = moe_forward_has_hooks(b->e->forward) };
     MOE_TRY(moe_core_open(&b->core, b->e, &o, err));
-    b->at_once = o.apart ? moe_min_i64(o.sequences, moe_core_stats(b->core).pages / longest) : o.sequences;
+    MOE_TRY(check_cache(b, longest, err));
+    int64_t fit = moe_core_stats(b->core).pages / moe_latent_pages(longest);
+    b->at_once = o.apart ? moe_min_i64(o.sequences, fit) : o.sequences;
     return MOE_OK;
 }
 
 static enum moe_code submit(struct batch *b, struct moe_err *err)
 {
-    const struct moe_generate *g = b->g;
     struct moe_sequence *s = &b->s[b->begun++];
+    struct moe_request q = s->request;
     uint64_t id;
-    const struct moe_request q = { .ids = s->ids,
-                                   .n_ids = s->n_ids,
-                                   .max_tokens = g->max_tokens,
-                                   .sampler = g->sampler,
-                                   .seed = g->seed,
-                                   .stop = g->stop,
-                                   .n_stop = g->n_stop,
-                                   .ignore_eos = g->ignore_eos,
-                                   .keep_special = g->keep_special,
-                                   .logprobs = -1,
-                                   .whole = true,
-                                   .ctx = s };
+    q.whole = true;
+    q.ctx = s;
     return moe_core_submit(b->core, &q, &id, err);
 }
 
@@ -79,6 +83,7 @@ static enum moe_code take(struct batch *b, struct moe_err *err)
                                          .n = ev->n_tokens,
                                          .text = ev->text,
                                          .text_bytes = ev->text_bytes,
+                                         .logprobs = ev->logprobs,
                                          .finish = ev->finish };
         *ev = (struct moe_event){ .id = 0 }; /* its memory is the caller's now */
         b->ended++;
@@ -90,14 +95,14 @@ static enum moe_code check_lengths(const struct batch *b, struct moe_err *err)
 {
     for (int64_t i = 0; i < b->n; i++) {
         const struct moe_sequence *s = &b->s[i];
-        if (s->n_ids < 1)
-            return moe_fail(err, MOE_USAGE, "prompt %lld (line %lld) is empty", (long long)s->index,
+        if (s->request.n_ids < 1)
+            return moe_fail(err, MOE_USAGE, "prompt %lld (line %lld) is empty", (long long)s->prompt,
                             (long long)s->line);
-        if (s->n_ids > b->e->context)
+        if (s->request.n_ids > b->e->context)
             return moe_fail(err, MOE_USAGE,
                             "prompt %lld (line %lld): its %lld tokens do not fit the context of %lld (raise "
                             "--context, or shorten the prompt)",
-                            (long long)s->index, (long long)s->line, (long long)s->n_ids,
+                            (long long)s->prompt, (long long)s->line, (long long)s->request.n_ids,
                             (long long)b->e->context);
     }
     return MOE_OK;
@@ -116,11 +121,10 @@ static enum moe_code run(struct batch *b, struct moe_err *err)
 }
 
 enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, int64_t n,
-                                const struct moe_generate *g,
                                 enum moe_code (*ended)(void *, const struct moe_sequence *, struct moe_err *),
                                 void *ctx, struct moe_err *err)
 {
-    struct batch b = { .e = e, .g = g, .s = s, .n = n, .told = ended, .ctx = ctx };
+    struct batch b = { .e = e, .s = s, .n = n, .told = ended, .ctx = ctx };
     if (n < 1) return MOE_OK;
     enum moe_code code = check_lengths(&b, err);
     if (code == MOE_OK) code = open_core(&b, err);

@@ -11,17 +11,18 @@
 #include "runtime/engine/engine.h"
 
 struct moe_sequence {
-    const int32_t *ids; int64_t n_ids; /* the prompt, at least one token; the caller's */
-    int64_t index, line;               /* the caller's: its number from 0; its line in the file, from 1 */
-    struct moe_generated out;          /* set when the sequence has ended; the caller frees tokens and text */
+    struct moe_request request;        /* what it points to is the caller's */
+    /* the caller's: its number among all of the run, and that of its prompt, from 0; the prompt's line in the
+     * file, from 1 */
+    int64_t index, prompt, line;
+    /* set when the sequence has ended; the caller frees tokens, text and logprobs */
+    struct moe_generated out;
 };
 
-/* Computes s [n] to their ends with the settings of `g`, except that g->text is not called; g->max_tokens is
- * for each sequence, as for moe_engine_generate.  `ended`, unless NULL, is called in this thread as each
+/* Computes s [n] to their ends.  `ended`, unless NULL, is called in this thread as each
  * sequence ends; a failure of it ends the run.  MOE_USAGE for a prompt that is empty or larger than the
- * context, MOE_NOMEM.  Also after a failure the caller has to free() out.tokens and out.text of all. */
+ * context, MOE_NOMEM.  Also after a failure the caller has to free() what the outs of all point to. */
 enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, int64_t n,
-                                const struct moe_generate *g,
                                 enum moe_code (*ended)(void *ctx, const struct moe_sequence *s,
                                 struct moe_err *err),
                                 void *ctx, struct moe_err *err);

@@ -32,7 +32,7 @@ for name, text in {"instruct": S + "\n" + U + A, "thinking": S + U + A, "k25": U
 rows = [{"messages": [{"role": "user", "content": "Hello"}]}, {"messages": [{"role": "user", "content": "Hello"}], "chat_template_kwargs": {"thinking": False}},
         {"prompt": "Hello"}, {"tokens": [1, 2, 3], "id": "x"}]
 open(T + "/requests.jsonl", "w").writelines(json.dumps(r) + "\n" for r in rows)
-for name, r in {"max": {"prompt": "a", "max_tokens": 3}, "none": {"text": "a"}, "image": {"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "bad": None}.items():
+for name, r in {"thinking": {"prompt": "a", "thinking": {"type": "disabled"}}, "none": {"text": "a"}, "image": {"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "bad": None}.items():
     open(T + "/" + name + ".jsonl", "w").write(json.dumps({"prompt": "a"}) + "\n" + (json.dumps(r) if r else "{\"prompt\": ") + "\n")
 E
 
@@ -68,7 +68,7 @@ ok "$BIN/moe-run" --json "$T/m" --prompts "$T/line" -n 1
 grep -q "prompts: 2 keys of messages are left out, the first is 'weight'" "$T/err" || { cat "$T/err"; fail "keys of messages in --prompts"; }
 printf '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "partial": true}]}\n' >"$T/line"
 refused 14 "line 1: message 1: has 'partial'" "$T/m" --prompts "$T/line" -n 1
-refused 14 "line 2: 'max_tokens' cannot be set for one prompt" "$T/m" --prompts "$T/max.jsonl" -n 1
+refused 14 "line 2: 'thinking' is no key of a request here" "$T/m" --prompts "$T/thinking.jsonl" -n 1
 refused 13 "line 2: not an object with one of 'messages', 'prompt' and 'tokens'" "$T/m" --prompts "$T/none.jsonl" -n 1
 refused 14 "line 2: message 0: a part of its content is of type 'image'" "$T/m" --prompts "$T/image.jsonl" -n 1
 refused 13 "line 2: is not JSON" "$T/m" --prompts "$T/bad.jsonl" -n 1

@@ -286,8 +286,8 @@ static bool hears(struct moe_results *r, int from, uint32_t kind, const void *p,
 static size_t put_sequence(unsigned char *b, int64_t index, int32_t token, int32_t finish)
 {
     moe_wire_sequence_put(b, &(struct moe_wire_sequence){ index, 1, finish, 2, (const unsigned char *)&token,
-                                                          (const unsigned char *)"hi" });
-    return moe_wire_sequence_bytes(1, 2);
+                                                          (const unsigned char *)"hi", NULL });
+    return moe_wire_sequence_bytes(1, 2, false);
 }
 
 static void sequences(void)
@@ -300,7 +300,7 @@ static void sequences(void)
     OK(!hears(r, 1, 0, b, put_sequence(b, 1, 100, 0)) && !hears(r, 1, 0, b, put_sequence(b, 1, -1, 0)) &&
        !hears(r, 1, 0, b, put_sequence(b, 1, 7, 2)));
     size_t n = put_sequence(b, 1, 7, 1);
-    for (size_t k = 0; k < 24; k++) OK(!hears(r, 1, 0, b, k));
+    for (size_t k = 0; k < 28; k++) OK(!hears(r, 1, 0, b, k));
     OK(hears(r, 1, 0, b, n) && r->sequence[1].there && r->sequence[1].out.tokens[0] == 7 &&
        !strcmp(r->sequence[1].out.text, "hi"));
     OK(!hears(r, 1, 0, b, n)); /* twice */
@@ -396,8 +396,9 @@ static void layouts(void)
     moe_fail(&e, MOE_NOMEM, "ab");
     OK(is(out, moe_wire_err_put(out, &e), "0a000000 0200 6162 0000 0000"));
     const unsigned char tokens[] = { 1, 0, 0, 0 }, one[] = { 'x' };
-    moe_wire_sequence_put(out, &(struct moe_wire_sequence){ 2, 1, 3, 1, tokens, one });
-    OK(is(out, moe_wire_sequence_bytes(1, 1), "0200000000000000 0100000000000000 03000000 01000000 78"));
+    moe_wire_sequence_put(out, &(struct moe_wire_sequence){ 2, 1, 3, 1, tokens, one, NULL });
+    OK(is(out, moe_wire_sequence_bytes(1, 1, false),
+          "0200000000000000 0100000000000000 03000000 00000000 01000000 78"));
     moe_wire_score_put(out, &(struct moe_wire_score){ 1, 2, 1.0, 2.0, 0.5, 3, NULL }, 0);
     OK(is(out, moe_wire_score_bytes(0),
           "0100000000000000 0200000000000000 000000000000f03f 0000000000000040 000000000000e03f"

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/engine/results-json.h"
+
+#include "kernels/logprob.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- logarithms of probabilities ---- */
+
+/* Adds a token's text, what of it is UTF-8, and its bytes. */
+static void add_text(cJSON *o, const struct moe_tokenizer *t, int32_t id)
+{
+    char room[MOE_TOKEN_ROOM];
+    struct moe_decoder d = { .keep_special = true };
+    size_t len = 0;
+    const char *bytes = t ? moe_token_bytes(t, id, room, &len) : NULL;
+    if (!bytes) len = 0;
+    char *text = malloc(MOE_DECODE_BOUND(len) + 16);
+    if (!text) {
+        moe_json_add(o, "token", NULL); /* marks the tree as incomplete */
+        return;
+    }
+    size_t n = bytes ? moe_decode(t, &d, id, text) : 0;
+    n += moe_decode_flush(&d, text + n);
+    moe_json_add_text(o, "token", text, n);
+    free(text);
+    cJSON *list = moe_json_add_array(o, "bytes");
+    for (size_t i = 0; list && i < len; i++)
+        moe_json_append(list, cJSON_CreateNumber((unsigned char)bytes[i]));
+}
+
+/* An object of a token and its logarithm; -9999 is what others give for a probability of 0, which JSON has no
+ * number for. */
+static cJSON *append_token(cJSON *list, const struct moe_tokenizer *t, int32_t id, float logprob)
+{
+    cJSON *o = moe_json_append(list, cJSON_CreateObject());
+    moe_json_add_i64(o, "id", id);
+    add_text(o, t, id);
+    moe_json_add_f32(o, "logprob", logprob < -9999 || isnan(logprob) ? -9999 : logprob);
+    return o;
+}
+
+static void add_logprobs(cJSON *json, const struct moe_generated *g, const struct moe_tokenizer *t)
+{
+    cJSON *all = moe_json_add_object(json, "logprobs"), *list = moe_json_add_array(all, "content");
+    for (int64_t i = 0; list && g->logprobs && i < g->n; i++) {
+        const struct moe_logprobs *l = &g->logprobs[i];
+        cJSON *o = append_token(list, t, g->tokens[i], l->logprob);
+        cJSON *top = moe_json_add_array(o, "top_logprobs");
+        for (int k = 0; top && k < l->n; k++) append_token(top, t, l->top[k].id, l->top[k].logprob);
+    }
+}
+
+/* ---- answers ---- */
+
+static const char *finish_of(const struct moe_result *s)
+{
+    return !s->there ? "lost" : s->out.finish == MOE_FINISH_STOP ? "stop" : "length";
+}
+
+static void add_text_and_tokens(cJSON *o, const struct moe_result *s)
+{
+    moe_json_add_text(o, "text", s->there ? s->out.text : "", s->there ? s->out.text_bytes : 0);
+    cJSON *tokens = moe_json_add_array(o, "tokens");
+    for (int64_t i = 0; tokens && i < s->out.n; i++)
+        moe_json_append(tokens, cJSON_CreateNumber(s->out.tokens[i]));
+}
+
+/* The number of sequences of a prompt. */
+static int64_t choices_of(const struct moe_prompts *p, int64_t first)
+{
+    int64_t n = 1;
+    while (first + n < p->n && p->v[first + n].prompt == p->v[first].prompt) n++;
+    return n;
+}
+
+static void add_choices(cJSON *o, const struct moe_results *r, const struct moe_prompts *p, int64_t first)
+{
+    int64_t n = choices_of(p, first);
+    cJSON *list = n > 1 ? moe_json_add_array(o, "choices") : NULL;
+    for (int64_t i = 0; list && i < n; i++) {
+        const struct moe_result *s = &r->sequence[first + i];
+        cJSON *c = moe_json_append(list, cJSON_CreateObject());
+        moe_json_add_i64(c, "index", i);
+        add_text_and_tokens(c, s);
+        moe_json_add_str(c, "finish_reason", finish_of(s));
+        if (p->v[first + i].request.logprobs >= 0) add_logprobs(c, &s->out, p->tokenizer);
+    }
+}
+
+cJSON *moe_results_prompt(const struct moe_results *r, const struct moe_prompts *p, int64_t first)
+{
+    const struct moe_sequence *q = &p->v[first];
+    const struct moe_result *s = &r->sequence[first];
+    cJSON *o = cJSON_CreateObject();
+    moe_json_add_i64(o, "index", q->prompt);
+    moe_json_add_i64(o, "line", q->line);
+    add_text_and_tokens(o, s);
+    moe_json_add_i64(o, "prompt_tokens", q->request.n_ids);
+    moe_json_add_str(o, "finish_reason", finish_of(s));
+    moe_json_add_i64(o, "rank", s->there ? s->rank : first % r->ranks);
+    if (q->request.logprobs >= 0) add_logprobs(o, &s->out, p->tokenizer);
+    add_choices(o, r, p, first);
+    return o;
+}
+
+void moe_results_json(const struct moe_results *r, const struct moe_prompts *p, cJSON *json)
+{
+    cJSON *list = moe_json_add_array(json, "sequences");
+    for (int64_t i = 0; list && i < p->n; i += choices_of(p, i))
+        moe_json_append(list, moe_results_prompt(r, p, i));
+}
+
+bool moe_results_whole(const struct moe_results *r, const struct moe_prompts *p, int64_t first)
+{
+    for (int64_t i = 0, n = choices_of(p, first); i < n; i++)
+        if (!r->sequence[first + i].there) return false;
+    return true;
+}
