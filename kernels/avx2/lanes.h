@@ -269,6 +269,6 @@ LANE vt vt_fma(vt a, vt b, vt c) { return _mm256_fmadd_ps(a, b, c); }
 enum { ATTEND_WIDE = 4 };
 /* Tiles of attention over pages: queries times rows whose scores are summed at once, an ymm each, and queries
  * times vectors of 16 columns of their outputs. */
-enum { SCORE_QUERIES = 3, SCORE_ROWS = 4, VALUE_QUERIES = 4, VALUE_COLS = 1 };
+enum { SCORE_QUERIES = 3, SCORE_ROWS = 4, VALUE_QUERIES = 3, VALUE_COLS = 2 };
 
 #endif

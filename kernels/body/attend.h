@@ -50,16 +50,28 @@ LANE void score_tile(int Q, int R, const float *q, int64_t ldq, const float *k, 
     }
 }
 
-/* s[i * MOE_PAGE + r] for all `queries` queries and the n rows of a page at k. */
+/* Asks for the part [i, j) of `parts` of SCORE_ROWS rows, so that they are in the cache when their turn
+ * comes. */
+static void fetch_rows(const float *row, int64_t ldk, int i, int j, int parts)
+{
+    const int64_t all = SCORE_ROWS * ldk;
+    for (int64_t at = all * i / parts; at < all * j / parts; at += 16) __builtin_prefetch(row + at);
+}
+
+/* s[i * MOE_PAGE + r] for all `queries` queries and the n rows of a page at k.  next: the page after it, or
+ * NULL. */
 static void scores(const float *q, int64_t ldq, int queries, const float *k, int64_t ldk, int64_t n,
-                   int64_t dk, float scale, float *s)
+                   int64_t dk, float scale, const float *next, float *s)
 {
     int64_t r = 0;
     for (; r + SCORE_ROWS <= n; r += SCORE_ROWS) {
+        const float *then = r + 2 * SCORE_ROWS <= n ? k + (r + SCORE_ROWS) * ldk : next;
         int i = 0;
-        for (; i + SCORE_QUERIES <= queries; i += SCORE_QUERIES)
+        for (; i + SCORE_QUERIES <= queries; i += SCORE_QUERIES) {
+            if (then) fetch_rows(then, ldk, i, i + SCORE_QUERIES, queries);
             score_tile(SCORE_QUERIES, SCORE_ROWS, q + i * ldq, ldq, k + r * ldk, ldk, dk, scale,
                        s + i * MOE_PAGE + r);
+        }
         for (; i < queries; i++)
             score_tile(1, SCORE_ROWS, q + i * ldq, ldq, k + r * ldk, ldk, dk, scale, s + i * MOE_PAGE + r);
     }
@@ -162,11 +174,12 @@ void VARIANT(attend_pages)(const float *q, int64_t ldq, const int32_t *seen, int
         for (int64_t i = g0; i < g1; i++) most = moe_max_i64(most, seen[i]);
         for (int64_t at = 0; at < most; at += MOE_PAGE) {
             const float *k = page[at / MOE_PAGE];
+            const float *next = most >= at + MOE_PAGE + SCORE_ROWS ? page[at / MOE_PAGE + 1] : NULL;
             for (int64_t i = g0, end; i < g1; i = end) { /* queries side by side that see equally many rows */
                 int64_t rows = rows_of(seen[i], at);
                 for (end = i + 1; end < g1 && rows_of(seen[end], at) == rows; end++) continue;
                 if (!rows) continue;
-                scores(q + i * ldq, ldq, (int)(end - i), k, ldk, rows, dk, scale, s);
+                scores(q + i * ldq, ldq, (int)(end - i), k, ldk, rows, dk, scale, next, s);
                 for (int64_t j = i; j < end; j++)
                     factor[j - i] = weigh(s + (j - i) * MOE_PAGE, rows, &max[j], &sum[j]);
                 values((int)(end - i), s, factor, k, ldk, rows, dv, o + i * ldo, ldo);
