@@ -4,7 +4,7 @@
 #include "base/api.h"
 #include "base/cancel.h"
 #include "model/rewrite/check.h"
-#include "runtime/engine/engine.h"
+#include "runtime/engine/generate.h"
 #include "runtime/engine/prompt.h"
 #include "runtime/engine/score.h"
 
@@ -18,6 +18,7 @@
 struct moe_lm {
     struct moe_pool *pool;
     struct moe_engine *engine;
+    struct moe_core *core;            /* NULL before the first text is generated */
     struct moe_cancel now;
 };
 
@@ -54,6 +55,7 @@ enum moe_code moe_lm_open(struct moe_lm **out, const char *path, const struct mo
 void moe_lm_close(struct moe_lm **lm)
 {
     if (!lm || !*lm) return;
+    moe_core_close(&(*lm)->core);
     moe_engine_close(&(*lm)->engine);
     moe_pool_close(&(*lm)->pool);
     free(*lm);
@@ -158,8 +160,9 @@ static enum moe_code generate(struct moe_lm *lm, const int32_t *ids, size_t n,
     const struct moe_generate set = settings(o);
 
     lm->now.parent = o->cancel;
-    enum moe_code code = moe_engine_prefill(lm->engine, ids, (int64_t)n, NULL, err);
-    if (code == MOE_OK) code = moe_engine_generate(lm->engine, &set, &out, err);
+    enum moe_code code = lm->core ? MOE_OK : moe_generate_open(&lm->core, lm->engine, err);
+    if (code == MOE_OK)
+        code = moe_generate_run(lm->core, ids, (int64_t)n, &set, &lm->now, &out, NULL, err);
     code = end_call(lm, code, err);
     if (code != MOE_OK) {
         free(out.tokens);

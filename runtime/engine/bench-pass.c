@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "kernels/kernels.h"
 #include "runtime/engine/bench.h"
+#include "runtime/engine/generate.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -167,21 +168,48 @@ static void shares(cJSON *o, struct least floor, struct least took)
     moe_json_add_measured(o, "processor_share", floor.processor / took.processor);
 }
 
-static enum moe_code decode(struct bench *b, cJSON *list, struct least *step, struct moe_err *err)
+/* Computes a prompt of n tokens and the first of `answer` tokens; *core stays open. */
+static enum moe_code begin_answer(struct bench *b, struct moe_core **core, int64_t n, int64_t answer,
+                                  struct moe_err *err)
 {
-    struct least reading = never;
-    double active = active_bytes(b->e->model);
-    char shape[64];
-    *step = never;
-    MOE_TRY(moe_engine_prefill(b->e, b->ids, CONTEXT, NULL, err));
+    const struct moe_request q = { .ids = b->ids,
+                                   .n_ids = n,
+                                   .max_tokens = answer,
+                                   .logprobs = -1,
+                                   .ignore_eos = true };
+    uint64_t id;
+    bool worked;
+    MOE_TRY(moe_generate_open(core, b->e, err));
+    MOE_TRY(moe_core_submit(*core, &q, &id, err));
+    return moe_core_step(*core, &worked, err);
+}
+
+static enum moe_code time_steps(struct bench *b, struct moe_core *core, struct least *reading,
+                                struct least *step, struct moe_err *err)
+{
+    bool worked;
     for (int i = 1; i <= ROUNDS; i++) {
         struct least t = begin();
         moe_pool_run(b->pool, READ_BYTES / PIECE, read_piece, b);
-        end(t, &reading);
+        end(t, reading);
         t = begin();
-        MOE_TRY(moe_engine_prefill(b->e, b->ids, CONTEXT + i, NULL, err));
+        MOE_TRY(moe_core_step(core, &worked, err));
         end(t, step);
     }
+    return MOE_OK;
+}
+
+static enum moe_code decode(struct bench *b, cJSON *list, struct least *step, struct moe_err *err)
+{
+    struct least reading = never;
+    struct moe_core *core = NULL;
+    double active = active_bytes(b->e->model);
+    char shape[64];
+    *step = never;
+    enum moe_code code = begin_answer(b, &core, CONTEXT, ROUNDS + 1, err);
+    if (code == MOE_OK) code = time_steps(b, core, &reading, step, err);
+    moe_core_close(&core);
+    MOE_TRY(code);
     reading.wall *= active / READ_BYTES;
     reading.processor *= active / READ_BYTES;
     snprintf(shape, sizeof shape, "n=1 %.0f MB active", active / 1e6);
@@ -197,10 +225,12 @@ static enum moe_code prefill(struct bench *b, cJSON *list, struct moe_err *err)
     char shape[64];
     if (n > b->e->context) n = b->e->context;
     for (int i = 0; i < 2; i++) {
-        b->e->n_ids = 0;
+        struct moe_core *core = NULL;
         struct least t = begin();
-        MOE_TRY(moe_engine_prefill(b->e, b->ids, n, NULL, err));
+        enum moe_code code = begin_answer(b, &core, n, 1, err);
         end(t, &took);
+        moe_core_close(&core);
+        MOE_TRY(code);
     }
     floor = products(b, n, &flops);
     snprintf(shape, sizeof shape, "n=%lld", (long long)n);
@@ -213,15 +243,16 @@ static enum moe_code time_opening(cJSON *list, const char *path, const struct mo
                                   struct moe_pool *pool, struct least step, struct moe_err *err)
 {
     struct least opened = never, first = never;
-    static const int32_t id[1] = { 1 };
     for (int i = 0; i < 5; i++) {
-        struct moe_engine *e;
+        struct bench b = { .ids = { 1 } };
+        struct moe_core *core = NULL;
         struct least t = begin();
-        MOE_TRY(moe_engine_open(&e, path, o, pool, err));
+        MOE_TRY(moe_engine_open(&b.e, path, o, pool, err));
         end(t, &opened);
-        enum moe_code code = moe_engine_prefill(e, id, 1, NULL, err);
+        enum moe_code code = begin_answer(&b, &core, 1, 1, err);
         end(t, &first);
-        moe_engine_close(&e);
+        moe_core_close(&core);
+        moe_engine_close(&b.e);
         MOE_TRY(code);
     }
     moe_json_add_measured(row(list, "open", "", opened.wall, 0, 0), "processor_seconds", opened.processor);

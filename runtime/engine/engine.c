@@ -3,7 +3,6 @@
 
 #include "base/io.h"
 #include "base/show.h"
-#include "runtime/engine/completion.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -112,15 +111,10 @@ static enum moe_code open_parts(struct moe_engine *e, const char *path, const st
     MOE_TRY(moe_model_open(&e->model, e->resident ? &e->resident->source : e->source, o->lora_eps, err));
     /* after opening, so that it counts the memory that descriptors and tokenizer take */
     MOE_TRY(fit(e, c, o, moe_pool_threads(pool), err));
-    MOE_TRY(moe_latent_open(&e->cache, c, c->num_hidden_layers, moe_latent_pages(e->context), err));
     MOE_TRY(moe_forward_open(&e->forward, e->model, e->batch, e->context, o->mla, pool, err));
     moe_forward_activations(e->forward, o->activations);
     e->h = malloc((size_t)(e->batch * c->hidden_size) * sizeof *e->h);
-    e->logits = malloc((size_t)c->vocab_size * sizeof *e->logits);
-    e->order = malloc((size_t)c->vocab_size * sizeof *e->order);
-    e->p = malloc((size_t)c->vocab_size * sizeof *e->p);
-    if (!e->h || !e->logits || !e->order || !e->p) return moe_fail(err, MOE_NOMEM, "no memory for an engine");
-    return MOE_OK;
+    return e->h ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for an engine");
 }
 
 enum moe_code moe_engine_open(struct moe_engine **out, const char *path, const struct moe_engine_options *o,
@@ -156,85 +150,19 @@ void moe_engine_close(struct moe_engine **pe)
     struct moe_engine *e = *pe;
     if (!e) return;
     moe_forward_close(&e->forward);
-    moe_latent_release(&e->cache);
     moe_model_close(&e->model);
     moe_resident_close(&e->resident);
     if (!e->borrowed) {
         moe_tokenizer_close(&e->tokenizer);
         moe_source_close(&e->source);
     }
-    free(e->ids);
     free(e->h);
-    free(e->logits);
-    free(e->order);
-    free(e->p);
     free(e);
     *pe = NULL;
-}
-
-enum moe_code moe_engine_reserve(struct moe_engine *e, int64_t n, struct moe_err *err)
-{
-    if (n > e->context)
-        return moe_fail(err, MOE_USAGE,
-                        "%lld tokens do not fit the context of %lld (raise --context, or shorten the prompt)",
-                        (long long)n, (long long)e->context);
-    int32_t *more = realloc(e->ids, (size_t)n * sizeof *more);
-    if (!more) return moe_fail(err, MOE_NOMEM, "no memory for %lld tokens", (long long)n);
-    e->ids = more;
-    return MOE_OK;
 }
 
 int64_t moe_engine_logit_rows(const struct moe_config *c)
 {
     int64_t n = ((int64_t)32 << 20) / (4 * c->vocab_size);
     return n < 8 ? 8 : n;
-}
-
-/* Computes ids [n] at positions [at, at + n), and sets e->logits to those of the last one. */
-static enum moe_code extend(struct moe_engine *e, const int32_t *ids, int64_t at, int64_t n,
-                            struct moe_err *err)
-{
-    int64_t hidden = e->model->config.hidden_size;
-    MOE_TRY(moe_engine_reserve(e, at + n, err));
-    for (int64_t i = 0; i < n; i += e->batch) {
-        int64_t m = n - i < e->batch ? n - i : e->batch;
-        struct moe_segment s = { &e->cache, e->cache.every, at + i, m };
-        e->n_ids = at + i;
-        MOE_TRY(moe_forward_run(e->forward, ids + i, &s, 1, e->h, err));
-        memcpy(e->ids + at + i, ids + i, (size_t)m * sizeof *ids);
-        e->n_ids = at + i + m;
-        if (i + m == n) MOE_TRY(moe_forward_logits(e->forward, e->h + (m - 1) * hidden, 1, e->logits, err));
-        MOE_TRY(moe_cancel_check(e->cancel, err));
-    }
-    return MOE_OK;
-}
-
-enum moe_code moe_engine_prefill(struct moe_engine *e, const int32_t *ids, int64_t n, int64_t *computed,
-                                 struct moe_err *err)
-{
-    int64_t same = 0;
-    if (n < 1) return moe_fail(err, MOE_USAGE, "the prompt is empty (give some text, --tokens, or --bos)");
-    /* the last token's logits are always needed */
-    while (same < n - 1 && same < e->n_ids && e->ids[same] == ids[same]) same++;
-    if (computed) *computed = n - same;
-    return extend(e, ids + same, same, n - same, err);
-}
-
-/* ---- generation ---- */
-
-enum moe_code moe_engine_generate(struct moe_engine *e, const struct moe_generate *g,
-                                  struct moe_generated *out, struct moe_err *err)
-{
-    struct moe_completion r;
-    int64_t max_tokens = g->max_tokens >= 0 && g->max_tokens < e->context - e->n_ids ? g->max_tokens
-                                                                               : e->context - e->n_ids;
-    enum moe_code code = moe_completion_begin(&r, e, g, e->n_ids, max_tokens, err);
-    while (code == MOE_OK && !r.done) {
-        int32_t id;
-        code = moe_completion_next(&r, e->logits, &id, err);
-        if (code == MOE_OK && !r.done) code = extend(e, &id, e->n_ids, 1, err);
-    }
-    if (code == MOE_OK) code = moe_completion_end(&r, err);
-    *out = r.out;
-    return code;
 }

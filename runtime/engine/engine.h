@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* runtime/engine/engine.h - a model with its tokenizer and the cache of one sequence: it computes prompts and
- * generates text.
+/* runtime/engine/engine.h - a model that is open for work, with its tokenizer and its forward pass, and what
+ * memory leaves for a cache.
  *
- * An engine works on one sequence at a time, in one thread at a time.  It keeps the tokens of the sequence
- * and their cache, so that when the next prompt begins with the same tokens (as the next turn of a chat
- * does), only the others are computed.  When `cancel` is cancelled, prefill and generation end after the
- * present forward pass. */
+ * Its work is done by others, of which one at a time uses it, in one thread: the core, which answers requests
+ * (core.h), scores and traces.  When `cancel` is cancelled, they end after the present forward pass. */
 #ifndef MOE_RUNTIME_ENGINE_ENGINE_H
 #define MOE_RUNTIME_ENGINE_ENGINE_H
 
@@ -21,13 +19,10 @@ struct moe_engine {
     struct moe_model *model;
     struct moe_tokenizer *tokenizer;  /* NULL when the model has none and none was needed */
     struct moe_forward *forward;
-    struct moe_latent cache;          /* of the sequence, whose block table is cache.every */
-    int32_t *ids; int64_t n_ids;      /* the tokens that the cache holds */
     int64_t context, batch;           /* the largest number of positions; of tokens in a batch */
     uint64_t spare;                   /* bytes of the memory allowed that a full context leaves */
     uint64_t cache_bytes; int64_t max_sequences; /* as struct moe_engine_options has them */
-    float *h, *logits;                /* [batch, H] hidden states, [V]; V: vocabulary of the model */
-    int32_t *order; float *p;         /* [V] scratch memory for sampling */
+    float *h;                         /* [batch, H] hidden states */
     /* only ids below it are generated: the smaller of the model's and the tokenizer's vocabulary */
     int64_t vocab;
     const struct moe_cancel *cancel;  /* ends work early; NULL: nobody will.  May be set between calls */
@@ -69,19 +64,11 @@ enum moe_code moe_engine_open_lender(struct moe_engine **e, const char *path,
                                      const struct moe_engine_options *o, struct moe_err *err);
 void moe_engine_close(struct moe_engine **e); /* NULL-safe; nulls */
 
-/* Makes room for n positions in the cache and in e->ids.  MOE_USAGE when n is larger than the context,
- * MOE_NOMEM. */
-enum moe_code moe_engine_reserve(struct moe_engine *e, int64_t n, struct moe_err *err);
-
 /* How many rows of logits [V] a caller should compute at once, so that the weights of the head are read once
  * for all of them: as many as take about 32 MiB, but at least 8. */
 int64_t moe_engine_logit_rows(const struct moe_config *c);
 
-/* Makes ids [n], n > 0, the sequence of the engine, computing those tokens of it that the cache does not hold
- * yet; e->logits are then those of the last one.  *computed (may be NULL) is set to the number of tokens
- * computed.  MOE_USAGE when n is 0 or larger than the context. */
-enum moe_code moe_engine_prefill(struct moe_engine *e, const int32_t *ids, int64_t n, int64_t *computed,
-                                 struct moe_err *err);
+/* What moe_generate_run and moe_sequences_run are asked for, and what they give. */
 
 struct moe_generate {
     int64_t max_tokens;               /* -1: until an end token or stop text, or until the context is full */
@@ -101,10 +88,5 @@ struct moe_generated {
     struct moe_logprobs *logprobs;    /* [n], malloc'd; NULL: none were asked for */
     enum moe_finish finish;
 };
-
-/* Generates tokens behind the sequence of the engine, the first from e->logits.  The caller has to free()
- * out->tokens, out->text and out->logprobs, also after a failure. */
-enum moe_code moe_engine_generate(struct moe_engine *e, const struct moe_generate *g,
-                                  struct moe_generated *out, struct moe_err *err);
 
 #endif

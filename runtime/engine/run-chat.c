@@ -4,6 +4,7 @@
 #include "base/buffer.h"
 #include "base/io.h"
 #include "base/show.h"
+#include "runtime/engine/generate.h"
 #include "runtime/engine/run-generate.h"
 #include "runtime/engine/run-report.h"
 #include "runtime/parallel/ep.h"
@@ -23,6 +24,7 @@ enum { WAKE_MS = 100, BLOCK = 4096 };
 struct chat_session {
     const struct moe_run_args *o;
     struct moe_rank *rank;
+    struct moe_core *core;            /* its cache has the conversation so far */
     struct moe_chat *chat;
     cJSON *messages;                  /* the turns of user and assistant so far */
     char *system;                     /* the system turn; NULL: the template's own; "": none */
@@ -203,12 +205,12 @@ static enum moe_code answer(const struct chat_session *t, struct moe_generated *
 {
     int32_t *ids = NULL;
     size_t n_ids;
-    struct moe_generate set = moe_run_settings(t->o);
+    const struct moe_generate set = moe_run_settings(t->o);
     struct moe_chat_request r = { .messages = t->messages, .system = t->system,
                                  .add_generation_prompt = true };
     enum moe_code code = moe_chat_encode(t->chat, &r, &ids, &n_ids, NULL, err);
-    if (code == MOE_OK) code = moe_engine_prefill(t->rank->engine, ids, (int64_t)n_ids, NULL, err);
-    if (code == MOE_OK) code = moe_engine_generate(t->rank->engine, &set, g, err);
+    if (code == MOE_OK)
+        code = moe_generate_run(t->core, ids, (int64_t)n_ids, &set, t->rank->engine->cancel, g, NULL, err);
     free(ids);
     return code;
 }
@@ -355,6 +357,7 @@ static enum moe_code turns(struct chat_session *t, struct moe_buffer *m, struct 
 static enum moe_code open_session(struct chat_session *t, struct moe_err *err)
 {
     MOE_TRY(moe_prompt_chat(&t->o->prompt, t->rank->engine, &t->chat, err));
+    MOE_TRY(moe_generate_open(&t->core, t->rank->engine, err));
     t->messages = cJSON_CreateArray();
     if (t->o->prompt.system) t->system = strdup(t->o->prompt.system);
     if (!t->messages || (t->o->prompt.system && !t->system)) return no_memory(err);
@@ -374,5 +377,6 @@ enum moe_code moe_run_chat(const struct moe_run_args *o, struct moe_rank *r, str
     free(t.system);
     cJSON_Delete(t.messages);
     moe_chat_close(&t.chat);
+    moe_core_close(&t.core);
     return code;
 }

@@ -2,6 +2,7 @@
 #include "runtime/engine/run-generate.h"
 
 #include "base/io.h"
+#include "runtime/engine/generate.h"
 #include "runtime/engine/run-report.h"
 #include "runtime/engine/trace.h"
 
@@ -41,17 +42,19 @@ enum moe_code moe_run_generate(const struct moe_run_args *o, struct moe_engine *
 {
     int32_t *ids;
     size_t n;
-    struct moe_generate set = moe_run_settings(o);
+    const struct moe_generate set = moe_run_settings(o);
     struct moe_generated g = { 0 };
+    struct moe_generate_seconds took = { 0, 0 };
+    struct moe_core *core = NULL;
     enum moe_code code = moe_prompt_ids(&o->prompt, e, &ids, &n, err);
-    double t0 = moe_now(), t1 = t0;
-    if (code == MOE_OK)
-        code = o->trace ? moe_trace(e, ids, (int64_t)n, o->trace, err)
-                        : moe_engine_prefill(e, ids, (int64_t)n, NULL, err);
-    t1 = moe_now();
-    if (code == MOE_OK) code = moe_engine_generate(e, &set, &g, err);
-    const double seconds[3] = { loaded, t1 - t0, moe_now() - t1 };
+    double t0 = moe_now();
+    if (code == MOE_OK && o->trace) code = moe_trace(e, ids, (int64_t)n, o->trace, err);
+    double traced = moe_now() - t0;
+    if (code == MOE_OK) code = moe_generate_open(&core, e, err);
+    if (code == MOE_OK) code = moe_generate_run(core, ids, (int64_t)n, &set, e->cancel, &g, &took, err);
+    const double seconds[3] = { loaded, traced + took.prefill, took.decode };
     if (code == MOE_OK) moe_run_report_generated(o, json, &g, (int64_t)n, seconds);
+    moe_core_close(&core);
     free(g.tokens);
     free(g.text);
     free(ids);

@@ -18,6 +18,7 @@ struct tracer {
     int64_t n, rows;             /* tokens; how many tokens' logits are computed at once */
     float *h, *logits, *weights; /* [n, H], [rows, V], [n, k] of the present layer */
     int32_t *experts;            /* [n, k] of the present layer */
+    struct moe_latent cache;     /* of the sequence */
     int64_t routed;              /* tokens for which the present layer has chosen experts */
     struct moe_st_writer *w;
 };
@@ -70,7 +71,7 @@ static enum moe_code one_layer(struct tracer *t, int l, struct moe_err *err)
     const struct moe_config *c = &e->model->config;
     t->routed = 0;
     for (int64_t i = 0; i < t->n; i += e->batch) {
-        struct moe_segment s = { &e->cache, e->cache.every, i, t->n - i < e->batch ? t->n - i : e->batch };
+        struct moe_segment s = { &t->cache, t->cache.every, i, t->n - i < e->batch ? t->n - i : e->batch };
         moe_forward_layer(e->forward, l, &s, 1, t->h + i * c->hidden_size);
     }
     MOE_TRY(moe_forward_check(e->forward, l, t->h, t->n, err));
@@ -94,12 +95,7 @@ static enum moe_code run(struct tracer *t, const int32_t *ids, struct moe_err *e
         m = t->n - i < t->rows ? t->n - i : t->rows;
         MOE_TRY(moe_forward_logits(e->forward, t->h + i * c->hidden_size, m, t->logits, err));
         MOE_TRY(moe_st_write(t->w, t->logits, (size_t)(m * c->vocab_size) * sizeof *t->logits, err));
-        if (i + m == t->n)
-            memcpy(e->logits, t->logits + (m - 1) * c->vocab_size, (size_t)c->vocab_size * sizeof *t->logits);
     }
-    /* the cache holds these tokens now, so that generation can go on from here */
-    memcpy(e->ids, ids, (size_t)t->n * sizeof *ids);
-    e->n_ids = t->n;
     return moe_cancel_check(e->cancel, err);
 }
 
@@ -111,8 +107,11 @@ enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, con
     size_t k = (size_t)(n * (c->num_experts_per_tok + 1));
     if (n < 1) return moe_fail(err, MOE_USAGE, "the prompt is empty (give some text, --tokens, or --bos)");
     if (t.rows > n) t.rows = n;
-    MOE_TRY(moe_engine_reserve(e, n, err));
-    e->n_ids = 0;
+    if (n > e->context)
+        return moe_fail(err, MOE_USAGE,
+                        "%lld tokens do not fit the context of %lld (raise --context, or shorten the prompt)",
+                        (long long)n, (long long)e->context);
+    MOE_TRY(moe_latent_open(&t.cache, c, c->num_hidden_layers, moe_latent_pages(n), err));
     t.h = malloc((size_t)(n * c->hidden_size) * sizeof *t.h);
     t.logits = malloc((size_t)(t.rows * c->vocab_size) * sizeof *t.logits);
     t.experts = malloc(k * sizeof *t.experts);
@@ -126,6 +125,7 @@ enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, con
     if (code == MOE_OK) code = moe_file_kind_check(path, &moe_trace_kind, err);
     if (code == MOE_OK) code = moe_st_finish(&t.w, err);
     else moe_st_abort(&t.w);
+    moe_latent_release(&t.cache);
     free(t.h);
     free(t.logits);
     free(t.experts);

@@ -21,9 +21,9 @@
 /* How a trace is recognized, so that one may replace another. */
 extern const struct moe_file_kind moe_trace_kind;
 
-/* Computes ids [n], n > 0, and writes the file, which appears whole or not at all.  On success the engine
- * holds the prompt as after moe_engine_prefill.  MOE_USAGE when n is 0 or larger than the context,
- * MOE_EXISTS when `path` is a file of another kind, MOE_NOMEM, or what writing and computing fail with. */
+/* Computes ids [n], n > 0, and writes the file, which appears whole or not at all.  MOE_USAGE when n is 0 or
+ * larger than the context, MOE_EXISTS when `path` is a file of another kind, MOE_NOMEM, or what writing and
+ * computing fail with. */
 enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, const char *path,
                         struct moe_err *err);
 

@@ -5,7 +5,7 @@
 #include "base/thread.h"
 #include "tests/ok.h"
 #include "runtime/comm/wire.h"
-#include "runtime/engine/engine.h"
+#include "runtime/engine/generate.h"
 #include "runtime/parallel/ep.h"
 
 #include <math.h>
@@ -169,17 +169,30 @@ static void close_honest(struct honest *h)
     moe_engine_close(&h->e);
 }
 
+/* Computes a prompt of four tokens. */
+static enum moe_code compute(struct moe_engine *e, struct moe_err *err)
+{
+    static const int32_t ids[] = { 5, 6, 7, 8 };
+    const struct moe_generate g = { .max_tokens = 1 };
+    struct moe_generated out = { 0 };
+    struct moe_core *core;
+    MOE_TRY(moe_generate_open(&core, e, err));
+    enum moe_code code = moe_generate_run(core, ids, 4, &g, NULL, &out, NULL, err);
+    moe_core_close(&core);
+    free(out.tokens);
+    free(out.text);
+    return code;
+}
+
 /* The honest rank computes a prompt, or serves only. */
 static void meets(const struct lie *what)
 {
-    static const int32_t ids[] = { 5, 6, 7, 8 };
     struct moe_err err = MOE_ERR_INIT;
     struct honest h;
     open_honest(&h, 2);
     struct liar l = { .hub = h.hub, .c = &h.e->source->config, .lie = what };
     OK(!moe_thread_start(&l.id, lie, &l));
-    enum moe_code code = what->how == ANSWERS ? moe_engine_prefill(h.e, ids, 4, NULL, &err)
-                                              : moe_ep_finish(h.ep, &err);
+    enum moe_code code = what->how == ANSWERS ? compute(h.e, &err) : moe_ep_finish(h.ep, &err);
     OK(!pthread_join(l.id, NULL));
     if (code != MOE_DEVICE || !strstr(err.msg, what->says))
         fprintf(stderr, "code %d, '%s', not '%s'\n", code, err.msg, what->says);

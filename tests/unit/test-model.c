@@ -95,8 +95,10 @@ static void check_prompt(struct moe_engine *e, int prompt)
     memcpy(ids, bytes + t->offset, (size_t)n * 4);
     OK(moe_forward_embed(e->forward, ids, n, x, &err));
     moe_forward_hooks(e->forward, &(struct moe_hooks){ .ctx = &s, .routed = routed });
+    struct moe_latent cache;
+    OK(moe_latent_open(&cache, c, c->num_hidden_layers, moe_latent_pages(n), &err));
     for (int l = 0; l < c->num_hidden_layers; l++) {
-        struct moe_segment seg = { &e->cache, e->cache.every, 0, n };
+        struct moe_segment seg = { &cache, cache.every, 0, n };
         s.at = 0;
         moe_forward_layer(e->forward, l, &seg, 1, x);
         const void *want = data(prompt, "hidden", l);
@@ -122,6 +124,7 @@ static void check_prompt(struct moe_engine *e, int prompt)
     if (most / scale > largest_logit_error) largest_logit_error = most / scale;
     CHECK(most <= 2e-4 * scale);
     moe_forward_hooks(e->forward, NULL);
+    moe_latent_release(&cache);
     free(ids);
     free(x);
     free(logits);
@@ -143,10 +146,16 @@ static struct moe_engine *engine(const char *path, int threads, enum moe_mla mla
 /* The last token's logits, the prompt cut into pieces of `piece` tokens. */
 static void run_cut(struct moe_engine *e, const int32_t *ids, int64_t n, int64_t piece, float *logits)
 {
-    e->n_ids = 0;
-    for (int64_t i = 0; i < n; i += piece)
-        OK(moe_engine_prefill(e, ids, i + piece < n ? i + piece : n, NULL, &err));
-    memcpy(logits, e->logits, (size_t)e->model->config.vocab_size * 4);
+    const struct moe_config *c = &e->model->config;
+    struct moe_latent cache;
+    OK(moe_latent_open(&cache, c, c->num_hidden_layers, moe_latent_pages(n), &err));
+    for (int64_t i = 0; i < n; i += piece) {
+        int64_t m = i + piece < n ? piece : n - i;
+        struct moe_segment s = { &cache, cache.every, i, m };
+        OK(moe_forward_run(e->forward, ids + i, &s, 1, e->h, &err));
+        OK(moe_forward_logits(e->forward, e->h + (m - 1) * c->hidden_size, 1, logits, &err));
+    }
+    moe_latent_release(&cache);
 }
 
 static void check_cuts(const char *path)
@@ -165,16 +174,18 @@ static void check_cuts(const char *path)
     }
     /* two sequences in one batch */
     float *h = malloc(2 * N * (size_t)e->model->config.hidden_size * 4);
-    struct moe_latent other;
+    struct moe_latent other, own;
     OK(moe_latent_open(&other, &e->model->config, e->model->config.num_hidden_layers, 1, &err));
+    OK(moe_latent_open(&own, &e->model->config, e->model->config.num_hidden_layers, 1, &err));
     int32_t both[7 + N];
     for (int i = 0; i < 7; i++) both[i] = 900 - i;
     memcpy(both + 7, ids, sizeof ids);
-    struct moe_segment s[2] = { { &other, other.every, 0, 7 }, { &e->cache, e->cache.every, 0, N } };
+    struct moe_segment s[2] = { { &other, other.every, 0, 7 }, { &own, own.every, 0, N } };
     OK(moe_forward_run(e->forward, both, s, 2, h, &err));
     OK(moe_forward_logits(e->forward, h + (7 + N - 1) * e->model->config.hidden_size, 1, b, &err));
     CHECK(!memcmp(a, b, v * 4));
     moe_latent_release(&other);
+    moe_latent_release(&own);
     free(h);
     for (int threads = 2; threads <= 7; threads += 5) {
         struct moe_pool *q;
