@@ -59,14 +59,14 @@ static const struct field fields[] = {
     { "max_tokens", WHOLE, AT(o.request.max_tokens), 0, 0x1p63 },
     { "max_completion_tokens", WHOLE, AT(max_completion_tokens), 0, 0x1p63 },
     { "min_tokens", WHOLE, AT(o.request.min_tokens), 0, 0x1p63 },
-    { "temperature", REAL, AT(o.request.sampler.temperature), 0, FLT_MAX },
+    { "temperature", REAL, AT(o.request.sampler.temperature), 0, (double)FLT_MAX },
     { "top_p", ABOVE, AT(o.request.sampler.top_p), 0, 1 },
     { "top_k", WHOLE, AT(o.request.sampler.top_k), -1, 0x1p63 },
     { "min_p", REAL, AT(o.request.sampler.min_p), 0, 1 },
     { "seed", WHOLE, AT(o.request.seed), -0x1p63, 0x1p63 },
     { "presence_penalty", REAL, AT(o.request.penalties.presence), -2, 2 },
     { "frequency_penalty", REAL, AT(o.request.penalties.frequency), -2, 2 },
-    { "repetition_penalty", ABOVE, AT(o.request.penalties.repetition), 0, FLT_MAX },
+    { "repetition_penalty", ABOVE, AT(o.request.penalties.repetition), 0, (double)FLT_MAX },
     { "ignore_eos", FLAG, AT(o.request.ignore_eos), 0, 1 },
     { "skip_special_tokens", FLAG, AT(skip_special), 0, 1 },
     { "priority", WHOLE, AT(priority), -INT32_MAX, INT32_MAX },
@@ -122,7 +122,7 @@ static enum moe_code read_field(struct reading *r, const struct field *f, const 
         memcpy(to, &n, sizeof n);
         return MOE_OK;
     }
-    float x = fabs(v->valuedouble) <= FLT_MAX ? (float)v->valuedouble : INFINITY;
+    float x = fabs(v->valuedouble) <= (double)FLT_MAX ? (float)v->valuedouble : INFINITY;
     bool above = f->kind == ABOVE ? (double)x > f->min : (double)x >= f->min;
     if (!above || !((double)x <= f->max)) return fail_range(f, v, err);
     memcpy(to, &x, sizeof x);

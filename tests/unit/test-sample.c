@@ -166,7 +166,7 @@ static bool near_log(float got, double want)
 static void check_row(int64_t n, int32_t id, int top)
 {
     struct moe_logprobs l;
-    double sum = 0, largest = -INFINITY;
+    double sum = 0, largest = -HUGE_VAL;
     moe_logprobs(big, n, id, top, &l, scratch);
     for (int64_t i = 0; i < n; i++) largest = fmax(largest, (double)big[i]);
     for (int64_t i = 0; i < n; i++) sum += exp((double)big[i] - largest);
