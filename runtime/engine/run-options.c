@@ -91,8 +91,9 @@ static const struct moe_opt opts[] = {
                  "hold at most this beside the mapped files of the model, whose pages the system takes "
                  "back when others need memory (peak_anonymous in JSON is held to it, peak_rss counts "
                  "the pages too); what the machine has available by default"),
-    MOE_OWN_INT(0, "batch-tokens", &moe_run_asked.batch_tokens, "N",
-                "compute at most N tokens in a pass; by default as many as are of use, up to 1024"),
+    MOE_INT(0, "batch-tokens", &moe_run_asked.batch_tokens, "N",
+            "compute at most N tokens in a pass; by default as many as are of use, up to 1024 (256 with "
+            "several ranks)"),
     MOE_OWN_SIZE(0, "cache", &moe_run_asked.cache, "SIZE",
                  "with --prompts: bytes of the cache that the sequences share; what --memory leaves by "
                  "default"),

@@ -51,9 +51,13 @@ alike()
 
 P="$M --prompts $T/two -n 4"
 cp -r $M "$T/elsewhere"
-alike $P -t 1 / "$T/elsewhere" --prompts "$T/copy" -n 4 -t 2 --memory 1G --rank-timeout 20 --device cpu
+alike $P -t 1 / "$T/elsewhere" --prompts "$T/copy" -n 4 -t 2 --memory 1G --max-sequences 1 --rank-timeout 20 --device cpu
 differs --prompts $P / $M --prompts "$T/other" -n 4
+printf '{"prompt": "a", "seed": %s}\n' 1 >"$T/seed-1.jsonl"
+printf '{"prompt": "a", "seed": %s}\n' 2 >"$T/seed-2.jsonl"
+differs --prompts $M --prompts "$T/seed-1.jsonl" -n 4 / $M --prompts "$T/seed-2.jsonl" -n 4
 differs --n-predict $P / $P -n 5
+differs --batch-tokens $P / $P --batch-tokens 7
 differs --temperature $P / $P --temperature 0.5
 differs --seed $P --temperature 1 --seed 1 / $P --temperature 1 --seed 2
 differs --stop $P --stop a / $P --stop a --stop b
