@@ -128,7 +128,7 @@ static enum moe_code read_tokens(const cJSON *list, int32_t **ids, size_t *n, st
     for (const cJSON *c = list->child; c; c = c->next) {
         if (!cJSON_IsNumber(c) || !(c->valuedouble >= 0 && c->valuedouble <= INT32_MAX) ||
             c->valuedouble != (int32_t)c->valuedouble)
-            return moe_fail(err, MOE_CORRUPT, "'tokens' is not a list of ids");
+            return moe_fail(err, MOE_CORRUPT, "'%s' is not a list of ids", list->string);
         (*ids)[(*n)++] = (int32_t)c->valuedouble;
     }
     return MOE_OK;
@@ -185,18 +185,18 @@ static enum moe_code encode_request(struct reading *r, const cJSON *o, const cJS
                                     size_t *n, struct moe_err *err)
 {
     const cJSON *messages = moe_json_get(o, "messages"), *tokens = moe_json_get(o, "tokens"),
-        *prompt = moe_json_get(o, "prompt");
+        *prompt = moe_json_get(o, "prompt"), *list = tokens ? tokens : prompt;
     struct moe_chat_request q = { .messages = messages, .tools = tools,
                                  .kwargs = moe_json_get(o, "chat_template_kwargs"), .system = r->o->system,
                                  .add_generation_prompt = true };
     MOE_TRY(check_turns(messages, err));
     if (messages) MOE_TRY(need_chat(r, err));
     if (messages) MOE_TRY(moe_chat_encode(r->chat, &q, ids, n, r->left, err));
-    else if (cJSON_IsArray(tokens)) MOE_TRY(read_tokens(tokens, ids, n, err));
+    else if (cJSON_IsArray(list)) MOE_TRY(read_tokens(list, ids, n, err));
     else if (cJSON_IsString(prompt))
         MOE_TRY(moe_tokenize(r->e->tokenizer, prompt->valuestring, strlen(prompt->valuestring), r->o->special,
                              ids, n, err));
-    else return moe_fail(err, MOE_CORRUPT, "'prompt' is not text, or 'tokens' no list");
+    else return moe_fail(err, MOE_CORRUPT, "'prompt' is neither text nor a list of ids, or 'tokens' no list");
     return r->o->bos ? moe_prompt_bos(r->e, ids, n, err) : MOE_OK;
 }
 

@@ -30,9 +30,9 @@ struct moe_prompts {
  * and others are MOE_USAGE.
  *
  * JSON: blank lines are skipped, and every other line is an object with one of "messages" (a conversation,
- * with "tools" and "chat_template_kwargs" if need be), "prompt" (text) and "tokens" (ids), and with options
- * of its own (request-json.h), which win over `defaults`, those of all.  MOE_CORRUPT for any other line,
- * MOE_UNSUPPORTED for an object with other keys.  What defaults points to has to live as long as *p.
+ * with "tools" and "chat_template_kwargs" if need be), "prompt" (text or ids) and "tokens" (ids), and with
+ * options of its own (request-json.h), which win over `defaults`, those of all.  MOE_CORRUPT for any other
+ * line, MOE_UNSUPPORTED for an object with other keys.  What defaults points to has to live as long as *p.
  *
  * MOE_USAGE for a file without prompts, and when o->system or o->chat_template is given and no line is a
  * conversation; MOE_NOMEM when the prompts take more than moe_prompt_memory.  On failure there is nothing to

@@ -119,3 +119,16 @@ bool moe_results_whole(const struct moe_results *r, const struct moe_prompts *p,
         if (!r->sequence[first + i].there) return false;
     return true;
 }
+
+void moe_results_forget(struct moe_results *r, const struct moe_prompts *p, int64_t first)
+{
+    for (int64_t i = 0, n = choices_of(p, first); i < n; i++) {
+        struct moe_generated *g = &r->sequence[first + i].out;
+        free(g->tokens);
+        free(g->text);
+        free(g->logprobs);
+        g->tokens = NULL;
+        g->text = NULL;
+        g->logprobs = NULL;
+    }
+}

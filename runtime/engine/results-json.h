@@ -15,5 +15,7 @@ cJSON *moe_results_prompt(const struct moe_results *r, const struct moe_prompts 
 void moe_results_json(const struct moe_results *r, const struct moe_prompts *p, cJSON *json);
 /* Whether the answers to all choices of that prompt have come. */
 bool moe_results_whole(const struct moe_results *r, const struct moe_prompts *p, int64_t first);
+/* Frees what these answers point to; they stay there, and their numbers. */
+void moe_results_forget(struct moe_results *r, const struct moe_prompts *p, int64_t first);
 
 #endif

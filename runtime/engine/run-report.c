@@ -130,7 +130,7 @@ enum moe_code moe_run_report_prompts(const struct moe_run_args *o, const struct 
     }
     moe_notice(&o->run, "%lld prompt%s, %lld + %lld tokens in %.2f s", (long long)p->n_prompts,
                moe_plural(p->n_prompts), (long long)read, (long long)made, moe_now() - o->run.start);
-    if (!o->jsonl) moe_results_json(r, p, json);
+    if (o->run.json) moe_results_json(r, p, json);
     moe_json_add_measured(json, "seconds", moe_now() - o->run.start);
     add_memory(json, 0);
     return MOE_OK;

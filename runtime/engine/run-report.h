@@ -2,7 +2,8 @@
 /* runtime/engine/run-report.h - the results of a moe-run, printed for people or added to the JSON object that
  * --json prints.
  *
- * `json` (may be NULL) is always filled in; text for people is printed only where o->run.json is false. */
+ * `json` (may be NULL) is always filled in, but for the answers to prompts, which may be large and are there
+ * under --json alone; text for people is printed only where o->run.json is false. */
 #ifndef MOE_RUNTIME_ENGINE_RUN_REPORT_H
 #define MOE_RUNTIME_ENGINE_RUN_REPORT_H
 

@@ -139,16 +139,18 @@ enum moe_code moe_run_report(struct moe_run_job *j, const struct moe_config *c, 
 /* ---- one rank ---- */
 
 /* What print_as_it_ends is told with. */
-struct stream { const struct moe_prompts *prompts; const struct moe_results *results; };
+struct stream { const struct moe_prompts *prompts; struct moe_results *results; };
 
-/* Prints the answer to a prompt once all its choices have ended (struct moe_results.stored). */
+/* Prints the answer to a prompt once all its choices have ended, and frees it but for its numbers (struct
+ * moe_results.stored). */
 static enum moe_code print_as_it_ends(void *ctx, int64_t index, struct moe_err *err)
 {
     const struct stream *s = ctx;
     int64_t first = index - s->prompts->v[index].request.choice;
-    return moe_results_whole(s->results, s->prompts, first)
-               ? moe_run_print_record(s->prompts, s->results, first, err)
-               : MOE_OK;
+    if (!moe_results_whole(s->results, s->prompts, first)) return MOE_OK;
+    MOE_TRY(moe_run_print_record(s->prompts, s->results, first, err));
+    moe_results_forget(s->results, s->prompts, first);
+    return MOE_OK;
 }
 
 enum moe_code moe_run_alone(struct moe_run_job *j, struct moe_err *err)

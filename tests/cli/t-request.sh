@@ -30,6 +30,9 @@ shows "s[3]['tokens']" >"$T/line"
 ok "$R" -q --json $M --prompt "Once upon" -n 6 --temperature 0.8 --top-k 20 --top-p 0.9 --min-p 0.01 --seed 11
 shows "v['tokens']" >"$T/alone"
 same "$T/line" "$T/alone" "sampling options of a line differ from those of the command line"
+printf '{"%s": [1, 2, 3], "max_tokens": 4}\n' prompt tokens >"$T/lines"
+ok "$R" -q --json $M --prompts "$T/lines"
+is "s[0]['tokens'] == s[1]['tokens'] and s[0]['prompt_tokens'] == 3" "ids in 'prompt'"
 # 2^53 + 1 is a seed of its own
 printf '{"prompt": "a", "temperature": 1, "seed": 900719925474099%s}\n' 2 3 >"$T/lines"
 ok "$R" -q --json $M --prompts "$T/lines" -n 12
@@ -111,6 +114,8 @@ line 13 '"logit_bias": {"1": 101}' "'logit_bias': that of 1 is not a number from
 line 13 '"top_logprobs": 2' "'top_logprobs' goes with 'logprobs': true"
 line 13 '"max_tokens": 1, "min_tokens": 2' "'min_tokens' 2 is more than 'max_tokens' 1"
 line 14 '"response_format": {"type": "json_object"}' "'response_format' is not supported but as {\"type\":\"text\"}"
+printf '{"prompt": ["a", "b"]}\n' >"$T/bad"
+refused 13 "line 1: 'prompt' is not a list of ids" $M --prompts "$T/bad" -n 1
 line 14 '"thinking": {}' "'thinking' is no key of a request here"
 refused 2 "--jsonl goes with --prompts" $M -p a --jsonl
 refused 2 "--jsonl does not go with --json" $M --prompts "$T/lines" --jsonl --json
