@@ -136,20 +136,25 @@ static enum moe_code check_sampling(const struct moe_generate_options *o, struct
     return MOE_OK;
 }
 
-static struct moe_generate settings(const struct moe_generate_options *o)
+static struct moe_generate settings(const struct moe_lm *lm, const int32_t *ids, size_t n,
+                                    const struct moe_generate_options *o)
 {
-    return (struct moe_generate){ .max_tokens = o->max_tokens ? o->max_tokens : -1,
-                                  .sampler = { .temperature = o->temperature,
-                                               .top_p = o->top_p > 0 ? o->top_p : 1,
-                                               .min_p = o->min_p,
-                                               .top_k = o->top_k },
-                                  .seed = o->seed,
-                                  .stop = o->stop,
-                                  .n_stop = o->n_stop,
-                                  .ignore_eos = o->ignore_end,
-                                  .keep_special = o->special,
+    return (struct moe_generate){ .request = { .ids = ids,
+                                               .n_ids = (int64_t)n,
+                                               .max_tokens = o->max_tokens ? o->max_tokens : -1,
+                                               .sampler = { .temperature = (float)o->temperature,
+                                                            .top_p = o->top_p > 0 ? (float)o->top_p : 1,
+                                                            .min_p = (float)o->min_p,
+                                                            .top_k = o->top_k },
+                                               .seed = o->seed,
+                                               .stop = o->stop,
+                                               .n_stop = o->n_stop,
+                                               .ignore_eos = o->ignore_end,
+                                               .keep_special = o->special,
+                                               .logprobs = -1 },
                                   .text = o->text,
-                                  .ctx = o->ctx };
+                                  .ctx = o->ctx,
+                                  .cancel = &lm->now };
 }
 
 static enum moe_code generate(struct moe_lm *lm, const int32_t *ids, size_t n,
@@ -157,12 +162,11 @@ static enum moe_code generate(struct moe_lm *lm, const int32_t *ids, size_t n,
                               struct moe_err *err)
 {
     struct moe_generated out = { 0 };
-    const struct moe_generate set = settings(o);
+    const struct moe_generate set = settings(lm, ids, n, o);
 
     lm->now.parent = o->cancel;
     enum moe_code code = lm->core ? MOE_OK : moe_generate_open(&lm->core, lm->engine, err);
-    if (code == MOE_OK)
-        code = moe_generate_run(lm->core, ids, (int64_t)n, &set, &lm->now, &out, NULL, err);
+    if (code == MOE_OK) code = moe_generate_run(lm->core, &set, &out, NULL, err);
     code = end_call(lm, code, err);
     if (code != MOE_OK) {
         free(out.tokens);

@@ -25,7 +25,6 @@
 #ifndef MOE_RUNTIME_ENGINE_CORE_H
 #define MOE_RUNTIME_ENGINE_CORE_H
 
-#include "kernels/logprob.h"
 #include "runtime/engine/engine.h"
 
 struct moe_core;

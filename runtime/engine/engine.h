@@ -68,25 +68,4 @@ void moe_engine_close(struct moe_engine **e); /* NULL-safe; nulls */
  * for all of them: as many as take about 32 MiB, but at least 8. */
 int64_t moe_engine_logit_rows(const struct moe_config *c);
 
-/* What moe_generate_run and moe_sequences_run are asked for, and what they give. */
-
-struct moe_generate {
-    int64_t max_tokens;               /* -1: until an end token or stop text, or until the context is full */
-    struct moe_sampler sampler;
-    uint64_t seed;
-    const char *const *stop; size_t n_stop; /* texts before which the answer ends */
-    /* go on after an end token; write special tokens into the text by their names */
-    bool ignore_eos, keep_special;
-    /* called with the next bytes of the text, whole UTF-8 characters; may be NULL */
-    void (*text)(void *ctx, const char *bytes, size_t n);
-    void *ctx;
-};
-
-struct moe_generated {
-    int32_t *tokens; int64_t n;       /* malloc'd; the end token, when one came, is not among them */
-    char *text; size_t text_bytes;    /* malloc'd, with a NUL after it; ends before the stop text */
-    struct moe_logprobs *logprobs;    /* [n], malloc'd; NULL: none were asked for */
-    enum moe_finish finish;
-};
-
 #endif

@@ -13,7 +13,7 @@ struct call {
     const struct moe_generate *g;
     struct moe_event ev;
     struct moe_generated *out;
-    size_t tokens_cap, text_cap;
+    size_t tokens_cap, text_cap, logprobs_cap;
     double begun, first;                /* when; 0: no token has come yet */
 };
 
@@ -33,10 +33,13 @@ static enum moe_code take(struct call *c, struct moe_err *err)
     if (!there) return MOE_OK;
     if (!c->first) c->first = moe_now();
     if (!MOE_GROW(out->tokens, c->tokens_cap, (size_t)(out->n + ev->n_tokens) + 1) ||
-        !MOE_GROW(out->text, c->text_cap, out->text_bytes + ev->text_bytes + 1))
+        !MOE_GROW(out->text, c->text_cap, out->text_bytes + ev->text_bytes + 1) ||
+        (ev->logprobs && !MOE_GROW(out->logprobs, c->logprobs_cap, (size_t)(out->n + ev->n_tokens) + 1)))
         return moe_fail(err, MOE_NOMEM, "no memory for an answer");
     memcpy(out->tokens + out->n, ev->tokens, (size_t)ev->n_tokens * sizeof *out->tokens);
     memcpy(out->text + out->text_bytes, ev->text, ev->text_bytes + 1);
+    if (ev->logprobs)
+        memcpy(out->logprobs + out->n, ev->logprobs, (size_t)ev->n_tokens * sizeof *out->logprobs);
     out->n += ev->n_tokens;
     out->text_bytes += ev->text_bytes;
     if (ev->text_bytes && c->g->text) c->g->text(c->g->ctx, ev->text, ev->text_bytes);
@@ -44,7 +47,7 @@ static enum moe_code take(struct call *c, struct moe_err *err)
 }
 
 /* Steps until the request has ended, however it does. */
-static enum moe_code run(struct call *c, const struct moe_cancel *cancel, struct moe_err *err)
+static enum moe_code run(struct call *c, struct moe_err *err)
 {
     struct moe_err ignored;
     enum moe_code code = MOE_OK;
@@ -54,7 +57,7 @@ static enum moe_code run(struct call *c, const struct moe_cancel *cancel, struct
         if (stepped != MOE_OK) return code == MOE_OK ? stepped : code;
         MOE_TRY(take(c, err));
         if (code != MOE_OK || c->ev.end) continue;
-        code = moe_cancel_check(cancel, err);
+        code = moe_cancel_check(c->g->cancel, err);
         if (code != MOE_OK) moe_core_cancel(c->core, c->id);
     }
     if (code != MOE_OK || c->ev.finish != MOE_FINISH_ERROR) return code;
@@ -62,25 +65,15 @@ static enum moe_code run(struct call *c, const struct moe_cancel *cancel, struct
     return err->code;
 }
 
-enum moe_code moe_generate_run(struct moe_core *core, const int32_t *ids, int64_t n,
-                               const struct moe_generate *g, const struct moe_cancel *cancel,
-                               struct moe_generated *out, struct moe_generate_seconds *seconds,
-                               struct moe_err *err)
+enum moe_code moe_generate_run(struct moe_core *core, const struct moe_generate *g, struct moe_generated *out,
+                               struct moe_generate_seconds *seconds, struct moe_err *err)
 {
     struct call c = { .core = core, .g = g, .out = out, .begun = moe_now() };
-    const struct moe_request q = { .ids = ids,
-                                   .n_ids = n,
-                                   .max_tokens = g->max_tokens,
-                                   .sampler = g->sampler,
-                                   .seed = g->seed,
-                                   .stop = g->stop,
-                                   .n_stop = g->n_stop,
-                                   .ignore_eos = g->ignore_eos,
-                                   .keep_special = g->keep_special,
-                                   .logprobs = -1 };
+    struct moe_request q = g->request;
+    q.whole = false;
     *out = (struct moe_generated){ .n = 0 };
     MOE_TRY(moe_core_submit(core, &q, &c.id, err));
-    enum moe_code code = run(&c, cancel, err);
+    enum moe_code code = run(&c, err);
     out->finish = c.ev.finish;
     if (seconds) *seconds = (struct moe_generate_seconds){ c.first - c.begun, moe_now() - c.first };
     moe_event_release(&c.ev);

@@ -9,6 +9,14 @@
 
 #include "runtime/engine/core.h"
 
+struct moe_generate {
+    struct moe_request request;         /* its `whole` and `ctx` are ignored */
+    /* called with the next bytes of the text, whole UTF-8 characters; may be NULL */
+    void (*text)(void *ctx, const char *bytes, size_t n);
+    void *ctx;
+    const struct moe_cancel *cancel;    /* ends the answer after the present step; NULL: nobody will */
+};
+
 /* Seconds until the first token was there, and from then on. */
 struct moe_generate_seconds { double prefill, decode; };
 
@@ -16,14 +24,11 @@ struct moe_generate_seconds { double prefill, decode; };
  * allows.  Fails as moe_core_open does. */
 enum moe_code moe_generate_open(struct moe_core **core, struct moe_engine *e, struct moe_err *err);
 
-/* Computes the answer to the prompt ids [n], which nobody else's call drives meanwhile.  When
- * `cancel`, which may be NULL, is cancelled, it ends after the present step, with what there is of the answer
- * in *out.  The
- * caller has to free() out->tokens and out->text, also after a failure.  seconds may be NULL.  Fails as
- * moe_core_submit does, or with the error that ended the request or the core. */
-enum moe_code moe_generate_run(struct moe_core *core, const int32_t *ids, int64_t n,
-                               const struct moe_generate *g, const struct moe_cancel *cancel,
-                               struct moe_generated *out, struct moe_generate_seconds *seconds,
-                               struct moe_err *err);
+/* Computes the answer, in this thread, which is the only one that uses the core.  After a cancellation *out
+ * has what there is of the answer.  The caller has to free() what it points to, also after a failure.
+ * seconds may be NULL.  Fails as moe_core_submit does, with the error that ended the request or the core, or
+ * with the code of the cancellation. */
+enum moe_code moe_generate_run(struct moe_core *core, const struct moe_generate *g, struct moe_generated *out,
+                               struct moe_generate_seconds *seconds, struct moe_err *err);
 
 #endif

@@ -24,7 +24,7 @@ enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, 
     uint64_t held = p->bytes / (uint64_t)r->ranks;
     *spare -= held < *spare ? held : *spare;
 
-    enum moe_code code = moe_sequences_run(r->engine, own, n, keep_answer, r, err);
+    enum moe_code code = moe_sequences_run(r->engine, own, n, keep_answer, r, &r->results->core, err);
     for (int64_t i = 0; i < n; i++) {
         free(own[i].out.tokens);
         free(own[i].out.text);

@@ -7,6 +7,7 @@
 #ifndef MOE_RUNTIME_ENGINE_REQUEST_H
 #define MOE_RUNTIME_ENGINE_REQUEST_H
 
+#include "kernels/logprob.h"
 #include "kernels/penalties.h"
 #include "kernels/sample.h"
 
@@ -45,6 +46,14 @@ enum moe_finish {
     MOE_FINISH_DEADLINE,
     MOE_FINISH_ERROR,
     MOE_FINISH_COUNT
+};
+
+/* An answer; the pointers are from malloc, and the caller's to free. */
+struct moe_generated {
+    int32_t *tokens; int64_t n;             /* the end token, when one came, is not among them */
+    char *text; size_t text_bytes;          /* with a NUL after it; ends before the stop text */
+    struct moe_logprobs *logprobs;          /* [n]; NULL: none were asked for */
+    enum moe_finish finish;
 };
 
 #endif

@@ -33,6 +33,7 @@ struct moe_results {
     bool *scored, *routed, *has_stats;
     /* added up over ranks: counts and tokens as in struct moe_recorder; NULL: none have come */
     int64_t *routing;
+    struct moe_core_stats core;       /* of this rank's answers to prompts */
     struct moe_ep_stats *stats;       /* [ranks] when the rank had done its own work */
     /* called, unless NULL, when the answer of a sequence has been stored, in the thread that stores it */
     enum moe_code (*stored)(void *ctx, int64_t index, struct moe_err *err);

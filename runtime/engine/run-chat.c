@@ -205,12 +205,14 @@ static enum moe_code answer(const struct chat_session *t, struct moe_generated *
 {
     int32_t *ids = NULL;
     size_t n_ids;
-    const struct moe_generate set = moe_run_settings(t->o);
+    struct moe_generate set = { moe_run_request(t->o), t->o->run.json ? NULL : moe_run_print, NULL,
+                                t->rank->engine->cancel };
     struct moe_chat_request r = { .messages = t->messages, .system = t->system,
                                  .add_generation_prompt = true };
     enum moe_code code = moe_chat_encode(t->chat, &r, &ids, &n_ids, NULL, err);
-    if (code == MOE_OK)
-        code = moe_generate_run(t->core, ids, (int64_t)n_ids, &set, t->rank->engine->cancel, g, NULL, err);
+    set.request.ids = ids;
+    set.request.n_ids = (int64_t)n_ids;
+    if (code == MOE_OK) code = moe_generate_run(t->core, &set, g, NULL, err);
     free(ids);
     return code;
 }

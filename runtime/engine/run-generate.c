@@ -22,27 +22,12 @@ struct moe_request moe_run_request(const struct moe_run_args *o)
     };
 }
 
-struct moe_generate moe_run_settings(const struct moe_run_args *o)
-{
-    const struct moe_request q = moe_run_request(o);
-    return (struct moe_generate){
-        .max_tokens = q.max_tokens,
-        .sampler = q.sampler,
-        .seed = q.seed,
-        .stop = q.stop,
-        .n_stop = q.n_stop,
-        .ignore_eos = q.ignore_eos,
-        .keep_special = q.keep_special,
-        .text = o->run.json ? NULL : moe_run_print,
-    };
-}
-
 enum moe_code moe_run_generate(const struct moe_run_args *o, struct moe_engine *e, double loaded,
                                cJSON *json, struct moe_err *err)
 {
     int32_t *ids;
     size_t n;
-    const struct moe_generate set = moe_run_settings(o);
+    struct moe_generate set = { moe_run_request(o), o->run.json ? NULL : moe_run_print, NULL, e->cancel };
     struct moe_generated g = { 0 };
     struct moe_generate_seconds took = { 0, 0 };
     struct moe_core *core = NULL;
@@ -51,9 +36,15 @@ enum moe_code moe_run_generate(const struct moe_run_args *o, struct moe_engine *
     if (code == MOE_OK && o->trace) code = moe_trace(e, ids, (int64_t)n, o->trace, err);
     double traced = moe_now() - t0;
     if (code == MOE_OK) code = moe_generate_open(&core, e, err);
-    if (code == MOE_OK) code = moe_generate_run(core, ids, (int64_t)n, &set, e->cancel, &g, &took, err);
+    set.request.ids = ids;
+    set.request.n_ids = (int64_t)n;
+    if (code == MOE_OK) code = moe_generate_run(core, &set, &g, &took, err);
     const double seconds[3] = { loaded, traced + took.prefill, took.decode };
-    if (code == MOE_OK) moe_run_report_generated(o, json, &g, (int64_t)n, seconds);
+    if (code == MOE_OK) {
+        const struct moe_core_stats stats = moe_core_stats(core);
+        moe_run_report_generated(o, json, &g, (int64_t)n, seconds);
+        moe_run_report_cache(json, &stats);
+    }
     moe_core_close(&core);
     free(g.tokens);
     free(g.text);

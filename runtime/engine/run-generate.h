@@ -12,10 +12,6 @@
 /* The request that the options ask for, but for its prompt: that of every line of --prompts which says
  * nothing else.  The result points into *o. */
 struct moe_request moe_run_request(const struct moe_run_args *o);
-/* The settings of generation (sampling, where it ends, who prints) that the options ask for.  The result
- * points into *o. */
-struct moe_generate moe_run_settings(const struct moe_run_args *o);
-
 /* Computes the prompt (with --trace by moe_trace), generates the text behind it, and reports on standard
  * output and in `json`.  loaded: seconds that opening the model took, for the report. */
 enum moe_code moe_run_generate(const struct moe_run_args *o, struct moe_engine *e, double loaded,

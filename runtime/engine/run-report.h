@@ -26,6 +26,8 @@ void moe_run_warn_activations(const struct moe_run_args *o, const struct moe_sou
  * of loading, prefill and decoding. */
 void moe_run_report_generated(const struct moe_run_args *o, cJSON *json, const struct moe_generated *g,
                               int64_t prompt, const double seconds[3]);
+/* Adds "cache" to `json`: what the core has counted about its pages. */
+void moe_run_report_cache(cJSON *json, const struct moe_core_stats *s);
 /* Reports the answers to all prompts in the order of the file, each behind a heading, and warns of those that
  * were lost with their rank.  With --jsonl the answers of several ranks are printed as records; those of one
  * rank were printed as they ended.  Fails with what moe_print_record fails with. */

@@ -2,7 +2,6 @@
 #include "runtime/engine/sequences.h"
 
 #include "base/minmax.h"
-#include "runtime/engine/core.h"
 
 #include <stdlib.h>
 
@@ -122,13 +121,14 @@ static enum moe_code run(struct batch *b, struct moe_err *err)
 
 enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, int64_t n,
                                 enum moe_code (*ended)(void *, const struct moe_sequence *, struct moe_err *),
-                                void *ctx, struct moe_err *err)
+                                void *ctx, struct moe_core_stats *stats, struct moe_err *err)
 {
     struct batch b = { .e = e, .s = s, .n = n, .told = ended, .ctx = ctx };
     if (n < 1) return MOE_OK;
     enum moe_code code = check_lengths(&b, err);
     if (code == MOE_OK) code = open_core(&b, err);
     if (code == MOE_OK) code = run(&b, err);
+    if (code == MOE_OK) *stats = moe_core_stats(b.core);
     moe_event_release(&b.ev);
     moe_core_close(&b.core);
     return code;

@@ -8,7 +8,7 @@
 #ifndef MOE_RUNTIME_ENGINE_SEQUENCES_H
 #define MOE_RUNTIME_ENGINE_SEQUENCES_H
 
-#include "runtime/engine/engine.h"
+#include "runtime/engine/core.h"
 
 struct moe_sequence {
     struct moe_request request;        /* what it points to is the caller's */
@@ -19,12 +19,13 @@ struct moe_sequence {
     struct moe_generated out;
 };
 
-/* Computes s [n] to their ends.  `ended`, unless NULL, is called in this thread as each
- * sequence ends; a failure of it ends the run.  MOE_USAGE for a prompt that is empty or larger than the
- * context, MOE_NOMEM.  Also after a failure the caller has to free() what the outs of all point to. */
+/* Computes s [n] to their ends.  `ended`, unless NULL, is called in this thread as each sequence ends; a
+ * failure of it ends the run.  *stats is set where there are any sequences.  MOE_USAGE for a prompt that is
+ * empty or larger than the context, MOE_NOMEM.  Also after a failure the caller has to free() what the outs
+ * of all point to. */
 enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, int64_t n,
                                 enum moe_code (*ended)(void *ctx, const struct moe_sequence *s,
                                 struct moe_err *err),
-                                void *ctx, struct moe_err *err);
+                                void *ctx, struct moe_core_stats *stats, struct moe_err *err);
 
 #endif

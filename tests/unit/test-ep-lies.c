@@ -173,11 +173,11 @@ static void close_honest(struct honest *h)
 static enum moe_code compute(struct moe_engine *e, struct moe_err *err)
 {
     static const int32_t ids[] = { 5, 6, 7, 8 };
-    const struct moe_generate g = { .max_tokens = 1 };
+    const struct moe_generate g = { .request = { .ids = ids, .n_ids = 4, .max_tokens = 1, .logprobs = -1 } };
     struct moe_generated out = { 0 };
     struct moe_core *core;
     MOE_TRY(moe_generate_open(&core, e, err));
-    enum moe_code code = moe_generate_run(core, ids, 4, &g, NULL, &out, NULL, err);
+    enum moe_code code = moe_generate_run(core, &g, &out, NULL, err);
     moe_core_close(&core);
     free(out.tokens);
     free(out.text);
