@@ -88,8 +88,8 @@ static size_t held(const struct moe_answer *a)
     size_t longest = 0, len = a->bytes - a->sent;
     for (size_t i = 0; i < a->q->n_stop; i++) {
         size_t n = strlen(a->q->stop[i]);
-        for (size_t k = n ? n - 1 : 0; k > longest; k--)
-            if (k <= len && !memcmp(a->text + a->bytes - k, a->q->stop[i], k)) longest = k;
+        for (size_t k = n > len ? len : n ? n - 1 : 0; k > longest; k--)
+            if (!memcmp(a->text + a->bytes - k, a->q->stop[i], k)) longest = k;
     }
     return longest;
 }
