@@ -145,7 +145,7 @@ ok "$R" -q --json $M --prompts "$T/mixed"
 python3 -c 'import json, sys
 for v in json.load(open(sys.argv[1]))["sequences"]: v.pop("rank"); print(json.dumps(v))' "$T/out" >"$T/got"
 same "$T/want" "$T/got" "--jsonl and --json differ"
-for how in "--batch-tokens 1" "--batch-tokens 7" "--max-sequences 1" "--max-sequences 3" "--cache 5M" "-t 1" "--ranks 3" "--ranks 2 --max-sequences 2"; do
+for how in "--batch-tokens 1" "--batch-tokens 7" "--max-sequences 1" "--max-sequences 3" "--cache 5M" "--cache 200K --batch-tokens 9" "-t 1" "--ranks 3" "--ranks 2 --max-sequences 2"; do
     ok "$R" -q $M --prompts "$T/mixed" --jsonl $how
     tidy "$T/out" >"$T/got"
     same "$T/want" "$T/got" "answers change with $how"
