@@ -24,7 +24,7 @@ enum { MOE_ASK_BEGIN = 1, MOE_ASK_CANCEL = 2, MOE_ASK_RESUME = 4 };
 struct moe_entry {
     struct moe_job job;                 /* job.ids holds prompt and answer */
     struct moe_answer answer;
-    struct moe_logit_edits edits;
+    struct moe_logit_edits edits; bool edits_any;   /* there are, or may come some */
     struct moe_request q;               /* with copies of what it points to */
     uint64_t id;
     int64_t max_tokens;

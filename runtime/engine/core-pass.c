@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/core-internal.h"
 
+#include "base/io.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -33,9 +34,14 @@ static enum moe_code forward(struct moe_core *c, const struct moe_schedule_step 
     for (int64_t i = 0; i < step->n_rows; n += step->row[i++].n) {
         const struct moe_schedule_row *r = &step->row[i];
         c->segment[i] = (struct moe_segment){ &c->cache, r->job->table.page, r->first, r->n };
-        memcpy(c->tokens + n, r->job->ids + r->first, (size_t)r->n * sizeof *c->tokens);
+        if (r->n == 1) c->tokens[n] = r->job->ids[r->first]; /* by far the most frequent case */
+        else memcpy(c->tokens + n, r->job->ids + r->first, (size_t)r->n * sizeof *c->tokens);
     }
-    return moe_forward_run(c->e->forward, c->tokens, c->segment, step->n_rows, c->e->h, err);
+    double begun = moe_now();
+    enum moe_code code =
+        moe_forward_run(c->e->forward, c->tokens, c->segment, step->n_rows, c->e->h, err);
+    c->stats.seconds_pass += moe_now() - begun;
+    return code;
 }
 
 enum moe_code moe_core_pass(struct moe_core *c, const struct moe_schedule_step *step, int64_t *wanted,
@@ -64,8 +70,9 @@ enum moe_code moe_core_pass(struct moe_core *c, const struct moe_schedule_step *
 enum moe_code moe_core_logits(struct moe_core *c, int64_t from, int64_t n, struct moe_err *err)
 {
     int64_t hidden = c->e->model->config.hidden_size, v = c->e->model->config.vocab_size, ended = 0;
-    enum moe_code code =
-        moe_forward_logits(c->e->forward, c->e->h + from * hidden, n, c->logits, err);
+    double begun = moe_now();
+    enum moe_code code = moe_forward_logits(c->e->forward, c->e->h + from * hidden, n, c->logits, err);
+    c->stats.seconds_pass += moe_now() - begun;
     if (code != MOE_NONFINITE) return code;
     for (int64_t i = 0; i < n; i++) {
         if (isfinite(moe_kernels()->amax(c->logits + i * v, v))) continue;

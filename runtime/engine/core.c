@@ -156,15 +156,13 @@ static void advance(struct moe_core *c, struct moe_entry *e, float *logits)
 static enum moe_code compute(struct moe_core *c, const struct moe_schedule_step *step, struct moe_err *err)
 {
     int64_t wanted, v = c->e->model->config.vocab_size;
-    double begun = moe_now();
+    double begun = moe_now(), passed = c->stats.seconds_pass;
     enum moe_code code = moe_core_pass(c, step, &wanted, err);
-    double passed = moe_now();
-    c->stats.seconds_pass += passed - begun;
     for (int64_t i = 0; code == MOE_OK && i < wanted; i++) {
         if (i % c->rows == 0) code = moe_core_logits(c, i, moe_min_i64(c->rows, wanted - i), err);
         if (code == MOE_OK) advance(c, c->wanted[i], c->logits + i % c->rows * v);
     }
-    c->stats.seconds_sample += moe_now() - passed;
+    c->stats.seconds_sample += moe_now() - begun - (c->stats.seconds_pass - passed);
     return code;
 }
 
