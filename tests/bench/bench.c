@@ -6,10 +6,11 @@
  *
  *   BENCH_JSON=FILE                  also writes the rows as JSON
  *   BENCH_DIR=DIR                    where a model of 3 GB and its copies are made; else TMPDIR
- *   BENCH_ONLY=kernels|attention|files|text|run|ep
+ *   BENCH_ONLY=kernels|attention|files|text|run|engine|ep
  *   BENCH_EXPERTS, BENCH_ROUNDS      size of that model, and repeats
  *   BENCH_QUICK=1                    tiny sizes and single runs, whose numbers mean nothing */
 #include "tests/bench/bench-attend.h"
+#include "tests/bench/bench-engine.h"
 #include "tests/bench/bench-ep.h"
 
 #include <signal.h>
@@ -101,6 +102,7 @@ int main(int argc, char **argv)
     close_machine();
     int experts = environment_number("BENCH_EXPERTS", quick ? 8 : 12);
     if (wanted("files")) bench_files(experts, environment_number("BENCH_ROUNDS", quick ? 1 : 3));
+    if (wanted("run") || wanted("engine")) bench_engine();
     if (wanted("run")) bench_run(experts);
     if (wanted("ep")) bench_plans(), bench_dispatch(), bench_comm();
     cJSON_AddItemToObject(all, "rows", rows_json);
