@@ -133,12 +133,12 @@ testbins := $(tests:%=$(B)/tests/%)
 helpbins := $(helpers:%=$(B)/tests/%)
 fuzzbins := $(fuzzers:%=$(B)/tests/%)
 vpath moe-%.c $(sort $(dir $(tools)))
-vpath %.c tests/unit tests/kernels tests/fuzz tests/gen tests/bench
+vpath %.c tests/unit tests/kernels tests/ops tests/fuzz tests/gen tests/bench
 
 # ---- rules ------------------------------------------------------------------
 .PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE
 all: $(bins) $(B)/libmoe.a $(B)/libmoe.so $(B)/moe.pc $(if $(filter build/release,$(B)),links)
-test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so
+test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so $(B)/tests/moe-run-checked
 
 # The release tools also stand in build/bin/, whatever other variants exist.
 .PHONY: links
@@ -211,7 +211,13 @@ $(B)/obj/moe-%.o: moe-%.c $(B)/flags
 
 $(testbins) $(helpbins): %: %.o $(archives)
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(linkflags) -o $@ $^ $(libs)
+	$(Q)$(CC) $(linkflags) $(wrap) -o $@ $^ $(libs)
+
+# What is linked so gets ops/checked (tests/ops/checked.h) around the processor when it opens it.
+$(B)/tests/test-model $(B)/tests/test-plain $(B)/tests/test-backward $(B)/tests/test-attention: wrap := -Wl,--wrap=moe_cpu_open
+$(B)/tests/moe-run-checked: $(B)/obj/moe-run.o $(B)/tests/wrap.o $(archives)
+	@echo "  LINK  $@"
+	$(Q)mkdir -p $(@D) && $(CC) $(linkflags) -Wl,--wrap=moe_cpu_open -o $@ $^ $(libs)
 
 # Makes a call of a tool fail (LD_PRELOAD); not sanitized: it stands between the tool and the sanitizer's own allocator.
 $(B)/tests/fault-preload.so: tests/shim/fault-preload.c $(B)/flags

@@ -52,6 +52,12 @@ static bool blame_layer(const struct moe_model *m, int layer, struct moe_err *er
     return false;
 }
 
+enum moe_code moe_model_check(const struct moe_model *m, int layer, const float *x, int64_t n,
+                              struct moe_err *err)
+{
+    return isfinite(moe_kernels()->amax(x, n)) ? MOE_OK : moe_model_blame(m, layer, err);
+}
+
 enum moe_code moe_model_blame(const struct moe_model *m, int layer, struct moe_err *err)
 {
     if (layer >= 0 && blame_layer(m, layer, err)) return err->code;

@@ -1,84 +1,87 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The buffers of a forward pass, its parallel steps that both halves of a layer use, and
- * the pass over all layers. */
-#include "model/forward-parts.h"
+#include "model/forward.h"
 
 #include "base/minmax.h"
-#include "kernels/many.h"
 
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
+
+enum { BUFFERS = 16 };
+
+struct moe_forward {
+    struct moe_device *d;
+    struct moe_hooks hooks;
+    struct moe_dispatcher dispatcher;
+    enum moe_code code; struct moe_err err; /* the first failure that no wait has returned */
+    bool broken;                            /* the dispatcher or the device failed: code stays */
+    const struct moe_batch *batch;          /* of a step that was not waited for; NULL: there is none */
+    int layer;                              /* the layer computed last; -1: none since the embedding */
+    struct moe_addr h, x, y;                /* [T, H] */
+    struct moe_addr qa, q, ckv, attn;       /* [T, ql], [T, heads, nope + rope], [T, kl + rope],
+                                               [T, heads, v] */
+    struct moe_choices choices;
+    struct moe_addr logits, ids;            /* [rows, V], [rows] (int32) */
+    struct moe_addr owned[BUFFERS]; int n_owned;
+};
 
 /* ---- buffers ---- */
 
-/* Allocates all buffers for batches of t tokens; or only counts their bytes (struct moe_aligned). */
-static void take_all(struct moe_forward *f, const struct moe_config *c, int64_t t, int threads)
+int64_t moe_forward_logit_rows(const struct moe_config *c, int64_t max_tokens)
 {
-    struct moe_aligned *a = &f->owned;
-    int64_t k = c->num_experts_per_tok;
-    int64_t e = c->n_routed_experts;
-    int64_t shared = c->n_shared_experts * c->moe_intermediate_size;
-    int64_t inter = t * moe_max_i64(c->intermediate_size, k * c->moe_intermediate_size + shared);
-    int64_t widest =
-        moe_max_i64(moe_max_i64(c->hidden_size, c->q_lora_rank), c->num_attention_heads * c->v_head_dim);
-
-    f->x = moe_aligned_take(a, t * c->hidden_size, sizeof *f->x);
-    f->y = moe_aligned_take(a, t * c->hidden_size, sizeof *f->y);
-    f->qa = moe_aligned_take(a, t * c->q_lora_rank, sizeof *f->qa);
-    f->q = moe_aligned_take(a, t * c->num_attention_heads * (c->qk_nope_head_dim + c->qk_rope_head_dim),
-                            sizeof *f->q);
-    f->ckv = moe_aligned_take(a, t * (c->kv_lora_rank + c->qk_rope_head_dim), sizeof *f->ckv);
-    f->attn = moe_aligned_take(a, t * c->num_attention_heads * c->v_head_dim, sizeof *f->attn);
-    f->cos = moe_aligned_take(a, t * c->qk_rope_head_dim / 2, sizeof *f->cos);
-    f->sin = moe_aligned_take(a, t * c->qk_rope_head_dim / 2, sizeof *f->sin);
-    f->logits = moe_aligned_take(a, t * e, sizeof *f->logits);
-    f->choose = moe_aligned_take(a, 2 * threads * e, sizeof *f->choose);
-    f->experts = moe_aligned_take(a, t * k, sizeof *f->experts);
-    f->weights = moe_aligned_take(a, t * k, sizeof *f->weights);
-    f->slot = moe_aligned_take(a, t * k, sizeof *f->slot);
-    f->from = moe_aligned_take(a, t * k, sizeof *f->from);
-    f->result = moe_aligned_take(a, t * k, sizeof *f->result);
-    f->first = moe_aligned_take(a, e + 1, sizeof *f->first);
-    f->active = moe_aligned_take(a, e, sizeof *f->active);
-    f->gathered = moe_aligned_take(a, t * moe_max_i64(k * c->hidden_size, widest), sizeof *f->gathered);
-    f->quantized = f->gathered;
-    f->gate = moe_aligned_take(a, inter, sizeof *f->gate);
-    f->up = moe_aligned_take(a, inter, sizeof *f->up);
-    f->absorbed =
-        moe_aligned_take(a, moe_attention_floats(c, t, f->context, f->mla, threads), sizeof *f->absorbed);
-    f->worker_floats = moe_attention_worker_floats(c, f->context, f->mla);
-    f->worker = moe_aligned_take(a, threads * f->worker_floats, sizeof *f->worker);
+    int64_t n = ((int64_t)32 << 20) / (4 * c->vocab_size);
+    return moe_min_i64(moe_max_i64(n, 8), max_tokens);
 }
 
-uint64_t moe_forward_estimate(const struct moe_config *c, int64_t t, int64_t context, enum moe_mla mla,
-                              int threads)
+struct buffer { struct moe_addr *at; int64_t items; };
+
+/* Lists all buffers for batches of t tokens, of items of 4 bytes; returns how many they are. */
+static int list(struct moe_forward *f, const struct moe_config *c, int64_t t, struct buffer b[BUFFERS])
 {
-    struct moe_forward f = { .owned = { .counting = true }, .mla = mla, .context = context };
-    take_all(&f, c, t, threads);
-    return f.owned.bytes + sizeof f;
+    int64_t k = c->num_experts_per_tok, rows = moe_forward_logit_rows(c, t), heads = c->num_attention_heads;
+    const struct buffer all[] = { { &f->h, t * c->hidden_size },
+                                  { &f->x, t * c->hidden_size },
+                                  { &f->y, t * c->hidden_size },
+                                  { &f->qa, t * c->q_lora_rank },
+                                  { &f->q, t * heads * (c->qk_nope_head_dim + c->qk_rope_head_dim) },
+                                  { &f->ckv, t * (c->kv_lora_rank + c->qk_rope_head_dim) },
+                                  { &f->attn, t * heads * c->v_head_dim },
+                                  { &f->choices.experts, t * k },
+                                  { &f->choices.weights, t * k },
+                                  { &f->choices.slot, t * k },
+                                  { &f->choices.rows, t * k * c->hidden_size },
+                                  { &f->logits, rows * c->vocab_size },
+                                  { &f->ids, rows } };
+    int n = (int)(sizeof all / sizeof *all);
+    for (int i = 0; i < n; i++) b[i] = all[i];
+    return n;
 }
 
-enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model *m, int64_t max_tokens,
-                               int64_t context, enum moe_mla mla, struct moe_pool *pool, struct moe_err *err)
+uint64_t moe_forward_estimate(const struct moe_config *c, int64_t max_tokens)
+{
+    struct moe_forward f;
+    struct buffer b[BUFFERS];
+    uint64_t bytes = sizeof f;
+    for (int i = list(&f, c, max_tokens, b) - 1; i >= 0; i--) bytes += (uint64_t)b[i].items * 4 + 64;
+    return bytes;
+}
+
+enum moe_code moe_forward_open(struct moe_forward **out, struct moe_device *d, struct moe_err *err)
 {
     struct moe_forward *f = calloc(1, sizeof *f);
+    struct buffer b[BUFFERS];
+    enum moe_code code = MOE_OK;
 
     *out = NULL;
     if (!f) return moe_fail(err, MOE_NOMEM, "no memory for a forward pass");
-    *f = (struct moe_forward){ .m = m,
-                               .k = &f->own,
-                               .own = *moe_kernels(),
-                               .pool = pool,
-                               .mla = mla,
-                               .max_tokens = max_tokens,
-                               .context = context };
-    take_all(f, &m->config, max_tokens, moe_pool_threads(pool));
-    if (f->owned.failed) {
+    f->d = d;
+    int n = list(f, &d->model->config, d->max_tokens, b);
+    for (int i = 0; code == MOE_OK && i < n; i++) {
+        code = d->ops->alloc(d, (uint64_t)b[i].items * 4 + 64, b[i].at, err);
+        f->owned[f->n_owned++] = *b[i].at;
+    }
+    if (code != MOE_OK) {
         moe_forward_close(&f);
-        return moe_fail(err, MOE_NOMEM,
-                        "no memory for batches of %lld tokens (try fewer --threads or a smaller --context)",
-                        (long long)max_tokens);
+        return moe_fail(err, MOE_NOMEM, "no memory for batches of %lld tokens (try a smaller --context)",
+                        (long long)d->max_tokens);
     }
     *out = f;
     return MOE_OK;
@@ -87,16 +90,17 @@ enum moe_code moe_forward_open(struct moe_forward **out, const struct moe_model 
 void moe_forward_close(struct moe_forward **f)
 {
     if (!*f) return;
-    moe_aligned_release(&(*f)->owned);
+    for (int i = 0; i < (*f)->n_owned; i++) (*f)->d->ops->free((*f)->d, (*f)->owned[i]);
     free(*f);
     *f = NULL;
 }
 
-void moe_forward_model(struct moe_forward *f, const struct moe_model *m) { f->m = m; }
+struct moe_device *moe_forward_device(const struct moe_forward *f) { return f->d; }
 
 void moe_forward_hooks(struct moe_forward *f, const struct moe_hooks *hooks)
 {
     f->hooks = hooks ? *hooks : (struct moe_hooks){ .ctx = NULL };
+    f->d->ops->hooks(f->d, hooks);
 }
 
 bool moe_forward_has_hooks(const struct moe_forward *f) { return f->hooks.routed || f->hooks.input; }
@@ -106,211 +110,234 @@ void moe_forward_dispatcher(struct moe_forward *f, const struct moe_dispatcher *
     f->dispatcher = e ? *e : (struct moe_dispatcher){ .ctx = NULL };
 }
 
-static const char *const activation_words[MOE_ACTIVATIONS_COUNT] = {
-    "float", "nvfp4", "nvfp4-four-over-six", "nvfp4-search", "nvfp4-all", "int16"
-};
+/* ---- layers ---- */
 
-const char *moe_activations_name(enum moe_activations a) { return activation_words[a]; }
-
-int moe_activations_find(const char *word)
+/* y = attention(rms(h)). */
+static void attention(struct moe_forward *f, int layer)
 {
-    for (int a = 0; a < MOE_ACTIVATIONS_COUNT; a++)
-        if (!strcmp(word, activation_words[a])) return a;
-    return -1;
-}
-
-void (*moe_activations_kernel(const struct moe_kernels *k, enum moe_activations a))(const float *x, int64_t n,
-                                                                                    float input_scale,
-                                                                                    float *out)
-{
-    if (a == MOE_ACTIVATIONS_NVFP4_46) return k->nvfp4_activations_46;
-    return a == MOE_ACTIVATIONS_NVFP4_SEARCH ? k->nvfp4_activations_search : k->nvfp4_activations;
-}
-
-void moe_forward_activations(struct moe_forward *f, enum moe_activations a)
-{
-    /* INT16 is another matmul: activations themselves stay floats */
-    f->activations = a == MOE_ACTIVATIONS_INT16 ? MOE_ACTIVATIONS_FLOAT : a;
-    f->own = *moe_kernels();
-    if (a == MOE_ACTIVATIONS_INT16) f->own.matmul = f->own.matmul_int16;
-    f->own.nvfp4_activations = moe_activations_kernel(&f->own, a);
-}
-
-void moe_forward_use_gemm(struct moe_forward *f) { f->own.matmul = moe_matmul_many; }
-
-float moe_input_scale(const struct moe_weight *w)
-{
-    return !(w->input_scale > 0) ? 1 : w->reciprocal ? 1 / w->input_scale : w->input_scale;
-}
-
-float moe_forward_gate_up_scale(const struct moe_forward *f, const struct moe_expert *e)
-{
-    float gate = moe_forward_quantizes(f, &e->gate) ? moe_input_scale(&e->gate) : 0;
-    float up = moe_forward_quantizes(f, &e->up) ? moe_input_scale(&e->up) : 0;
-    return gate > up ? gate : up;
-}
-
-/* ---- parallel pieces ---- */
-
-struct quantize { struct moe_forward *f; const float *x; float scale; int64_t ldx, dim, ldo; float *out; };
-
-static void quantize(void *ctx, int64_t t, int worker)
-{
-    struct quantize *q = ctx;
-    (void)worker;
-    q->f->k->nvfp4_activations(q->x + t * q->ldx, q->dim, q->scale, q->out + t * q->ldo);
-}
-
-void moe_forward_quantize(struct moe_forward *f, const float *x, int64_t ldx, float scale, int64_t dim,
-                          int64_t n, float *out, int64_t ldo)
-{
-    struct quantize q = { f, x, scale, ldx, dim, ldo, out };
-    moe_forward_each(f, n, 8 * n * dim, quantize, &q);
-}
-
-struct product {
-    struct moe_forward *f;
-    const struct moe_weight *w;
-    const float *x;
-    int64_t ldx, n, rows;
-    float *y;
-};
-
-static void product(void *ctx, int64_t i, int worker)
-{
-    struct product *p = ctx;
-    int64_t r0 = i * p->rows, r1 = r0 + p->rows < p->w->rows ? r0 + p->rows : p->w->rows;
-    (void)worker;
-    p->f->k->matmul(p->w, r0, r1, p->x, p->ldx, p->n, p->y + r0, p->w->rows);
-}
-
-/* The rows of w in a work item.  There are few, so that no thread waits long for another's last item, yet
- * enough for some microseconds of reading (few tokens) or of arithmetic (many tokens).  The scales of 128
- * rows of NVFP4 share cache lines, so these rows stay together. */
-static int64_t piece(const struct moe_forward *f, const struct moe_weight *w, int64_t n)
-{
-    enum { BYTES = 256 << 10, FEW = 4, MANY_ROWS = 256, TILE_ROWS = 128 };
-    int64_t pieces = 4 * moe_pool_threads(f->pool);
-    int64_t even = ((w->rows + pieces - 1) / pieces + 15) / 16 * 16;
-    int64_t rows = MANY_ROWS;
-    if (w->type == MOE_NVFP4) rows = TILE_ROWS;
-    else if (n <= FEW)
-        rows = moe_max_i64(
-            16,
-            BYTES / (int64_t)(moe_plane_bytes(w->type, w->layout, MOE_PLANE_DATA, 1, w->cols) + 1) / 16 * 16);
-    return rows < even ? rows : even;
-}
-
-void moe_forward_matmul(struct moe_forward *f, const struct moe_weight *w, const float *x, int64_t ldx,
-                        int64_t n, float *y)
-{
-    struct product p = { f, w, x, ldx, n, piece(f, w, n), y };
-    int64_t work = w->rows * w->cols * n;
-    if (moe_forward_quantizes(f, w)) {
-        moe_forward_quantize(f, x, ldx, moe_input_scale(w), w->cols, n, f->quantized, w->cols);
-        p.x = f->quantized, p.ldx = w->cols;
+    struct moe_device *d = f->d;
+    const struct moe_addr none = { 0 };
+    d->ops->norm(d, layer, MOE_NORM_INPUT, f->h, none, f->x);
+    d->ops->linear(d, layer, MOE_ROLE_KV_A, f->x, f->ckv);
+    if (d->model->config.q_lora_rank) {
+        d->ops->linear(d, layer, MOE_ROLE_Q_A, f->x, f->qa);
+        d->ops->norm(d, layer, MOE_NORM_Q_A, f->qa, none, f->qa);
+        d->ops->linear(d, layer, MOE_ROLE_Q_B, f->qa, f->q);
+    } else {
+        d->ops->linear(d, layer, MOE_ROLE_Q, f->x, f->q);
     }
-    moe_forward_each(f, (w->rows + p.rows - 1) / p.rows, work, product, &p);
+    d->ops->append(d, layer, f->q, f->ckv);
+    d->ops->attend(d, layer, f->q, f->attn);
+    d->ops->linear(d, layer, MOE_ROLE_O, f->attn, f->y);
 }
 
-struct norm { struct moe_forward *f; const float *x, *w; float eps; int64_t ldx, dim, ldo; float *out; };
-
-static void norm(void *ctx, int64_t t, int worker)
+/* Has the dispatcher compute the routed experts, and the device the shared one meanwhile.  False after a
+ * failure. */
+static bool dispatch(struct moe_forward *f, int layer, int64_t tokens)
 {
-    struct norm *n = ctx;
-    (void)worker;
-    n->f->k->rmsnorm(n->x + t * n->ldx, n->w, n->eps, n->dim, n->out + t * n->ldo);
+    struct moe_dispatcher *e = &f->dispatcher;
+    if (f->code == MOE_OK)
+        f->code = e->dispatch(e->ctx, f->d, layer, tokens, f->x, &f->choices, &f->err);
+    if (f->code == MOE_OK) f->d->ops->mlps(f->d, layer, f->x, NULL, f->y);
+    if (f->code == MOE_OK) f->code = e->combine(e->ctx, f->d, &f->choices, &f->err);
+    f->broken |= f->code != MOE_OK;
+    return f->code == MOE_OK;
 }
 
-void moe_forward_norm(struct moe_forward *f, const float *x, int64_t ldx, const float *w, float eps,
-                      int64_t dim, int64_t n, float *out, int64_t ldo)
+/* h += y, and then h += ffn(rms(h)). */
+static void feed_forward(struct moe_forward *f, int layer, int64_t tokens)
 {
-    struct norm a = { f, x, w, eps, ldx, dim, ldo, out };
-    moe_forward_each(f, n, 2 * n * dim, norm, &a);
-}
+    struct moe_device *d = f->d;
+    const struct moe_layer *w = &d->model->layers[layer];
+    struct moe_addr y = w->moe && !w->shared.gate.data ? (struct moe_addr){ 0 } : f->y;
 
-enum { COLS = 1024 }; /* floats that a work item adds */
-
-struct sum { float *h; const float *y; int64_t floats; };
-
-static void add(void *ctx, int64_t i, int worker)
-{
-    struct sum *s = ctx;
-    int64_t from = i * COLS, n = s->floats - from < COLS ? s->floats - from : COLS;
-    float *h = s->h + from;
-    const float *y = s->y + from;
-    (void)worker;
-    for (int64_t k = 0; k < n; k++) h[k] += y[k];
-}
-
-void moe_forward_add(struct moe_forward *f, float *h, const float *y, int64_t n)
-{
-    struct sum s = { h, y, n * f->m->config.hidden_size };
-    moe_forward_each(f, (s.floats + COLS - 1) / COLS, 8 * s.floats, add, &s);
-}
-
-/* ---- the pass ---- */
-
-enum moe_code moe_forward_embed(struct moe_forward *f, const int32_t *tokens, int64_t n, float *h,
-                                struct moe_err *err)
-{
-    const struct moe_config *c = &f->m->config;
-    for (int64_t t = 0; t < n; t++) {
-        if (tokens[t] < 0 || tokens[t] >= c->vocab_size)
-            return moe_fail(err, MOE_MISMATCH, "token %d is outside the model's vocabulary of %lld",
-                            tokens[t], (long long)c->vocab_size);
-        f->k->dequantize(&f->m->embed, tokens[t], 0, c->hidden_size, h + t * c->hidden_size);
+    d->ops->norm(d, layer, MOE_NORM_POST, f->h, f->y, f->x);
+    if (w->moe) d->ops->route(d, layer, f->x, &f->choices);
+    if (w->moe && f->dispatcher.dispatch) {
+        if (!dispatch(f, layer, tokens)) return;
+    } else {
+        d->ops->mlps(d, layer, f->x, w->moe ? &f->choices : NULL, y);
     }
-    return MOE_OK;
+    d->ops->combine(d, w->moe ? &f->choices : NULL, y, f->h);
 }
 
-void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments,
-                       float *h)
+static void compute_layer(struct moe_forward *f, int layer, const struct moe_batch *b)
 {
-    int64_t tokens = 0;
-    for (int64_t i = 0; i < n_segments; i++) {
-        MOE_CHECK(s[i].first + s[i].n <= f->context);
-        tokens += s[i].n;
-    }
-    MOE_CHECK(tokens <= f->max_tokens);
-    moe_forward_attention(f, layer, s, n_segments, tokens, h);
-    moe_forward_ffn(f, layer, tokens, h);
+    f->layer = layer;
+    attention(f, layer);
+    feed_forward(f, layer, b->n);
 }
 
-enum moe_code moe_forward_check(struct moe_forward *f, int layer, const float *h, int64_t n,
-                                struct moe_err *err)
+/* ---- failures ---- */
+
+/* Waits, and keeps the first failure of the device; true where a NaN or Inf was noted. */
+static bool wait_word(struct moe_forward *f)
 {
-    int64_t hidden = f->m->config.hidden_size;
-    if (f->code != MOE_OK) {
-        *err = f->err;
-        return f->code;
+    uint32_t word = 0;
+    struct moe_err err = MOE_ERR_INIT;
+    enum moe_code code = f->d->ops->wait(f->d, &word, &err);
+    if (code != MOE_OK && f->code == MOE_OK) {
+        f->code = code;
+        f->err = err;
+        f->broken = true;
     }
-    if (isfinite(f->k->amax(h, n * hidden))) return MOE_OK;
-    return moe_model_blame(f->m, layer, err);
+    return word & MOE_WORD_NONFINITE;
 }
 
-enum moe_code moe_forward_logits(struct moe_forward *f, const float *h, int64_t n, float *logits,
+/* Checks h after `layer`, at once; false after a failure. */
+static bool check_layer(struct moe_forward *f, int layer, int64_t n)
+{
+    f->d->ops->check(f->d, f->h, n * f->d->model->config.hidden_size);
+    if (wait_word(f) && f->code == MOE_OK) f->code = moe_model_blame(f->d->model, layer, &f->err);
+    return f->code == MOE_OK;
+}
+
+static void compute_all(struct moe_forward *f, const struct moe_batch *b, bool check)
+{
+    f->d->ops->begin(f->d, b);
+    f->d->ops->embed(f->d, f->h);
+    f->layer = -1;
+    for (int l = 0; l < f->d->model->config.num_hidden_layers; l++) {
+        compute_layer(f, l, b);
+        if (check && !check_layer(f, l, b->n)) return;
+    }
+}
+
+/* Finds out where a NaN or Inf came from: computes the step again, and checks after each layer.  Its rows of
+ * the cache become what they are already. */
+static void blame_step(struct moe_forward *f)
+{
+    f->d->ops->hooks(f->d, NULL);
+    compute_all(f, f->batch, true);
+    f->d->ops->hooks(f->d, &f->hooks);
+    if (f->code == MOE_OK) f->code = moe_model_blame(f->d->model, -1, &f->err);
+}
+
+enum moe_code moe_forward_wait(struct moe_forward *f, struct moe_err *err)
+{
+    if (wait_word(f) && f->code == MOE_OK) {
+        if (f->batch && !f->dispatcher.dispatch) blame_step(f);
+        else f->code = moe_model_blame(f->d->model, f->layer, &f->err);
+    }
+    f->batch = NULL;
+    f->layer = -1; /* what comes next without another step can only be logits */
+    enum moe_code code = f->code;
+    if (code != MOE_OK) *err = f->err;
+    if (!f->broken) f->code = MOE_OK; /* other steps may go well */
+    return code;
+}
+
+enum moe_code moe_forward_finite(struct moe_forward *f, int64_t row, int64_t n, bool *finite,
                                  struct moe_err *err)
 {
-    int64_t hidden = f->m->config.hidden_size;
-    for (int64_t t = 0; t < n; t += f->max_tokens) {
-        int64_t m = n - t < f->max_tokens ? n - t : f->max_tokens;
-        moe_forward_norm(f, h + t * hidden, hidden, f->m->norm, f->m->eps, hidden, m, f->x, hidden);
-        moe_forward_matmul(f, &f->m->head, f->x, hidden, m, logits + t * f->m->config.vocab_size);
-    }
-    return isfinite(f->k->amax(logits, n * f->m->config.vocab_size)) ? MOE_OK
-                                                                     : moe_model_blame(f->m, -1, err);
+    uint64_t bytes = (uint64_t)f->d->model->config.hidden_size * sizeof(float);
+    uint32_t word;
+    f->d->ops->check(f->d, moe_addr_plus(f->h, (uint64_t)row * bytes), n * f->d->model->config.hidden_size);
+    MOE_TRY(f->d->ops->wait(f->d, &word, err));
+    *finite = !(word & MOE_WORD_NONFINITE);
+    return MOE_OK;
 }
 
-enum moe_code moe_forward_run(struct moe_forward *f, const int32_t *tokens, const struct moe_segment *s,
-                              int64_t n_segments, float *h, struct moe_err *err)
+static enum moe_code check_tokens(const struct moe_forward *f, const struct moe_batch *b, struct moe_err *err)
 {
-    int64_t n = 0;
-    for (int64_t i = 0; i < n_segments; i++) n += s[i].n;
-    MOE_TRY(moe_forward_embed(f, tokens, n, h, err));
-    for (int l = 0; l < f->m->config.num_hidden_layers; l++) {
-        moe_forward_layer(f, l, s, n_segments, h);
-        MOE_TRY(moe_forward_check(f, l, h, n, err));
-    }
+    int64_t v = f->d->model->config.vocab_size;
+    for (int64_t t = 0; t < b->n; t++)
+        if (b->tokens[t] < 0 || b->tokens[t] >= v)
+            return moe_fail(err, MOE_MISMATCH, "token %d is outside the model's vocabulary of %lld",
+                            b->tokens[t], (long long)v);
     return MOE_OK;
+}
+
+/* ---- a step ---- */
+
+enum moe_code moe_forward_run(struct moe_forward *f, const struct moe_batch *b, struct moe_err *err)
+{
+    MOE_TRY(check_tokens(f, b, err));
+    f->batch = b;
+    /* with a dispatcher the host waits in each layer anyway, and one rank cannot compute a step again */
+    compute_all(f, b, f->dispatcher.dispatch != NULL);
+    if (f->code == MOE_OK) f->d->ops->check(f->d, f->h, b->n * f->d->model->config.hidden_size);
+    return MOE_OK;
+}
+
+static void compute_logits(struct moe_forward *f, const int32_t *row, int64_t n)
+{
+    const struct moe_config *c = &f->d->model->config;
+    MOE_CHECK(n <= moe_forward_logit_rows(c, f->d->max_tokens));
+    f->d->ops->logits(f->d, row, n, f->h, f->logits);
+    f->d->ops->check(f->d, f->logits, n * c->vocab_size);
+}
+
+void moe_forward_logits(struct moe_forward *f, const int32_t *row, int64_t n, float *logits)
+{
+    if (f->code != MOE_OK) return;
+    compute_logits(f, row, n);
+    f->d->ops->read(f->d, logits, f->logits, (uint64_t)(n * f->d->model->config.vocab_size) * sizeof *logits);
+}
+
+void moe_forward_sample(struct moe_forward *f, const int32_t *row, int64_t n, const struct moe_drawing *w,
+                        int64_t vocab, int32_t *ids)
+{
+    if (f->code != MOE_OK) return;
+    compute_logits(f, row, n);
+    f->d->ops->sample(f->d, w, n, vocab, f->logits, f->ids);
+    f->d->ops->read(f->d, ids, f->ids, (uint64_t)n * sizeof *ids);
+}
+
+/* ---- a layer at a time ---- */
+
+void moe_forward_put(struct moe_forward *f, const float *h, int64_t n)
+{
+    f->batch = NULL;
+    f->layer = -1;
+    f->d->ops->write(f->d, f->h, h, (uint64_t)(n * f->d->model->config.hidden_size) * sizeof *h);
+}
+
+enum moe_code moe_forward_embed(struct moe_forward *f, const struct moe_batch *b, struct moe_err *err)
+{
+    MOE_TRY(check_tokens(f, b, err));
+    f->batch = NULL;
+    f->layer = -1;
+    f->d->ops->begin(f->d, b);
+    f->d->ops->embed(f->d, f->h);
+    return MOE_OK;
+}
+
+void moe_forward_layer(struct moe_forward *f, int layer, const struct moe_batch *b)
+{
+    f->batch = NULL;
+    f->d->ops->begin(f->d, b);
+    compute_layer(f, layer, b);
+}
+
+void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_batch *b)
+{
+    f->batch = NULL;
+    f->layer = layer;
+    f->d->ops->begin(f->d, b);
+    attention(f, layer);
+    f->d->ops->combine(f->d, NULL, f->y, f->h);
+}
+
+enum moe_code moe_forward_get(struct moe_forward *f, float *h, int64_t n, struct moe_err *err)
+{
+    int64_t values = n * f->d->model->config.hidden_size;
+    f->d->ops->check(f->d, f->h, values);
+    f->d->ops->read(f->d, h, f->h, (uint64_t)values * sizeof *h);
+    return moe_forward_wait(f, err);
+}
+
+enum moe_code moe_forward_route(struct moe_forward *f, int layer, const float *h, int64_t n, int32_t *experts,
+                                float *weights, struct moe_err *err)
+{
+    uint64_t choices = (uint64_t)(n * f->d->model->config.num_experts_per_tok);
+    const struct moe_batch b = { .n = n };
+    moe_forward_put(f, h, n);
+    f->layer = layer;
+    f->d->ops->begin(f->d, &b);
+    f->d->ops->norm(f->d, layer, MOE_NORM_POST, f->h, (struct moe_addr){ 0 }, f->x);
+    f->d->ops->route(f->d, layer, f->x, &f->choices);
+    f->d->ops->read(f->d, experts, f->choices.experts, choices * sizeof *experts);
+    f->d->ops->read(f->d, weights, f->choices.weights, choices * sizeof *weights);
+    return moe_forward_wait(f, err);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/latent.h"
 
+#include "model/ops/ops.h"
+
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 
 uint64_t moe_latent_estimate(const struct moe_config *g, int64_t layers, int64_t pages)
 {
@@ -12,18 +12,16 @@ uint64_t moe_latent_estimate(const struct moe_config *g, int64_t layers, int64_t
            (uint64_t)pages * sizeof(int32_t);
 }
 
-enum moe_code moe_latent_open(struct moe_latent *c, const struct moe_config *g, int64_t layers, int64_t pages,
+enum moe_code moe_latent_open(struct moe_latent *c, struct moe_device *d, int64_t layers, int64_t pages,
                               struct moe_err *err)
 {
-    *c = (struct moe_latent){ .pages = pages, .layers = layers };
+    const struct moe_config *g = &d->model->config;
+    *c = (struct moe_latent){ .device = d, .pages = pages, .layers = layers };
     c->width = g->kv_lora_rank + g->qk_rope_head_dim;
     c->bytes = moe_latent_estimate(g, layers, pages) - (uint64_t)pages * sizeof *c->every;
     c->every = malloc(((size_t)pages + 1) * sizeof *c->every);
     /* the system does not count it before it is written; callers size it by moe_latent_estimate */
-    void *p = mmap(NULL, (size_t)c->bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p != MAP_FAILED) c->rows = p;
-    if (!c->rows || !c->every) {
+    if (!c->every || d->ops->alloc(d, c->bytes, &c->rows, err) != MOE_OK) {
         moe_latent_release(c);
         return moe_fail(err, MOE_NOMEM, "no memory for a cache of %lld positions (try a smaller --context)",
                         (long long)pages * MOE_PAGE);
@@ -34,14 +32,19 @@ enum moe_code moe_latent_open(struct moe_latent *c, const struct moe_config *g, 
 
 void moe_latent_release(struct moe_latent *c)
 {
-    if (c->rows) munmap(c->rows, (size_t)c->bytes);
+    if (c->device) c->device->ops->free(c->device, c->rows);
     free(c->every);
     *c = (struct moe_latent){ 0 };
 }
 
-void moe_latent_copy(const struct moe_latent *c, const struct moe_page_copy *copy)
+void moe_latent_export(const struct moe_latent *c, int32_t page, void *to)
 {
-    for (int layer = 0; layer < c->layers; layer++)
-        memcpy(moe_latent_at(c, copy->to, layer), moe_latent_at(c, copy->from, layer),
-               (size_t)(copy->rows * c->width) * sizeof *c->rows);
+    uint64_t bytes = moe_latent_page_bytes(c);
+    c->device->ops->read(c->device, to, moe_addr_plus(c->rows, (uint64_t)page * bytes), bytes);
+}
+
+void moe_latent_import(const struct moe_latent *c, int32_t page, const void *from)
+{
+    uint64_t bytes = moe_latent_page_bytes(c);
+    c->device->ops->write(c->device, moe_addr_plus(c->rows, (uint64_t)page * bytes), from, bytes);
 }

@@ -57,5 +57,8 @@ void moe_model_close(struct moe_model **m);
  * that names the first damaged tensor of that layer, or else of those outside the layers, or says that there
  * is none.  It reads all these weights, which takes long. */
 enum moe_code moe_model_blame(const struct moe_model *m, int layer, struct moe_err *err);
+/* The same where x [n], computed by `layer`, holds a NaN or Inf; MOE_OK where it does not. */
+enum moe_code moe_model_check(const struct moe_model *m, int layer, const float *x, int64_t n,
+                              struct moe_err *err);
 
 #endif

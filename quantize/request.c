@@ -2,7 +2,7 @@
 #include "quantize/request.h"
 
 #include "formats/tokenizer/chat.h"
-#include "model/forward.h"
+#include "model/activations.h"
 #include "model/rewrite/report.h"
 
 #include <stdio.h>

@@ -3,7 +3,6 @@
 
 #include "base/io.h"
 #include "base/minmax.h"
-#include "model/forward-parts.h"
 
 #include <stdlib.h>
 
@@ -50,18 +49,17 @@ static enum moe_code subtract(struct moe_correction *d, struct moe_walk *w, stru
 {
     const struct moe_states *minus[] = { &w->h, &w->sum, &d->walk.sum };
     float *residual = w->batch;
-    float *x = w->f->x;
 
     d->residual2 = d->state2 = 0;
     for (int64_t at = 0, n; at < w->n; at += n) {
-        n = moe_min_i64(moe_walk_batch(w->sequence), w->n - at);
+        n = moe_min_i64(MOE_WALK_PIECE, w->n - at);
         int64_t values = n * w->h.width;
 
         MOE_TRY(moe_states_read(&d->walk.h, at, n, residual, err));
         add_squares(&d->state2, residual, values);
         for (int k = 0; k < 3; k++) {
-            MOE_TRY(moe_states_read(minus[k], at, n, x, err));
-            for (int64_t i = 0; i < values; i++) residual[i] -= x[i];
+            MOE_TRY(moe_states_read(minus[k], at, n, w->piece, err));
+            for (int64_t i = 0; i < values; i++) residual[i] -= w->piece[i];
         }
         add_squares(&d->residual2, residual, values);
         MOE_TRY(moe_states_write(&d->walk.sum, at, n, residual, err));

@@ -2,7 +2,6 @@
 #include "quantize/calibrate/probe.h"
 
 #include "base/minmax.h"
-#include "model/forward-parts.h"
 
 /* Upper limits of the layer's widths. */
 enum { HIDDEN = 1024, INTER = 512, RANK = 512, HEADS = 8, VOCABULARY = 2048 };
@@ -118,13 +117,16 @@ enum moe_code moe_probe_open(struct moe_probe *p, const struct moe_config *confi
     p->g = make_values(p, p->n * c->hidden_size, 1);
     p->work = make_values(p, p->n * c->hidden_size, 1);
     if (p->failed) return moe_fail(p->err, MOE_NOMEM, "no memory to measure this machine's speed");
-    MOE_TRY(moe_latent_open(&p->cache, c, 1, p->n / s * moe_latent_pages(s), p->err));
+    const struct moe_cpu_options o = {
+        .max_tokens = p->n, .context = s, .mla = MOE_MLA_EXPANDED, .many = true
+    };
+    MOE_TRY(moe_cpu_open(&p->device, &p->m, &o, p->pool, p->err));
+    MOE_TRY(moe_latent_open(&p->cache, p->device, 1, p->n / s * moe_latent_pages(s), p->err));
     for (int64_t i = 0; i < p->n / s; i++, p->count++) {
         p->seg[i] = (struct moe_segment){ &p->cache, p->cache.every + i * moe_latent_pages(s), 0, s };
         p->lengths[i] = s;
     }
-    MOE_TRY(moe_forward_open(&p->f, &p->m, p->n, s, MOE_MLA_EXPANDED, p->pool, p->err));
-    moe_forward_use_gemm(p->f);
+    MOE_TRY(moe_forward_open(&p->f, p->device, p->err));
     return backward ? moe_backward_open(&p->back, &p->m, p->n, s, p->pool, p->err) : MOE_OK;
 }
 
@@ -132,6 +134,7 @@ void moe_probe_close(struct moe_probe *p)
 {
     moe_forward_close(&p->f);
     moe_latent_release(&p->cache);
+    moe_device_close(&p->device);
     moe_backward_close(&p->back);
     moe_arena_clear(&p->m.arena);
 }

@@ -5,6 +5,7 @@
 #define MOE_QUANTIZE_CALIBRATE_PROBE_H
 
 #include "model/forward.h"
+#include "model/ops/cpu/cpu.h"
 #include "quantize/passes/backward.h"
 
 enum { MOE_PROBE_TOKENS = 2048 }; /* the most tokens of a probe */
@@ -14,6 +15,7 @@ struct moe_probe {
     struct moe_model m;
     struct moe_layer layer;
     struct moe_pool *pool;
+    struct moe_device *device;
     struct moe_forward *f;
     struct moe_backward *back;
     struct moe_latent cache;

@@ -4,7 +4,6 @@
 #include "base/io.h"
 #include "base/minmax.h"
 #include "kernels/kernels.h"
-#include "model/forward-parts.h"
 #include "quantize/calibrate/probe.h"
 #include "quantize/passes/work.h"
 
@@ -41,7 +40,11 @@ static void refresh(struct moe_probe *p, const float *from)
 static void run_attention(struct moe_probe *p)
 {
     refresh(p, p->h);
-    moe_forward_attention(p->f, 0, p->seg, p->count, p->n, p->work);
+    const struct moe_batch b = { NULL, p->n, p->seg, p->count };
+    moe_forward_put(p->f, p->work, p->n);
+    moe_forward_attention(p->f, 0, &b);
+    enum moe_code code = moe_forward_get(p->f, p->work, p->n, p->err);
+    if (p->code == MOE_OK) p->code = code;
 }
 
 static void run_attention_back(struct moe_probe *p)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Multi-head latent attention backward, in the expanded form (model/attention.c has the forward equations).
+/* Multi-head latent attention backward, in the expanded form (forward: model/ops/cpu/attention.c).
  *
  * For one head of one sequence, with q = {q_nope, rotated q_pe}, k = {Wuk c, rotated k_pe}, v = Wuv c,
  * p = softmax(scale q k^T) over the keys up to the query's own, and o = p v:

@@ -5,7 +5,7 @@
 #include "base/io.h"
 #include "base/minmax.h"
 #include "base/newfile.h"
-#include "model/forward-parts.h"
+#include "kernels/kernels.h"
 #include "quantize/passes/backward.h"
 #include "quantize/passes/gradient.h"
 

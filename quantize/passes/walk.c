@@ -3,7 +3,6 @@
 
 #include "base/io.h"
 #include "base/minmax.h"
-#include "model/forward-parts.h"
 #include "model/group.h"
 #include "quantize/passes/work.h"
 
@@ -38,14 +37,16 @@ enum moe_code moe_walk_batches(struct moe_walk *c,
 enum moe_code moe_walk_attend(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
 {
     struct moe_segment seg[BATCH];
-    int64_t k = 0, pages = moe_latent_pages(c->sequence);
+    struct moe_batch b = { .n = n, .segment = seg };
+    int64_t pages = moe_latent_pages(c->sequence);
 
-    for (int64_t at = 0; at < n; at += c->sequence, k++)
-        seg[k] = (struct moe_segment){ &c->cache, c->cache.every + k * pages, 0,
-                                       moe_min_i64(c->sequence, n - at) };
+    for (int64_t at = 0; at < n; at += c->sequence, b.n_segments++)
+        seg[b.n_segments] = (struct moe_segment){ &c->cache, c->cache.every + b.n_segments * pages, 0,
+                                                  moe_min_i64(c->sequence, n - at) };
     MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
-    moe_forward_attention(c->f, c->layer, seg, k, n, c->batch);
-    return moe_forward_check(c->f, c->layer, c->batch, n, err);
+    moe_forward_put(c->f, c->batch, n);
+    moe_forward_attention(c->f, c->layer, &b);
+    return moe_forward_get(c->f, c->batch, n, err);
 }
 
 struct rows { struct moe_walk *c; int64_t first; };
@@ -72,39 +73,31 @@ static enum moe_code attention_batch(struct moe_walk *c, int64_t first, int64_t 
 
 static enum moe_code embed_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
 {
-    MOE_TRY(moe_forward_embed(c->f, c->tokens + first, n, c->batch, err));
+    const struct moe_batch b = { .tokens = c->tokens + first, .n = n };
+    MOE_TRY(moe_forward_embed(c->f, &b, err));
+    MOE_TRY(moe_forward_get(c->f, c->batch, n, err));
     return moe_states_write(&c->h, first, n, c->batch, err);
-}
-
-static void route_token(void *ctx, int64_t t, int worker)
-{
-    struct rows *r = ctx;
-    struct moe_walk *c = r->c;
-    int64_t e = c->m->config.n_routed_experts, k = c->m->config.num_experts_per_tok;
-    moe_route(&c->m->route, c->f->logits + t * e, c->m->layers[c->layer].router_bias,
-              c->f->choose + worker * 2 * e, c->experts + (r->first + t) * k,
-              c->weights + (r->first + t) * k);
 }
 
 static enum moe_code route_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
 {
-    const struct moe_layer *y = &c->m->layers[c->layer];
-    int64_t h = c->h.width;
-    struct rows r = { c, first };
+    int64_t k = c->m->config.num_experts_per_tok;
     MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
-    moe_forward_norm(c->f, c->batch, h, y->post_norm, c->m->eps, h, n, c->f->x, h);
-    moe_forward_matmul(c->f, &y->router, c->f->x, h, n, c->f->logits);
-    moe_pool_run(c->pool, n, route_token, &r);
     moe_meter_add(c->meter, moe_work_router(&c->m->config, (double)n));
-    return MOE_OK;
+    return moe_forward_route(c->f, c->layer, c->batch, n, c->experts + first * k, c->weights + first * k,
+                             err);
 }
 
 static enum moe_code add_batch(struct moe_walk *c, int64_t first, int64_t n, struct moe_err *err)
 {
     MOE_TRY(moe_states_read(&c->h, first, n, c->batch, err));
-    MOE_TRY(moe_states_read(&c->sum, first, n, c->f->x, err));
-    for (int64_t i = 0; i < n * c->h.width; i++) c->batch[i] += c->f->x[i];
-    MOE_TRY(moe_forward_check(c->f, c->layer, c->batch, n, err));
+    for (int64_t at = 0, rows; at < n; at += rows) {
+        float *h = c->batch + at * c->h.width;
+        rows = moe_min_i64(MOE_WALK_PIECE, n - at);
+        MOE_TRY(moe_states_read(&c->sum, first + at, rows, c->piece, err));
+        for (int64_t i = 0; i < rows * c->h.width; i++) h[i] += c->piece[i];
+    }
+    MOE_TRY(moe_model_check(c->m, c->layer, c->batch, n * c->h.width, err));
     return moe_states_write(&c->h, first, n, c->batch, err);
 }
 
@@ -163,7 +156,7 @@ static enum moe_code begin_layer(struct moe_walk *c, struct moe_err *err)
 {
     const struct moe_layer *y = &c->m->layers[c->layer];
 
-    moe_forward_model(c->f, c->m);
+    moe_cpu_use(c->device, c->m);
     if (c->before[0]) MOE_TRY(c->before[0](c->ctx, err));
     double from = moe_now();
     MOE_TRY(moe_walk_batches(c, attention_batch, err));
@@ -255,10 +248,10 @@ uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequ
     int64_t width = g->kv_lora_rank + g->qk_rope_head_dim;
     uint64_t bytes = moe_walk_twin_estimate(src, n, in_files);
 
-    /* For each token of a batch: its state, the norm of it and what attention adds; the projections'
-     * outputs; the cache; the router's logits.  The forward pass's own buffers for MLPs are never
+    /* For each token of a batch: its state, here and on the device, the norm of it and what attention adds;
+     * the projections' outputs; the cache; the router's logits.  The device's own buffers for MLPs are never
      * touched, since MLPs go through moe_mlp_forward. */
-    int64_t token = 3 * g->hidden_size + g->q_lora_rank + g->num_attention_heads * (qd + g->v_head_dim) +
+    int64_t token = 4 * g->hidden_size + g->q_lora_rank + g->num_attention_heads * (qd + g->v_head_dim) +
                     width + g->qk_rope_head_dim + g->n_routed_experts;
     int64_t sequences = (batch + sequence - 1) / sequence;
     bytes += (uint64_t)batch * (uint64_t)token * sizeof(float);
@@ -275,12 +268,16 @@ static enum moe_code take_buffers(struct moe_walk *c, struct moe_err *err)
 {
     const struct moe_config *g = &c->src->config;
     int64_t s = c->sequence, batch = moe_walk_batch(s), sequences = (batch + s - 1) / s;
-    MOE_TRY(moe_forward_open(&c->f, c->m, batch, s, MOE_MLA_EXPANDED, c->pool, err));
-    moe_forward_use_gemm(c->f);
+    const struct moe_cpu_options o = {
+        .max_tokens = batch, .context = s, .mla = MOE_MLA_EXPANDED, .many = true
+    };
+    MOE_TRY(moe_cpu_open(&c->device, c->m, &o, c->pool, err));
+    MOE_TRY(moe_forward_open(&c->f, c->device, err));
     MOE_TRY(moe_mlp_open(&c->mlp, g->hidden_size, widest(g), &forward_only, true, c->pool, err));
-    MOE_TRY(moe_latent_open(&c->cache, g, 1, sequences * moe_latent_pages(s), err));
+    MOE_TRY(moe_latent_open(&c->cache, c->device, 1, sequences * moe_latent_pages(s), err));
     c->batch = array(batch * g->hidden_size, sizeof *c->batch);
-    return c->batch
+    c->piece = array(MOE_WALK_PIECE * g->hidden_size, sizeof *c->piece);
+    return c->batch && c->piece
              ? MOE_OK
              : moe_fail(err, MOE_NOMEM, "no memory for %lld calibration tokens at once", (long long)batch);
 }
@@ -316,7 +313,7 @@ static enum moe_code begin_walk(struct moe_walk *c, const char *states, struct m
     MOE_TRY(moe_states_open(&c->h, c->n, width, states, err));
     MOE_TRY(moe_states_open(&c->sum, c->n, width, states, err));
     MOE_TRY(take_choices(c, err));
-    moe_forward_model(c->f, c->m);
+    moe_cpu_use(c->device, c->m);
     MOE_TRY(moe_walk_batches(c, embed_batch, err));
     drop_mapped(c, -1);
     return MOE_OK;
@@ -351,9 +348,11 @@ enum moe_code moe_walk_twin(struct moe_walk *c, const struct moe_walk *w, const 
                             .h = { .fd = -1 },
                             .sum = { .fd = -1 },
                             .twin = true,
+                            .device = w->device,
                             .f = w->f,
                             .mlp = w->mlp,
                             .batch = w->batch,
+                            .piece = w->piece,
                             .cache = w->cache,
                             .meter = w->meter };
     enum moe_code code = begin_walk(c, states, err);
@@ -369,7 +368,9 @@ void moe_walk_close(struct moe_walk *c)
         moe_mlp_close(&c->mlp);
         moe_forward_close(&c->f);
         moe_latent_release(&c->cache);
+        moe_device_close(&c->device);
         free(c->batch);
+        free(c->piece);
     }
     moe_states_close(&c->h);
     moe_states_close(&c->sum);

@@ -11,6 +11,7 @@
 #define MOE_QUANTIZE_PASSES_WALK_H
 
 #include "model/forward.h"
+#include "model/ops/cpu/cpu.h"
 #include "model/rewrite/rewrite.h"
 #include "model/unit.h"
 #include "quantize/rounding/mlp.h"
@@ -24,11 +25,14 @@ struct moe_stored_expert {
 };
 void moe_stored_expert_release(struct moe_stored_expert *r);
 
+enum { MOE_WALK_PIECE = 64 };
+
 struct moe_walk {
     struct moe_source *src;
     struct moe_pool *pool;
     const struct moe_cancel *cancel;  /* ends the passes early; NULL: nobody will */
     struct moe_model *m;
+    struct moe_device *device;
     struct moe_forward *f;
     struct moe_mlp *mlp; /* for forward passes, on all threads */
 
@@ -42,6 +46,7 @@ struct moe_walk {
     struct moe_states sum; /* what the layer's MLPs add to h; moe_walk_next adds it */
 
     float *batch;     /* [moe_walk_batch, H] */
+    float *piece;     /* [MOE_WALK_PIECE, H] */
     struct moe_latent cache; /* of a batch's sequences, for the layer at hand */
 
     /* The router's choices, k for each token: experts and their weights [n, k]; and 1 / rms of each token's

@@ -23,7 +23,8 @@
 #ifndef MOE_QUANTIZE_ROUNDING_MLP_H
 #define MOE_QUANTIZE_ROUNDING_MLP_H
 
-#include "model/forward.h"
+#include "model/activations.h"
+#include "model/model.h"
 #include "quantize/rounding/clip.h"
 #include "quantize/rounding/matrix.h"
 #include "quantize/rounding/states.h"

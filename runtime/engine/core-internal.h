@@ -63,6 +63,7 @@ struct moe_core {
     struct moe_schedule *schedule;
     struct moe_segment *segment;        /* [sequences] of the present pass */
     struct moe_entry **wanted;          /* [sequences]: whose logits the present pass gives */
+    int32_t *row;                       /* [sequences]: and which of its rows these are */
     int32_t *tokens;                    /* [batch_tokens] of the present pass */
     float *logits; int64_t rows;        /* [rows, V]: logits are computed for at most `rows` tokens at once */
     int32_t *order; float *p;           /* [V] scratch memory for sampling */
@@ -111,8 +112,8 @@ void moe_core_publish(struct moe_core *c);
 
 /* ---- core-pass.c: the only file that calls the forward pass ---- */
 
-/* Computes the step.  Afterwards engine->h begins with the hidden states of the sequences in c->wanted; there
- * are *wanted.  Ends requests whose values are not finite; then nothing was computed and *wanted is 0. */
+/* Computes the step.  Afterwards c->wanted and c->row tell whose states are wanted; there are *wanted.  Ends
+ * requests whose values are not finite; then nothing was computed and *wanted is 0. */
 enum moe_code moe_core_pass(struct moe_core *c, const struct moe_schedule_step *step, int64_t *wanted,
                             struct moe_err *err);
 /* Computes the logits of c->wanted[from, from + n) into c->logits, and ends those for whom they are not

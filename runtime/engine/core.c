@@ -49,7 +49,7 @@ static enum moe_code open_cache(struct moe_core *c, struct moe_err *err)
                                                 .chunk = c->o.chunk,
                                                 .running = c->o.sequences,
                                                 .aging = c->o.aging };
-    MOE_TRY(moe_latent_open(&c->cache, g, g->num_hidden_layers, pages, err));
+    MOE_TRY(moe_latent_open(&c->cache, c->e->device, g->num_hidden_layers, pages, err));
     MOE_TRY(moe_pages_open(&c->pages, pages, err));
     c->stats.pages = pages;
     c->stats.cache_bytes = c->cache.bytes;
@@ -60,14 +60,16 @@ static enum moe_code open_cache(struct moe_core *c, struct moe_err *err)
 static enum moe_code open_parts(struct moe_core *c, struct moe_err *err)
 {
     size_t n = (size_t)c->o.sequences, v = (size_t)c->e->model->config.vocab_size;
-    c->rows = moe_min_i64(moe_engine_logit_rows(&c->e->model->config), c->o.sequences);
+    c->rows = moe_min_i64(moe_forward_logit_rows(&c->e->model->config, c->e->batch), c->o.sequences);
     c->segment = calloc(n, sizeof *c->segment);
     c->wanted = calloc(n, sizeof *c->wanted);
+    c->row = calloc(n, sizeof *c->row);
     c->tokens = calloc((size_t)c->o.batch_tokens, sizeof *c->tokens);
     c->logits = malloc((size_t)c->rows * v * sizeof *c->logits);
     c->order = malloc(v * sizeof *c->order);
     c->p = malloc(v * sizeof *c->p);
-    if (!c->segment || !c->wanted || !c->tokens || !c->logits || !c->order || !c->p || !find_ends(c))
+    if (!c->segment || !c->wanted || !c->row || !c->tokens || !c->logits || !c->order || !c->p ||
+        !find_ends(c))
         return moe_fail(err, MOE_NOMEM, "no memory for %lld sequences", (long long)c->o.sequences);
     return open_cache(c, err);
 }
@@ -131,6 +133,7 @@ void moe_core_close(struct moe_core **out)
     free(c->ends.id);
     free(c->segment);
     free(c->wanted);
+    free(c->row);
     free(c->tokens);
     free(c->logits);
     free(c->order);

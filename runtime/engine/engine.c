@@ -13,25 +13,28 @@
 /* Tokens of a batch; bytes that a batch larger than MIN_BATCH may take in addition. */
 enum { MIN_BATCH = 16, MAX_BATCH = 1024, BATCH_BYTES = 512 << 20 };
 
-uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_t batch, enum moe_mla mla,
-                             int threads)
+/* The bytes that an engine holds at most besides mapped files, where batch and context are those of `o`: a
+ * full cache, the buffers of a batch, states and logits, and memory for sampling. */
+static uint64_t estimate(const struct moe_config *c, const struct moe_cpu_options *o, int threads)
 {
     uint64_t sampling = (uint64_t)c->vocab_size * (2 * sizeof(float) + sizeof(int32_t)),
-             ids = (uint64_t)context * sizeof(int32_t);
-    return moe_latent_estimate(c, c->num_hidden_layers, moe_latent_pages(context)) +
-           moe_forward_estimate(c, batch, context, mla, threads) + sampling +
-           ids + (uint64_t)(batch * c->hidden_size) * sizeof(float);
+             ids = (uint64_t)o->context * sizeof(int32_t);
+    return moe_latent_estimate(c, c->num_hidden_layers, moe_latent_pages(o->context)) +
+           moe_cpu_estimate(c, o, threads) + moe_forward_estimate(c, o->max_tokens) + sampling + ids;
 }
 
-/* The largest n in [lo, hi] for which an engine with n in the place of `context` and `batch`, where they are
- * 0, is estimated to take at most `limit` bytes; lo - 1 when there is none.  The estimate grows with n. */
-static int64_t max_that_fits(const struct moe_config *c, int64_t context, int64_t batch, int64_t lo,
-                             int64_t hi, enum moe_mla mla, int threads, uint64_t limit)
+/* The largest n in [lo, hi] for which an engine with n in the place of the context and batch of `o`, where
+ * they are 0, is estimated to take at most `limit` bytes; lo - 1 when there is none.  The estimate grows with
+ * n. */
+static int64_t max_that_fits(const struct moe_config *c, const struct moe_cpu_options *o, int64_t lo,
+                             int64_t hi, int threads, uint64_t limit)
 {
     while (lo <= hi) {
         int64_t n = lo + (hi - lo) / 2;
-        if (moe_engine_estimate(c, context ? context : n, batch ? batch : n, mla, threads) <= limit)
-            lo = n + 1;
+        struct moe_cpu_options with = *o;
+        if (!o->context) with.context = n;
+        if (!o->max_tokens) with.max_tokens = n;
+        if (estimate(c, &with, threads) <= limit) lo = n + 1;
         else hi = n - 1;
     }
     return hi;
@@ -41,7 +44,7 @@ static int64_t max_that_fits(const struct moe_config *c, int64_t context, int64_
  * batch the weights of an expert are read once for more tokens; a batch that is a few tokens smaller costs
  * little, so it is rounded down to a multiple of MIN_BATCH. */
 static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const struct moe_engine_options *o,
-                         int threads, struct moe_err *err)
+                         struct moe_cpu_options *cpu, int threads, struct moe_err *err)
 {
     bool bounded = o->max_context > 0 && o->max_context < c->max_position_embeddings;
     int64_t max_context = bounded ? o->max_context : c->max_position_embeddings;
@@ -53,24 +56,30 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
     int64_t batch = o->batch > 0 && o->batch < MAX_BATCH ? o->batch : MAX_BATCH;
     if (!limit) limit = UINT64_MAX; /* it is not known how much memory is available */
     if (o->sharers > 1) limit /= (uint64_t)o->sharers;
-    e->context = o->context;
-    if (o->context <= 0)
-        e->context = max_that_fits(c, 0, min_batch, 1, max_context, o->mla, threads, limit);
-    uint64_t bytes = moe_engine_estimate(c, e->context ? e->context : 1, min_batch, o->mla, threads);
+    *cpu = (struct moe_cpu_options){ .max_tokens = min_batch,
+                                     .context = o->context,
+                                     .mla = o->mla,
+                                     .activations = o->activations,
+                                     .serves = o->dense_only };
+    if (o->context <= 0) cpu->context = max_that_fits(c, cpu, 1, max_context, threads, limit);
+    e->context = cpu->context;
+    if (!cpu->context) cpu->context = 1; /* which does not fit, as the message says */
+    uint64_t bytes = estimate(c, cpu, threads);
     if (bytes > limit)
         return moe_fail(
             err, MOE_NOMEM,
             "a context of %lld needs %s besides the model's files, %s %s (try a smaller --context%s)",
-            (long long)(e->context ? e->context : 1), moe_human_bytes(bytes + (o->memory ? held : 0), need),
+            (long long)cpu->context, moe_human_bytes(bytes + (o->memory ? held : 0), need),
             moe_human_bytes(o->memory ? o->memory : limit, have), o->memory ? "are allowed" : "are available",
             o->memory ? " or a larger --memory" : "");
-    uint64_t full = moe_engine_estimate(c, e->context, min_batch, o->mla, threads),
-             room = limit - full < BATCH_BYTES ? limit - full : BATCH_BYTES;
-    e->batch = max_that_fits(c, e->context, 0, min_batch, e->context < batch ? e->context : batch, o->mla,
-                             threads, full + room);
+    uint64_t room = limit - bytes < BATCH_BYTES ? limit - bytes : BATCH_BYTES;
+    cpu->max_tokens = 0;
+    e->batch = max_that_fits(c, cpu, min_batch, e->context < batch ? e->context : batch, threads,
+                             bytes + room);
     if (e->batch > MIN_BATCH) e->batch -= e->batch % MIN_BATCH;
     if (e->batch < 1) e->batch = 1;
-    e->spare = limit - moe_engine_estimate(c, e->context, e->batch, o->mla, threads);
+    cpu->max_tokens = e->batch;
+    e->spare = limit - estimate(c, cpu, threads);
     return MOE_OK;
 }
 
@@ -110,11 +119,10 @@ static enum moe_code open_parts(struct moe_engine *e, const char *path, const st
     if (o->dense_only) MOE_TRY(moe_resident_open(&e->resident, e->source, err));
     MOE_TRY(moe_model_open(&e->model, e->resident ? &e->resident->source : e->source, o->lora_eps, err));
     /* after opening, so that it counts the memory that descriptors and tokenizer take */
-    MOE_TRY(fit(e, c, o, moe_pool_threads(pool), err));
-    MOE_TRY(moe_forward_open(&e->forward, e->model, e->batch, e->context, o->mla, pool, err));
-    moe_forward_activations(e->forward, o->activations);
-    e->h = malloc((size_t)(e->batch * c->hidden_size) * sizeof *e->h);
-    return e->h ? MOE_OK : moe_fail(err, MOE_NOMEM, "no memory for an engine");
+    struct moe_cpu_options cpu;
+    MOE_TRY(fit(e, c, o, &cpu, moe_pool_threads(pool), err));
+    MOE_TRY(moe_cpu_open(&e->device, e->model, &cpu, pool, err));
+    return moe_forward_open(&e->forward, e->device, err);
 }
 
 enum moe_code moe_engine_open(struct moe_engine **out, const char *path, const struct moe_engine_options *o,
@@ -150,19 +158,13 @@ void moe_engine_close(struct moe_engine **pe)
     struct moe_engine *e = *pe;
     if (!e) return;
     moe_forward_close(&e->forward);
+    moe_device_close(&e->device);
     moe_model_close(&e->model);
     moe_resident_close(&e->resident);
     if (!e->borrowed) {
         moe_tokenizer_close(&e->tokenizer);
         moe_source_close(&e->source);
     }
-    free(e->h);
     free(e);
     *pe = NULL;
-}
-
-int64_t moe_engine_logit_rows(const struct moe_config *c)
-{
-    int64_t n = ((int64_t)32 << 20) / (4 * c->vocab_size);
-    return n < 8 ? 8 : n;
 }

@@ -9,6 +9,7 @@
 
 #include "formats/tokenizer/tokenizer.h"
 #include "model/forward.h"
+#include "model/ops/cpu/cpu.h"
 #include "runtime/engine/request.h"
 #include "runtime/parallel/resident.h"
 
@@ -18,11 +19,11 @@ struct moe_engine {
     struct moe_resident *resident;    /* NULL: the whole model is mapped */
     struct moe_model *model;
     struct moe_tokenizer *tokenizer;  /* NULL when the model has none and none was needed */
+    struct moe_device *device;
     struct moe_forward *forward;
     int64_t context, batch;           /* the largest number of positions; of tokens in a batch */
     uint64_t spare;                   /* bytes of the memory allowed that a full context leaves */
     uint64_t cache_bytes; int64_t max_sequences; /* as struct moe_engine_options has them */
-    float *h;                         /* [batch, H] hidden states */
     /* only ids below it are generated: the smaller of the model's and the tokenizer's vocabulary */
     int64_t vocab;
     const struct moe_cancel *cancel;  /* ends work early; NULL: nobody will.  May be set between calls */
@@ -43,14 +44,9 @@ struct moe_engine_options {
     uint64_t memory;
     double lora_eps;                  /* as moe_model_open takes it */
     enum moe_mla mla;
-    enum moe_activations activations; /* as moe_forward_activations takes them */
+    enum moe_activations activations; /* as moe_cpu_options.activations */
     const struct moe_cancel *cancel;  /* for struct moe_engine.cancel */
 };
-
-/* The bytes that an engine holds at most besides mapped files: a full cache, the buffers of a batch, hidden
- * states, logits, and memory for sampling. */
-uint64_t moe_engine_estimate(const struct moe_config *c, int64_t context, int64_t batch, enum moe_mla mla,
-                             int threads);
 
 /* Opens the model at `path`, a container or checkpoint; the pool must stay open as long as the engine.  The
  * batch is as large as is of use and memory allows.  MOE_USAGE when the context asked for is larger than the
@@ -63,9 +59,5 @@ enum moe_code moe_engine_open(struct moe_engine **e, const char *path, const str
 enum moe_code moe_engine_open_lender(struct moe_engine **e, const char *path,
                                      const struct moe_engine_options *o, struct moe_err *err);
 void moe_engine_close(struct moe_engine **e); /* NULL-safe; nulls */
-
-/* How many rows of logits [V] a caller should compute at once, so that the weights of the head are read once
- * for all of them: as many as take about 32 MiB, but at least 8. */
-int64_t moe_engine_logit_rows(const struct moe_config *c);
 
 #endif

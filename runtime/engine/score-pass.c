@@ -28,9 +28,11 @@ uint64_t moe_score_state_bytes(const struct moe_engine *e, int64_t n)
 uint64_t moe_score_side_bytes(const struct moe_engine *e, int64_t window, int threads)
 {
     int64_t batch = moe_score_batch(e, window);
-    return moe_forward_estimate(&e->model->config, e->batch, window, MOE_MLA_ABSORBED, threads) +
+    const struct moe_config *c = &e->model->config;
+    const struct moe_cpu_options o = { .max_tokens = e->batch, .context = window };
+    return moe_cpu_estimate(c, &o, threads) + moe_forward_estimate(c, e->batch) +
            moe_score_state_bytes(e, batch) +
-           moe_latent_estimate(&e->model->config, 1, pages_of(batch, window));
+           moe_latent_estimate(c, 1, pages_of(batch, window));
 }
 
 static enum moe_code open_buffers(struct moe_score_side *d, struct moe_err *err)
@@ -42,7 +44,7 @@ static enum moe_code open_buffers(struct moe_score_side *d, struct moe_err *err)
         return moe_fail(err, MOE_NOMEM,
                         "no memory for the states of %lld tokens (try --scratch DIR or less text)",
                         (long long)d->n);
-    return moe_latent_open(&d->cache, &d->e->model->config, 1, pages_of(d->batch, d->window), err);
+    return moe_latent_open(&d->cache, d->e->device, 1, pages_of(d->batch, d->window), err);
 }
 
 enum moe_code moe_score_side_open(struct moe_score_side *d, struct moe_engine *e, int64_t n, int64_t window,
@@ -128,8 +130,10 @@ static enum moe_code run_layer(struct moe_score_side *d, int layer, struct moe_p
     for (int64_t at = 0, m; at < d->n; at += m) {
         m = batch_at(d, at);
         MOE_TRY(get(d, at, m, &h, err));
-        moe_forward_layer(d->e->forward, layer, d->segments, make_segments(d, at, m), h);
-        MOE_TRY(moe_forward_check(d->e->forward, layer, h, m, err));
+        const struct moe_batch b = { NULL, m, d->segments, make_segments(d, at, m) };
+        moe_forward_put(d->e->forward, h, m);
+        moe_forward_layer(d->e->forward, layer, &b);
+        MOE_TRY(moe_forward_get(d->e->forward, h, m, err));
         MOE_TRY(put(d, at, m, err));
         moe_progress_add(progress, (uint64_t)m);
         MOE_TRY(moe_cancel_check(d->e->cancel, err));
@@ -145,7 +149,9 @@ enum moe_code moe_score_side_run(struct moe_score_side *d, const int32_t *ids, s
     for (int64_t at = 0, m; at < d->n; at += m) {
         m = batch_at(d, at);
         MOE_TRY(get(d, at, 0, &h, err));
-        MOE_TRY(moe_forward_embed(d->e->forward, ids + at, m, h, err));
+        const struct moe_batch b = { .tokens = ids + at, .n = m };
+        MOE_TRY(moe_forward_embed(d->e->forward, &b, err));
+        MOE_TRY(moe_forward_get(d->e->forward, h, m, err));
         MOE_TRY(put(d, at, m, err));
     }
     give_back(d, -1);
@@ -158,5 +164,7 @@ enum moe_code moe_score_side_logits(struct moe_score_side *d, int64_t at, int64_
 {
     float *h;
     MOE_TRY(get(d, at, m, &h, err));
-    return moe_forward_logits(d->e->forward, h, m, logits, err);
+    moe_forward_put(d->e->forward, h, m);
+    moe_forward_logits(d->e->forward, NULL, m, logits);
+    return moe_forward_wait(d->e->forward, err);
 }

@@ -38,7 +38,7 @@ void moe_score_side_close(struct moe_score_side *d);
  * each layer. */
 enum moe_code moe_score_side_run(struct moe_score_side *d, const int32_t *ids, struct moe_progress *progress,
                                  struct moe_err *err);
-/* Computes the logits [m, V] of positions [at, at + m), m <= batch, from their states. */
+/* Computes the logits [m, V] of positions [at, at + m), m <= moe_forward_logit_rows, from their states. */
 enum moe_code moe_score_side_logits(struct moe_score_side *d, int64_t at, int64_t m, float *logits,
                                     struct moe_err *err);
 

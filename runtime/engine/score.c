@@ -2,6 +2,7 @@
 #include "runtime/engine/score.h"
 
 #include "base/io.h"
+#include "base/minmax.h"
 #include "base/show.h"
 #include "runtime/engine/score-pass.h"
 
@@ -137,8 +138,9 @@ static uint64_t files_bytes(const struct moe_engine *e)
 /* How many positions' logits are computed at once. */
 static int64_t logit_rows(const struct moe_engine *e, const struct moe_engine *ref, int64_t window)
 {
-    int64_t rows = moe_engine_logit_rows(&e->model->config), batch = moe_score_batch(e, window);
+    int64_t rows = moe_forward_logit_rows(&e->model->config, e->batch), batch = moe_score_batch(e, window);
     if (ref && moe_score_batch(ref, window) < batch) batch = moe_score_batch(ref, window);
+    if (ref) rows = moe_min_i64(rows, moe_forward_logit_rows(&ref->model->config, ref->batch));
     return rows < batch ? rows : batch;
 }
 

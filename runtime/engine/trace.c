@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/trace.h"
 
+#include "base/minmax.h"
 #include "formats/checkpoint/safetensors.h"
 
 #include <stdio.h>
@@ -71,10 +72,12 @@ static enum moe_code one_layer(struct tracer *t, int l, struct moe_err *err)
     const struct moe_config *c = &e->model->config;
     t->routed = 0;
     for (int64_t i = 0; i < t->n; i += e->batch) {
-        struct moe_segment s = { &t->cache, t->cache.every, i, t->n - i < e->batch ? t->n - i : e->batch };
-        moe_forward_layer(e->forward, l, &s, 1, t->h + i * c->hidden_size);
+        const struct moe_segment s = { &t->cache, t->cache.every, i, moe_min_i64(t->n - i, e->batch) };
+        const struct moe_batch b = { NULL, s.n, &s, 1 };
+        moe_forward_put(e->forward, t->h + i * c->hidden_size, s.n);
+        moe_forward_layer(e->forward, l, &b);
+        MOE_TRY(moe_forward_get(e->forward, t->h + i * c->hidden_size, s.n, err));
     }
-    MOE_TRY(moe_forward_check(e->forward, l, t->h, t->n, err));
     MOE_TRY(moe_st_write(t->w, t->h, (size_t)(t->n * c->hidden_size) * sizeof *t->h, err));
     if (moe_layer_is_moe(c, l)) {
         size_t k = (size_t)(t->n * c->num_experts_per_tok);
@@ -89,11 +92,17 @@ static enum moe_code run(struct tracer *t, const int32_t *ids, struct moe_err *e
     struct moe_engine *e = t->e;
     const struct moe_config *c = &e->model->config;
     MOE_TRY(moe_st_write(t->w, ids, (size_t)t->n * sizeof *ids, err));
-    MOE_TRY(moe_forward_embed(e->forward, ids, t->n, t->h, err));
+    for (int64_t i = 0; i < t->n; i += e->batch) {
+        const struct moe_batch b = { .tokens = ids + i, .n = moe_min_i64(t->n - i, e->batch) };
+        MOE_TRY(moe_forward_embed(e->forward, &b, err));
+        MOE_TRY(moe_forward_get(e->forward, t->h + i * c->hidden_size, b.n, err));
+    }
     for (int l = 0; l < c->num_hidden_layers; l++) MOE_TRY(one_layer(t, l, err));
     for (int64_t i = 0, m; i < t->n; i += m) {
         m = t->n - i < t->rows ? t->n - i : t->rows;
-        MOE_TRY(moe_forward_logits(e->forward, t->h + i * c->hidden_size, m, t->logits, err));
+        moe_forward_put(e->forward, t->h + i * c->hidden_size, m);
+        moe_forward_logits(e->forward, NULL, m, t->logits);
+        MOE_TRY(moe_forward_wait(e->forward, err));
         MOE_TRY(moe_st_write(t->w, t->logits, (size_t)(m * c->vocab_size) * sizeof *t->logits, err));
     }
     return moe_cancel_check(e->cancel, err);
@@ -103,7 +112,7 @@ enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, con
                         struct moe_err *err)
 {
     const struct moe_config *c = &e->model->config;
-    struct tracer t = { .e = e, .n = n, .rows = moe_engine_logit_rows(c) };
+    struct tracer t = { .e = e, .n = n, .rows = moe_forward_logit_rows(c, e->batch) };
     size_t k = (size_t)(n * (c->num_experts_per_tok + 1));
     if (n < 1) return moe_fail(err, MOE_USAGE, "the prompt is empty (give some text, --tokens, or --bos)");
     if (t.rows > n) t.rows = n;
@@ -111,7 +120,7 @@ enum moe_code moe_trace(struct moe_engine *e, const int32_t *ids, int64_t n, con
         return moe_fail(err, MOE_USAGE,
                         "%lld tokens do not fit the context of %lld (raise --context, or shorten the prompt)",
                         (long long)n, (long long)e->context);
-    MOE_TRY(moe_latent_open(&t.cache, c, c->num_hidden_layers, moe_latent_pages(n), err));
+    MOE_TRY(moe_latent_open(&t.cache, e->device, c->num_hidden_layers, moe_latent_pages(n), err));
     t.h = malloc((size_t)(n * c->hidden_size) * sizeof *t.h);
     t.logits = malloc((size_t)(t.rows * c->vocab_size) * sizeof *t.logits);
     t.experts = malloc(k * sizeof *t.experts);

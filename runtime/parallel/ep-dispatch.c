@@ -59,13 +59,13 @@ static void count_requests(struct moe_ep *ep)
 {
     memset(ep->rows, 0, (size_t)ep->ranks * sizeof *ep->rows);
     memset(ep->pairs, 0, (size_t)ep->ranks * sizeof *ep->pairs);
-    memset(ep->last, 0, (size_t)ep->ranks * sizeof *ep->last);
+    for (int r = 0; r < ep->ranks; r++) ep->last[r] = -1;
     for (int64_t i = 0; i < ep->n_left; i++) {
         int32_t c = ep->left[i];
         int to = ep->place[c].server;
         ep->place[c].index = ep->pairs[to]++;
-        if (ep->last[to] != ep->row[c]) ep->rows[to]++;
-        ep->last[to] = ep->row[c];
+        if (ep->last[to] != c / ep->k) ep->rows[to]++;
+        ep->last[to] = c / ep->k;
     }
 }
 
@@ -74,17 +74,17 @@ static void fill_requests(struct moe_ep *ep)
 {
     size_t bytes = (size_t)ep->hidden * sizeof(float);
     memset(ep->rows, 0, (size_t)ep->ranks * sizeof *ep->rows);
-    memset(ep->last, 0, (size_t)ep->ranks * sizeof *ep->last);
+    for (int r = 0; r < ep->ranks; r++) ep->last[r] = -1;
     for (int64_t i = 0; i < ep->n_left; i++) {
         int32_t c = ep->left[i];
         int to = ep->place[c].server;
         unsigned char *q = moe_comm_request(ep->c, to);
-        if (ep->last[to] != ep->row[c]) {
+        if (ep->last[to] != c / ep->k) {
             memcpy(q + moe_wire_rows_at(ep->experts, ep->pairs[to]) + (size_t)ep->rows[to]++ * bytes,
-                   ep->row[c], bytes);
+                   ep->x + c / ep->k * ep->hidden, bytes);
             ep->stats.bytes_rows += bytes;
         }
-        ep->last[to] = ep->row[c];
+        ep->last[to] = c / ep->k;
         struct moe_wire_pair *p = (struct moe_wire_pair *)(void *)(q + moe_wire_pairs_at(ep->experts));
         p[ep->place[c].index] = (struct moe_wire_pair){ ep->rows[to] - 1, ep->chosen[c] };
     }
@@ -117,21 +117,29 @@ static enum moe_code dispatch(struct moe_ep *ep, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_ep_dispatch(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts,
-                              struct moe_err *err)
+/* Copies the rows and choices of the layer from the device. */
+static enum moe_code fetch(struct moe_ep *ep, struct moe_device *d, int layer, struct moe_addr x,
+                           const struct moe_choices *c, int64_t tokens, struct moe_err *err)
+{
+    uint32_t word;
+    d->ops->read(d, ep->x, x, (uint64_t)(tokens * ep->hidden) * sizeof *ep->x);
+    d->ops->read(d, ep->chosen, c->experts, (uint64_t)(tokens * ep->k) * sizeof *ep->chosen);
+    MOE_TRY(d->ops->wait(d, &word, err));
+    return word & MOE_WORD_NONFINITE ? moe_model_blame(ep->o.model, layer, err) : MOE_OK;
+}
+
+enum moe_code moe_ep_dispatch(void *ctx, struct moe_device *d, int layer, int64_t tokens, struct moe_addr x,
+                              const struct moe_choices *c, struct moe_err *err)
 {
     struct moe_ep *ep = ctx;
     MOE_CHECK(tokens <= ep->o.max_tokens);
     MOE_TRY(moe_ep_receive(ep, err));
+    MOE_TRY(fetch(ep, d, layer, x, c, tokens, err));
     /* a new pass begins: its number is no lower than that of any pass which other ranks have begun */
     if (layer <= ep->layer || ep->layer < 0) ep->pass = ep->pass + 1 > ep->seen ? ep->pass + 1 : ep->seen;
     ep->layer = layer;
-    ep->chosen = experts;
     ep->n_choices = ep->n_left = tokens * ep->k;
-    for (int64_t i = 0; i < ep->n_left; i++) {
-        ep->left[i] = (int32_t)i;
-        ep->row[i] = x + i / ep->k * ep->hidden;
-    }
+    for (int64_t i = 0; i < ep->n_left; i++) ep->left[i] = (int32_t)i;
     return dispatch(ep, err);
 }
 
@@ -186,57 +194,31 @@ static enum moe_code await_replies(struct moe_ep *ep, struct moe_err *err)
     }
 }
 
-/* The input of a choice that was dispatched to a rank that died: it can still be read in the request slot. */
-static const float *sent_row(struct moe_ep *ep, int32_t choice)
+/* Writes the outputs that have come to the device, and leaves in ep->left the choices whose server died. */
+static void store_outputs(struct moe_ep *ep, struct moe_device *d, struct moe_addr rows)
 {
-    int to = ep->place[choice].server;
-    const unsigned char *q = moe_comm_request(ep->c, to);
-    const struct moe_wire_pair *p = (const struct moe_wire_pair *)(const void *)(q + moe_wire_pairs_at(
-                                                                                         ep->experts));
-    const float *rows = (const float *)(const void *)(q + moe_wire_rows_at(ep->experts, ep->pairs[to]));
-    return rows + (int64_t)p[ep->place[choice].index].row * ep->hidden;
-}
-
-/* Copies the outputs that have come from the reply slots into ep->kept, since the slots are used again, and
- * leaves in ep->left the choices whose server died. */
-static enum moe_code keep_outputs(struct moe_ep *ep, const float **out, struct moe_err *err)
-{
-    size_t row = (size_t)ep->hidden * sizeof(float);
+    uint64_t bytes = (uint64_t)ep->hidden * sizeof(float);
     int64_t n = 0;
-    if (!ep->kept) ep->kept = malloc((size_t)(ep->o.max_tokens * ep->k) * row);
-    if (!ep->kept) return moe_fail(err, MOE_NOMEM, "no memory to go on after the loss of a rank");
     for (int64_t i = 0; i < ep->n_left; i++) {
         int32_t c = ep->left[i];
-        float *to = ep->kept + (int64_t)c * ep->hidden;
-        if (ep->c->dead[ep->place[c].server]) {
-            ep->row[c] = sent_row(ep, c);
-            ep->left[n++] = c;
-            continue;
-        }
-        memcpy(to, output(ep, c), row);
-        out[c] = to;
+        if (ep->c->dead[ep->place[c].server]) ep->left[n++] = c;
+        else d->ops->write(d, moe_addr_plus(rows, (uint64_t)c * bytes), output(ep, c), bytes);
     }
     ep->n_left = n;
-    return MOE_OK;
 }
 
-static bool some_died(const struct moe_ep *ep)
-{
-    for (int64_t i = 0; i < ep->n_left; i++)
-        if (ep->c->dead[ep->place[ep->left[i]].server]) return true;
-    return false;
-}
-
-enum moe_code moe_ep_combine(void *ctx, const float **out, struct moe_err *err)
+enum moe_code moe_ep_combine(void *ctx, struct moe_device *d, const struct moe_choices *c,
+                             struct moe_err *err)
 {
     struct moe_ep *ep = ctx;
     MOE_TRY(await_replies(ep, err));
-    while (some_died(ep)) {
-        MOE_TRY(keep_outputs(ep, out, err));
+    store_outputs(ep, d, c->rows);
+    while (ep->n_left) {
         ep->stats.again++;
         MOE_TRY(dispatch(ep, err));
         MOE_TRY(await_replies(ep, err));
+        store_outputs(ep, d, c->rows);
     }
-    for (int64_t i = 0; i < ep->n_left; i++) out[ep->left[i]] = output(ep, ep->left[i]);
+    d->ops->write(d, c->slot, ep->slot, (uint64_t)ep->n_choices * sizeof *ep->slot);
     return moe_ep_move(ep, err);
 }

@@ -38,14 +38,14 @@ struct moe_ep {
     uint64_t pass;                  /* counts the forward passes of this rank */
     int layer;                      /* of the present request; -1: none yet */
     int64_t n_choices;              /* in the present request: T k */
-    const int32_t *chosen;          /* [n_choices] the expert of each choice */
+    float *x;                       /* [T, H] the rows of the present layer, from the device */
+    int32_t *chosen;                /* [T k] the expert of each choice */
+    int32_t *slot;                  /* [T k] 0, 1, ...: where each output is put */
     struct moe_ep_place *place;     /* [T k] */
-    const float **row;              /* [T k] the input of each choice, in the pass or in a dead rank's slot */
     int32_t *left;                  /* [T k] the choices that have no output yet */
     int64_t n_left;
-    float *kept;                    /* [T k, H] outputs saved before the rest is dispatched once more */
     int32_t *rows, *pairs;          /* [ranks] in the present request to each rank */
-    const float **last;             /* [ranks] the row that was added last to each request */
+    int64_t *last;                  /* [ranks] the token whose row was added last to each request; -1: none */
     bool *awaited;                  /* [ranks] this rank waits for something from that rank */
 
     /* The expert server. */
@@ -94,9 +94,10 @@ enum moe_code moe_ep_receive(struct moe_ep *ep, struct moe_err *err);
 enum moe_code moe_ep_wait(struct moe_ep *ep, struct moe_err *err);
 
 /* ep-dispatch.c: the two calls of struct moe_dispatcher; ctx is the moe_ep. */
-enum moe_code moe_ep_dispatch(void *ctx, int layer, int64_t tokens, const float *x, const int32_t *experts,
-                              struct moe_err *err);
-enum moe_code moe_ep_combine(void *ctx, const float **out, struct moe_err *err);
+enum moe_code moe_ep_dispatch(void *ctx, struct moe_device *d, int layer, int64_t tokens, struct moe_addr x,
+                              const struct moe_choices *c, struct moe_err *err);
+enum moe_code moe_ep_combine(void *ctx, struct moe_device *d, const struct moe_choices *c,
+                             struct moe_err *err);
 
 /* ep-server.c: once every rank that is at work has sent its request, computes those of the lowest (pass,
  * layer) and replies to them.  *did: there were some. */

@@ -98,11 +98,12 @@ static void group_choices(struct moe_ep *ep, int64_t n)
 /* Computes n choices of a layer in parts of the size for which the forward pass has room. */
 static void compute(struct moe_ep *ep, int layer, int64_t n)
 {
+    struct moe_device *d = moe_forward_device(ep->o.forward);
     int64_t part = ep->o.max_tokens * ep->k;
     group_choices(ep, n);
     double t = moe_now();
     for (int64_t i = 0; i < n; i += part) {
-        moe_forward_experts(ep->o.forward, layer, ep->sorted + i, n - i < part ? n - i : part);
+        d->ops->serve(d, layer, ep->sorted + i, n - i < part ? n - i : part);
         if (i + part < n) ep->c->ops->wait(ep->c, 0); /* sends a heartbeat */
     }
     ep->stats.seconds_experts += moe_now() - t;

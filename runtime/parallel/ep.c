@@ -47,7 +47,9 @@ static bool allocate(struct moe_ep *ep)
 {
     size_t n = (size_t)(ep->o.max_tokens * ep->k), e = (size_t)ep->experts, r = (size_t)ep->ranks;
     ep->place = calloc(n, sizeof *ep->place);
-    ep->row = calloc(n, sizeof *ep->row);
+    ep->x = malloc((size_t)(ep->o.max_tokens * ep->hidden) * sizeof *ep->x);
+    ep->chosen = calloc(n, sizeof *ep->chosen);
+    ep->slot = calloc(n, sizeof *ep->slot);
     ep->left = calloc(n, sizeof *ep->left);
     ep->rows = calloc(r, sizeof *ep->rows);
     ep->pairs = calloc(r, sizeof *ep->pairs);
@@ -62,9 +64,10 @@ static bool allocate(struct moe_ep *ep)
     ep->tokens = calloc(e, sizeof *ep->tokens);
     ep->number = calloc(e, sizeof *ep->number);
     ep->counts = calloc((size_t)ep->n_moe * r * e, sizeof *ep->counts);
-    return ep->place && ep->row && ep->left && ep->rows && ep->pairs && ep->last && ep->awaited &&
-           ep->active && ep->done && ep->taken && ep->peer && ep->first && ep->want && ep->tokens &&
-           ep->number && ep->counts;
+    for (size_t i = 0; ep->slot && i < n; i++) ep->slot[i] = (int32_t)i;
+    return ep->place && ep->x && ep->chosen && ep->slot && ep->left && ep->rows && ep->pairs && ep->last &&
+           ep->awaited && ep->active && ep->done && ep->taken && ep->peer && ep->first && ep->want &&
+           ep->tokens && ep->number && ep->counts;
 }
 
 static enum moe_code start(struct moe_ep *ep, struct moe_err *err)
@@ -118,9 +121,10 @@ void moe_ep_close(struct moe_ep **pep)
     *pep = NULL;
     if (!ep) return;
     moe_forward_dispatcher(ep->o.forward, NULL);
-    void *const owned[] = { ep->place,   ep->row,    ep->left,   ep->kept,  ep->rows, ep->pairs, ep->last,
-                            ep->awaited, ep->active, ep->done,   ep->taken, ep->peer, ep->first, ep->want,
-                            ep->tokens,  ep->number, ep->counts, ep->share, ep->list, ep->sorted };
+    void *const owned[] = { ep->place,   ep->x,      ep->chosen, ep->slot, ep->left,  ep->rows,  ep->pairs,
+                            ep->last,    ep->active, ep->done,   ep->peer, ep->taken, ep->first, ep->want,
+                            ep->awaited, ep->tokens, ep->number, ep->list, ep->share, ep->counts,
+                            ep->sorted };
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
     moe_split_close(&ep->split);
     moe_split_close(&ep->next_split);

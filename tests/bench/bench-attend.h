@@ -7,6 +7,7 @@
 #define BENCH_ATTEND_H
 
 #include "model/forward.h"
+#include "model/ops/cpu/cpu.h"
 #include "tests/bench/bench-files.h"
 
 struct attending {
@@ -23,7 +24,12 @@ static void attend_token(void *ctx)
 {
     struct attending *a = ctx;
     for (int64_t i = 0; i < a->m->config.hidden_size; i++) a->h[i] = (float)(i % 7) - 3;
-    moe_forward_layer(a->f, 0, &(struct moe_segment){ &a->cache, a->page, a->positions - 1, 1 }, 1, a->h);
+    const struct moe_segment s = { &a->cache, a->page, a->positions - 1, 1 };
+    const struct moe_batch b = { NULL, 1, &s, 1 };
+    struct moe_err err;
+    moe_forward_put(a->f, a->h, 1);
+    moe_forward_layer(a->f, 0, &b);
+    assert(moe_forward_get(a->f, a->h, 1, &err) == MOE_OK);
 }
 
 /* The least seconds of each of two ways, which take turns: so a busy moment meets both. */
@@ -80,7 +86,7 @@ static void put_shuffled(struct attending *a, struct moe_forward *one)
     free(any);
 }
 
-static void make_attending(struct attending *a, int64_t positions)
+static void make_attending(struct attending *a)
 {
     char command[3 * PATH_MAX], path[PATH_MAX];
     struct moe_err err;
@@ -92,21 +98,37 @@ static void make_attending(struct attending *a, int64_t positions)
     assert(system(command) == 0);
     assert(moe_source_open(&a->source, path, &err) == MOE_OK);
     assert(moe_model_open(&a->m, a->source, 0, &err) == MOE_OK);
-    assert(moe_latent_open(&a->cache, &a->m->config, 1, moe_latent_pages(positions), &err) == MOE_OK);
-    for (int64_t i = 0; i < positions * a->cache.width; i++) a->cache.rows[i] = random_normal();
     a->h = get_memory((size_t)a->m->config.hidden_size * sizeof *a->h);
+}
+
+/* Fills the cache, which belongs to one device and is read by the other: both are this processor. */
+static void fill_cache(struct attending *a, struct moe_device *d, int64_t positions)
+{
+    struct moe_err err;
+    assert(moe_latent_open(&a->cache, d, 1, moe_latent_pages(positions), &err) == MOE_OK);
+    int64_t n = MOE_PAGE * a->cache.width;
+    float *page = get_memory((size_t)n * sizeof *page);
+    for (int64_t p = 0; p < a->cache.pages; p++) {
+        for (int64_t i = 0; i < n; i++) page[i] = random_normal();
+        moe_latent_import(&a->cache, (int32_t)p, page);
+    }
+    free(page);
 }
 
 static void bench_attention(void)
 {
     const int64_t positions[] = { quick ? 600 : 2048, quick ? 1200 : 8192, quick ? 2400 : 32768 };
     struct attending a = { .positions = 0 };
+    struct moe_device *alone, *together;
     struct moe_forward *one, *all;
     struct moe_err err;
+    const struct moe_cpu_options o = { .max_tokens = 1, .context = positions[2] };
     put_heading("attention of one token, 64 heads");
-    make_attending(&a, positions[2]);
-    assert(moe_forward_open(&one, a.m, 1, positions[2], MOE_MLA_ABSORBED, NULL, &err) == MOE_OK);
-    assert(moe_forward_open(&all, a.m, 1, positions[2], MOE_MLA_ABSORBED, machine.pool, &err) == MOE_OK);
+    make_attending(&a);
+    assert(moe_cpu_open(&alone, a.m, &o, NULL, &err) == MOE_OK);
+    assert(moe_cpu_open(&together, a.m, &o, machine.pool, &err) == MOE_OK);
+    assert(moe_forward_open(&one, alone, &err) == MOE_OK && moe_forward_open(&all, together, &err) == MOE_OK);
+    fill_cache(&a, alone, positions[2]);
     for (int i = 0; i < 3; i++) {
         a.positions = positions[i];
         put_attention(&a, one, all);
@@ -114,6 +136,7 @@ static void bench_attention(void)
     }
     moe_forward_close(&one), moe_forward_close(&all);
     moe_latent_release(&a.cache);
+    moe_device_close(&alone), moe_device_close(&together);
     moe_model_close(&a.m);
     moe_source_close(&a.source);
     free(a.h);

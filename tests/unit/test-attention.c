@@ -2,9 +2,9 @@
 /* Attention over long contexts on generated models: a token has the same bits however many threads compute
  * it, alone or in a batch, at contexts around the ends of chunks; and it is what the expanded form gives. */
 #include "kernels/attend.h"
-#include "model/forward.h"
 #include "tests/gen/generated.h"
 #include "tests/ok.h"
+#include "tests/unit/pass.h"
 
 #include <math.h>
 
@@ -36,6 +36,7 @@ static const struct { int64_t positions, tail; } sequences[SEQUENCES] = {
 
 static struct {
     const struct moe_model *m;
+    struct passing on; /* whose the cache is; all devices here are this processor */
     struct moe_latent cache;
     struct moe_segment s[SEQUENCES];
     int64_t tokens, hidden;
@@ -62,8 +63,17 @@ static void make_sequences(const struct moe_model *m)
     uint32_t state = 1;
     world.m = m, world.hidden = m->config.hidden_size, world.tokens = 0;
     for (int i = 0; i < SEQUENCES; i++) pages += moe_latent_pages(sequences[i].positions);
-    DONE(moe_latent_open(&world.cache, &m->config, 1, pages, &err));
-    for (int64_t i = 0; i < pages * MOE_PAGE * world.cache.width; i++) world.cache.rows[i] = noise(&state);
+    passing_open(&world.on, m, &(struct moe_cpu_options){ .max_tokens = 1, .context = 1 }, NULL);
+    DONE(moe_latent_open(&world.cache, world.on.d, 1, pages, &err));
+    int64_t values = MOE_PAGE * world.cache.width;
+    float *page = room(values, sizeof *page);
+    for (int64_t i = 0; i < pages; i++) {
+        for (int64_t k = 0; k < values; k++) page[k] = noise(&state);
+        moe_latent_import(&world.cache, (int32_t)i, page);
+    }
+    free(page);
+    uint32_t word;
+    DONE(world.on.d->ops->wait(world.on.d, &word, &err));
     int32_t *every = world.cache.every;
     for (int64_t i = 0; i < pages; i++) every[i] = (int32_t)(pages - 1 - i);
     for (int i = 0; i < SEQUENCES; i++) {
@@ -80,23 +90,27 @@ static void make_sequences(const struct moe_model *m)
 static void free_sequences(void)
 {
     moe_latent_release(&world.cache);
+    passing_close(&world.on);
     free(world.h), free(world.want);
 }
 
 /* The layer for all tokens, which go into h: one token at a time, or all in one batch. */
 static void compute(struct moe_pool *pool, enum moe_mla mla, bool batch, float *h)
 {
-    struct moe_forward *f;
+    struct passing on;
     memcpy(h, world.h, (size_t)(world.tokens * world.hidden) * sizeof *h);
-    DONE(moe_forward_open(&f, world.m, batch ? world.tokens : 1, LONGEST, mla, pool, &err));
-    if (batch) moe_forward_layer(f, 0, world.s, SEQUENCES, h);
+    const struct moe_cpu_options o = {
+        .max_tokens = batch ? world.tokens : 1, .context = LONGEST, .mla = mla
+    };
+    passing_open(&on, world.m, &o, pool);
+    if (batch) DONE(passing_layer(on.f, 0, world.s, SEQUENCES, h, &err));
     for (int i = 0; i < SEQUENCES && !batch; i++)
         for (int64_t t = 0; t < world.s[i].n; t++, h += world.hidden) {
             struct moe_segment one = world.s[i];
             one.first += t, one.n = 1;
-            moe_forward_layer(f, 0, &one, 1, h);
+            DONE(passing_layer(on.f, 0, &one, 1, h, &err));
         }
-    moe_forward_close(&f);
+    passing_close(&on);
 }
 
 static void check_threads(int threads)

@@ -4,9 +4,9 @@
  * kind, and a whole layer with the forward pass itself.  Checks that neither batches nor threads nor
  * max_tokens change a bit. */
 #undef NDEBUG
-#include "model/forward-parts.h"
 #include "quantize/passes/backward-internal.h"
 #include "tests/gen/generated.h"
+#include "tests/unit/pass.h"
 #include "tests/unit/plain-forward.h"
 
 #include <assert.h>
@@ -281,6 +281,7 @@ static void check_attention(struct moe_backward *b, const struct at *a)
 
 struct pass {
     const struct moe_model *m;
+    struct passing on;
     struct moe_forward *f;
     struct moe_latent cache[8];
     struct moe_segment segment[8];
@@ -303,20 +304,30 @@ static void pass_begin(struct pass *p, const struct moe_model *m, const struct s
     *p = (struct pass){ .m = m,
                         .experts = room(s->n * k, sizeof *p->experts),
                         .weights = room(s->n * k, sizeof *p->weights) };
+    const struct moe_cpu_options o = { .max_tokens = s->n, .context = s->n, .mla = MOE_MLA_EXPANDED };
+    passing_open(&p->on, m, &o, NULL);
+    p->f = p->on.f;
     for (int64_t i = 0; i < s->n_sequences; i++) {
-        DONE(moe_latent_open(&p->cache[i], &m->config, m->config.num_hidden_layers,
+        DONE(moe_latent_open(&p->cache[i], p->on.d, m->config.num_hidden_layers,
                              moe_latent_pages(s->lengths[i]), &err));
         p->segment[i] = (struct moe_segment){ &p->cache[i], p->cache[i].every, 0, s->lengths[i] };
     }
-    DONE(moe_forward_open(&p->f, m, s->n, s->n, MOE_MLA_EXPANDED, NULL, &err));
     moe_forward_hooks(p->f, &(struct moe_hooks){ .ctx = p, .routed = routed });
 }
 
 static void pass_end(struct pass *p)
 {
     for (int i = 0; i < 8; i++) moe_latent_release(&p->cache[i]);
-    moe_forward_close(&p->f);
+    passing_close(&p->on);
     free(p->experts), free(p->weights);
+}
+
+static void pass_attention(struct pass *p, int layer, const struct shape *s, float *h)
+{
+    const struct moe_batch b = { NULL, s->n, p->segment, s->n_sequences };
+    moe_forward_put(p->f, h, s->n);
+    moe_forward_attention(p->f, layer, &b);
+    DONE(moe_forward_get(p->f, h, s->n, &err));
 }
 
 /* What a caller does with the pieces: takes the gradient dh backward through `layer`, whose input is h. */
@@ -328,7 +339,7 @@ static void layer_back(struct moe_backward *b, struct pass *p, int layer, const 
     int64_t H = c->hidden_size, k = c->num_experts_per_tok, n = s->n;
     float *h1 = copy(h, n * H), *x = room(n * H, sizeof *x), *dx = room(n * H, sizeof *dx),
           *dot = room(n * k, sizeof *dot);
-    moe_forward_attention(p->f, layer, p->segment, s->n_sequences, n, h1);
+    pass_attention(p, layer, s, h1);
     moe_backward_recompute_norm(b, h1, y->post_norm, p->m->eps, H, H, n, x);
     const struct moe_expert *all = y->moe ? &y->shared : &y->dense;
     if (all->gate.data)
@@ -358,7 +369,7 @@ static void check_layer(struct moe_backward *b, const struct moe_model *m, int l
     struct pass p;
     pass_begin(&p, m, s);
     side[0] = copy(h, N);
-    moe_forward_layer(p.f, layer, p.segment, s->n_sequences, side[0]);
+    DONE(passing_layer(p.f, layer, p.segment, s->n_sequences, side[0], &err));
     free(side[0]);
     memcpy(chosen, p.experts, (size_t)(s->n * k) * sizeof *chosen);
     float *weights = copy(p.weights, s->n * k);
@@ -366,7 +377,7 @@ static void check_layer(struct moe_backward *b, const struct moe_model *m, int l
     for (int i = 0; i < 2; i++) {
         side[i] = copy(h, N);
         for (int64_t j = 0; j < N; j++) side[i][j] += (i ? 1.0f : -1.0f) / 256 * u[j];
-        moe_forward_layer(p.f, layer, p.segment, s->n_sequences, side[i]);
+        DONE(passing_layer(p.f, layer, p.segment, s->n_sequences, side[i], &err));
         for (int64_t t = 0; t < s->n && m->layers[layer].moe; t++)
             same[t] = same[t] && !memcmp(p.experts + t * k, chosen + t * k, (size_t)k * sizeof *chosen);
     }
@@ -490,7 +501,7 @@ static void check_outputs(struct moe_backward *b, struct moe_model *m, int layer
     struct pass p;
     pass_begin(&p, m, s);
     moe_forward_hooks(p.f, &(struct moe_hooks){ .ctx = &saw, .input = saw_input });
-    moe_forward_attention(p.f, layer, p.segment, s->n_sequences, s->n, out);
+    pass_attention(&p, layer, s, out);
     moe_backward_observe(b, &(struct moe_backward_observer){ &saw, saw_output });
     moe_backward_attention(b, layer, h, s->lengths, s->n_sequences, dh);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {

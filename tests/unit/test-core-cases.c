@@ -280,16 +280,17 @@ static void test_nonfinite(void)
     close_core();
 }
 
-static enum moe_code dispatch(void *ctx, int layer, int64_t n, const float *x, const int32_t *experts,
-                              struct moe_err *why)
+static enum moe_code dispatch(void *ctx, struct moe_device *d, int layer, int64_t n, struct moe_addr x,
+                              const struct moe_choices *c, struct moe_err *why)
 {
-    (void)ctx, (void)layer, (void)n, (void)x, (void)experts;
+    (void)ctx, (void)d, (void)layer, (void)n, (void)x, (void)c;
     return moe_fail(why, MOE_DEVICE, "the other rank is gone");
 }
 
-static enum moe_code combine(void *ctx, const float **out, struct moe_err *why)
+static enum moe_code combine(void *ctx, struct moe_device *d, const struct moe_choices *c,
+                             struct moe_err *why)
 {
-    (void)ctx, (void)out;
+    (void)ctx, (void)d, (void)c;
     return moe_fail(why, MOE_DEVICE, "the other rank is gone");
 }
 

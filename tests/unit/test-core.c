@@ -94,14 +94,17 @@ static void alone(const struct model *m, struct kind *k)
     int32_t ids[LONGEST], *order = malloc((size_t)v * 4);
     float *logits = malloc((size_t)v * 4), *raw = malloc((size_t)v * 4), *p = malloc((size_t)v * 4);
     struct moe_logprobs l;
-    OK(moe_latent_open(&cache, c, c->num_hidden_layers, LONGEST / MOE_PAGE + 1, &err) == MOE_OK);
+    OK(moe_latent_open(&cache, e->device, c->num_hidden_layers, LONGEST / MOE_PAGE + 1, &err) == MOE_OK);
     memcpy(ids, k->ids, (size_t)n * 4);
     k->n = 0;
     k->finish = MOE_FINISH_LENGTH;
     for (bool done = false; !done && k->n < k->q.max_tokens;) {
-        struct moe_segment s = { &cache, cache.every, at, n - at };
-        OK(moe_forward_run(e->forward, ids + at, &s, 1, e->h, &err) == MOE_OK);
-        OK(moe_forward_logits(e->forward, e->h + (n - at - 1) * c->hidden_size, 1, logits, &err) == MOE_OK);
+        const struct moe_segment s = { &cache, cache.every, at, n - at };
+        const struct moe_batch b = { ids + at, n - at, &s, 1 };
+        const int32_t last = (int32_t)(n - at - 1);
+        OK(moe_forward_run(e->forward, &b, &err) == MOE_OK);
+        moe_forward_logits(e->forward, &last, 1, logits);
+        OK(moe_forward_wait(e->forward, &err) == MOE_OK);
         at = n;
         memcpy(raw, logits, (size_t)v * 4);
         if (k->q.penalties.repetition > 0 || k->q.min_tokens) penalize(m, k, ids, n, logits);

@@ -6,6 +6,7 @@
 #include "formats/checkpoint/safetensors.h"
 #include "kernels/kernels.h"
 #include "runtime/engine/engine.h"
+#include "tests/unit/pass.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -93,14 +94,16 @@ static void check_prompt(struct moe_engine *e, int prompt)
     float *x = malloc((size_t)(n * h) * 4), *logits = malloc((size_t)(n * v) * 4);
     struct seen s = { malloc((size_t)(n * k) * 4), malloc((size_t)(n * k) * 4), 0, k };
     memcpy(ids, bytes + t->offset, (size_t)n * 4);
-    OK(moe_forward_embed(e->forward, ids, n, x, &err));
+    const struct moe_batch b = { .tokens = ids, .n = n };
+    OK(moe_forward_embed(e->forward, &b, &err));
+    OK(moe_forward_get(e->forward, x, n, &err));
     moe_forward_hooks(e->forward, &(struct moe_hooks){ .ctx = &s, .routed = routed });
     struct moe_latent cache;
-    OK(moe_latent_open(&cache, c, c->num_hidden_layers, moe_latent_pages(n), &err));
+    OK(moe_latent_open(&cache, e->device, c->num_hidden_layers, moe_latent_pages(n), &err));
     for (int l = 0; l < c->num_hidden_layers; l++) {
         struct moe_segment seg = { &cache, cache.every, 0, n };
         s.at = 0;
-        moe_forward_layer(e->forward, l, &seg, 1, x);
+        OK(passing_layer(e->forward, l, &seg, 1, x, &err));
         const void *want = data(prompt, "hidden", l);
         double most = 0, scale = 0;
         for (int64_t i = 0; i < n * h; i++) {
@@ -114,7 +117,7 @@ static void check_prompt(struct moe_engine *e, int prompt)
         for (int64_t i = 0; i < n * k; i++)
             CHECK(fabs((double)s.weights[i] - (double)value(data(prompt, "expert_weights", l), i)) < 1e-4);
     }
-    OK(moe_forward_logits(e->forward, x, n, logits, &err));
+    OK(passing_logits(e->forward, x, n, logits, &err));
     const void *want = data(prompt, "logits", -1);
     double most = 0, scale = 0;
     for (int64_t i = 0; i < n * v; i++) {
@@ -148,12 +151,15 @@ static void run_cut(struct moe_engine *e, const int32_t *ids, int64_t n, int64_t
 {
     const struct moe_config *c = &e->model->config;
     struct moe_latent cache;
-    OK(moe_latent_open(&cache, c, c->num_hidden_layers, moe_latent_pages(n), &err));
+    OK(moe_latent_open(&cache, e->device, c->num_hidden_layers, moe_latent_pages(n), &err));
     for (int64_t i = 0; i < n; i += piece) {
         int64_t m = i + piece < n ? piece : n - i;
-        struct moe_segment s = { &cache, cache.every, i, m };
-        OK(moe_forward_run(e->forward, ids + i, &s, 1, e->h, &err));
-        OK(moe_forward_logits(e->forward, e->h + (m - 1) * c->hidden_size, 1, logits, &err));
+        const struct moe_segment s = { &cache, cache.every, i, m };
+        const struct moe_batch b = { ids + i, m, &s, 1 };
+        const int32_t last = (int32_t)(m - 1);
+        OK(moe_forward_run(e->forward, &b, &err));
+        moe_forward_logits(e->forward, &last, 1, logits);
+        OK(moe_forward_wait(e->forward, &err));
     }
     moe_latent_release(&cache);
 }
@@ -173,20 +179,21 @@ static void check_cuts(const char *path)
         CHECK(!memcmp(a, b, v * 4)); /* the same bits, however the prompt is cut */
     }
     /* two sequences in one batch */
-    float *h = malloc(2 * N * (size_t)e->model->config.hidden_size * 4);
     struct moe_latent other, own;
-    OK(moe_latent_open(&other, &e->model->config, e->model->config.num_hidden_layers, 1, &err));
-    OK(moe_latent_open(&own, &e->model->config, e->model->config.num_hidden_layers, 1, &err));
+    OK(moe_latent_open(&other, e->device, e->model->config.num_hidden_layers, 1, &err));
+    OK(moe_latent_open(&own, e->device, e->model->config.num_hidden_layers, 1, &err));
     int32_t both[7 + N];
     for (int i = 0; i < 7; i++) both[i] = 900 - i;
     memcpy(both + 7, ids, sizeof ids);
     struct moe_segment s[2] = { { &other, other.every, 0, 7 }, { &own, own.every, 0, N } };
-    OK(moe_forward_run(e->forward, both, s, 2, h, &err));
-    OK(moe_forward_logits(e->forward, h + (7 + N - 1) * e->model->config.hidden_size, 1, b, &err));
+    const struct moe_batch two = { both, 7 + N, s, 2 };
+    const int32_t last = 7 + N - 1;
+    OK(moe_forward_run(e->forward, &two, &err));
+    moe_forward_logits(e->forward, &last, 1, b);
+    OK(moe_forward_wait(e->forward, &err));
     CHECK(!memcmp(a, b, v * 4));
     moe_latent_release(&other);
     moe_latent_release(&own);
-    free(h);
     for (int threads = 2; threads <= 7; threads += 5) {
         struct moe_pool *q;
         struct moe_engine *f = engine(path, threads, MOE_MLA_ABSORBED, &q);
@@ -214,15 +221,20 @@ int main(void)
 {
     struct moe_pool *pool;
     open_golden("tests/data/tiny-k2/golden.safetensors");
-    for (int mla = 0; mla < 2; mla++) {
+    for (int i = 0; i < 4; i++) {
+        int mla = i % 2;
+        pass_checked = i / 2;
         struct moe_engine *e =
             engine("tests/data/tiny-k2/bf16", 2, mla ? MOE_MLA_EXPANDED : MOE_MLA_ABSORBED, &pool);
         for (int p = 0; p < 3; p++) check_prompt(e, p);
         moe_engine_close(&e);
         moe_pool_close(&pool);
     }
-    check_cuts("tests/data/tiny-k2/bf16");
-    check_cuts("tests/data/tiny-k2/int4");
+    for (int i = 0; i < 2; i++) {
+        pass_checked = i;
+        check_cuts("tests/data/tiny-k2/bf16");
+        check_cuts("tests/data/tiny-k2/int4");
+    }
     free(bytes);
     moe_arena_clear(&arena);
     printf("test-model: %d checks (%s), largest logit error %.2g of the largest logit\n", checks,

@@ -3,8 +3,8 @@
  * fixture does not have: no q_lora, expert groups, no YaRN, no or two shared experts, no dense layer, every
  * source layout; and with NVFP4 activations.  Checks what hooks are given. */
 #undef NDEBUG
-#include "model/forward-parts.h"
 #include "tests/gen/generated.h"
+#include "tests/unit/pass.h"
 #include "tests/unit/plain-forward.h"
 
 #include <assert.h>
@@ -131,18 +131,19 @@ static void measure(void *ctx, int layer, enum moe_role role, int expert, const 
 static void calibrate(struct moe_model *m)
 {
     const struct moe_config *c = &m->config;
-    float *h = room(N * c->hidden_size, sizeof *h);
     int32_t ids[N];
-    struct moe_forward *f;
+    struct passing p;
     struct moe_latent cache;
     for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
-    DONE(moe_latent_open(&cache, c, c->num_hidden_layers, moe_latent_pages(N), &err));
-    DONE(moe_forward_open(&f, m, N, 64, MOE_MLA_ABSORBED, NULL, &err));
-    moe_forward_hooks(f, &(struct moe_hooks){ .ctx = m, .input = measure });
-    DONE(moe_forward_run(f, ids, &(struct moe_segment){ &cache, cache.every, 0, N }, 1, h, &err));
-    free(h);
+    passing_open(&p, m, &(struct moe_cpu_options){ .max_tokens = N, .context = 64 }, NULL);
+    DONE(moe_latent_open(&cache, p.d, c->num_hidden_layers, moe_latent_pages(N), &err));
+    moe_forward_hooks(p.f, &(struct moe_hooks){ .ctx = m, .input = measure });
+    const struct moe_segment all = { &cache, cache.every, 0, N };
+    const struct moe_batch b = { ids, N, &all, 1 };
+    DONE(moe_forward_run(p.f, &b, &err));
+    DONE(moe_forward_wait(p.f, &err));
     moe_latent_release(&cache);
-    moe_forward_close(&f);
+    passing_close(&p);
 }
 
 /* Adds to *right how many tokens of a layer's output [n, hidden] agree with the equations.  Float32 may round
@@ -165,15 +166,18 @@ static void compare_quantized(struct moe_model *m, enum moe_activations mode, en
     int64_t hidden = c->hidden_size, right = 0, unquantized_right = 0;
     int32_t ids[N];
     float *h = room(N * hidden, sizeof *h), *alone = room(N * hidden, sizeof *alone);
-    struct moe_forward *f;
+    struct passing quantized, unquantized;
     struct moe_latent cache;
     struct plain p;
+    struct moe_cpu_options o = { .max_tokens = N, .context = 64, .mla = mla };
     for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
     plain_begin(&p, m, ids, N);
     plain_activations = mode;
-    DONE(moe_latent_open(&cache, c, c->num_hidden_layers, moe_latent_pages(N), &err));
-    DONE(moe_forward_open(&f, m, N, 64, mla, NULL, &err));
-    moe_forward_activations(f, mode);
+    passing_open(&unquantized, m, &o, NULL);
+    o.activations = mode;
+    passing_open(&quantized, m, &o, NULL);
+    struct moe_forward *f = quantized.f;
+    DONE(moe_latent_open(&cache, quantized.d, c->num_hidden_layers, moe_latent_pages(N), &err));
     for (int l = 0; l < c->num_hidden_layers; l++) {
         static struct seen s;
         struct moe_segment first = { &cache, cache.every, 0, N - 1 };
@@ -182,19 +186,18 @@ static void compare_quantized(struct moe_model *m, enum moe_activations mode, en
         memset(&s, 0, sizeof s);
         s.m = m;
         moe_forward_hooks(f, &(struct moe_hooks){ &s, routed, input });
-        moe_forward_layer(f, l, &first, 1, h);
-        moe_forward_layer(f, l, &last, 1, h + (N - 1) * hidden); /* one token: nothing to gather */
+        const struct moe_segment all = { &cache, cache.every, 0, N };
+        DONE(passing_layer(f, l, &first, 1, h, &err));
+        DONE(passing_layer(f, l, &last, 1, h + (N - 1) * hidden, &err)); /* one token: nothing to gather */
         check_seen(&s, l);
         moe_forward_hooks(f, NULL);
-        moe_forward_layer(f, l, &(struct moe_segment){ &cache, cache.every, 0, N }, 1, alone);
+        DONE(passing_layer(f, l, &all, 1, alone, &err));
         /* neither the batch nor a hook changes anything */
         OK(!memcmp(h, alone, (size_t)(N * hidden) * sizeof *h));
         plain_layer(&p, l);
         check_quantized(h, p.h, hidden, N, &right);
         for (int64_t i = 0; i < N * hidden; i++) alone[i] = h[i];
-        moe_forward_activations(f, MOE_ACTIVATIONS_FLOAT);
-        moe_forward_layer(f, l, &(struct moe_segment){ &cache, cache.every, 0, N }, 1, alone);
-        moe_forward_activations(f, mode);
+        DONE(passing_layer(unquantized.f, l, &all, 1, alone, &err));
         plain_activations = mode;
         for (int64_t t = 0; t < N; t++)
             unquantized_right += relative_error(alone + t * hidden, p.h + t * hidden, hidden) < 2e-5;
@@ -207,7 +210,8 @@ static void compare_quantized(struct moe_model *m, enum moe_activations mode, en
     plain_end(&p);
     free(h), free(alone);
     moe_latent_release(&cache);
-    moe_forward_close(&f);
+    passing_close(&quantized);
+    passing_close(&unquantized);
 }
 
 /* Compares every layer and the logits with the equations.  The batch is cut in two, so that the second part
@@ -217,7 +221,7 @@ static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla,
     const struct moe_config *c = &m->config;
     int32_t ids[N];
     float *h = room(N * c->hidden_size, sizeof *h), *logits = room(N * c->vocab_size, sizeof *logits);
-    struct moe_forward *f;
+    struct passing pass;
     struct moe_kernels table;
     struct moe_latent cache;
     struct plain p;
@@ -227,32 +231,35 @@ static void compare(const struct moe_model *m, unsigned flags, enum moe_mla mla,
     OK(fabs((double)m->lora_eps - (lora_eps > 0 ? lora_eps : c->rms_norm_eps)) < 1e-12);
     for (int i = 0; i < N; i++) ids[i] = (int32_t)((i * 131 + 7) % c->vocab_size);
     plain_begin(&p, m, ids, N);
-    DONE(moe_latent_open(&cache, c, c->num_hidden_layers, moe_latent_pages(N), &err));
-    DONE(moe_forward_open(&f, m, N, 64, mla, NULL, &err));
     moe_kernels_init(&table, flags);
-    f->k = &table;
-    DONE(moe_forward_embed(f, ids, N, h, &err));
+    const struct moe_cpu_options o = { .max_tokens = N, .context = 64, .mla = mla, .kernels = &table };
+    passing_open(&pass, m, &o, NULL);
+    struct moe_forward *f = pass.f;
+    DONE(moe_latent_open(&cache, pass.d, c->num_hidden_layers, moe_latent_pages(N), &err));
+    const struct moe_batch b = { .tokens = ids, .n = N };
+    DONE(moe_forward_embed(f, &b, &err));
+    DONE(moe_forward_get(f, h, N, &err));
     for (int l = 0; l < c->num_hidden_layers; l++) {
         static struct seen s;
         struct moe_segment first = { &cache, cache.every, 0, 13 }, rest = { &cache, cache.every, 13, N - 13 };
         memset(&s, 0, sizeof s);
         s.m = m;
         moe_forward_hooks(f, &(struct moe_hooks){ &s, routed, input });
-        moe_forward_layer(f, l, &first, 1, h);
-        moe_forward_layer(f, l, &rest, 1, h + 13 * c->hidden_size);
+        DONE(passing_layer(f, l, &first, 1, h, &err));
+        DONE(passing_layer(f, l, &rest, 1, h + 13 * c->hidden_size, &err));
         plain_layer(&p, l);
         check_seen(&s, l);
         if (moe_layer_is_moe(c, l)) check_choice(&s, &p);
         OK(relative_error(h, p.h, N * c->hidden_size) < 2e-5);
     }
-    OK(!moe_forward_logits(f, h, N, logits, &err));
+    DONE(passing_logits(f, h, N, logits, &err));
     double *want = plain_logits(&p), error = relative_error(logits, want, N * c->vocab_size);
     OK(error < 2e-5);
     worst = fmax(worst, error);
     free(want), free(h), free(logits);
     plain_end(&p);
     moe_latent_release(&cache);
-    moe_forward_close(&f);
+    passing_close(&pass);
 }
 
 static void check_model(const char *path, double lora_eps)
@@ -264,8 +271,10 @@ static void check_model(const char *path, double lora_eps)
     DONE(moe_model_open(&m, src, lora_eps, &err));
     for (int i = 0; i < 3; i++)
         if ((levels[i] & all) == levels[i])
-            for (int mla = 0; mla < 2; mla++)
+            for (int mla = 0; mla < 2; mla++) {
+                pass_checked = (i + mla) % 2;
                 compare(m, levels[i], mla ? MOE_MLA_EXPANDED : MOE_MLA_ABSORBED, lora_eps);
+            }
     bool is_nvfp4 = m->layers[m->config.num_hidden_layers - 1].moe &&
                     m->layers[m->config.num_hidden_layers - 1].experts[0].gate.type == MOE_NVFP4;
     if (is_nvfp4) compare_quantized(m, MOE_ACTIVATIONS_NVFP4, MOE_MLA_ABSORBED);

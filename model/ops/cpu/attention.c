@@ -18,9 +18,8 @@
  * Wuk[h] is the first qk_nope_head_dim rows of the head's part of kv_b, Wuv[h] the v_head_dim rows after
  * them.  Under NVFP4 activations c is quantized, being the input of kv_b, and the cache keeps the values of
  * the quantized c, which both forms read. */
-#include "model/forward-parts.h"
-
 #include "base/minmax.h"
+#include "model/ops/cpu/cpu-internal.h"
 
 #include <string.h>
 
@@ -29,30 +28,33 @@
 enum { SLAB = 64, SLOTS = 8 };
 
 struct attention {
-    struct moe_forward *f;
+    struct moe_host *d;
     const struct moe_layer *y;
     int layer;
-    const struct moe_segment *s;
-    int64_t n_segments, tokens, heads, nope, rope, v, kl, width;
+    float *q, *ckv;                   /* [T, heads, nope + rope]; [T, kl + rope], of append alone */
+    float *out;                       /* [T, heads, v], of attend alone */
+    const struct moe_segment *s; int64_t n_segments;
+    int64_t tokens, heads, nope, rope, v, kl, width;
 };
 
-static struct attention describe(struct moe_forward *f, int layer, const struct moe_segment *s,
-                                 int64_t n_segments, int64_t tokens)
+static struct attention describe(struct moe_device *device, int layer, struct moe_addr q)
 {
-    const struct moe_config *c = &f->m->config;
+    struct moe_host *d = moe_cpu_of(device);
+    const struct moe_config *c = moe_cpu_config(d);
 
-    return (struct attention){ f,
-                               &f->m->layers[layer],
-                               layer,
-                               s,
-                               n_segments,
-                               tokens,
-                               c->num_attention_heads,
-                               c->qk_nope_head_dim,
-                               c->qk_rope_head_dim,
-                               c->v_head_dim,
-                               c->kv_lora_rank,
-                               c->kv_lora_rank + c->qk_rope_head_dim };
+    return (struct attention){ .d = d,
+                               .y = &device->model->layers[layer],
+                               .layer = layer,
+                               .q = moe_cpu_at(q),
+                               .s = d->batch.segment,
+                               .n_segments = d->batch.n_segments,
+                               .tokens = d->batch.n,
+                               .heads = c->num_attention_heads,
+                               .nope = c->qk_nope_head_dim,
+                               .rope = c->qk_rope_head_dim,
+                               .v = c->v_head_dim,
+                               .kl = c->kv_lora_rank,
+                               .width = c->kv_lora_rank + c->qk_rope_head_dim };
 }
 
 static int64_t chunks_of(int64_t rows) { return (rows + MOE_CHUNK - 1) / MOE_CHUNK; }
@@ -83,7 +85,8 @@ int64_t moe_attention_worker_floats(const struct moe_config *c, int64_t context,
 /* The row of a position in a segment's cache. */
 static float *row_at(const struct attention *a, const struct moe_segment *s, int64_t pos)
 {
-    return moe_latent_at(s->cache, s->page[pos / MOE_PAGE], a->layer) + pos % MOE_PAGE * a->width;
+    float *page = moe_cpu_at(moe_latent_at(s->cache, s->page[pos / MOE_PAGE], a->layer));
+    return page + pos % MOE_PAGE * a->width;
 }
 
 /* How many rows of positions from `pos` up to `end` lie in memory one after the other. */
@@ -98,54 +101,42 @@ static int64_t run_at(const struct attention *a, const struct moe_segment *s, in
 static void rotate_and_store(void *ctx, int64_t t, int worker)
 {
     struct attention *a = ctx;
-    struct moe_forward *f = a->f;
+    struct moe_host *d = a->d;
     int64_t half = a->rope / 2, qd = a->nope + a->rope, i = t;
     const struct moe_segment *s = a->s;
 
     (void)worker;
     while (i >= s->n) i -= (s++)->n;
     int64_t pos = s->first + i;
-    float *cs = f->cos + t * half;
-    float *sn = f->sin + t * half;
-    float *ckv = f->ckv + t * a->width;
+    float *cs = d->cos + t * half;
+    float *sn = d->sin + t * half;
+    float *ckv = a->ckv + t * a->width;
     float *row = row_at(a, s, pos);
-    moe_rope_angles(&f->m->rope, f->m->inv_freq, pos, cs, sn);
-    for (int64_t h = 0; h < a->heads; h++) f->k->rope(f->q + (t * a->heads + h) * qd + a->nope, cs, sn, half);
-    f->k->rmsnorm(ckv, a->y->kv_a_norm, f->m->lora_eps, a->kl, row);
+    moe_rope_angles(&d->device.model->rope, d->device.model->inv_freq, pos, cs, sn);
+    for (int64_t h = 0; h < a->heads; h++) d->k->rope(a->q + (t * a->heads + h) * qd + a->nope, cs, sn, half);
+    d->k->rmsnorm(ckv, a->y->kv_a_norm, d->device.model->lora_eps, a->kl, row);
     memcpy(row + a->kl, ckv + a->kl, (size_t)a->rope * sizeof *row);
-    f->k->rope(row + a->kl, cs, sn, half);
+    d->k->rope(row + a->kl, cs, sn, half);
 }
 
-/* Computes the queries of all tokens and their rows of the cache. */
-static void project(struct attention *a)
+/* Shows the rows that were just written to the observer, and quantizes them where kv_b wants that. */
+static void finish_rows(struct attention *a, const struct moe_segment *s)
 {
-    struct moe_forward *f = a->f;
-    const struct moe_config *c = &f->m->config;
+    for (int64_t pos = s->first, n; pos < s->first + s->n; pos += n) {
+        float *rows = row_at(a, s, pos);
+        n = run_at(a, s, pos, s->first + s->n);
+        moe_cpu_observe(a->d, a->layer, MOE_ROLE_KV_B, rows, a->width, n);
+        if (moe_cpu_quantizes(a->d, &a->y->kv_b))
+            moe_cpu_quantize(a->d, rows, a->width, moe_input_scale(&a->y->kv_b), a->kl, n, rows, a->width);
+    }
+}
 
-    moe_forward_observe(f, a->layer, MOE_ROLE_KV_A, f->x, c->hidden_size, a->tokens);
-    if (c->q_lora_rank) {
-        moe_forward_matmul(f, &a->y->q_a, f->x, c->hidden_size, a->tokens, f->qa);
-        moe_forward_norm(f, f->qa, c->q_lora_rank, a->y->q_a_norm, f->m->lora_eps, c->q_lora_rank, a->tokens,
-                         f->qa, c->q_lora_rank);
-        moe_forward_observe(f, a->layer, MOE_ROLE_Q_B, f->qa, c->q_lora_rank, a->tokens);
-        moe_forward_matmul(f, &a->y->q_b, f->qa, c->q_lora_rank, a->tokens, f->q);
-    } else {
-        moe_forward_matmul(f, &a->y->q, f->x, c->hidden_size, a->tokens, f->q);
-    }
-    moe_forward_matmul(f, &a->y->kv_a, f->x, c->hidden_size, a->tokens, f->ckv);
-    moe_forward_each(f, a->tokens, a->tokens * (a->heads * a->rope + a->width + 512 * a->rope),
-                     rotate_and_store, a);
-    for (int64_t i = 0; i < a->n_segments; i++) {
-        const struct moe_segment *s = &a->s[i];
-        for (int64_t pos = s->first, n; pos < s->first + s->n; pos += n) {
-            float *rows = row_at(a, s, pos);
-            n = run_at(a, s, pos, s->first + s->n);
-            moe_forward_observe(f, a->layer, MOE_ROLE_KV_B, rows, a->width, n);
-            if (moe_forward_quantizes(f, &a->y->kv_b))
-                moe_forward_quantize(f, rows, a->width, moe_input_scale(&a->y->kv_b), a->kl, n, rows,
-                                     a->width);
-        }
-    }
+void moe_cpu_append(struct moe_device *device, int layer, struct moe_addr q, struct moe_addr ckv)
+{
+    struct attention a = describe(device, layer, q);
+    a.ckv = moe_cpu_at(ckv);
+    moe_cpu_each(a.d, a.tokens, a.tokens * (a.heads * a.rope + a.width + 512 * a.rope), rotate_and_store, &a);
+    for (int64_t i = 0; i < a.n_segments; i++) finish_rows(&a, &a.s[i]);
 }
 
 /* ---- absorbed: a slab of tokens at a time ---- */
@@ -189,9 +180,9 @@ static void absorb(void *ctx, int64_t h, int worker)
     int64_t qd = a->nope + a->rope, r0 = h * (a->nope + a->v);
     (void)worker;
     for (int64_t i = 0; i < b->n; i++) {
-        const float *from = a->f->q + ((b->t0 + i) * a->heads + h) * qd;
+        const float *from = a->q + ((b->t0 + i) * a->heads + h) * qd;
         float *q = b->q + (i * a->heads + h) * a->width;
-        a->f->k->matmul_t(&a->y->kv_b, r0, r0 + a->nope, from, q);
+        a->d->k->matmul_t(&a->y->kv_b, r0, r0 + a->nope, from, q);
         memcpy(q + a->kl, from + a->nope, (size_t)a->rope * sizeof *q);
     }
 }
@@ -208,16 +199,17 @@ static void attend_chunk(const struct attention *a, const struct moe_segment *s,
                          const float *q, int64_t n, int32_t *seen, struct results to)
 {
     int64_t at = chunk * MOE_CHUNK, here = moe_min_i64(MOE_CHUNK, rows - at);
+    float scale = a->d->device.model->softmax_scale;
     const float *page[MOE_CHUNK_PAGES];
     for (int64_t i = 0; i * MOE_PAGE < here; i++) page[i] = row_at(a, s, at + i * MOE_PAGE);
     for (int64_t i = 0; i < n; i++) seen[i] = (int32_t)here;
-    a->f->k->attend_pages(q, a->width, seen, n, page, a->width, a->width, a->kl, a->f->m->softmax_scale,
-                          to.max, to.sum, to.o, a->kl);
+    a->d->k->attend_pages(q, a->width, seen, n, page, a->width, a->width, a->kl, scale, to.max, to.sum, to.o,
+                          a->kl);
 }
 
 static void merge(const struct attention *a, int64_t n, struct results to, struct results next)
 {
-    a->f->k->attend_merge(n, a->kl, to.max, to.sum, to.o, a->kl, next.max, next.sum, next.o, a->kl);
+    a->d->k->attend_merge(n, a->kl, to.max, to.sum, to.o, a->kl, next.max, next.sum, next.o, a->kl);
 }
 
 /* The token and the heads [h0, h0 + n) of a work item, the token's cache and the rows that it sees. */
@@ -241,14 +233,14 @@ static void attend_whole(void *ctx, int64_t i, int worker)
     if (b->chunk[t.token] < b->chunk[t.token + 1]) return;
     int64_t row = t.token * a->heads + t.h0;
     struct results to = from_row(a, b->all, row), next;
-    next.o = a->f->worker + worker * a->f->worker_floats;
+    next.o = a->d->worker + worker * a->d->worker_floats;
     next.max = next.o + t.n * a->kl, next.sum = next.max + t.n;
     int32_t *seen = (int32_t *)(void *)(next.sum + t.n);
     for (int64_t c = 0; c < chunks_of(t.rows); c++) {
         attend_chunk(a, t.s, c, t.rows, b->q + row * a->width, t.n, seen, c ? next : to);
         if (c) merge(a, t.n, to, next);
     }
-    a->f->k->attend_finish(t.n, a->kl, to.sum, to.o, a->kl);
+    a->d->k->attend_finish(t.n, a->kl, to.sum, to.o, a->kl);
 }
 
 /* Computes some heads of a chunk. */
@@ -260,7 +252,7 @@ static void attend_part(void *ctx, int64_t i, int worker)
     while (b->chunk[token + 1] <= c) token++;
     struct item t = item_of(b, token, i % b->parts);
     int64_t row = token * a->heads + t.h0, nth = c - b->chunk[token];
-    int32_t *seen = (int32_t *)(void *)(a->f->worker + worker * a->f->worker_floats);
+    int32_t *seen = (int32_t *)(void *)(a->d->worker + worker * a->d->worker_floats);
     struct results to = nth ? from_row(a, b->slot, (c - b->c0) * a->heads + t.h0) : from_row(a, b->all, row);
     attend_chunk(a, t.s, nth, t.rows, b->q + row * a->width, t.n, seen, to);
 }
@@ -276,7 +268,7 @@ static void merge_part(void *ctx, int64_t i, int worker)
     (void)worker;
     for (int64_t c = moe_max_i64(first + 1, b->c0); c < moe_min_i64(last, b->c1); c++)
         merge(a, t.n, to, from_row(a, b->slot, (c - b->c0) * a->heads + t.h0));
-    if (first < last && last <= b->c1) a->f->k->attend_finish(t.n, a->kl, to.sum, to.o, a->kl);
+    if (first < last && last <= b->c1) a->d->k->attend_finish(t.n, a->kl, to.sum, to.o, a->kl);
 }
 
 /* From the outputs of head h in the space of latents to its outputs. */
@@ -286,8 +278,8 @@ static void unabsorb(void *ctx, int64_t h, int worker)
     const struct attention *a = b->a;
     int64_t r0 = h * (a->nope + a->v) + a->nope;
     (void)worker;
-    a->f->k->matmul(&a->y->kv_b, r0, r0 + a->v, b->all.o + h * a->kl, a->heads * a->kl, b->n,
-                    a->f->attn + (b->t0 * a->heads + h) * a->v, a->heads * a->v);
+    a->d->k->matmul(&a->y->kv_b, r0, r0 + a->v, b->all.o + h * a->kl, a->heads * a->kl, b->n,
+                    a->out + (b->t0 * a->heads + h) * a->v, a->heads * a->v);
 }
 
 /* Into how many parts the heads of n tokens or chunks are divided.  Every thread gets four items, of 16 heads
@@ -309,7 +301,7 @@ static void divide(struct slab *b)
         all += ++rows[i], chunks += chunks_of(rows[i]);
     }
     b->whole = 0;
-    b->threads = moe_forward_threads(a->f, a->heads * all * (a->width + a->kl));
+    b->threads = moe_cpu_threads(a->d, a->heads * all * (a->width + a->kl));
     for (int64_t i = 0; i < b->n; i++) {
         int64_t n = chunks_of(rows[i]);
         bool split = n > 1 && b->threads > 1 && 4 * b->threads * n > chunks;
@@ -321,8 +313,8 @@ static void divide(struct slab *b)
 /* The attention of a slab, in the space of latents. */
 static void attend(struct slab *b)
 {
-    struct moe_forward *f = b->a->f;
-    struct moe_pool *pool = b->threads > 1 ? f->pool : NULL;
+    struct moe_host *d = b->a->d;
+    struct moe_pool *pool = b->threads > 1 ? d->pool : NULL;
     if (b->whole) {
         b->parts = parts_of(b, b->whole);
         moe_pool_run(pool, b->n * b->parts, attend_whole, b);
@@ -336,7 +328,7 @@ static void attend(struct slab *b)
         b->parts = parts_of(b, n);
         moe_pool_run(pool, n * b->parts, attend_part, b);
         b->parts = parts_of(b, tokens);
-        moe_forward_each(f, tokens * b->parts, 8 * n * b->a->heads * b->a->kl, merge_part, b);
+        moe_cpu_each(d, tokens * b->parts, 8 * n * b->a->heads * b->a->kl, merge_part, b);
     }
 }
 
@@ -347,19 +339,19 @@ static struct results results_at(const struct attention *a, float *at, int64_t r
 
 static void absorbed(struct attention *a)
 {
-    struct moe_forward *f = a->f;
-    int64_t rows = moe_min_i64(f->max_tokens, SLAB) * a->heads;
-    struct slab b = { .a = a, .q = f->absorbed };
-    b.slots = slots_of(f->max_tokens, f->context, moe_pool_threads(f->pool));
+    struct moe_host *d = a->d;
+    int64_t rows = moe_min_i64(d->device.max_tokens, SLAB) * a->heads;
+    struct slab b = { .a = a, .q = d->absorbed };
+    b.slots = slots_of(d->device.max_tokens, d->device.context, moe_pool_threads(d->pool));
     b.all = results_at(a, b.q + rows * a->width, rows);
     b.slot = results_at(a, b.all.sum + rows, b.slots * a->heads);
     for (; b.t0 < a->tokens; b.t0 += b.n) {
         b.n = moe_min_i64(SLAB, a->tokens - b.t0);
         int64_t fixed = a->heads * b.n * a->kl;
-        moe_forward_each(f, a->heads, fixed * a->nope, absorb, &b);
+        moe_cpu_each(d, a->heads, fixed * a->nope, absorb, &b);
         divide(&b);
         attend(&b);
-        moe_forward_each(f, a->heads, fixed * a->v, unabsorb, &b);
+        moe_cpu_each(d, a->heads, fixed * a->v, unabsorb, &b);
     }
 }
 
@@ -368,7 +360,7 @@ static void absorbed(struct attention *a)
 static void expanded(void *ctx, int64_t item, int worker)
 {
     struct attention *a = ctx;
-    struct moe_forward *f = a->f;
+    struct moe_host *d = a->d;
     int64_t h = item % a->heads;
     int64_t qd = a->nope + a->rope;
     int64_t r0 = h * (a->nope + a->v);
@@ -377,15 +369,15 @@ static void expanded(void *ctx, int64_t item, int worker)
     for (int64_t i = 0; i < item / a->heads; i++) t0 += a->s[i].n;
     const struct moe_segment *s = &a->s[item / a->heads];
     int64_t n = s->first + s->n;
-    float *k = f->worker + worker * f->worker_floats;
+    float *k = d->worker + worker * d->worker_floats;
     float *v = k + n * qd;
     float *nope = v + n * a->v;
     float *scores = nope + n * a->nope;
     for (int64_t j = 0, rows; j < n; j += rows) {
         const float *cache = row_at(a, s, j);
         rows = run_at(a, s, j, n);
-        f->k->matmul(&a->y->kv_b, r0, r0 + a->nope, cache, a->width, rows, nope + j * a->nope, a->nope);
-        f->k->matmul(&a->y->kv_b, r0 + a->nope, r0 + a->nope + a->v, cache, a->width, rows, v + j * a->v,
+        d->k->matmul(&a->y->kv_b, r0, r0 + a->nope, cache, a->width, rows, nope + j * a->nope, a->nope);
+        d->k->matmul(&a->y->kv_b, r0 + a->nope, r0 + a->nope + a->v, cache, a->width, rows, v + j * a->v,
                      a->v);
     }
     for (int64_t j = 0; j < n; j++) {
@@ -393,20 +385,14 @@ static void expanded(void *ctx, int64_t item, int worker)
         memcpy(k + j * qd + a->nope, row_at(a, s, j) + a->kl, (size_t)a->rope * sizeof *k);
     }
     for (int64_t i = 0; i < s->n; i++)
-        f->k->attend(f->q + ((t0 + i) * a->heads + h) * qd, k, qd, v, a->v, s->first + i + 1, qd, a->v,
-                     f->m->softmax_scale, scores, f->attn + ((t0 + i) * a->heads + h) * a->v);
+        d->k->attend(a->q + ((t0 + i) * a->heads + h) * qd, k, qd, v, a->v, s->first + i + 1, qd, a->v,
+                     d->device.model->softmax_scale, scores, a->out + ((t0 + i) * a->heads + h) * a->v);
 }
 
-void moe_forward_attention(struct moe_forward *f, int layer, const struct moe_segment *s, int64_t n_segments,
-                           int64_t tokens, float *h)
+void moe_cpu_attend(struct moe_device *device, int layer, struct moe_addr q, struct moe_addr out)
 {
-    struct attention a = describe(f, layer, s, n_segments, tokens);
-    int64_t hidden = f->m->config.hidden_size;
-    moe_forward_norm(f, h, hidden, a.y->input_norm, f->m->eps, hidden, tokens, f->x, hidden);
-    project(&a);
-    if (f->mla == MOE_MLA_EXPANDED) moe_pool_run(f->pool, n_segments * a.heads, expanded, &a);
+    struct attention a = describe(device, layer, q);
+    a.out = moe_cpu_at(out);
+    if (a.d->o.mla == MOE_MLA_EXPANDED) moe_pool_run(a.d->pool, a.n_segments * a.heads, expanded, &a);
     else absorbed(&a);
-    moe_forward_observe(f, layer, MOE_ROLE_O, f->attn, a.heads * a.v, tokens);
-    moe_forward_matmul(f, &a.y->o, f->attn, a.heads * a.v, tokens, f->y);
-    moe_forward_add(f, h, f->y, tokens);
 }
