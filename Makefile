@@ -132,13 +132,15 @@ bins     := $(foreach t,$(tools),$(B)/bin/$(basename $(notdir $t)))
 testbins := $(tests:%=$(B)/tests/%)
 helpbins := $(helpers:%=$(B)/tests/%)
 fuzzbins := $(fuzzers:%=$(B)/tests/%)
+checkedtests := $(patsubst %,$(B)/tests/%-checked,test-core test-core-cases test-core-threads test-ep-lies)
+checked  := $(B)/tests/moe-run-checked $(checkedtests)
 vpath moe-%.c $(sort $(dir $(tools)))
 vpath %.c tests/unit tests/kernels tests/ops tests/fuzz tests/gen tests/bench
 
 # ---- rules ------------------------------------------------------------------
 .PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE
 all: $(bins) $(B)/libmoe.a $(B)/libmoe.so $(B)/moe.pc $(if $(filter build/release,$(B)),links)
-test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so $(B)/tests/moe-run-checked
+test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so $(checked)
 
 # The release tools also stand in build/bin/, whatever other variants exist.
 .PHONY: links
@@ -213,11 +215,13 @@ $(testbins) $(helpbins): %: %.o $(archives)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) $(wrap) -o $@ $^ $(libs)
 
-# What is linked so gets ops/checked (tests/ops/checked.h) around the processor when it opens it.
+# What is linked with this option gets ops/checked (tests/ops/checked.h) around the processor when it opens it.
 $(B)/tests/test-model $(B)/tests/test-plain $(B)/tests/test-backward $(B)/tests/test-attention: wrap := -Wl,--wrap=moe_cpu_open
-$(B)/tests/moe-run-checked: $(B)/obj/moe-run.o $(B)/tests/wrap.o $(archives)
+$(B)/tests/moe-run-checked: $(B)/obj/moe-run.o
+$(checkedtests): %-checked: %.o
+$(checked): $(B)/tests/wrap.o $(archives)
 	@echo "  LINK  $@"
-	$(Q)mkdir -p $(@D) && $(CC) $(linkflags) -Wl,--wrap=moe_cpu_open -o $@ $^ $(libs)
+	$(Q)$(CC) $(linkflags) -Wl,--wrap=moe_cpu_open -o $@ $(filter %.o,$^) $(archives) $(libs)
 
 # Makes a call of a tool fail (LD_PRELOAD); not sanitized: it stands between the tool and the sanitizer's own allocator.
 $(B)/tests/fault-preload.so: tests/shim/fault-preload.c $(B)/flags
