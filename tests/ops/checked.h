@@ -102,7 +102,9 @@ static struct checked_op *checked_push(struct checked *c, enum checked_kind kind
         c->op = realloc(c->op, c->cap * sizeof *c->op);
         if (!c->op) checked_fail("no memory");
     }
-    c->op[c->n] = (struct checked_op){ .kind = kind, .layer = layer, .batch = c->batch };
+    /* those on memory know no batch, and one that was named may be gone */
+    const struct moe_batch *b = kind <= CHECKED_COPY ? NULL : c->batch;
+    c->op[c->n] = (struct checked_op){ .kind = kind, .layer = layer, .batch = b };
     return &c->op[c->n++];
 }
 
