@@ -3,6 +3,7 @@
 
 #include "base/io.h"
 #include "base/minmax.h"
+#include "base/show.h"
 
 #include <stdlib.h>
 
@@ -10,18 +11,29 @@ double moe_core_now(const struct moe_core *c) { return c->o.now ? c->o.now(c->o.
 
 /* ---- open and close ---- */
 
-/* Pages: as many bytes as were asked for, or else a full context and what the engine leaves besides it; but
- * no more than all sequences at once, or what the caller knows to be of use. */
-static int64_t pages_that_fit(const struct moe_core *c)
+/* As many as so many bytes hold. */
+static int64_t pages_in(uint64_t bytes, uint64_t page)
+{
+    return bytes / page < INT32_MAX ? (int64_t)(bytes / page) : INT32_MAX;
+}
+
+/* Chooses the pages: as many bytes as were asked for, or else a full context and what the engine leaves
+ * besides it; but no more than all sequences at once, or what the caller knows to be of use. */
+static enum moe_code choose_pages(const struct moe_core *c, int64_t *pages, struct moe_err *err)
 {
     const struct moe_config *g = &c->e->model->config;
     uint64_t page = moe_latent_estimate(g, g->num_hidden_layers, 1) + moe_pages_estimate(1);
-    int64_t longest = moe_latent_pages(c->e->context), most = INT32_MAX;
-    uint64_t bytes = c->o.cache ? c->o.cache : c->e->spare;
-    if (bytes / page < (uint64_t)(INT32_MAX - longest))
-        most = (int64_t)(bytes / page) + (c->o.cache ? 0 : longest);
-    if (most / longest >= c->o.sequences) most = longest * c->o.sequences;
-    return c->o.positions > 0 ? moe_min_i64(most, moe_latent_pages(c->o.positions)) : most;
+    int64_t longest = moe_latent_pages(c->e->context);
+    int64_t allowed = moe_min_i64(INT32_MAX, longest + pages_in(c->e->spare, page));
+    char asked[16], have[16];
+    *pages = c->o.cache ? pages_in(c->o.cache, page) : allowed;
+    if (*pages / longest >= c->o.sequences) *pages = longest * c->o.sequences;
+    if (c->o.positions > 0) *pages = moe_min_i64(*pages, moe_latent_pages(c->o.positions));
+    if (*pages < 1) return moe_fail(err, MOE_USAGE, "the cache holds no page of %d positions", MOE_PAGE);
+    if (*pages <= allowed) return MOE_OK;
+    return moe_fail(err, MOE_NOMEM, "a cache of %s does not fit what memory leaves for it, %s (try less)",
+                    moe_human_bytes((uint64_t)*pages * page, asked),
+                    moe_human_bytes((uint64_t)allowed * page, have));
 }
 
 /* The tokens after which an answer ends: those of the model, and those that end a turn or a text. */
@@ -43,8 +55,8 @@ static bool find_ends(struct moe_core *c)
 static enum moe_code open_cache(struct moe_core *c, struct moe_err *err)
 {
     const struct moe_config *g = &c->e->model->config;
-    int64_t pages = pages_that_fit(c);
-    if (pages < 1) return moe_fail(err, MOE_USAGE, "the cache holds no page of %d positions", MOE_PAGE);
+    int64_t pages;
+    MOE_TRY(choose_pages(c, &pages, err));
     const struct moe_schedule_limits limits = { .batch_tokens = c->o.batch_tokens,
                                                 .chunk = c->o.chunk,
                                                 .running = c->o.sequences,

@@ -47,7 +47,8 @@ struct moe_core_options {
 };
 
 /* Opens a core on e, which must stay open and is not used otherwise meanwhile.  MOE_USAGE for a cache that
- * holds no page, MOE_NOMEM; *core is then NULL. */
+ * holds no page, MOE_NOMEM, also for one that is larger than what the engine's memory leaves; *core is then
+ * NULL. */
 enum moe_code moe_core_open(struct moe_core **core, struct moe_engine *e, const struct moe_core_options *o,
                             struct moe_err *err);
 /* Ends what still runs, without events.  No other thread may be in a call.  NULL-safe; nulls. */

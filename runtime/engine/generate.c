@@ -14,7 +14,8 @@ struct call {
     struct moe_event ev;
     struct moe_generated *out;
     size_t tokens_cap, text_cap, logprobs_cap;
-    double begun, first;                /* when; 0: no token has come yet */
+    double begun, first;                /* when it began, and when the first event came */
+    bool came;
 };
 
 enum moe_code moe_generate_open(struct moe_core **core, struct moe_engine *e, struct moe_err *err)
@@ -31,7 +32,7 @@ static enum moe_code take(struct call *c, struct moe_err *err)
     bool there;
     MOE_TRY(moe_core_events(c->core, c->id, 0, ev, &there, err));
     if (!there) return MOE_OK;
-    if (!c->first) c->first = moe_now();
+    if (!c->came) c->came = true, c->first = moe_now();
     if (!MOE_GROW(out->tokens, c->tokens_cap, (size_t)(out->n + ev->n_tokens) + 1) ||
         !MOE_GROW(out->text, c->text_cap, out->text_bytes + ev->text_bytes + 1) ||
         (ev->logprobs && !MOE_GROW(out->logprobs, c->logprobs_cap, (size_t)(out->n + ev->n_tokens) + 1)))

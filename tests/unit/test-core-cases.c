@@ -124,6 +124,12 @@ static void test_refusals(void)
     one = (struct moe_core_options){ .cache = 1 };
     FAILS(MOE_USAGE, moe_core_open(&core, e, &one, &err));
     OK(!core);
+    uint64_t spare = e->spare;
+    e->spare = 0; /* as if memory held one context and no more */
+    one = (struct moe_core_options){ .cache = 1 << 30 };
+    FAILS(MOE_NOMEM, moe_core_open(&core, e, &one, &err));
+    SAYS("does not fit what memory leaves");
+    e->spare = spare;
 }
 
 /* A prompt of every length that matters, and answers of every number of tokens that does. */
