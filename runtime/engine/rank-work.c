@@ -15,9 +15,12 @@ static enum moe_code keep_answer(void *ctx, const struct moe_sequence *s, struct
 enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, struct moe_err *err)
 {
     int64_t n = 0;
-    struct moe_sequence *own = calloc((size_t)(p->n / r->ranks + 1), sizeof *own);
+    for (int64_t i = 0; i < p->n; i++) n += p->v[i].rank == r->rank;
+    struct moe_sequence *own = calloc((size_t)n + 1, sizeof *own);
     if (!own) return moe_fail(err, MOE_NOMEM, "no memory for the prompts");
-    for (int64_t i = r->rank; i < p->n; i += r->ranks) own[n++] = p->v[i];
+    n = 0;
+    for (int64_t i = 0; i < p->n; i++)
+        if (p->v[i].rank == r->rank) own[n++] = p->v[i];
 
     /* the spare memory is for the caches of several sequences: take off what the prompts hold */
     uint64_t *spare = &r->engine->spare;

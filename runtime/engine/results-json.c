@@ -100,7 +100,7 @@ cJSON *moe_results_prompt(const struct moe_results *r, const struct moe_prompts 
     add_text_and_tokens(o, s);
     moe_json_add_i64(o, "prompt_tokens", q->request.n_ids);
     moe_json_add_str(o, "finish_reason", finish_of(s));
-    moe_json_add_i64(o, "rank", s->there ? s->rank : first % r->ranks);
+    moe_json_add_i64(o, "rank", s->there ? s->rank : q->rank);
     if (q->request.logprobs >= 0) add_logprobs(o, &s->out, p->tokenizer);
     add_choices(o, r, p, first);
     return o;

@@ -67,13 +67,13 @@ static enum moe_code fail_no_memory(struct moe_err *err)
     return moe_fail(err, MOE_NOMEM, "no memory for results");
 }
 
-/* Stores the answer of sequence i; only rank i mod ranks may send it, and only once. */
+/* Stores the answer of a sequence; only the rank that computes it may send it, and only once. */
 static enum moe_code keep_sequence(struct moe_results *r, int from, const void *data, size_t bytes,
                                    struct moe_err *err)
 {
     struct moe_wire_sequence s;
     bool good = moe_wire_sequence_get(data, bytes, r->shape.vocab, &s) && s.index < r->n_sequences &&
-                s.index % r->ranks == from && !r->sequence[s.index].there &&
+                r->shape.sequence[s.index].rank == from && !r->sequence[s.index].there &&
                 (s.finish == MOE_FINISH_STOP || s.finish == MOE_FINISH_LENGTH);
     if (!good) return fail_malformed(from, "results", err);
     struct moe_generated g = { .n = s.n, .text_bytes = s.text_bytes, .finish = (enum moe_finish)s.finish };

@@ -17,7 +17,8 @@ struct moe_result { bool there; int rank; struct moe_generated out; };
 
 /* Which results the ranks of a run may send.  Messages from other ranks are checked against this. */
 struct moe_results_shape {
-    int64_t n_sequences;  /* prompts of all ranks */
+    /* of all ranks; they say which rank computes which.  The caller keeps them */
+    const struct moe_sequence *sequence; int64_t n_sequences;
     int64_t vocab;        /* ids of tokens are below it */
     bool reference;       /* scores have a reference: each rank sends the KL divergence of every position */
     size_t routing_bytes; /* moe_recorder_bytes; 0: routing is not recorded */

@@ -8,6 +8,7 @@
 #include "runtime/engine/run-agree.h"
 #include "runtime/engine/run-processes.h"
 #include "runtime/engine/run-report.h"
+#include "runtime/engine/share.h"
 #include "runtime/plan/plan-inputs.h"
 
 #include <stdio.h>
@@ -84,6 +85,8 @@ static enum moe_code prepare(struct multi_rank_run *s, struct moe_err *err)
     if (o->replan) MOE_TRY(open_next(s, err));
     if (moe_activations_nvfp4(j->engine.activations)) moe_run_warn_activations(o, s->lender->source);
     MOE_TRY(moe_run_read(j, s->lender, err));
+    MOE_TRY(moe_share_prompts(j->prompts.v, j->prompts.n, s->m.ranks,
+                              s->lender->source->config.max_position_embeddings, err));
     s->m.results = moe_run_shape(j, s->lender->source);
     return MOE_OK;
 }

@@ -123,7 +123,7 @@ static enum moe_code print_answers(const struct moe_run_args *o, const struct mo
         const struct moe_sequence *q = &p->v[i];
         if (!r->sequence[i].there)
             moe_warn(&o->run, "prompt %lld (line %lld) was lost with rank %lld", (long long)q->prompt,
-                     (long long)q->line, (long long)(i % r->ranks));
+                     (long long)q->line, (long long)q->rank);
         else if (!o->run.json && !o->jsonl) print_answer(q, has_choices(p, i), &r->sequence[i].out);
         if (o->jsonl && r->ranks > 1 && !q->request.choice) MOE_TRY(moe_run_print_record(p, r, i, err));
     }

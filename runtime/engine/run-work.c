@@ -37,7 +37,8 @@ void moe_run_job_release(struct moe_run_job *j)
 
 struct moe_results_shape moe_run_shape(const struct moe_run_job *j, const struct moe_source *s)
 {
-    return (struct moe_results_shape){ .n_sequences = j->prompts.n,
+    return (struct moe_results_shape){ .sequence = j->prompts.v,
+                                       .n_sequences = j->prompts.n,
                                        .reference = j->o->reference != NULL,
                                        .routing_bytes = j->o->record ? moe_recorder_bytes(&s->config) : 0 };
 }

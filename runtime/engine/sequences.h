@@ -15,6 +15,7 @@ struct moe_sequence {
     /* the caller's: its number among all of the run, and that of its prompt, from 0; the prompt's line in the
      * file, from 1 */
     int64_t index, prompt, line;
+    int32_t rank;                      /* that computes it (moe_share_prompts) */
     /* set when the sequence has ended; the caller frees tokens, text and logprobs */
     struct moe_generated out;
 };

@@ -33,6 +33,7 @@ import json, sys
 j, w = [json.load(open(f)) for f in sys.argv[1:3]]
 def texts(o): return [(s["text"], s["tokens"], s["finish_reason"]) for s in o["sequences"]]
 def lost(o): return [i for i, s in enumerate(o["sequences"]) if s["finish_reason"] == "lost"]
+def of(o, *ranks): return [i for i, s in enumerate(o["sequences"]) if s["rank"] in ranks]
 sys.exit(not eval(sys.argv[3]))
 P
     count

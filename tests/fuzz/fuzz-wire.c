@@ -147,7 +147,9 @@ static void reply(const uint8_t *p, size_t n)
 /* Gives a rank messages one after the other: a byte for sender and kind, two for the length. */
 static void results(const uint8_t *p, size_t n, bool reference)
 {
-    struct moe_results_shape s = { SEQUENCES, VOCAB, reference, COUNTS * sizeof(int64_t) };
+    static struct moe_sequence of[SEQUENCES];
+    struct moe_results_shape s = { of, SEQUENCES, VOCAB, reference, COUNTS * sizeof(int64_t) };
+    for (int i = 0; i < SEQUENCES; i++) of[i].rank = i % RANKS;
     struct moe_results *r;
     struct moe_err e = MOE_ERR_INIT;
     assert(moe_results_open(&r, RANKS, &s, &e) == MOE_OK);

@@ -266,9 +266,13 @@ static struct moe_results *open_results(bool reference)
 {
     struct moe_results *r;
     struct moe_err err = MOE_ERR_INIT;
-    const struct moe_results_shape s = {
-        .n_sequences = 5, .vocab = 100, .reference = reference, .routing_bytes = 4 * sizeof(int64_t)
-    };
+    static struct moe_sequence of[5];
+    const struct moe_results_shape s = { .sequence = of,
+                                         .n_sequences = 5,
+                                         .vocab = 100,
+                                         .reference = reference,
+                                         .routing_bytes = 4 * sizeof(int64_t) };
+    for (int i = 0; i < 5; i++) of[i].rank = i % RANKS;
     OK(moe_results_open(&r, RANKS, &s, &err) == MOE_OK);
     return r;
 }
