@@ -17,8 +17,8 @@ static int64_t pages_in(uint64_t bytes, uint64_t page)
     return bytes / page < INT32_MAX ? (int64_t)(bytes / page) : INT32_MAX;
 }
 
-/* Chooses the pages: as many bytes as were asked for, or else a full context and what the engine leaves
- * besides it; but no more than all sequences at once, or what the caller knows to be of use. */
+/* Chooses the pages: as many bytes as were asked for; or else a full context and what the engine leaves
+ * besides it, but no more than all sequences at once.  What the caller knows to be of no use is left out. */
 static enum moe_code choose_pages(const struct moe_core *c, int64_t *pages, struct moe_err *err)
 {
     const struct moe_config *g = &c->e->model->config;
@@ -27,7 +27,7 @@ static enum moe_code choose_pages(const struct moe_core *c, int64_t *pages, stru
     int64_t allowed = moe_min_i64(INT32_MAX, longest + pages_in(c->e->spare, page));
     char asked[16], have[16];
     *pages = c->o.cache ? pages_in(c->o.cache, page) : allowed;
-    if (*pages / longest >= c->o.sequences) *pages = longest * c->o.sequences;
+    if (!c->o.cache && *pages / longest >= c->o.sequences) *pages = longest * c->o.sequences;
     if (c->o.positions > 0) *pages = moe_min_i64(*pages, moe_latent_pages(c->o.positions));
     if (*pages < 1) return moe_fail(err, MOE_USAGE, "the cache holds no page of %d positions", MOE_PAGE);
     if (*pages <= allowed) return MOE_OK;

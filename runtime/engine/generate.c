@@ -20,7 +20,7 @@ struct call {
 
 enum moe_code moe_generate_open(struct moe_core **core, struct moe_engine *e, struct moe_err *err)
 {
-    const struct moe_core_options o = { .sequences = 1, .positions = e->context + MOE_PAGE };
+    const struct moe_core_options o = { .sequences = 1 };
     return moe_core_open(core, e, &o, err);
 }
 

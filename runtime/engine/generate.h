@@ -20,8 +20,7 @@ struct moe_generate {
 /* Seconds until the first token was there, and from then on. */
 struct moe_generate_seconds { double prefill, decode; };
 
-/* Opens a core for one answer at a time, whose cache holds a full context, and a page more where memory
- * allows.  Fails as moe_core_open does. */
+/* Opens a core for one answer at a time, whose cache holds a full context.  Fails as moe_core_open does. */
 enum moe_code moe_generate_open(struct moe_core **core, struct moe_engine *e, struct moe_err *err);
 
 /* Computes the answer, in this thread, which is the only one that uses the core.  After a cancellation *out
