@@ -21,6 +21,9 @@ struct moe_run_args moe_run_asked = {
     .n = -1,
     .top_p = 1,
     .window = MOE_UNSET,
+    .batch_tokens = MOE_UNSET,
+    .cache = MOE_UNSET,
+    .max_sequences = MOE_UNSET,
     .ranks = MOE_UNSET,
     .rank = MOE_UNSET,
     .rank_timeout = 30,
@@ -314,7 +317,25 @@ static enum moe_code check_arithmetic(const struct moe_run_args *o, struct moe_e
     return MOE_OK;
 }
 
-/* Checks how tokens are chosen, how many, and in how much memory. */
+/* Fails when a count was given that is not 1 or more. */
+static enum moe_code check_count(const char *option, int64_t n, struct moe_err *err)
+{
+    if (n == MOE_UNSET || n >= 1) return MOE_OK;
+    return moe_fail(err, MOE_USAGE, "--%s %lld: want 1 or more", option, (long long)n);
+}
+
+/* Checks what bounds memory, and the tokens and sequences of a pass. */
+static enum moe_code check_limits(const struct moe_run_args *o, struct moe_err *err)
+{
+    MOE_TRY(check_count("batch-tokens", o->batch_tokens, err));
+    MOE_TRY(check_count("max-sequences", o->max_sequences, err));
+    if (o->cache != MOE_UNSET && o->cache < 1)
+        return moe_fail(err, MOE_USAGE, "--cache wants a size above 0, such as 8G");
+    if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
+    return MOE_OK;
+}
+
+/* Checks how tokens are chosen, and how many. */
 static enum moe_code check_sampling(const struct moe_run_args *o, struct moe_err *err)
 {
     if (o->temperature < 0)
@@ -329,17 +350,14 @@ static enum moe_code check_sampling(const struct moe_run_args *o, struct moe_err
     if (o->n < -1)
         return moe_fail(err, MOE_USAGE, "-n %lld: want 0 or more, or -1 to go on until the end",
                         (long long)o->n);
-    if (o->batch_tokens < 0 || o->max_sequences < 0)
-        return moe_fail(err, MOE_USAGE, "--%s %lld: want 1 or more",
-                        o->batch_tokens < 0 ? "batch-tokens" : "max-sequences",
-                        (long long)(o->batch_tokens < 0 ? o->batch_tokens : o->max_sequences));
-    if (o->cache < 0) return moe_fail(err, MOE_USAGE, "--cache wants a size, such as 8G");
-    if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
     for (size_t i = 0; i < o->stop.n; i++)
         if (!*o->stop.v[i])
             return moe_fail(err, MOE_USAGE, "--stop wants a text to end before, and it is empty");
     return MOE_OK;
 }
+
+/* The value of an option as the engine takes it, which chooses its own for 0. */
+static int64_t given(int64_t v) { return v == MOE_UNSET ? 0 : v; }
 
 enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine_options *e,
                                  struct moe_err *err)
@@ -348,6 +366,7 @@ enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine
     MOE_TRY(check_arithmetic(o, err));
     MOE_TRY(check_ranks(o, err));
     MOE_TRY(check_sampling(o, err));
+    MOE_TRY(check_limits(o, err));
     MOE_TRY(check_chat(o, err));
     MOE_TRY(check_shared_input(o, "prompts", o->prompts, err));
     MOE_TRY(check_shared_input(o, "score", o->score, err));
@@ -356,9 +375,9 @@ enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine
     int activations = moe_activations_find(o->activations); /* check_arithmetic has found it */
     *e = (struct moe_engine_options){ .cancel = o->run.cancel,
                                       .context = o->context,
-                                      .batch = o->batch_tokens,
-                                      .cache_bytes = (uint64_t)o->cache,
-                                      .max_sequences = o->max_sequences,
+                                      .batch = given(o->batch_tokens),
+                                      .cache_bytes = (uint64_t)given(o->cache),
+                                      .max_sequences = given(o->max_sequences),
                                       .memory = (uint64_t)o->memory,
                                       .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_EXPANDED,

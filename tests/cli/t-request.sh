@@ -123,6 +123,8 @@ refused 2 "--cache goes with --prompts" $M -p a --cache 1G
 refused 2 "--max-sequences goes with --prompts" $M -p a --max-sequences 2
 refused 2 "--max-sequences -1: want 1 or more" $M --prompts "$T/lines" --max-sequences -1
 refused 2 "--batch-tokens -3: want 1 or more" $M -p a --batch-tokens -3
+for o in max-sequences batch-tokens; do refused 2 "--$o 0: want 1 or more" $M --prompts "$T/lines" --$o 0; done
+refused 2 "--cache wants a size above 0" $M --prompts "$T/lines" --cache 0
 refused 2 "--top-p 1e-60: want above 0" $M -p a --temperature 1 --top-p 1e-60
 refused 2 "the cache holds no page of 64 positions" $M --prompts "$T/lines" --cache 1000
 echo '{"prompt": "a", "max_tokens": 400}' >"$T/line"
