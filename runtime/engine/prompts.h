@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/engine/prompts.h - reads a file of prompts (--prompts): every line is a prompt, either plain text
- * or a request in JSON. */
+ * or a request in JSON; the first line decides which (docs/reference/request.md). */
 #ifndef MOE_RUNTIME_ENGINE_PROMPTS_H
 #define MOE_RUNTIME_ENGINE_PROMPTS_H
 

@@ -104,10 +104,26 @@ line 13 '{
 line 13 '[
   {"prompt": "a"}]' 'is a JSON array'
 line 13 '{"prom' 'is not JSON'
-for text in '{not a request}' '{"Hello," he said, "there"}' '[{foo} bar]' '{"' '{"a' '["Hello", he said]'; do
+for text in '{not a request}' '{x}' '{{user}}: a' '{"Hello," he said, "there"}' '[{foo} bar]' '{"' '{"a' '["Hello", he said]'; do
     printf '%s\nand a line\n' "$text" >"$T/lines"
     ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/lines" -n 1
     same "$(look "$T/out" "len(v['sequences'])")" 2 "lines that begin with $text"
+done
+# a damaged request is no text, nor is a request among lines of text
+for text in "{'prompt': 'a'}" '{prompt: "a"}' '{"prompt" "a"}' '{"prompt: "a"}' '{“model”: "x"}' "[{'tokens': [1]}]" "{
+  'prompt': 'a'}"; do
+    printf '%s\nand a line\n' "$text" >"$T/lines"
+    refused 13 "'$T/lines': line 1: is not JSON: " "$T/m" --prompts "$T/lines" -n 1
+    grep -q 'a text goes into {"prompt": TEXT}' "$T/err" || { cat "$T/err"; fail "what to do with a damaged request"; }
+done
+for key in prompt tokens messages; do
+    printf 'a\n{"a": 1}\n{"%s": 1, \n{"model": "m", "%s": []}\n' $key $key >"$T/lines"
+    refused 13 "'$T/lines': line 4: is a request in JSON, but the file's first line is none" "$T/m" --prompts "$T/lines" -n 1
+done
+for text in '{x}' '{{user}}: a' '{ a: b }' '{a'; do
+    printf 'a\n%s\n{"x": 1}\n{"prompt": \n' "$text" >"$T/lines"
+    ok "$BIN/moe-run" -q --json "$T/m" --prompts "$T/lines" -n 1
+    same "$(look "$T/out" "len(v['sequences'])")" 4 "a line $text among lines of text"
 done
 printf 'caf\351\n' >"$T/lines"
 refused 13 "line 1: byte 0xe9 is not UTF-8" "$T/m" --prompts "$T/lines" -n 1
