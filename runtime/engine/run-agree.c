@@ -85,6 +85,7 @@ static struct moe_hash128 digest_of_request(const struct moe_request *q)
     const struct moe_hash128 parts[] = { moe_hash128(numbers, sizeof numbers),
                                          moe_hash128(reals, sizeof reals),
                                          digest_of_list(&stop),
+                                         moe_hash128(q->salt, q->salt_bytes),
                                          moe_hash128(q->stop_ids, q->n_stop_ids * sizeof *q->stop_ids),
                                          moe_hash128(p->bias, p->n_bias * sizeof *p->bias) };
     return moe_hash128(parts, sizeof parts);

@@ -56,6 +56,8 @@ differs --prompts $P / $M --prompts "$T/other" -n 4
 printf '{"prompt": "a", "seed": %s}\n' 1 >"$T/seed-1.jsonl"
 printf '{"prompt": "a", "seed": %s}\n' 2 >"$T/seed-2.jsonl"
 differs --prompts $M --prompts "$T/seed-1.jsonl" -n 4 / $M --prompts "$T/seed-2.jsonl" -n 4
+for salt in x y; do printf '{"prompt": "a", "cache_salt": "%s"}\n' $salt >"$T/salt-$salt.jsonl"; done
+differs --prompts $M --prompts "$T/salt-x.jsonl" -n 4 / $M --prompts "$T/salt-y.jsonl" -n 4
 differs --n-predict $P / $P -n 5
 differs --batch-tokens $P / $P --batch-tokens 7
 differs --temperature $P / $P --temperature 0.5
