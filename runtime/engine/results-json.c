@@ -60,6 +60,12 @@ static const char *finish_of(const struct moe_result *s)
     return !s->there ? "lost" : s->out.finish == MOE_FINISH_STOP ? "stop" : "length";
 }
 
+/* The rank that computed an answer, or with which it was lost. */
+static int64_t rank_of(const struct moe_result *s, const struct moe_sequence *q)
+{
+    return s->there ? s->rank : q->rank;
+}
+
 static void add_text_and_tokens(cJSON *o, const struct moe_result *s)
 {
     moe_json_add_text(o, "text", s->there ? s->out.text : "", s->there ? s->out.text_bytes : 0);
@@ -86,6 +92,7 @@ static void add_choices(cJSON *o, const struct moe_results *r, const struct moe_
         moe_json_add_i64(c, "index", i);
         add_text_and_tokens(c, s);
         moe_json_add_str(c, "finish_reason", finish_of(s));
+        moe_json_add_i64(c, "rank", rank_of(s, &p->v[first + i]));
         if (p->v[first + i].request.logprobs >= 0) add_logprobs(c, &s->out, p->tokenizer);
     }
 }
@@ -100,7 +107,7 @@ cJSON *moe_results_prompt(const struct moe_results *r, const struct moe_prompts 
     add_text_and_tokens(o, s);
     moe_json_add_i64(o, "prompt_tokens", q->request.n_ids);
     moe_json_add_str(o, "finish_reason", finish_of(s));
-    moe_json_add_i64(o, "rank", s->there ? s->rank : q->rank);
+    moe_json_add_i64(o, "rank", rank_of(s, q));
     if (q->request.logprobs >= 0) add_logprobs(o, &s->out, p->tokenizer);
     add_choices(o, r, p, first);
     return o;

@@ -82,23 +82,26 @@ void moe_run_report_generated(const struct moe_run_args *o, cJSON *json, const s
         rate((double)prompt, seconds[1]), rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
-/* Prints an answer behind a heading, in the manner of head(1), with the prompt's number (its index in JSON),
- * its line and, where there are several, the number of the choice. */
-static void print_answer(const struct moe_sequence *s, bool several, const struct moe_generated *out)
+/* Writes what a sequence is called into name[NAME]: the prompt's number (its index in JSON), its line and,
+ * where there are several, the number of the choice. */
+enum { NAME = 128 };
+static void name_of(const struct moe_prompts *p, int64_t i, char *name)
 {
-    char heading[128], choice[32] = "";
+    const struct moe_sequence *s = &p->v[i];
+    char choice[32] = "";
+    bool several = s->request.choice || (i + 1 < p->n && p->v[i + 1].request.choice);
     if (several) snprintf(choice, sizeof choice, ", choice %u", s->request.choice);
-    int n = snprintf(heading, sizeof heading, "%s==> prompt %lld (line %lld)%s <==\n", s->index ? "\n" : "",
-                     (long long)s->prompt, (long long)s->line, choice);
+    snprintf(name, NAME, "prompt %lld (line %lld)%s", (long long)s->prompt, (long long)s->line, choice);
+}
+
+/* Prints an answer behind a heading, in the manner of head(1). */
+static void print_answer(const char *name, bool first, const struct moe_generated *out)
+{
+    char heading[NAME + 16];
+    int n = snprintf(heading, sizeof heading, "%s==> %s <==\n", first ? "" : "\n", name);
     moe_run_print(NULL, heading, (size_t)n);
     moe_run_print(NULL, out->text, out->text_bytes);
     moe_run_print(NULL, "\n", 1);
-}
-
-/* Whether the prompt of sequence i has more than one choice. */
-static bool has_choices(const struct moe_prompts *p, int64_t i)
-{
-    return p->v[i].request.choice || (i + 1 < p->n && p->v[i + 1].request.choice);
 }
 
 enum moe_code moe_run_print_record(const struct moe_prompts *p, const struct moe_results *r, int64_t first,
@@ -121,10 +124,11 @@ static enum moe_code print_answers(const struct moe_run_args *o, const struct mo
 {
     for (int64_t i = 0; i < p->n; i++) {
         const struct moe_sequence *q = &p->v[i];
+        char name[NAME];
+        name_of(p, i, name);
         if (!r->sequence[i].there)
-            moe_warn(&o->run, "prompt %lld (line %lld) was lost with rank %lld", (long long)q->prompt,
-                     (long long)q->line, (long long)q->rank);
-        else if (!o->run.json && !o->jsonl) print_answer(q, has_choices(p, i), &r->sequence[i].out);
+            moe_warn(&o->run, "%s was lost with rank %lld", name, (long long)q->rank);
+        else if (!o->run.json && !o->jsonl) print_answer(name, !q->index, &r->sequence[i].out);
         if (o->jsonl && r->ranks > 1 && !q->request.choice) MOE_TRY(moe_run_print_record(p, r, i, err));
     }
     return MOE_OK;

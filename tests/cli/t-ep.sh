@@ -144,6 +144,8 @@ quiet="--rank-timeout $silence"
 for step in $kills; do
     aside $step env MOE_DIE=$(($step % 4)):$step timeout 120 "$R" -q --json $M --prompts "$T/prompts" -n 12 --plan "$T/plan-4.json" $quiet
 done
+echo '{"prompt": "In the", "n": 8, "temperature": 1, "max_tokens": 12}' >"$T/choices"
+aside choices env MOE_DIE=1:17 "$R" --json $M --prompts "$T/choices" --plan "$T/plan-4.json" $quiet
 aside copies env MOE_DIE=2:40 "$R" $M --prompts "$T/prompts" -n 12 --ranks 4 $quiet
 aside prompt env MOE_DIE=0:40 "$R" -q $M --prompt "In the" -n 12 --plan "$T/plan-4.json" $quiet
 aside score env MOE_DIE=1:9 "$R" -q $M --score "$T/text" --window 64 --plan "$T/plan-4.json" $quiet
@@ -155,6 +157,11 @@ for step in $kills; do
     check "lost(j) == of(j, $rank) and len(lost(j)) in range(3, 8) and [r['lost'] for r in j['ranks']] == [k == $rank for k in range(4)]"
     check 'all(a == b for i, (a, b) in enumerate(zip(texts(j), texts(w))) if i not in lost(j))'
 done
+what="choices lost"
+came choices 0
+check 'sorted(c["rank"] for c in j["sequences"][0]["choices"]) == [0, 0, 1, 1, 2, 2, 3, 3]'
+check 'all((c["finish_reason"] == "lost") == (c["rank"] == 1) for c in j["sequences"][0]["choices"])'
+[ "$(grep -c 'prompt 0 (line 1), choice [0-7] was lost with rank 1' "$T/err")" = 2 ] || { cat "$T/err"; fail "a lost choice is not named"; }
 what="only copies lost"
 came copies 17 "rank 2 gone, and with it the only copies of 24 experts: 16, 17, 18, 19 ... of layer 1"
 what="the only prompt lost"
