@@ -126,6 +126,10 @@ static enum moe_code read_tokens(const cJSON *list, int32_t **ids, size_t *n, st
     *n = 0;
     if (!*ids) return moe_fail(err, MOE_NOMEM, "no memory for the prompt");
     for (const cJSON *c = list->child; c; c = c->next) {
+        if (cJSON_IsString(c))
+            return moe_fail(err, MOE_CORRUPT,
+                            "'%s' has a text in its list of ids, and a line is one prompt (give each text a "
+                            "line of its own)", list->string);
         if (!cJSON_IsNumber(c) || !(c->valuedouble >= 0 && c->valuedouble <= INT32_MAX) ||
             c->valuedouble != (int32_t)c->valuedouble)
             return moe_fail(err, MOE_CORRUPT, "'%s' is not a list of ids", list->string);
@@ -196,7 +200,9 @@ static enum moe_code encode_request(struct reading *r, const cJSON *o, const cJS
     else if (cJSON_IsString(prompt))
         MOE_TRY(moe_tokenize(r->e->tokenizer, prompt->valuestring, strlen(prompt->valuestring), r->o->special,
                              ids, n, err));
-    else return moe_fail(err, MOE_CORRUPT, "'prompt' is neither text nor a list of ids, or 'tokens' no list");
+    else
+        return moe_fail(err, MOE_CORRUPT, tokens ? "'tokens' is not a list of ids" :
+                        "'prompt' is neither a text nor a list of ids");
     return r->o->bos ? moe_prompt_bos(r->e, ids, n, err) : MOE_OK;
 }
 
@@ -214,6 +220,18 @@ static enum moe_code check_ids(const struct reading *r, const int32_t *ids, size
     return MOE_OK;
 }
 
+/* Fails where 'min_tokens' is more than -n, in words that name -n: the request itself says no maximum. */
+static enum moe_code check_minimum(const struct reading *r, const cJSON *o, struct moe_err *err)
+{
+    const cJSON *least = moe_json_get(o, "min_tokens");
+    int64_t most = r->defaults->max_tokens;
+    if (moe_json_get(o, "max_tokens") || moe_json_get(o, "max_completion_tokens") || most < 0 ||
+        !cJSON_IsNumber(least) || least->valuedouble <= (double)most) return MOE_OK;
+    return moe_fail(err, MOE_CORRUPT,
+                    "'min_tokens' %g is more than -n %lld (raise -n, or give 'max_tokens' too)",
+                    least->valuedouble, (long long)most);
+}
+
 /* Sets *ids, which the caller frees even on failure, and *options, which are then empty, to what a request
  * says. */
 static enum moe_code read_request(struct reading *r, const cJSON *o, uint64_t need, int32_t **ids, size_t *n,
@@ -224,7 +242,8 @@ static enum moe_code read_request(struct reading *r, const cJSON *o, uint64_t ne
     MOE_TRY(read_tools(r, o, &need, &tools, &parsed, err));
     limit_tokens(r, memory_left(r, need));
     int64_t vocab = r->e->source->config.vocab_size;
-    enum moe_code code = moe_request_read(options, o, r->defaults, vocab, NULL, err);
+    enum moe_code code = check_minimum(r, o, err);
+    if (code == MOE_OK) code = moe_request_read(options, o, r->defaults, vocab, NULL, err);
     if (code == MOE_OK) code = encode_request(r, o, tools, ids, n, err);
     if (code == MOE_OK) code = check_ids(r, *ids, *n, err);
     if (code != MOE_OK) {
@@ -400,6 +419,7 @@ enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const st
     enum moe_code code = o->chat ? need_chat(&r, err) : MOE_OK;
     if (code == MOE_OK) code = read_lines(p, &r, text, bytes, err);
     if (code == MOE_OK) code = check_unused(&r, err);
+    for (int64_t i = 0; i < p->n; i++) p->v[i].file = r.path;
     free(text);
     moe_chat_close(&r.chat);
     limit_tokens(&r, memory);

@@ -98,8 +98,8 @@ static const struct moe_opt opts[] = {
             "compute at most N tokens in a pass; by default as many as are of use, up to 1024 (256 with "
             "several ranks)"),
     MOE_OWN_SIZE(0, "cache", &moe_run_asked.cache, "SIZE",
-                 "with --prompts: bytes of the cache that the sequences share; what --memory leaves by "
-                 "default"),
+                 "with --prompts: bytes of the cache that the sequences share; with several ranks each has "
+                 "one of this size; what --memory leaves by default"),
     MOE_OWN_INT(0, "max-sequences", &moe_run_asked.max_sequences, "N",
                 "with --prompts: work on at most N sequences at once; by default as many as memory holds"),
     MOE_STR(0, "mla-norm-eps", &moe_run_asked.eps, "config|1e-6",

@@ -25,6 +25,18 @@ static int64_t positions_of(const struct batch *b, const struct moe_sequence *s)
     return q->n_ids + (q->max_tokens >= 0 ? moe_min_i64(q->max_tokens, rest) : rest);
 }
 
+/* Fails for a cache that was asked for and has no room for a page. */
+static enum moe_code check_cache_bytes(const struct moe_engine *e, struct moe_err *err)
+{
+    const struct moe_config *c = &e->model->config;
+    uint64_t page = moe_latent_estimate(c, c->num_hidden_layers, 1) + moe_pages_estimate(1);
+    if (!e->cache_bytes || e->cache_bytes >= page) return MOE_OK;
+    return moe_fail(err, MOE_USAGE,
+                    "--cache of %llu bytes: a page of %d positions takes %llu bytes, and each rank has a "
+                    "cache of at least one page (raise --cache)",
+                    (unsigned long long)e->cache_bytes, MOE_PAGE, (unsigned long long)page);
+}
+
 /* Fails unless the cache holds the longest sequence alone: its answer would end where the cache does. */
 static enum moe_code check_cache(const struct batch *b, int64_t longest, struct moe_err *err)
 {
@@ -49,6 +61,7 @@ static enum moe_code open_core(struct batch *b, struct moe_err *err)
                                         .positions = all * MOE_PAGE,
                                         .sequences = moe_min_i64(b->e->batch, moe_min_i64(most, b->n)),
                                         .apart = moe_forward_has_hooks(b->e->forward) };
+    MOE_TRY(check_cache_bytes(b->e, err));
     MOE_TRY(moe_core_open(&b->core, b->e, &o, err));
     MOE_TRY(check_cache(b, longest, err));
     int64_t fit = moe_core_stats(b->core).pages / moe_latent_pages(longest);
@@ -95,14 +108,14 @@ static enum moe_code check_lengths(const struct batch *b, struct moe_err *err)
     for (int64_t i = 0; i < b->n; i++) {
         const struct moe_sequence *s = &b->s[i];
         if (s->request.n_ids < 1)
-            return moe_fail(err, MOE_USAGE, "prompt %lld (line %lld) is empty", (long long)s->prompt,
-                            (long long)s->line);
+            return moe_fail_at(err, MOE_USAGE, s->file, NULL, "prompt %lld (line %lld) is empty",
+                               (long long)s->prompt, (long long)s->line);
         if (s->request.n_ids > b->e->context)
-            return moe_fail(err, MOE_USAGE,
-                            "prompt %lld (line %lld): its %lld tokens do not fit the context of %lld (raise "
-                            "--context, or shorten the prompt)",
-                            (long long)s->prompt, (long long)s->line, (long long)s->request.n_ids,
-                            (long long)b->e->context);
+            return moe_fail_at(err, MOE_USAGE, s->file, NULL,
+                               "prompt %lld (line %lld): its %lld tokens do not fit the context of %lld "
+                               "(raise --context, or shorten the prompt)",
+                               (long long)s->prompt, (long long)s->line, (long long)s->request.n_ids,
+                               (long long)b->e->context);
     }
     return MOE_OK;
 }

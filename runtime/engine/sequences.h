@@ -13,8 +13,9 @@
 struct moe_sequence {
     struct moe_request request;        /* what it points to is the caller's */
     /* the caller's: its number among all of the run, and that of its prompt, from 0; the prompt's line in the
-     * file, from 1 */
+     * file, from 1; the file's name, or NULL */
     int64_t index, prompt, line;
+    const char *file;
     int32_t rank;                      /* that computes it (moe_share_prompts) */
     /* set when the sequence has ended; the caller frees tokens, text and logprobs */
     struct moe_generated out;

@@ -115,7 +115,13 @@ line 13 '"top_logprobs": 2' "'top_logprobs' goes with 'logprobs': true"
 line 13 '"max_tokens": 1, "min_tokens": 2' "'min_tokens' 2 is more than 'max_tokens' 1"
 line 14 '"response_format": {"type": "json_object"}' "'response_format' is not supported but as {\"type\":\"text\"}"
 printf '{"prompt": ["a", "b"]}\n' >"$T/bad"
-refused 13 "line 1: 'prompt' is not a list of ids" $M --prompts "$T/bad" -n 1
+refused 13 "'$T/bad': line 1: 'prompt' has a text in its list of ids, and a line is one prompt (give each" $M --prompts "$T/bad" -n 1
+for bad in "'tokens' is not" "'prompt' is neither a text nor"; do
+    printf '{"%s": true}\n' "$(echo "$bad" | cut -d "'" -f 2)" >"$T/bad"
+    refused 13 "'$T/bad': line 1: $bad a list of ids" $M --prompts "$T/bad" -n 1
+done
+printf '{"prompt": "a", "min_tokens": 5}\n' >"$T/bad"
+refused 13 "'$T/bad': line 1: 'min_tokens' 5 is more than -n 3 (raise -n, or give 'max_tokens' too)" $M --prompts "$T/bad" -n 3
 line 14 '"thinking": {}' "'thinking' is no key of a request here"
 refused 2 "--jsonl goes with --prompts" $M -p a --jsonl
 refused 2 "--jsonl does not go with --json" $M --prompts "$T/lines" --jsonl --json
@@ -126,7 +132,7 @@ refused 2 "--batch-tokens -3: want 1 or more" $M -p a --batch-tokens -3
 for o in max-sequences batch-tokens; do refused 2 "--$o 0: want 1 or more" $M --prompts "$T/lines" --$o 0; done
 refused 2 "--cache wants a size above 0" $M --prompts "$T/lines" --cache 0
 refused 2 "--top-p 1e-60: want above 0" $M -p a --temperature 1 --top-p 1e-60
-refused 2 "the cache holds no page of 64 positions" $M --prompts "$T/lines" --cache 1000
+refused 2 "--cache of 1000 bytes: a page of 64 positions takes" $M --prompts "$T/lines" --cache 1000
 echo '{"prompt": "a", "max_tokens": 400}' >"$T/line"
 refused 2 "positions, and a sequence may need 401 (raise --cache" $M --prompts "$T/line" --cache 100000
 

@@ -130,7 +130,7 @@ refused 2 "'$T/blank': line 2: is blank, and an empty prompt has no token to go 
 refused 2 "line 2: is blank, and a user's turn cannot be empty" $F --prompts "$T/blank" --chat --bos
 printf '\n' >"$T/empty"
 refused 2 "no prompts" $F --prompts "$T/empty"
-refused 2 "prompt 0 (line 1): its 5 tokens do not fit the context of 2" $F --prompts "$T/two" --context 2
+refused 2 "'$T/two': prompt 0 (line 1): its 5 tokens do not fit the context of 2" $F --prompts "$T/two" --context 2
 printf 'a\nb\n\n\r\n\n' >"$T/behind" # blank lines at the end shift nothing
 ok "$RUN" -q --json $F --prompts "$T/behind" -n 1
 [ "$(look "$T/out" "[s['line'] for s in v['sequences']]")" = "[1, 2]" ] || fail "blank lines behind the last prompt"
