@@ -13,6 +13,8 @@ struct moe_forward {
     struct moe_dispatcher dispatcher;
     enum moe_code code; struct moe_err err; /* the first failure that no wait has returned */
     bool broken;                            /* the dispatcher or the device failed: code stays */
+    struct moe_err *blamed;                 /* [1 + layers] what moe_model_blame said of the head and of each
+                                               layer, since it reads all their weights; NULL: nobody asked */
     const struct moe_batch *batch;          /* of a step that was not waited for; NULL: there is none */
     int layer;                              /* the layer computed last; -1: none since the embedding */
     struct moe_addr h, x, y;                /* [T, H] */
@@ -91,6 +93,7 @@ void moe_forward_close(struct moe_forward **f)
 {
     if (!*f) return;
     for (int i = 0; i < (*f)->n_owned; i++) (*f)->d->ops->free((*f)->d, (*f)->owned[i]);
+    free((*f)->blamed);
     free(*f);
     *f = NULL;
 }
@@ -184,11 +187,23 @@ static bool wait_word(struct moe_forward *f)
     return word & MOE_WORD_NONFINITE;
 }
 
+/* Sets the failure to what is wrong with a layer (-1: the head) that has computed a NaN or Inf. */
+static void blame(struct moe_forward *f, int layer)
+{
+    if (!f->blamed)
+        f->blamed = calloc((size_t)f->d->model->config.num_hidden_layers + 1, sizeof *f->blamed);
+    struct moe_err *known = f->blamed ? &f->blamed[layer + 1] : NULL;
+    if (known && known->code != MOE_OK) f->err = *known;
+    else moe_model_blame(f->d->model, layer, &f->err);
+    f->code = f->err.code;
+    if (known) *known = f->err;
+}
+
 /* Checks h after `layer`, at once; false after a failure. */
 static bool check_layer(struct moe_forward *f, int layer, int64_t n)
 {
     f->d->ops->check(f->d, f->h, n * f->d->model->config.hidden_size);
-    if (wait_word(f) && f->code == MOE_OK) f->code = moe_model_blame(f->d->model, layer, &f->err);
+    if (wait_word(f) && f->code == MOE_OK) blame(f, layer);
     return f->code == MOE_OK;
 }
 
@@ -210,14 +225,14 @@ static void blame_step(struct moe_forward *f)
     f->d->ops->hooks(f->d, NULL);
     compute_all(f, f->batch, true);
     f->d->ops->hooks(f->d, &f->hooks);
-    if (f->code == MOE_OK) f->code = moe_model_blame(f->d->model, -1, &f->err);
+    if (f->code == MOE_OK) blame(f, -1);
 }
 
 enum moe_code moe_forward_wait(struct moe_forward *f, struct moe_err *err)
 {
     if (wait_word(f) && f->code == MOE_OK) {
         if (f->batch && !f->dispatcher.dispatch) blame_step(f);
-        else f->code = moe_model_blame(f->d->model, f->layer, &f->err);
+        else blame(f, f->layer);
     }
     f->batch = NULL;
     f->layer = -1; /* what comes next without another step can only be logits */

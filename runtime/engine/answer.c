@@ -59,21 +59,22 @@ bool moe_answer_is_end(const struct moe_answer *a, int32_t id)
            (!a->q->ignore_eos && in_list(id, a->ends->id, (size_t)a->ends->n));
 }
 
-/* The first occurrence of `what` in text [n], which may hold NULs; NULL: there is none. */
-static char *locate(char *text, size_t n, const char *what)
+/* The first occurrence of a stop text in the text not yet sent that ends behind the first min_tokens tokens;
+ * the text may hold NULs.  NULL: there is none. */
+static char *locate(const struct moe_answer *a, const char *stop)
 {
-    size_t len = strlen(what);
-    for (size_t i = 0; len && i + len <= n; i++)
-        if (!memcmp(text + i, what, len)) return text + i;
+    size_t len = strlen(stop), from = a->least >= len ? a->least - len + 1 : 0;
+    for (size_t i = from > a->sent ? from : a->sent; len && i + len <= a->bytes; i++)
+        if (!memcmp(a->text + i, stop, len)) return a->text + i;
     return NULL;
 }
 
-/* True when the text not yet sent contains a stop text; then cuts it off before the first one. */
+/* True when a stop text has come; then cuts the text off before the first one. */
 static bool stopped(struct moe_answer *a)
 {
     char *first = NULL;
     for (size_t i = 0; i < a->q->n_stop; i++) {
-        char *at = locate(a->text + a->sent, a->bytes - a->sent, a->q->stop[i]);
+        char *at = locate(a, a->q->stop[i]);
         if (at && (!first || at < first)) first = at;
     }
     if (!first) return false;
@@ -94,6 +95,7 @@ static size_t held(const struct moe_answer *a)
     return longest;
 }
 
+/* Adds the text of token number a->n, from 0. */
 static enum moe_code add_text(struct moe_answer *a, int32_t id, struct moe_err *err)
 {
     char room[MOE_TOKEN_ROOM];
@@ -103,7 +105,8 @@ static enum moe_code add_text(struct moe_answer *a, int32_t id, struct moe_err *
     MOE_TRY(reserve(a, MOE_DECODE_BOUND(len), err));
     a->bytes += moe_decode(a->tokenizer, &a->decoder, id, a->text + a->bytes);
     a->text[a->bytes] = 0;
-    a->stop = a->n >= a->q->min_tokens && stopped(a);
+    if (a->n < a->q->min_tokens) a->least = a->bytes;
+    else a->stop = stopped(a);
     a->sent = a->bytes - (a->stop ? 0 : held(a));
     return MOE_OK;
 }
@@ -115,8 +118,8 @@ enum moe_code moe_answer_add(struct moe_answer *a, int32_t id, struct moe_err *e
         a->done = true;
         return MOE_OK;
     }
-    a->n++;
     MOE_TRY(add_text(a, id, err));
+    a->n++;
     if (a->stop) a->finish = MOE_FINISH_STOP;
     a->done = a->stop || a->n >= a->max_tokens;
     return MOE_OK;

@@ -24,6 +24,7 @@ struct moe_answer {
     int64_t n, max_tokens;                  /* tokens, without the end token */
     char *text; size_t bytes, cap;
     size_t sent;                            /* bytes that later tokens cannot take back */
+    size_t least;                           /* bytes of the first min_tokens tokens: no stop ends there */
     bool stop, done;                        /* a stop text is complete; no more tokens are wanted */
     enum moe_finish finish;                 /* once it is done */
 };

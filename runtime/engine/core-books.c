@@ -49,8 +49,9 @@ void moe_core_change(struct moe_core *c, struct moe_entry *e)
 {
     if (e->changed) return;
     e->changed = true;
-    e->next_changed = c->changed;
-    c->changed = e;
+    e->next_changed = NULL;
+    *c->changed_end = e;
+    c->changed_end = &e->next_changed;
 }
 
 static void leave_schedule(struct moe_core *c, struct moe_entry *e)
@@ -215,6 +216,7 @@ void moe_core_publish(struct moe_core *c)
         lagging = e;
     }
     c->changed = NULL;
+    c->changed_end = &c->changed;
     c->n_begun = 0;
     pthread_mutex_unlock(&c->lock);
     for (; lagging; lagging = next) {

@@ -116,7 +116,7 @@ enum moe_code moe_core_events(struct moe_core *c, uint64_t id, double seconds, s
     pthread_mutex_lock(&c->lock);
     for (;;) {
         e = id == MOE_ANY_REQUEST ? c->ready_first : moe_core_find(c, id);
-        if (late || (e && e->ready) || (!e && id != MOE_ANY_REQUEST)) break;
+        if (late || (e && e->ready) || (!e && id != MOE_ANY_REQUEST) || c->closed != MOE_OK) break;
         late = pthread_cond_timedwait(&c->news, &c->lock, &until) == ETIMEDOUT;
     }
     if (!e && id != MOE_ANY_REQUEST) {
@@ -125,6 +125,9 @@ enum moe_code moe_core_events(struct moe_core *c, uint64_t id, double seconds, s
         *there = fill(ev, e);
         if (*there) done = take(c, e);
         else code = moe_fail(err, MOE_NOMEM, "no memory for an answer");
+    } else if (c->closed != MOE_OK) {
+        *err = c->err;
+        code = c->closed;
     }
     pthread_mutex_unlock(&c->lock);
     moe_entry_free(done);

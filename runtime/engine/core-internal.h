@@ -69,7 +69,7 @@ struct moe_core {
     int32_t *order; float *p;           /* [V] scratch memory for sampling */
     struct moe_entry **timer; size_t timer_cap; /* a heap by `due` */
     int64_t n_timer;
-    struct moe_entry *changed;
+    struct moe_entry *changed, **changed_end; /* in the order in which they changed */
     int64_t n_begun;                    /* requests whose first tokens the present step computes */
     int64_t n_held, n_live;             /* requests for readers; that are scheduled or held */
     enum moe_code code;                 /* of the failure that ended the core */
@@ -113,7 +113,7 @@ void moe_core_publish(struct moe_core *c);
 /* ---- core-pass.c: the only file that calls the forward pass ---- */
 
 /* Computes the step.  Afterwards c->wanted and c->row tell whose states are wanted; there are *wanted.  Ends
- * requests whose values are not finite; then nothing was computed and *wanted is 0. */
+ * requests whose values are not finite, and computes the others. */
 enum moe_code moe_core_pass(struct moe_core *c, const struct moe_schedule_step *step, int64_t *wanted,
                             struct moe_err *err);
 /* Computes the logits of c->wanted[from, from + n) into c->logits, and ends those for whom they are not

@@ -13,9 +13,9 @@ static struct moe_entry *entry_of(const struct moe_schedule_row *r)
 }
 
 /* What is not finite ends its request alone: rows of a batch depend on nothing but their own sequence.  The
- * others are computed again by the next step. */
-static enum moe_code blame(struct moe_core *c, const struct moe_schedule_step *step,
-                           const struct moe_err *why, struct moe_err *err)
+ * step is then without its rows. */
+static enum moe_code end_nonfinite(struct moe_core *c, const struct moe_schedule_step *step,
+                                   const struct moe_err *why, struct moe_err *err)
 {
     int64_t ended = 0, at = 0;
     for (int64_t i = 0; i < step->n_rows; at += step->row[i++].n) {
@@ -30,9 +30,7 @@ static enum moe_code blame(struct moe_core *c, const struct moe_schedule_step *s
 
 static enum moe_code forward(struct moe_core *c, const struct moe_schedule_step *step, struct moe_err *err)
 {
-    struct moe_device *d = c->e->device;
     struct moe_batch b = { c->tokens, 0, c->segment, step->n_rows };
-    for (int64_t i = 0; i < step->n_copies; i++) d->ops->copy(d, &c->cache, &step->copy[i]);
     for (int64_t i = 0; i < step->n_rows; b.n += step->row[i++].n) {
         const struct moe_schedule_row *r = &step->row[i];
         c->segment[i] = (struct moe_segment){ &c->cache, r->job->table.page, r->first, r->n };
@@ -42,22 +40,36 @@ static enum moe_code forward(struct moe_core *c, const struct moe_schedule_step 
     double begun = moe_now();
     enum moe_code code = moe_forward_run(c->e->forward, &b, err);
     if (code == MOE_OK) code = moe_forward_wait(c->e->forward, err);
+    /* what was computed from a file that was cut short meanwhile is not the model's */
+    if (code == MOE_OK || code == MOE_NONFINITE) MOE_TRY(moe_map_check(err));
     c->stats.seconds_pass += moe_now() - begun;
     return code;
+}
+
+/* Computes the step, again without the rows of those who are not finite.  So nobody waits for them longer. */
+static enum moe_code compute(struct moe_core *c, const struct moe_schedule_step *step, struct moe_err *err)
+{
+    struct moe_device *d = c->e->device;
+    struct moe_err why;
+    for (int64_t i = 0; i < step->n_copies; i++) d->ops->copy(d, &c->cache, &step->copy[i]);
+    while (step->n_rows) {
+        enum moe_code code = forward(c, step, &why);
+        if (code == MOE_NONFINITE) {
+            MOE_TRY(end_nonfinite(c, step, &why, err));
+            continue;
+        }
+        if (code != MOE_OK) *err = why;
+        return code;
+    }
+    return MOE_OK;
 }
 
 enum moe_code moe_core_pass(struct moe_core *c, const struct moe_schedule_step *step, int64_t *wanted,
                             struct moe_err *err)
 {
-    struct moe_err why;
     int64_t at = 0;
     *wanted = 0;
-    enum moe_code code = forward(c, step, &why);
-    if (code == MOE_NONFINITE) return blame(c, step, &why, err);
-    if (code != MOE_OK) {
-        *err = why;
-        return code;
-    }
+    MOE_TRY(compute(c, step, err));
     for (int64_t i = 0; i < step->n_rows; i++) {
         const struct moe_schedule_row *r = &step->row[i];
         struct moe_entry *e = entry_of(r);
@@ -77,6 +89,7 @@ enum moe_code moe_core_logits(struct moe_core *c, int64_t from, int64_t n, struc
     double begun = moe_now();
     moe_forward_logits(c->e->forward, c->row + from, n, c->logits);
     enum moe_code code = moe_forward_wait(c->e->forward, err);
+    if (code == MOE_OK || code == MOE_NONFINITE) MOE_TRY(moe_map_check(err));
     c->stats.seconds_pass += moe_now() - begun;
     if (code != MOE_NONFINITE) return code;
     for (int64_t i = 0; i < n; i++) {

@@ -107,6 +107,7 @@ enum moe_code moe_core_open(struct moe_core **out, struct moe_engine *e, const s
     c->o = *o;
     c->free_slot = -1;
     c->asked_end = &c->asked;
+    c->changed_end = &c->changed;
     if (o->batch_tokens < 1 || o->batch_tokens > e->batch) c->o.batch_tokens = e->batch;
     if (o->sequences < 1 || o->sequences > c->o.batch_tokens) c->o.sequences = c->o.batch_tokens;
     open_locks(c);

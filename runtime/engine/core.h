@@ -93,7 +93,7 @@ enum { MOE_ANY_REQUEST = 0 };
 
 /* Waits, at most so many seconds, until the request `id`, or any, has something new, and takes it.  *there:
  * it had.  MOE_NOT_FOUND: there is no such request, or its end was read already; MOE_NOMEM: nothing was
- * taken. */
+ * taken; the error that ended the core, once all ends were read. */
 enum moe_code moe_core_events(struct moe_core *core, uint64_t id, double seconds, struct moe_event *ev,
                               bool *there, struct moe_err *err);
 

@@ -25,6 +25,10 @@ struct moe_schedule {
     int64_t n_tenants;
     struct moe_job **running;           /* [limits.running], in order */
     int64_t n_running, submitted;
+    int64_t left_served;                /* what the tenant was given whose last job ended last */
+    struct moe_job *blocked;            /* who is first in line and found too few pages; NULL: nobody */
+    int64_t blocked_left;               /* the pages that were left then */
+    int64_t blocked_steps;              /* steps since then */
     struct moe_schedule_step step;
     struct moe_schedule_stats stats;
 };
@@ -83,7 +87,8 @@ static void leave_line(struct moe_schedule *s, struct moe_job *j)
 
 /* ---- tenants ---- */
 
-/* What the least served of the tenants with jobs was given; 0 where none has any. */
+/* What the least served of the tenants with jobs was given.  Where none has any, what the one was that left
+ * last: so nobody who comes to an idle schedule is behind by all that he was ever given (Sheng et al.). */
 static int64_t least_served(const struct moe_schedule *s)
 {
     int64_t least = -1;
@@ -91,7 +96,7 @@ static int64_t least_served(const struct moe_schedule *s)
         const struct moe_tenant *t = s->tenant[i];
         if (t->jobs && (least < 0 || t->served < least)) least = t->served;
     }
-    return least < 0 ? 0 : least;
+    return least < 0 ? s->left_served : least;
 }
 
 static void free_tenant(struct moe_tenant *t)
@@ -229,14 +234,29 @@ static void plan_running(struct moe_schedule *s)
     }
 }
 
+/* Whether it is of no use to try to admit the job again.  To look for its pages takes time for each of them,
+ * which a long prompt that waits would take from every step.  Pages that others compute meanwhile may be
+ * found, too, so it is tried again from time to time. */
+static bool is_blocked(struct moe_schedule *s, const struct moe_job *j)
+{
+    enum { STEPS = 256 };
+    return j == s->blocked && moe_pages_left(s->pages) <= s->blocked_left && s->n_running > 0 &&
+           ++s->blocked_steps < STEPS;
+}
+
 /* Lets the first job of the tenant run, if pages for all its tokens, and one more where others run, are left;
  * else returns NULL. */
 static struct moe_job *admit(struct moe_schedule *s, struct moe_tenant *t)
 {
     struct moe_job *j = t->heap[0];
+    if (is_blocked(s, j)) return NULL;
+    s->blocked = NULL;
     int64_t found = moe_pages_find(s->pages, &j->table, j->root, j->ids, j->n_ids - 1);
     if (pages_for(j->n_ids) - j->table.n + (s->n_running > 0) > moe_pages_left(s->pages)) {
         moe_pages_release(s->pages, &j->table, j->ids);
+        s->blocked = j;
+        s->blocked_left = moe_pages_left(s->pages);
+        s->blocked_steps = 0;
         return NULL;
     }
     struct moe_page_copy *copy = &s->step.copy[s->step.n_copies];
@@ -326,12 +346,26 @@ enum moe_code moe_schedule_submit(struct moe_schedule *s, struct moe_job *j, str
     return MOE_OK;
 }
 
+/* Takes the job's row, where it has one, out of the step that is not yet computed. */
+static void drop_row(struct moe_schedule *s, const struct moe_job *j)
+{
+    struct moe_schedule_step *step = &s->step;
+    int64_t n = 0;
+    for (int64_t i = 0; i < step->n_rows; i++) {
+        if (step->row[i].job != j) step->row[n++] = step->row[i];
+        else step->tokens -= step->row[i].n;
+    }
+    step->n_rows = n;
+}
+
 void moe_schedule_end(struct moe_schedule *s, struct moe_job *j)
 {
     if (j->state == MOE_JOB_NEW) return;
+    if (s->blocked == j) s->blocked = NULL;
+    if (j->state == MOE_JOB_RUNNING) drop_row(s, j);
     if (j->state == MOE_JOB_RUNNING) stop(s, j);
     else leave_line(s, j);
-    j->of->jobs--;
+    if (!--j->of->jobs) s->left_served = j->of->served;
     j->of = NULL;
     j->state = MOE_JOB_NEW;
     moe_table_free(&j->table);

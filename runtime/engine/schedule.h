@@ -90,10 +90,11 @@ void moe_schedule_close(struct moe_schedule **s); /* NULL-safe; nulls; every job
 
 /* Lets the job wait.  MOE_USAGE where it has no token, or needs more pages than there are; MOE_NOMEM. */
 enum moe_code moe_schedule_submit(struct moe_schedule *s, struct moe_job *j, struct moe_err *err);
-/* Takes the job out, in whatever state it is, between steps: its pages are given up at once. */
+/* Takes the job out, in whatever state it is: its pages are given up at once.  A step that is planned and not
+ * yet computed goes on without the job's row. */
 void moe_schedule_end(struct moe_schedule *s, struct moe_job *j);
 
-/* Chooses the next step, which stays valid until the next call of any of these.  No rows: no job has
+/* Chooses the next step, which stays valid until it is computed.  No rows: no job has
  * anything to compute. */
 const struct moe_schedule_step *moe_schedule_plan(struct moe_schedule *s);
 /* Notes that the step's rows are computed.  Afterwards the caller appends a token to each job whose row was

@@ -53,6 +53,22 @@ ok "$R" -q --json $M --prompts "$T/lines"
 is "s[0]['tokens'][2] == 44 and s[1]['tokens'] == s[0]['tokens'][:2] and s[1]['finish_reason'] == 'stop'" "stop_token_ids"
 is "len(s[2]['tokens']) >= 4 and 44 not in s[2]['tokens'][:4] and s[2]['tokens'][:2] == s[0]['tokens'][:2]" "min_tokens with stop_token_ids"
 is "len(s[3]['tokens']) >= 3" "min_tokens with a stop text"
+cat >"$T/stops" <<'J'
+{"prompt": "Once upon a time", "max_tokens": 8, "ignore_eos": true}
+{"prompt": "Once upon a time", "max_tokens": 8, "ignore_eos": true, "min_tokens": 3, "stop": ["STOP", "STOP HELD"]}
+J
+ok "$R" -q --json $M --prompts "$T/stops"
+# a stop text of the first tokens, and another that keeps it back, do not end the answer afterwards
+python3 - "$T/out" >"$T/stops" <<'P'
+import json, sys
+text = json.load(open(sys.argv[1]))["sequences"][0]["text"]
+print(json.dumps({"prompt": "Once upon a time", "max_tokens": 8, "ignore_eos": True, "min_tokens": 3, "stop": [text[1:3], text[:6] + "!"]}))
+P
+cp "$T/out" "$T/free"
+ok "$R" -q --json $M --prompts "$T/stops"
+is "s[0]['tokens'][:3] == json.load(open('$T/free'))['sequences'][0]['tokens'][:3] and len(s[0]['tokens']) > 3" "a stop text before min_tokens"
+is "s[0]['text'].startswith(json.load(open('$T/free'))['sequences'][0]['text'][:6])" "text before min_tokens stays"
+ok "$R" -q --json $M --prompts "$T/lines"
 is "s[4]['tokens'] == [44] * 6 and 44 not in s[5]['tokens']" "logit_bias"
 is "len(set(s[7]['tokens'])) > len(set(s[6]['tokens'])) and len(s[6]['tokens']) == 40" "penalties"
 

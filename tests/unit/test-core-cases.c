@@ -282,6 +282,13 @@ static void test_nonfinite(void)
     OK(ev.finish == MOE_FINISH_ERROR && ev.err.code == MOE_NONFINITE && strstr(ev.err.msg, "embed_tokens"));
     OK(event(good) && ev.finish == MOE_FINISH_LENGTH && !memcmp(ev.tokens, want, sizeof want));
     OK(moe_core_stats(core).finished[MOE_FINISH_ERROR] == 1 && moe_core_stats(core).pages_used == 0);
+    /* others do not wait for one that fails in each step */
+    good = submit(40, 1, 6);
+    for (int i = 0; i < 6; i++) {
+        OK(moe_core_submit(core, &q, &id, &err) == MOE_OK && step() && event(id));
+        OK(ev.end && ev.err.code == MOE_NONFINITE && strstr(ev.err.msg, "embed_tokens"));
+    }
+    OK(event(good) && ev.finish == MOE_FINISH_LENGTH && !memcmp(ev.tokens, want, sizeof want));
     memcpy(at, whole, row);
     close_core();
 }
@@ -318,6 +325,7 @@ static void test_device(void)
         OK(event(id[i]) && ev.end && ev.finish == MOE_FINISH_ERROR && ev.err.code == MOE_DEVICE);
     FAILS(MOE_DEVICE, moe_core_step(core, &worked, &err));
     FAILS(MOE_DEVICE, moe_core_submit(core, &q, &late, &err));
+    FAILS(MOE_DEVICE, moe_core_events(core, MOE_ANY_REQUEST, 60, &ev, &worked, &err));
     close_core();
     moe_engine_close(&e);
     e = own;

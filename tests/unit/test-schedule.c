@@ -316,6 +316,46 @@ static void test_tenants(void)
     close_world(w);
 }
 
+/* Who comes to an idle schedule begins where the one was who left last. */
+static void test_newcomer(void)
+{
+    struct world *w = open_world(40, 1, 50, 0, 0);
+    for (int i = 0; i < 5; i++) {
+        struct request *q = submit(w, 40, 1, 0, i);
+        turn(w);
+        moe_schedule_end(w->s, &q->job);
+    }
+    for (int i = 0; i < 4; i++) submit(w, 20, 2, 0, 10);
+    struct request *old = submit(w, 20, 1, 0, 11);
+    int turns = 0;
+    for (; !old->job.admitted; turns++) moe_schedule_end(w->s, turn(w).row[0].job);
+    OK(turns == 2);
+    close_world(w);
+}
+
+/* A job that lacks pages is not looked for in each step. */
+static void test_blocked(void)
+{
+    struct world *w = open_world(6, 4, 400, 0, 0);
+    struct request *a = submit(w, 150, 0, 0, 0);
+    turn(w);
+    moe_schedule_end(w->s, &a->job); /* its pages can be found */
+    struct request *b = submit(w, 250, 0, 0, 1);
+    turn(w);
+    struct request *c = submit(w, 150, 0, 0, 2);
+    memcpy(c->ids, a->ids, sizeof c->ids);
+    int64_t before = moe_pages_stats(w->pages).found;
+    for (int i = 0; i < 30; i++) {
+        turn(w);
+        OK(c->job.state == MOE_JOB_WAITING);
+    }
+    OK(moe_pages_stats(w->pages).found <= before + 2 * MOE_PAGE);
+    moe_schedule_end(w->s, &b->job);
+    turn(w);
+    OK(c->job.state == MOE_JOB_RUNNING && !moe_schedule_check(w->s));
+    close_world(w);
+}
+
 static void test_preemption(void)
 {
     struct world *w = open_world(4, 4, 300, 0, 0);
@@ -360,6 +400,8 @@ int main(int argc, char **argv)
     test_budget();
     test_order();
     test_tenants();
+    test_newcomer();
+    test_blocked();
     test_preemption();
     test_refusals();
     test_random(argc > 1 ? strtoull(argv[1], NULL, 10) : few);
