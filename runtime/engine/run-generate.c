@@ -44,6 +44,7 @@ enum moe_code moe_run_generate(const struct moe_run_args *o, struct moe_engine *
         const struct moe_core_stats stats = moe_core_stats(core);
         moe_run_report_generated(o, json, &g, (int64_t)n, seconds);
         moe_run_report_cache(json, &stats);
+        moe_run_warn_context(o, &e->model->config, &set.request, &g);
     }
     moe_core_close(&core);
     free(g.tokens);

@@ -34,6 +34,19 @@ void moe_run_warn_activations(const struct moe_run_args *o, const struct moe_sou
                  o->activations, (long long)uncalibrated, (long long)all);
 }
 
+bool moe_run_warn_context(const struct moe_run_args *o, const struct moe_config *c,
+                          const struct moe_request *q, const struct moe_generated *g)
+{
+    int64_t context = q->n_ids + g->n;
+    bool full = g->finish == MOE_FINISH_LENGTH && (q->max_tokens < 0 || g->n < q->max_tokens);
+    if (!full || o->context > 0 || context >= c->max_position_embeddings) return false;
+    moe_warn(&o->run,
+             "an answer ended at %lld positions, since memory holds no longer context; the model's is %lld "
+             "(raise --memory, or give --context to have a run that does not hold it refused)",
+             (long long)context, (long long)c->max_position_embeddings);
+    return true;
+}
+
 /* Adds the peaks of memory; before: a peak_anonymous that was measured earlier, or 0. */
 static void add_memory(cJSON *json, uint64_t before)
 {
@@ -134,14 +147,18 @@ static enum moe_code print_answers(const struct moe_run_args *o, const struct mo
     return MOE_OK;
 }
 
-enum moe_code moe_run_report_prompts(const struct moe_run_args *o, const struct moe_prompts *p,
-                                     const struct moe_results *r, cJSON *json, struct moe_err *err)
+enum moe_code moe_run_report_prompts(const struct moe_run_args *o, const struct moe_config *c,
+                                     const struct moe_prompts *p, const struct moe_results *r, cJSON *json,
+                                     struct moe_err *err)
 {
     int64_t read = 0, made = 0;
+    bool warned = false;
     MOE_TRY(print_answers(o, p, r, err));
     for (int64_t i = 0; i < p->n; i++) {
         if (!p->v[i].request.choice) read += p->v[i].request.n_ids;
         made += r->sequence[i].out.n;
+        if (r->sequence[i].there && !warned)
+            warned = moe_run_warn_context(o, c, &p->v[i].request, &r->sequence[i].out);
     }
     moe_notice(&o->run, "%lld prompt%s, %lld + %lld tokens in %.2f s", (long long)p->n_prompts,
                moe_plural(p->n_prompts), (long long)read, (long long)made, moe_now() - o->run.start);

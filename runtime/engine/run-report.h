@@ -26,13 +26,19 @@ void moe_run_warn_activations(const struct moe_run_args *o, const struct moe_sou
  * of loading, prefill and decoding. */
 void moe_run_report_generated(const struct moe_run_args *o, cJSON *json, const struct moe_generated *g,
                               int64_t prompt, const double seconds[3]);
+/* Warns, where an answer to q ended because the context was full, if memory made the context smaller than the
+ * model's.  True: it has warned. */
+bool moe_run_warn_context(const struct moe_run_args *o, const struct moe_config *c,
+                          const struct moe_request *q, const struct moe_generated *g);
 /* Adds "cache" to `json`: what the core has counted about its pages. */
 void moe_run_report_cache(cJSON *json, const struct moe_core_stats *s);
 /* Reports the answers to all prompts in the order of the file, each behind a heading, and warns of those that
- * were lost with their rank.  With --jsonl the answers of several ranks are printed as records; those of one
- * rank were printed as they ended.  Fails with what moe_print_record fails with. */
-enum moe_code moe_run_report_prompts(const struct moe_run_args *o, const struct moe_prompts *p,
-                                     const struct moe_results *r, cJSON *json, struct moe_err *err);
+ * were lost with their rank, and of the first that moe_run_warn_context warns of.  With --jsonl the answers
+ * of several ranks are printed as records; those of one rank were printed as they ended.  Fails with what
+ * moe_print_record fails with. */
+enum moe_code moe_run_report_prompts(const struct moe_run_args *o, const struct moe_config *c,
+                                     const struct moe_prompts *p, const struct moe_results *r, cJSON *json,
+                                     struct moe_err *err);
 /* Prints the answer to the prompt whose first sequence is `first`, as a line of JSON.  Fails with what
  * moe_print_record fails with, and MOE_NOMEM. */
 enum moe_code moe_run_print_record(const struct moe_prompts *p, const struct moe_results *r, int64_t first,

@@ -129,7 +129,7 @@ enum moe_code moe_run_report(struct moe_run_job *j, const struct moe_config *c, 
 {
     const struct moe_run_args *o = j->o;
     MOE_TRY(check_lost(o, r, dead, err));
-    if (o->prompts) MOE_TRY(moe_run_report_prompts(o, &j->prompts, r, j->json, err));
+    if (o->prompts) MOE_TRY(moe_run_report_prompts(o, c, &j->prompts, r, j->json, err));
     if (o->score) moe_run_report_score(o, &r->sums, j->window, stdout, j->json);
     if (r->ranks > 1) moe_ranks_json(r, dead, j->json);
     if (!o->record || !r->routing) return MOE_OK;

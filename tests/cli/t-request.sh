@@ -186,6 +186,22 @@ for at in 1 6 12; do
     count
 done
 
+# ---- a context that memory made short is named, once, where it ended an answer ----
+cut='^warning: an answer ended at [0-9]* positions, since memory holds no longer context; the model.s is 1024 (raise --memory'
+warned() { n=$1; shift; "$R" "$@" >"$T/out" 2>"$T/err" && [ "$(grep -c "$cut" "$T/err")" = "$n" ] || { cat "$T/err"; fail "$n warnings of a short context: $*"; }; count; }
+printf '{"tokens": [1, 2], "ignore_eos": true, "n": 3}\n{"prompt": "a", "max_tokens": 3}\n' >"$T/lines"
+if ! sanitized; then
+    for memory in 1024 1536 2048 2560 3072 3584 4096; do # the least that runs: a full context takes 2 MiB more
+        "$R" -q -t 1 $M --prompts "$T/lines" --memory ${memory}K >"$T/out" 2>"$T/err" && break
+    done
+    warned 1 -t 1 $M --prompts "$T/lines" --memory ${memory}K
+    warned 1 -t 1 $M --prompts "$T/lines" --memory ${memory}K --jsonl
+    warned 1 -t 1 $M --tokens 1,2 --ignore-eos --memory ${memory}K
+    warned 0 -t 1 $M --tokens 1,2 --ignore-eos --memory ${memory}K -n 3
+    warned 0 -t 1 $M --tokens 1,2 --ignore-eos --memory ${memory}K --context 16
+fi
+warned 0 $M --prompts "$T/lines"
+
 # ---- lines that cannot be written: whatever stands there is whole lines ----
 whole() { python3 -c 'import json, sys
 t = open(sys.argv[1]).read()
