@@ -4,6 +4,7 @@
 #include "base/grow.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "base/minmax.h"
 #include "base/stream.h"
 
 #include <stdint.h>
@@ -12,8 +13,13 @@
 #include <string.h>
 
 /* Bytes that this reader, the run, the results and the report keep for each choice of a prompt besides its
- * ids and the tokens of its answer. */
-enum { PROMPT_BYTES = 2560 };
+ * ids and the tokens of its answer; and those of a token or an alternative in the JSON of logprobs, as a tree
+ * and as text (650 were measured with short tokens). */
+enum { PROMPT_BYTES = 2560, LOGPROB_JSON_BYTES = 1024 };
+
+/* What logarithms of probabilities may take, in bytes: of all prompts so far, and of the one that takes the
+ * most; kept while the run computes, and as JSON. */
+struct logprobs_memory { uint64_t all, most, json_all, json_most; };
 
 /* Adds all choices of a prompt.  It takes over the ids, and what o owns, also on failure. */
 static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, int64_t line,
@@ -43,11 +49,13 @@ static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, int64_t 
 struct reading {
     const struct moe_prompt *o;
     const struct moe_request *defaults;
+    const struct moe_answers_use *use;
     const struct moe_engine *e;
     const char *path;
     struct moe_chat *chat;       /* the chat template; NULL: not needed so far */
     struct moe_chat_left *left;
     uint64_t memory, held;       /* bytes allowed; bytes taken by the text and the prompts so far */
+    struct logprobs_memory logprobs; /* besides */
     int64_t line, blank;         /* the present line, from 1; the last blank line before it, 0: none */
 };
 
@@ -62,6 +70,66 @@ static void limit_tokens(const struct reading *r, uint64_t bytes)
 {
     if (r->e->tokenizer) moe_tokenizer_limit(r->e->tokenizer, bytes);
 }
+
+/* ---- logarithms of probabilities ---- */
+
+static void count_logprobs(struct reading *r, const struct moe_request_options *o, int64_t n_ids)
+{
+    const struct moe_request *q = &o->request;
+    struct logprobs_memory *m = &r->logprobs;
+    int64_t context = r->e->context ? r->e->context : r->e->source->config.max_position_embeddings;
+    int64_t rest = moe_max_i64(context - n_ids, 0);
+    if (q->logprobs < 0) return;
+    uint64_t tokens = (uint64_t)(q->max_tokens >= 0 ? moe_min_i64(q->max_tokens, rest) : rest) + 1;
+    tokens *= (uint64_t)o->n;
+    uint64_t kept = tokens * sizeof(struct moe_logprobs);
+    uint64_t json = tokens * (uint64_t)(1 + q->logprobs) * LOGPROB_JSON_BYTES;
+    if (o->n > 1) json += json / (uint64_t)o->n; /* the first choice is printed twice */
+    m->all += kept;
+    m->json_all += json;
+    if (kept > m->most) m->most = kept;
+    if (json > m->json_most) m->json_most = json;
+}
+
+/* What they take while the run computes: those of the answers that are kept, and three copies of the one that
+ * is passed on.  Where none is kept when it has been printed, those at work, and the JSON of one. */
+static uint64_t logprobs_held(const struct reading *r)
+{
+    const struct logprobs_memory *m = &r->logprobs;
+    int64_t most = r->e->max_sequences ? r->e->max_sequences : r->e->batch;
+    uint64_t at_work = (uint64_t)most * m->most;
+    if (!r->use->leave) return m->all * (uint64_t)r->use->copies + 3 * m->most;
+    return (at_work < m->all ? at_work : m->all) + 3 * m->most + m->json_most;
+}
+
+/* The same when it reports; the JSON of all is there at once, or of one after the other. */
+static uint64_t logprobs_reported(const struct reading *r)
+{
+    const struct logprobs_memory *m = &r->logprobs;
+    uint64_t json = !r->use->printed ? 0 : r->use->each ? m->json_most : m->json_all;
+    return r->use->leave ? 0 : m->all * (uint64_t)r->use->copies + json;
+}
+
+static uint64_t logprobs_bytes(const struct reading *r)
+{
+    uint64_t held = logprobs_held(r), reported = logprobs_reported(r);
+    return held > reported ? held : reported;
+}
+
+/* Fails because the prompts, of which there are n, take more than is allowed with their logarithms. */
+static enum moe_code fail_logprobs(const struct reading *r, int64_t n, struct moe_err *err)
+{
+    bool all = r->use->printed && !r->use->each;
+    const char *lines = all ? "--jsonl makes those of one prompt at a time; " : "";
+    return moe_fail_at(err, MOE_NOMEM, r->path, NULL,
+                       "line %lld: %lld prompts take up to %llu bytes of memory with their results, %llu of "
+                       "them for logprobs, and %llu are there for them (%stry fewer top_logprobs, a smaller "
+                       "max_tokens, or a larger --memory)",
+                       (long long)r->line, (long long)n, (unsigned long long)(r->held + logprobs_bytes(r)),
+                       (unsigned long long)logprobs_bytes(r), (unsigned long long)r->memory, lines);
+}
+
+/* ---- memory for all ---- */
 
 /* Fails because r->held, what n prompts take, is more than is allowed. */
 static enum moe_code fail_too_many(const struct reading *r, int64_t n, struct moe_err *err)
@@ -80,10 +148,13 @@ static enum moe_code keep(struct moe_prompts *p, struct reading *r, int32_t *ids
 {
     int32_t *fit = realloc(ids, (n ? n : 1) * sizeof *ids);
     r->held += n * sizeof *ids + (uint64_t)o->n * PROMPT_BYTES + (o->bytes ? o->bytes + sizeof *o : 0);
-    if (r->held <= r->memory) return add(p, fit ? fit : ids, n, r->line, o, err);
+    count_logprobs(r, o, (int64_t)n);
+    bool fits = r->held <= r->memory;
+    if (fits && logprobs_bytes(r) <= r->memory - r->held)
+        return add(p, fit ? fit : ids, n, r->line, o, err);
     free(fit ? fit : ids);
     moe_request_options_release(o);
-    return fail_too_many(r, p->n_prompts + 1, err);
+    return fits ? fail_logprobs(r, p->n_prompts + 1, err) : fail_too_many(r, p->n_prompts + 1, err);
 }
 
 /* Fails when not even a prompt without ids fits.  It is asked before the tokenizer is, which would say of the
@@ -404,10 +475,10 @@ static enum moe_code check_unused(const struct reading *r, struct moe_err *err)
 }
 
 enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
-                               const struct moe_request *defaults, const struct moe_engine *e,
-                               struct moe_err *err)
+                               const struct moe_request *defaults, const struct moe_answers_use *use,
+                               const struct moe_engine *e, struct moe_err *err)
 {
-    struct reading r = { .o = o, .defaults = defaults, .e = e, .left = &p->left,
+    struct reading r = { .o = o, .defaults = defaults, .use = use, .e = e, .left = &p->left,
                          .path = moe_stream_name(path) };
     char *text;
     size_t bytes;
@@ -423,7 +494,7 @@ enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const st
     free(text);
     moe_chat_close(&r.chat);
     limit_tokens(&r, memory);
-    p->bytes = r.held - bytes;
+    p->bytes = r.held - bytes + logprobs_held(&r);
     if (code == MOE_OK && !p->n)
         code = moe_fail(err, MOE_USAGE, "'%s': no prompts (every line is one)", r.path);
     if (code != MOE_OK) moe_prompts_release(p);

@@ -9,9 +9,17 @@
 #include "runtime/engine/request-json.h"
 #include "runtime/engine/sequences.h"
 
+/* What a run does with answers, which says how much memory logarithms of probabilities take. */
+struct moe_answers_use {
+    int copies;                         /* of all answers: one for each rank in this process */
+    bool printed;                       /* as JSON; else their text alone */
+    bool each;                          /* the JSON of each is freed before that of the next is made */
+    bool leave;                         /* each is printed, and freed, when it has ended */
+};
+
 /* v [n]: the prompts in the order of the file, each with all its choices one after the other, which share
- * its ids.  bytes: memory for their ids and for all that a run keeps of their answers except the answers'
- * tokens.  left: counts what the chat template could not express. */
+ * its ids.  bytes: memory for their ids and for all that a run keeps of their answers, while it computes,
+ * except the answers' tokens.  left: counts what the chat template could not express. */
 struct moe_prompts {
     struct moe_sequence *v;
     int64_t n, n_prompts;
@@ -35,11 +43,11 @@ struct moe_prompts {
  * line, MOE_UNSUPPORTED for an object with other keys.  What defaults points to has to live as long as *p.
  *
  * MOE_USAGE for a file without prompts, and when o->system or o->chat_template is given and no line is a
- * conversation; MOE_NOMEM when the prompts take more than moe_prompt_memory.  On failure there is nothing to
- * release. */
+ * conversation; MOE_NOMEM when the prompts take more than moe_prompt_memory, with the logarithms of
+ * probabilities that their answers may have.  On failure there is nothing to release. */
 enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const struct moe_prompt *o,
-                               const struct moe_request *defaults, const struct moe_engine *e,
-                               struct moe_err *err);
+                               const struct moe_request *defaults, const struct moe_answers_use *use,
+                               const struct moe_engine *e, struct moe_err *err);
 void moe_prompts_release(struct moe_prompts *p);
 
 #endif

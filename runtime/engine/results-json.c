@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/results-json.h"
 
+#include "base/buffer.h"
 #include "kernels/logprob.h"
 
 #include <math.h>
@@ -8,6 +9,17 @@
 #include <string.h>
 
 /* ---- logarithms of probabilities ---- */
+
+/* Adds the list of bytes as text: a node for each of them would take more memory than all the rest. */
+static void add_bytes(cJSON *o, const char *bytes, size_t n)
+{
+    struct moe_buffer t = { 0 };
+    moe_buffer_put(&t, "[", 1);
+    for (size_t i = 0; i < n; i++) moe_buffer_printf(&t, i ? ", %d" : "%d", (unsigned char)bytes[i]);
+    moe_buffer_put(&t, "]", 1);
+    moe_json_add(o, "bytes", t.failed ? NULL : cJSON_CreateRaw(t.p));
+    free(t.p);
+}
 
 /* Adds a token's text, what of it is UTF-8, and its bytes. */
 static void add_text(cJSON *o, const struct moe_tokenizer *t, int32_t id)
@@ -26,9 +38,7 @@ static void add_text(cJSON *o, const struct moe_tokenizer *t, int32_t id)
     n += moe_decode_flush(&d, text + n);
     moe_json_add_text(o, "token", text, n);
     free(text);
-    cJSON *list = moe_json_add_array(o, "bytes");
-    for (size_t i = 0; list && i < len; i++)
-        moe_json_append(list, cJSON_CreateNumber((unsigned char)bytes[i]));
+    add_bytes(o, bytes, len);
 }
 
 /* An object of a token and its logarithm; -9999 is what others give for a probability of 0, which JSON has no

@@ -84,6 +84,7 @@ static enum moe_code prepare(struct multi_rank_run *s, struct moe_err *err)
     s->m.ranks = s->plan->ranks;
     if (o->replan) MOE_TRY(open_next(s, err));
     if (moe_activations_nvfp4(j->engine.activations)) moe_run_warn_activations(o, s->lender->source);
+    j->ranks = s->m.ranks;
     MOE_TRY(moe_run_read(j, s->lender, err));
     MOE_TRY(moe_share_prompts(j->prompts.v, j->prompts.n, s->m.ranks,
                               s->lender->source->config.max_position_embeddings, err));

@@ -15,6 +15,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- inputs ---- */
 
@@ -23,7 +24,11 @@ enum moe_code moe_run_read(struct moe_run_job *j, const struct moe_engine *e, st
     const struct moe_run_args *o = j->o;
     if (o->prompts) {
         const struct moe_request defaults = moe_run_request(o);
-        MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, &defaults, e, err));
+        const struct moe_answers_use use = { .copies = j->ranks && !strcmp(o->comm, "local") ? j->ranks : 1,
+                                             .printed = o->run.json || o->jsonl,
+                                             .each = o->jsonl,
+                                             .leave = o->jsonl && !j->ranks };
+        MOE_TRY(moe_prompts_read(&j->prompts, o->prompts, &o->prompt, &defaults, &use, e, err));
         moe_chat_tell_left(&o->run.notes, "--prompts", &j->prompts.left);
     }
     return o->score ? moe_prompt_file_ids(&o->prompt, o->score, e, &j->ids, &j->n_ids, err) : MOE_OK;

@@ -15,6 +15,7 @@ struct moe_run_job {
     struct moe_run_args *o;
     struct moe_engine_options engine; /* how to open the model */
     cJSON *json;                      /* the report; NULL: there will be none */
+    int ranks;                        /* of the run, set before moe_run_read; 0: this process is all */
     bool turns;                       /* the work is a conversation on a terminal */
     struct moe_prompts prompts;       /* of --prompts */
     int32_t *ids; size_t n_ids;       /* the text of --score */

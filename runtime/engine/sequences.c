@@ -13,7 +13,7 @@ struct batch {
     int64_t at_once;                /* so many are submitted and not complete */
     struct moe_event ev;
     /* `ended` of moe_sequences_run */
-    enum moe_code (*told)(void *, const struct moe_sequence *, struct moe_err *);
+    enum moe_code (*told)(void *, struct moe_sequence *, struct moe_err *);
     void *ctx;
 };
 
@@ -133,7 +133,7 @@ static enum moe_code run(struct batch *b, struct moe_err *err)
 }
 
 enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, int64_t n,
-                                enum moe_code (*ended)(void *, const struct moe_sequence *, struct moe_err *),
+                                enum moe_code (*ended)(void *, struct moe_sequence *, struct moe_err *),
                                 void *ctx, struct moe_core_stats *stats, struct moe_err *err)
 {
     struct batch b = { .e = e, .s = s, .n = n, .told = ended, .ctx = ctx };

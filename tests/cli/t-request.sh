@@ -111,6 +111,17 @@ assert [len(c["top_logprobs"]) for c in s[2]["logprobs"]["content"]] == [0, 0] a
 P
 count
 
+# ---- and what they take is held to --memory: as one object, as lines, as text ----
+for i in 1 2 3 4 5 6 7 8 9 10; do echo '{"prompt": "Once upon", "max_tokens": 200, "ignore_eos": true, "logprobs": 20}'; done >"$T/lines"
+refused 10 "are there for them (--jsonl makes those of one prompt at a time; try fewer top_logprobs" $M --prompts "$T/lines" --json --memory 24M
+ok "$R" -q $M --prompts "$T/lines" --jsonl --memory 24M
+ok "$R" -q $M --prompts "$T/lines" --memory 24M
+ok "$R" -q $M --prompts "$T/lines" --json --memory 64M
+sanitized || is "v['peak_anonymous'] <= 64 << 20" "logprobs under --memory"
+printf '{"prompt": "a", "max_tokens": 100, "logprobs": 20, "n": 20}\n' >"$T/lines"
+refused 10 "'$T/lines': line 1: 1 prompts take up to" $M --prompts "$T/lines" --jsonl --memory 24M
+ok "$R" -q $M --prompts "$T/lines" --jsonl --memory 64M
+
 # ---- refusals: one sentence with file, line and key ----
 line() { printf '{"prompt": "a"}\n{"prompt": "a", %s}\n' "$2" >"$T/bad"; refused "$1" "'$T/bad': line 2: $3" $M --prompts "$T/bad" -n 1; }
 line 13 '"temperature": -1' "'temperature' -1: want 0 or more"
