@@ -9,8 +9,8 @@
 #include <string.h>
 
 /* Which ranks have which beginnings: a hash table with open addressing.  A beginning of k pages is known by a
- * digest of its last page's tokens and of the digest before; where two are taken for one, a prompt goes to
- * another rank, and nothing else changes. */
+ * digest of its last page's tokens and of the digest before, which at the first page is that of the salt;
+ * where two are taken for one, a prompt goes to another rank, and nothing else changes. */
 struct share {
     uint64_t *key; int64_t cap;  /* [cap], a power of two; 0: free */
     uint64_t *has;               /* [cap, words] bit r: rank r has this beginning */
@@ -53,6 +53,12 @@ static int64_t slot_of(struct share *h, uint64_t key)
 /* Pages of a prompt that can be found: the last token is always computed. */
 static int64_t pages_of(const struct moe_request *q) { return (q->n_ids - 1) / MOE_PAGE; }
 
+/* The digest before the first page: requests with different salts share no pages. */
+static uint64_t root_of(const struct moe_request *q)
+{
+    return q->salt_bytes ? moe_hash64(q->salt, q->salt_bytes) : 0;
+}
+
 /* The digest of the beginning that ends with this page; never 0. */
 static uint64_t next_key(uint64_t before, const int32_t *page)
 {
@@ -65,7 +71,7 @@ static uint64_t next_key(uint64_t before, const int32_t *page)
 /* Sets h->found. */
 static void find(struct share *h, const struct moe_request *q)
 {
-    uint64_t key = 0;
+    uint64_t key = root_of(q);
     memset(h->found, 0, (size_t)h->ranks * sizeof *h->found);
     for (int64_t k = 0, any = 1; k < pages_of(q) && any; k++) {
         key = next_key(key, q->ids + k * MOE_PAGE);
@@ -97,7 +103,7 @@ static int choose(const struct share *h, double slack)
 
 static void give(struct share *h, const struct moe_request *q, int rank, double tokens)
 {
-    uint64_t key = 0;
+    uint64_t key = root_of(q);
     for (int64_t k = 0; k < pages_of(q); k++) {
         key = next_key(key, q->ids + k * MOE_PAGE);
         h->has[slot_of(h, key) * h->words + rank / 64] |= (uint64_t)1 << rank % 64;

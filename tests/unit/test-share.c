@@ -89,6 +89,20 @@ static void test_alike(void)
     }
 }
 
+/* Equal prompts share nothing under different salts, of which none is one. */
+static void test_salts(void)
+{
+    static const char *const salt[] = { "a", "b", NULL };
+    for (int i = 0; i < 21; i++) prompt(i, 9, 0, 500, 500); /* so that no rank is far ahead */
+    for (int i = 21; i < 30; i++) {
+        prompt(i, 1, 3 * MOE_PAGE, 3 * MOE_PAGE + 1, 0);
+        s[i].request.salt = salt[i % 3];
+        s[i].request.salt_bytes = salt[i % 3] ? 1 : 0;
+    }
+    share(30, 3);
+    for (int i = 21; i < 30; i++) CHECK(owner[i] == i % 3);
+}
+
 /* The longer of two beginnings decides. */
 static void test_longest(void)
 {
@@ -122,6 +136,7 @@ int main(void)
     test_families();
     test_alike();
     test_longest();
+    test_salts();
     test_random();
     printf("test-share: %ld checks\n", checks);
     return 0;
