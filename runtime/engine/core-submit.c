@@ -30,7 +30,8 @@ static enum moe_code check(const struct moe_core *c, const struct moe_request *q
                         "%lld tokens do not fit the context of %lld (raise --context, or shorten the prompt)",
                         (long long)q->n_ids, (long long)c->e->context);
     if (q->n_ids > room)
-        return moe_fail(err, MOE_USAGE, "%lld tokens do not fit the cache of %lld (raise --memory)",
+        return moe_fail(err, MOE_USAGE,
+                        "%lld tokens do not fit the cache of %lld (raise the cache or --memory)",
                         (long long)q->n_ids, (long long)room);
     if (q->logprobs > MOE_LOGPROBS)
         return moe_fail(err, MOE_USAGE, "%d alternatives are asked for each token: want %d at most",

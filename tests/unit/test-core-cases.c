@@ -116,7 +116,7 @@ static void test_refusals(void)
     open_core(one);
     q.n_ids = 65;
     FAILS(MOE_USAGE, moe_core_submit(core, &q, &id, &err));
-    SAYS("65 tokens do not fit the cache of 64");
+    SAYS("65 tokens do not fit the cache of 64 (raise the cache or --memory)");
     id = submit(60, 1, 50); /* the cache ends it */
     finish(id);
     OK(ev.finish == MOE_FINISH_LENGTH && ev.n_tokens == 4 && ev.usage.generated == 4);
