@@ -62,7 +62,8 @@ struct moe_generate_options {
     double temperature;        /* 0: take the likeliest token; else sample at this temperature */
     /* These limit which tokens may be sampled; 0: no limit.  top_k: only the top_k most probable ones; min_p:
      * only those at least min_p times as probable as the most probable one; top_p: only the most probable
-     * ones, as few as are needed for a sum of probabilities of at least top_p. */
+     * ones, as few as are needed for a sum of probabilities of at least top_p.  These and the temperature are
+     * rounded to float32: what is out of range then is MOE_USAGE, such as a top_p of 1e-50. */
     double top_p;
     double min_p;
     int64_t top_k;

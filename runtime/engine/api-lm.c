@@ -121,14 +121,32 @@ enum moe_code moe_lm_detokenize(struct moe_lm *lm, const int32_t *ids, size_t n,
 
 /* ---- generation ---- */
 
-static enum moe_code check_sampling(const struct moe_generate_options *o, struct moe_err *err)
+static enum moe_code read_real(const char *name, enum moe_request_real which, double v, float *out,
+                               struct moe_err *err)
 {
+    char want[MOE_WANT_BYTES];
+    if (moe_request_real(which, v, out, want)) return MOE_OK;
+    return moe_fail(err, MOE_USAGE, "%s %g: %s", name, v, want);
+}
+
+/* The sampler of the options, in which a top_p of 0 is none. */
+static enum moe_code read_sampler(const struct moe_generate_options *o, struct moe_sampler *s,
+                                  struct moe_err *err)
+{
+    double top_p = o->top_p == 0 ? 1 : o->top_p;
+    s->top_k = o->top_k;
+    MOE_TRY(read_real("temperature", MOE_REAL_TEMPERATURE, o->temperature, &s->temperature, err));
+    MOE_TRY(read_real("top_p", MOE_REAL_TOP_P, top_p, &s->top_p, err));
+    return read_real("min_p", MOE_REAL_MIN_P, o->min_p, &s->min_p, err);
+}
+
+static enum moe_code check_options(const struct moe_generate_options *o, struct moe_err *err)
+{
+    struct moe_sampler ignored;
     if (o->max_tokens < 0 || o->top_k < 0)
         return moe_fail(err, MOE_USAGE, "max_tokens %lld and top_k %lld: want 0 or more",
                         (long long)o->max_tokens, (long long)o->top_k);
-    if (!(o->temperature >= 0) || !(o->top_p >= 0 && o->top_p <= 1) || !(o->min_p >= 0 && o->min_p <= 1))
-        return moe_fail(err, MOE_USAGE, "temperature %g, top_p %g, min_p %g: want 0 or more, and 0 to 1",
-                        o->temperature, o->top_p, o->min_p);
+    MOE_TRY(read_sampler(o, &ignored, err));
     if (o->n_stop) MOE_TRY(moe_api_given(o->stop, "stop", err));
     for (size_t i = 0; i < o->n_stop; i++)
         if (!o->stop[i] || !*o->stop[i])
@@ -136,25 +154,23 @@ static enum moe_code check_sampling(const struct moe_generate_options *o, struct
     return MOE_OK;
 }
 
-static struct moe_generate settings(const struct moe_lm *lm, const int32_t *ids, size_t n,
-                                    const struct moe_generate_options *o)
+/* Sets *g to what the options say, which check_options has accepted. */
+static enum moe_code settings(struct moe_generate *g, const struct moe_lm *lm, const int32_t *ids, size_t n,
+                              const struct moe_generate_options *o, struct moe_err *err)
 {
-    return (struct moe_generate){ .request = { .ids = ids,
-                                               .n_ids = (int64_t)n,
-                                               .max_tokens = o->max_tokens ? o->max_tokens : -1,
-                                               .sampler = { .temperature = (float)o->temperature,
-                                                            .top_p = o->top_p > 0 ? (float)o->top_p : 1,
-                                                            .min_p = (float)o->min_p,
-                                                            .top_k = o->top_k },
-                                               .seed = o->seed,
-                                               .stop = o->stop,
-                                               .n_stop = o->n_stop,
-                                               .ignore_eos = o->ignore_end,
-                                               .keep_special = o->special,
-                                               .logprobs = -1 },
-                                  .text = o->text,
-                                  .ctx = o->ctx,
-                                  .cancel = &lm->now };
+    *g = (struct moe_generate){ .request = { .ids = ids,
+                                             .n_ids = (int64_t)n,
+                                             .max_tokens = o->max_tokens ? o->max_tokens : -1,
+                                             .seed = o->seed,
+                                             .stop = o->stop,
+                                             .n_stop = o->n_stop,
+                                             .ignore_eos = o->ignore_end,
+                                             .keep_special = o->special,
+                                             .logprobs = -1 },
+                                .text = o->text,
+                                .ctx = o->ctx,
+                                .cancel = &lm->now };
+    return read_sampler(o, &g->request.sampler, err);
 }
 
 static enum moe_code generate(struct moe_lm *lm, const int32_t *ids, size_t n,
@@ -162,8 +178,9 @@ static enum moe_code generate(struct moe_lm *lm, const int32_t *ids, size_t n,
                               struct moe_err *err)
 {
     struct moe_generated out = { 0 };
-    const struct moe_generate set = settings(lm, ids, n, o);
+    struct moe_generate set;
 
+    MOE_TRY(settings(&set, lm, ids, n, o, err));
     lm->now.parent = o->cancel;
     enum moe_code code = lm->core ? MOE_OK : moe_generate_open(&lm->core, lm->engine, err);
     if (code == MOE_OK) code = moe_generate_run(lm->core, &set, &out, NULL, err);
@@ -191,7 +208,7 @@ static enum moe_code begin(const struct moe_lm *lm, const struct moe_generate_op
     MOE_TRY(moe_api_result_check(g, "moe_generation", err));
     moe_api_result(g, &(struct moe_generation){ 0 }, sizeof *g);
     MOE_TRY(moe_api_options(o, sizeof *o, options, "moe_generate_options", err));
-    return check_sampling(o, err);
+    return check_options(o, err);
 }
 
 enum moe_code moe_lm_generate_ids(struct moe_lm *lm, const int32_t *ids, size_t n,

@@ -4,7 +4,6 @@
 #include "kernels/logprob.h"
 
 #include <errno.h>
-#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,8 +41,7 @@ static void *own(struct reading *r, size_t bytes)
 
 enum kind {
     WHOLE,                          /* int64_t in [min, max] */
-    REAL,                           /* float in [min, max], after rounding to float32 */
-    ABOVE,                          /* float in (min, max], after rounding */
+    REAL,                           /* float */
     FLAG                            /* bool */
 };
 
@@ -52,28 +50,30 @@ struct field {
     enum kind kind;
     size_t at;                      /* offset in struct reading */
     double min, max;
+    enum moe_request_real real;     /* which one; it has the range */
 };
 
-#define AT(member) offsetof(struct reading, member)
+#define AT(member) .at = offsetof(struct reading, member)
+#define IN(least, most) .min = least, .max = most
 static const struct field fields[] = {
-    { "max_tokens", WHOLE, AT(o.request.max_tokens), 0, 0x1p63 },
-    { "max_completion_tokens", WHOLE, AT(max_completion_tokens), 0, 0x1p63 },
-    { "min_tokens", WHOLE, AT(o.request.min_tokens), 0, 0x1p63 },
-    { "temperature", REAL, AT(o.request.sampler.temperature), 0, (double)FLT_MAX },
-    { "top_p", ABOVE, AT(o.request.sampler.top_p), 0, 1 },
-    { "top_k", WHOLE, AT(o.request.sampler.top_k), -1, 0x1p63 },
-    { "min_p", REAL, AT(o.request.sampler.min_p), 0, 1 },
-    { "seed", WHOLE, AT(o.request.seed), -0x1p63, 0x1p63 },
-    { "presence_penalty", REAL, AT(o.request.penalties.presence), -2, 2 },
-    { "frequency_penalty", REAL, AT(o.request.penalties.frequency), -2, 2 },
-    { "repetition_penalty", ABOVE, AT(o.request.penalties.repetition), 0, (double)FLT_MAX },
-    { "ignore_eos", FLAG, AT(o.request.ignore_eos), 0, 1 },
-    { "skip_special_tokens", FLAG, AT(skip_special), 0, 1 },
-    { "priority", WHOLE, AT(priority), -INT32_MAX, INT32_MAX },
-    { "n", WHOLE, AT(o.n), 1, MOE_CHOICES_MAX },
-    { "top_logprobs", WHOLE, AT(top_logprobs), 0, MOE_LOGPROBS },
-    { "stream", FLAG, AT(o.stream), 0, 1 },
-    { "return_token_ids", FLAG, AT(o.return_token_ids), 0, 1 },
+    { "max_tokens", WHOLE, AT(o.request.max_tokens), IN(0, 0x1p63) },
+    { "max_completion_tokens", WHOLE, AT(max_completion_tokens), IN(0, 0x1p63) },
+    { "min_tokens", WHOLE, AT(o.request.min_tokens), IN(0, 0x1p63) },
+    { "temperature", REAL, AT(o.request.sampler.temperature), .real = MOE_REAL_TEMPERATURE },
+    { "top_p", REAL, AT(o.request.sampler.top_p), .real = MOE_REAL_TOP_P },
+    { "top_k", WHOLE, AT(o.request.sampler.top_k), IN(-1, 0x1p63) },
+    { "min_p", REAL, AT(o.request.sampler.min_p), .real = MOE_REAL_MIN_P },
+    { "seed", WHOLE, AT(o.request.seed), IN(-0x1p63, 0x1p63) },
+    { "presence_penalty", REAL, AT(o.request.penalties.presence), .real = MOE_REAL_PRESENCE },
+    { "frequency_penalty", REAL, AT(o.request.penalties.frequency), .real = MOE_REAL_FREQUENCY },
+    { "repetition_penalty", REAL, AT(o.request.penalties.repetition), .real = MOE_REAL_REPETITION },
+    { "ignore_eos", FLAG, AT(o.request.ignore_eos) },
+    { "skip_special_tokens", FLAG, AT(skip_special) },
+    { "priority", WHOLE, AT(priority), IN(-INT32_MAX, INT32_MAX) },
+    { "n", WHOLE, AT(o.n), IN(1, MOE_CHOICES_MAX) },
+    { "top_logprobs", WHOLE, AT(top_logprobs), IN(0, MOE_LOGPROBS) },
+    { "stream", FLAG, AT(o.stream) },
+    { "return_token_ids", FLAG, AT(o.return_token_ids) },
 };
 
 /* Sets *out to a whole number, read from its digits where the tree has them.  False: v is none, or none of
@@ -92,15 +92,15 @@ static bool to_whole(const cJSON *v, int64_t *out)
     return true;
 }
 
-/* Fails because a number is outside its range.  A bound at an end of the type is none that people need to
- * know. */
+/* Fails because a whole number is outside its range.  A bound at an end of the type is none that people need
+ * to know unless they exceed it. */
 static enum moe_code fail_range(const struct field *f, const cJSON *v, struct moe_err *err)
 {
-    char want[64];
-    bool open = f->max >= (f->kind == WHOLE ? 0x1p62 : (double)FLT_MAX);
-    if (f->kind == ABOVE)
-        snprintf(want, sizeof want, open ? "above %.0f" : "above %.0f, at most %.0f", f->min, f->max);
-    else if (f->kind == WHOLE && f->min < -0x1p62) snprintf(want, sizeof want, "a number of 64 bits");
+    char want[MOE_WANT_BYTES];
+    bool open = f->max >= 0x1p62;
+    bool large = open && v->valuedouble >= f->min;
+    if (f->min < -0x1p62) snprintf(want, sizeof want, "a number of 64 bits");
+    else if (large) snprintf(want, sizeof want, "at most %lld", (long long)INT64_MAX);
     else snprintf(want, sizeof want, open ? "%.0f or more" : "%.0f to %.0f", f->min, f->max);
     return moe_fail(err, MOE_CORRUPT, "'%s' %g: want %s", f->key, v->valuedouble, want);
 }
@@ -122,9 +122,10 @@ static enum moe_code read_field(struct reading *r, const struct field *f, const 
         memcpy(to, &n, sizeof n);
         return MOE_OK;
     }
-    float x = fabs(v->valuedouble) <= (double)FLT_MAX ? (float)v->valuedouble : INFINITY;
-    bool above = f->kind == ABOVE ? (double)x > f->min : (double)x >= f->min;
-    if (!above || !((double)x <= f->max)) return fail_range(f, v, err);
+    char want[MOE_WANT_BYTES];
+    float x;
+    if (!moe_request_real(f->real, v->valuedouble, &x, want))
+        return moe_fail(err, MOE_CORRUPT, "'%s' %g: %s", f->key, v->valuedouble, want);
     memcpy(to, &x, sizeof x);
     return MOE_OK;
 }

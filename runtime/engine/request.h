@@ -37,6 +37,21 @@ struct moe_request {
     void *ctx;                              /* the caller's, given back with every event */
 };
 
+/* The numbers of a request that are float32. */
+enum moe_request_real {
+    MOE_REAL_TEMPERATURE,
+    MOE_REAL_TOP_P,
+    MOE_REAL_MIN_P,
+    MOE_REAL_PRESENCE,
+    MOE_REAL_FREQUENCY,
+    MOE_REAL_REPETITION
+};
+enum { MOE_WANT_BYTES = 64 };
+
+/* Rounds v to float32, as it is used, and sets *out to it where it is in range (docs/reference/request.md).
+ * False: it is not, or no number; `want` then says what it has to be: "want 0 to 1". */
+bool moe_request_real(enum moe_request_real which, double v, float *out, char want[MOE_WANT_BYTES]);
+
 /* How an answer ended: with an end token or before a stop text; at the largest number of tokens, or with the
  * context full; because the caller said so; by the request's deadline; by a failure. */
 enum moe_finish {

@@ -335,15 +335,23 @@ static enum moe_code check_limits(const struct moe_run_args *o, struct moe_err *
     return MOE_OK;
 }
 
+static enum moe_code check_real(const char *option, enum moe_request_real which, double v,
+                                struct moe_err *err)
+{
+    char want[MOE_WANT_BYTES];
+    float x;
+    if (moe_request_real(which, v, &x, want)) return MOE_OK;
+    return moe_fail(err, MOE_USAGE, "--%s %g: %s", option, v, want);
+}
+
 /* Checks how tokens are chosen, and how many. */
 static enum moe_code check_sampling(const struct moe_run_args *o, struct moe_err *err)
 {
     if (o->temperature < 0)
         return moe_fail(err, MOE_USAGE, "--temperature %g is negative (0 is greedy)", o->temperature);
-    if (!((float)o->top_p > 0 && o->top_p <= 1)) /* as it is used: rounded to float32 */
-        return moe_fail(err, MOE_USAGE, "--top-p %g: want above 0, at most 1", o->top_p);
-    if (!(o->min_p >= 0 && o->min_p <= 1))
-        return moe_fail(err, MOE_USAGE, "--min-p %g: want 0 to 1", o->min_p);
+    MOE_TRY(check_real("temperature", MOE_REAL_TEMPERATURE, o->temperature, err));
+    MOE_TRY(check_real("top-p", MOE_REAL_TOP_P, o->top_p, err));
+    MOE_TRY(check_real("min-p", MOE_REAL_MIN_P, o->min_p, err));
     if (o->top_k < 0 || o->context < 0)
         return moe_fail(err, MOE_USAGE, "--%s %lld: want 0 or more", o->top_k < 0 ? "top-k" : "context",
                         (long long)(o->top_k < 0 ? o->top_k : o->context));

@@ -129,7 +129,12 @@ line 13 '"temperature": "1"' "'temperature' is not a number"
 line 13 '"top_p": 0' "'top_p' 0: want above 0, at most 1"
 line 13 '"top_p": 1e-60' "'top_p' 1e-60: want above 0, at most 1"
 line 13 '"min_p": 1.5' "'min_p' 1.5: want 0 to 1"
-line 13 '"repetition_penalty": 0' "'repetition_penalty' 0: want above 0"
+for r in 0 1e-40 0.009 100.1 3e38; do line 13 '"repetition_penalty": '$r "'repetition_penalty' $(printf %g $r): want 0.01 to 100"; done
+line 13 '"presence_penalty": -2.1' "'presence_penalty' -2.1: want -2 to 2"
+line 13 '"temperature": 1e39' "'temperature' 1e+39: want at most 3.40282e+38"
+line 13 '"temperature": -1e39' "'temperature' -1e+39: want 0 or more"
+line 13 '"max_tokens": 1e30' "'max_tokens' 1e+30: want at most 9223372036854775807"
+line 13 '"max_tokens": -1e30' "'max_tokens' -1e+30: want 0 or more"
 line 13 '"n": 129' "'n' 129: want 1 to 128"
 line 13 '"n": 1.5' "'n' is not a whole number"
 line 13 '"seed": 9223372036854775808' "'seed' 9.22337e+18: want a number of 64 bits"
@@ -159,6 +164,10 @@ refused 2 "--batch-tokens -3: want 1 or more" $M -p a --batch-tokens -3
 for o in max-sequences batch-tokens; do refused 2 "--$o 0: want 1 or more" $M --prompts "$T/lines" --$o 0; done
 refused 2 "--cache wants a size above 0" $M --prompts "$T/lines" --cache 0
 refused 2 "--top-p 1e-60: want above 0" $M -p a --temperature 1 --top-p 1e-60
+refused 2 "--temperature 1e+39: want at most 3.40282e+38" $M -p a --temperature 1e39
+refused 2 "--min-p 1.5: want 0 to 1" $M -p a --temperature 1 --min-p 1.5
+printf '{"prompt": "Once", "temperature": 3e38, "max_tokens": 2, "repetition_penalty": %s}\n' 0.01 100 >"$T/lines2"
+ok "$R" -q $M --prompts "$T/lines2"
 refused 2 "--cache of 1000 bytes: a page of 64 positions takes" $M --prompts "$T/lines" --cache 1000
 echo '{"prompt": "a", "max_tokens": 400}' >"$T/line"
 refused 2 "positions, and a sequence may need 401 (raise --cache" $M --prompts "$T/line" --cache 100000

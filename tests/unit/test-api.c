@@ -7,6 +7,7 @@
 #include <moe/moe.h>
 
 #include <ftw.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,8 +85,18 @@ static void test_wrong(void)
     FAILS(MOE_USAGE, moe_lm_generate(lm, "", 0, NULL, &g, &err));
     FAILS(MOE_USAGE, moe_lm_generate(lm, NULL, 0, NULL, &g, &err));
     FAILS(MOE_USAGE, moe_lm_generate_ids(lm, beyond, 2, NULL, &g, &err));
-    o = (struct moe_generate_options){ .size = sizeof o, .top_p = 2 };
-    FAILS(MOE_USAGE, moe_lm_generate(lm, "And", 3, &o, &g, &err));
+    /* the last ones are in range before they are rounded to float32 */
+    static const double sampling[][3] = { { 0, 2, 0 },    { 0, -1, 0 },   { 0, 0, -1 },    { 0, 0, 2 },
+                                          { -1, 0, 0 },   { NAN, 0, 0 },  { 0, NAN, 0 },   { 0, 0, NAN },
+                                          { 1, 1e-50, 0 }, { 1e39, 0, 0 }, { 1e300, 0, 0 } };
+    for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++) {
+        o = (struct moe_generate_options){ .size = sizeof o,
+                                           .temperature = sampling[i][0],
+                                           .top_p = sampling[i][1],
+                                           .min_p = sampling[i][2] };
+        FAILS(MOE_USAGE, moe_lm_generate(lm, "And", 3, &o, &g, &err));
+    }
+    OK(!strcmp(err.msg, "temperature 1e+300: want at most 3.40282e+38"));
     moe_lm_close(&lm);
     moe_lm_close(&lm);
     moe_lm_close(NULL);
