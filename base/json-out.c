@@ -102,6 +102,17 @@ cJSON *moe_json_add_measured(cJSON *o, const char *key, double v)
     return moe_json_add_f64(o, key, isfinite(v) ? strtod(s, NULL) : v);
 }
 
+void moe_json_add_err(cJSON *o, enum moe_code code, const struct moe_err *e)
+{
+    moe_json_add_f64(o, "code", code);
+    moe_json_add_str(o, "name", moe_code_name(code));
+    moe_json_add_str(o, "message", e->msg);
+    if (e->file[0]) moe_json_add_str(o, "file", e->file);
+    else moe_json_add_null(o, "file");
+    if (e->tensor[0]) moe_json_add_str(o, "tensor", e->tensor);
+    else moe_json_add_null(o, "tensor");
+}
+
 /* ---- printing: cJSON's own printer has neither our number format nor a readable indent ---- */
 
 /* File names are arbitrary bytes and messages may be cut anywhere, so bytes that are not UTF-8 are printed as

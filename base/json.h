@@ -78,6 +78,8 @@ cJSON *moe_json_add_f64(cJSON *o, const char *key, double v);
  * fewest digits that read back as the same value, a measurement (seconds, rates, shares) with six. */
 cJSON *moe_json_add_f32(cJSON *o, const char *key, float v);
 cJSON *moe_json_add_measured(cJSON *o, const char *key, double v);
+/* Adds what --json says of a failure: code, name, message, file and tensor. */
+void moe_json_add_err(cJSON *o, enum moe_code code, const struct moe_err *e);
 /* A string of n bytes that may contain NULs, at which cJSON's own strings would end; they are printed as
  * \u0000. */
 cJSON *moe_json_add_text(cJSON *o, const char *key, const char *s, size_t n);

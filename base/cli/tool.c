@@ -244,15 +244,10 @@ static bool print_json(const cJSON *j)
 static void print_failure(const struct moe_tool_run *r, enum moe_code code)
 {
     fprintf(stderr, "%s: %s\n", r->tool->name, r->err.msg);
-    cJSON *j = r->json ? cJSON_CreateObject() : NULL, *e = j ? moe_json_add_object(j, "error") : NULL;
+    cJSON *j = r->json && !r->reports ? cJSON_CreateObject() : NULL;
+    cJSON *e = j ? moe_json_add_object(j, "error") : NULL;
     if (e) {
-        moe_json_add_f64(e, "code", code);
-        moe_json_add_str(e, "name", moe_code_name(code));
-        moe_json_add_str(e, "message", r->err.msg);
-        if (r->err.file[0]) moe_json_add_str(e, "file", r->err.file);
-        else moe_json_add_null(e, "file");
-        if (r->err.tensor[0]) moe_json_add_str(e, "tensor", r->err.tensor);
-        else moe_json_add_null(e, "tensor");
+        moe_json_add_err(e, code, &r->err);
         print_json(j);
     }
     cJSON_Delete(j);
@@ -265,9 +260,9 @@ int moe_tool_run_end(struct moe_tool_run *r, enum moe_code code, cJSON *json)
     moe_pool_close(&r->pool);
     /* A page of a mapped file that could not be read is the cause of any other failure, except that of a
      * source that changed meanwhile (MOE_MISMATCH), which explains the page itself. */
-    if (code != MOE_MISMATCH && moe_map_check(&r->err) != MOE_OK) code = MOE_IO;
-    if (code == MOE_OK && json && !(r->json ? print_json(json) : moe_json_whole(json)))
-        code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report");
+    if (code != MOE_MISMATCH && moe_map_check(&r->err) != MOE_OK) code = MOE_IO, r->reports = false;
+    if ((code == MOE_OK || r->reports) && json && !(r->json ? print_json(json) : moe_json_whole(json)))
+        code = moe_fail(&r->err, MOE_NOMEM, "no memory for the report"), r->reports = false;
     if (code != MOE_OK && !record_lost) print_failure(r, code);
     cJSON_Delete(json);
     for (const struct moe_opt *o = r->tool->opts; o->kind != MOE_OPT_END; o++) {

@@ -32,6 +32,7 @@ struct moe_tool_run {
     char **argv;
     int exit;                        /* the exit code, set when moe_tool_run_begin returns true */
     bool json, quiet;
+    bool reports;                    /* print the report also after a failure, in the place of its JSON */
     int64_t threads;                 /* 0: all processors; --threads 0 itself is a usage error */
     const char *color;               /* auto, always, never */
     struct moe_bar *bar;             /* NULL under --quiet */

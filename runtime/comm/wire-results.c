@@ -4,20 +4,26 @@
 
 #include "kernels/logprob.h"
 
-size_t moe_wire_sequence_bytes(int64_t n, size_t text_bytes, bool logprobs)
+enum { HAS_LOGPROBS = 1, HAS_ERR = 2 }; /* flags of a sequence */
+
+size_t moe_wire_sequence_bytes(const struct moe_wire_sequence *s)
 {
-    size_t each = sizeof(int32_t) + (logprobs ? sizeof(struct moe_logprobs) : 0);
-    return 8 + 8 + 4 + 4 + (size_t)n * each + text_bytes;
+    unsigned char scratch[MOE_WIRE_ERR_BYTES];
+    size_t each = sizeof(int32_t) + (s->logprobs ? sizeof(struct moe_logprobs) : 0);
+    size_t err = s->err.code != MOE_OK ? moe_wire_err_put(scratch, &s->err) : 0;
+    return 8 + 8 + 4 + 4 + (size_t)s->n * each + err + s->text_bytes;
 }
 
 void moe_wire_sequence_put(unsigned char *out, const struct moe_wire_sequence *s)
 {
+    bool failed = s->err.code != MOE_OK;
     put64(&out, (uint64_t)s->index);
     put64(&out, (uint64_t)s->n);
     put32(&out, (uint32_t)s->finish);
-    put32(&out, s->logprobs != NULL);
+    put32(&out, (s->logprobs ? HAS_LOGPROBS : 0) | (failed ? HAS_ERR : 0));
     put_bytes(&out, s->tokens, (size_t)s->n * sizeof(int32_t));
     if (s->logprobs) put_bytes(&out, s->logprobs, (size_t)s->n * sizeof(struct moe_logprobs));
+    if (failed) moe_wire_put_err_fields(&out, &s->err);
     put_bytes(&out, s->text, s->text_bytes);
 }
 
@@ -36,8 +42,10 @@ bool moe_wire_sequence_get(const unsigned char *p, size_t bytes, int64_t vocab, 
     s->index = (int64_t)get64(&in);
     uint64_t n = get64(&in);
     s->finish = (int32_t)get32(&in);
-    uint32_t logprobs = get32(&in);
-    if (in.bad || logprobs > 1 || s->index < 0 || n > bytes / sizeof(int32_t)) return false;
+    uint32_t flags = get32(&in), logprobs = flags & HAS_LOGPROBS;
+    s->err = (struct moe_err){ .code = MOE_OK };
+    in.bad |= flags > (HAS_LOGPROBS | HAS_ERR);
+    if (in.bad || s->index < 0 || n > bytes / sizeof(int32_t)) return false;
     s->n = (int64_t)n;
     s->tokens = get_bytes(&in, (size_t)n * sizeof(int32_t));
     for (uint64_t i = 0; !in.bad && i < n; i++) {
@@ -48,6 +56,7 @@ bool moe_wire_sequence_get(const unsigned char *p, size_t bytes, int64_t vocab, 
     s->logprobs = !in.bad && logprobs ? get_bytes(&in, (size_t)n * sizeof(struct moe_logprobs)) : NULL;
     for (uint64_t i = 0; !in.bad && logprobs && i < n; i++)
         in.bad = !is_sound(s->logprobs + i * sizeof(struct moe_logprobs), vocab);
+    if (!in.bad && flags & HAS_ERR) moe_wire_get_err_fields(&in, &s->err);
     s->text_bytes = (size_t)(in.end - in.at);
     s->text = in.at;
     return !in.bad;

@@ -21,7 +21,7 @@
 #include <stdint.h>
 
 enum {
-    MOE_WIRE_VERSION = 3,
+    MOE_WIRE_VERSION = 4,
     MOE_WIRE_NONCE = 32, /* bytes of a random number that is used once */
     MOE_WIRE_MAC = 32,   /* bytes at the end of a body that prove who wrote it; zeros without a secret */
     MOE_WIRE_KEY = 16,   /* bytes of a run's key, which every message between its ranks carries */
@@ -170,8 +170,9 @@ struct moe_wire_sequence {
     size_t text_bytes;
     /* int32_t [n] and struct moe_logprobs [n], at any alignment; logprobs is NULL where there are none */
     const unsigned char *tokens, *text, *logprobs;
+    struct moe_err err;          /* with which it ended; its code is MOE_OK where it had none */
 };
-size_t moe_wire_sequence_bytes(int64_t n, size_t text_bytes, bool logprobs);
+size_t moe_wire_sequence_bytes(const struct moe_wire_sequence *s);
 void moe_wire_sequence_put(unsigned char *out, const struct moe_wire_sequence *s);
 /* vocab: the number of token ids; an id that is not below it is refused.  tokens, text and logprobs point
  * into p. */

@@ -505,9 +505,7 @@ void moe_prompts_release(struct moe_prompts *p)
 {
     for (int64_t i = 0; i < p->n; i++) {
         if (!p->v[i].request.choice) free((int32_t *)(uintptr_t)p->v[i].request.ids);
-        free(p->v[i].out.tokens);
-        free(p->v[i].out.text);
-        free(p->v[i].out.logprobs);
+        moe_generated_release(&p->v[i].out);
     }
     for (size_t i = 0; i < p->n_options; i++) moe_request_options_release(&p->options[i]);
     free(p->options);

@@ -5,20 +5,12 @@
 
 /* ---- prompts ---- */
 
-static void free_answer(struct moe_sequence *s)
-{
-    free(s->out.tokens);
-    free(s->out.text);
-    free(s->out.logprobs);
-    s->out = (struct moe_generated){ .n = 0 };
-}
-
 /* Called as each answer ends.  The results have a copy of it, so that it is freed here. */
 static enum moe_code keep_answer(void *ctx, struct moe_sequence *s, struct moe_err *err)
 {
     struct moe_rank *r = ctx;
     enum moe_code code = moe_results_add_sequence(r->results, r->ep, r->rank, s, err);
-    free_answer(s);
+    moe_generated_release(&s->out);
     return code;
 }
 
@@ -38,7 +30,7 @@ enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, 
     *spare -= held < *spare ? held : *spare;
 
     enum moe_code code = moe_sequences_run(r->engine, own, n, keep_answer, r, &r->results->core, err);
-    for (int64_t i = 0; i < n; i++) free_answer(&own[i]);
+    for (int64_t i = 0; i < n; i++) moe_generated_release(&own[i].out);
     free(own);
     return code;
 }

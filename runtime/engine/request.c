@@ -4,6 +4,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* The least and the largest value; above: the least one itself is none.  FLT_MAX is no bound that people need
  * to know unless they exceed it. */
@@ -32,4 +33,13 @@ bool moe_request_real(enum moe_request_real which, double v, float *out, char wa
     else if (r->above) snprintf(want, MOE_WANT_BYTES, "want above %g, at most %g", min, max);
     else snprintf(want, MOE_WANT_BYTES, "want %g to %g", min, max);
     return false;
+}
+
+void moe_generated_release(struct moe_generated *g)
+{
+    free(g->tokens);
+    free(g->text);
+    free(g->logprobs);
+    free(g->err);
+    *g = (struct moe_generated){ .n = 0 };
 }

@@ -7,6 +7,7 @@
 #ifndef MOE_RUNTIME_ENGINE_REQUEST_H
 #define MOE_RUNTIME_ENGINE_REQUEST_H
 
+#include "base/err.h"
 #include "kernels/logprob.h"
 #include "kernels/penalties.h"
 #include "kernels/sample.h"
@@ -69,6 +70,8 @@ struct moe_generated {
     char *text; size_t text_bytes;          /* with a NUL after it; ends before the stop text */
     struct moe_logprobs *logprobs;          /* [n]; NULL: none were asked for */
     enum moe_finish finish;
+    struct moe_err *err;                    /* of MOE_FINISH_ERROR, else NULL */
 };
+void moe_generated_release(struct moe_generated *g); /* frees and zeroes */
 
 #endif

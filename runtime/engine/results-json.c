@@ -67,6 +67,7 @@ static void add_logprobs(cJSON *json, const struct moe_generated *g, const struc
 
 static const char *finish_of(const struct moe_result *s)
 {
+    if (s->there && s->out.err) return "error";
     return !s->there ? "lost" : s->out.finish == MOE_FINISH_STOP ? "stop" : "length";
 }
 
@@ -78,6 +79,10 @@ static int64_t rank_of(const struct moe_result *s, const struct moe_sequence *q)
 
 static void add_text_and_tokens(cJSON *o, const struct moe_result *s)
 {
+    if (s->out.err) {
+        moe_json_add_err(moe_json_add_object(o, "error"), s->out.err->code, s->out.err);
+        return;
+    }
     moe_json_add_text(o, "text", s->there ? s->out.text : "", s->there ? s->out.text_bytes : 0);
     cJSON *tokens = moe_json_add_array(o, "tokens");
     for (int64_t i = 0; tokens && i < s->out.n; i++)
@@ -103,7 +108,7 @@ static void add_choices(cJSON *o, const struct moe_results *r, const struct moe_
         add_text_and_tokens(c, s);
         moe_json_add_str(c, "finish_reason", finish_of(s));
         moe_json_add_i64(c, "rank", rank_of(s, &p->v[first + i]));
-        if (p->v[first + i].request.logprobs >= 0) add_logprobs(c, &s->out, p->tokenizer);
+        if (p->v[first + i].request.logprobs >= 0 && !s->out.err) add_logprobs(c, &s->out, p->tokenizer);
     }
 }
 
@@ -118,7 +123,7 @@ cJSON *moe_results_prompt(const struct moe_results *r, const struct moe_prompts 
     moe_json_add_i64(o, "prompt_tokens", q->request.n_ids);
     moe_json_add_str(o, "finish_reason", finish_of(s));
     moe_json_add_i64(o, "rank", rank_of(s, q));
-    if (q->request.logprobs >= 0) add_logprobs(o, &s->out, p->tokenizer);
+    if (q->request.logprobs >= 0 && !s->out.err) add_logprobs(o, &s->out, p->tokenizer);
     add_choices(o, r, p, first);
     return o;
 }

@@ -9,7 +9,8 @@
 /* The object of a prompt, whose first sequence is `first`: index, line, text, tokens, prompt_tokens,
  * finish_reason and rank; with logprobs where they were asked for, in the form of OpenAI's chat API.  A
  * prompt with several choices has those of the first, and "choices", all of them.  finish_reason is "lost"
- * where no answer has come: the rank of the sequence died.  NULL when out of memory. */
+ * where no answer has come: the rank of the sequence died.  Where the request has ended with an error,
+ * "error" is in the place of text, tokens and logprobs.  NULL when out of memory. */
 cJSON *moe_results_prompt(const struct moe_results *r, const struct moe_prompts *p, int64_t first);
 /* Adds "sequences" to `json`: an array of these objects. */
 void moe_results_json(const struct moe_results *r, const struct moe_prompts *p, cJSON *json);

@@ -39,11 +39,7 @@ void moe_results_close(struct moe_results **pr)
     struct moe_results *r = *pr;
     *pr = NULL;
     if (!r) return;
-    for (int64_t i = 0; r->sequence && i < r->n_sequences; i++) {
-        free(r->sequence[i].out.tokens);
-        free(r->sequence[i].out.text);
-        free(r->sequence[i].out.logprobs);
-    }
+    for (int64_t i = 0; r->sequence && i < r->n_sequences; i++) moe_generated_release(&r->sequence[i].out);
     free(r->sequence);
     free(r->sums.all);
     free(r->routing);
@@ -67,29 +63,40 @@ static enum moe_code fail_no_memory(struct moe_err *err)
     return moe_fail(err, MOE_NOMEM, "no memory for results");
 }
 
+/* A copy of what a message says of an answer.  False: no memory. */
+static bool copy_answer(const struct moe_wire_sequence *s, struct moe_generated *g)
+{
+    *g = (struct moe_generated){ .n = s->n,
+                                 .text_bytes = s->text_bytes,
+                                 .finish = (enum moe_finish)s->finish,
+                                 .tokens = malloc((size_t)(s->n + 1) * sizeof *g->tokens),
+                                 .text = malloc(s->text_bytes + 1) };
+    if (s->logprobs) g->logprobs = malloc((size_t)(s->n + 1) * sizeof *g->logprobs);
+    if (s->err.code != MOE_OK) g->err = malloc(sizeof *g->err);
+    if (!g->tokens || !g->text || (s->logprobs && !g->logprobs) || (s->err.code != MOE_OK && !g->err)) {
+        moe_generated_release(g);
+        return false;
+    }
+    if (s->logprobs) memcpy(g->logprobs, s->logprobs, (size_t)s->n * sizeof *g->logprobs);
+    if (g->err) *g->err = s->err;
+    memcpy(g->tokens, s->tokens, (size_t)s->n * sizeof *g->tokens);
+    memcpy(g->text, s->text, s->text_bytes);
+    g->text[s->text_bytes] = 0;
+    return true;
+}
+
 /* Stores the answer of a sequence; only the rank that computes it may send it, and only once. */
 static enum moe_code keep_sequence(struct moe_results *r, int from, const void *data, size_t bytes,
                                    struct moe_err *err)
 {
     struct moe_wire_sequence s;
+    struct moe_generated g;
     bool good = moe_wire_sequence_get(data, bytes, r->shape.vocab, &s) && s.index < r->n_sequences &&
                 r->shape.sequence[s.index].rank == from && !r->sequence[s.index].there &&
-                (s.finish == MOE_FINISH_STOP || s.finish == MOE_FINISH_LENGTH);
+                (s.err.code != MOE_OK ? s.finish == MOE_FINISH_ERROR :
+                     s.finish == MOE_FINISH_STOP || s.finish == MOE_FINISH_LENGTH);
     if (!good) return fail_malformed(from, "results", err);
-    struct moe_generated g = { .n = s.n, .text_bytes = s.text_bytes, .finish = (enum moe_finish)s.finish };
-    g.tokens = malloc((size_t)(s.n + 1) * sizeof *g.tokens);
-    g.text = malloc(s.text_bytes + 1);
-    if (s.logprobs) g.logprobs = malloc((size_t)(s.n + 1) * sizeof *g.logprobs);
-    if (!g.tokens || !g.text || (s.logprobs && !g.logprobs)) {
-        free(g.tokens);
-        free(g.text);
-        free(g.logprobs);
-        return fail_no_memory(err);
-    }
-    if (s.logprobs) memcpy(g.logprobs, s.logprobs, (size_t)s.n * sizeof *g.logprobs);
-    memcpy(g.tokens, s.tokens, (size_t)s.n * sizeof *g.tokens);
-    memcpy(g.text, s.text, s.text_bytes);
-    g.text[s.text_bytes] = 0;
+    if (!copy_answer(&s, &g)) return fail_no_memory(err);
     r->sequence[s.index] = (struct moe_result){ true, from, g };
     return r->stored ? r->stored(r->ctx, s.index, err) : MOE_OK;
 }
@@ -179,13 +186,18 @@ static enum moe_code keep_and_send(struct moe_results *r, struct moe_ep *ep, int
 enum moe_code moe_results_add_sequence(struct moe_results *r, struct moe_ep *ep, int rank,
                                        const struct moe_sequence *s, struct moe_err *err)
 {
-    size_t bytes = moe_wire_sequence_bytes(s->out.n, s->out.text_bytes, s->out.logprobs);
+    struct moe_wire_sequence w = { .index = s->index,
+                                   .n = s->out.n,
+                                   .finish = (int32_t)s->out.finish,
+                                   .text_bytes = s->out.text_bytes,
+                                   .tokens = (const unsigned char *)s->out.tokens,
+                                   .text = (const unsigned char *)s->out.text,
+                                   .logprobs = (const unsigned char *)s->out.logprobs };
+    if (s->out.err) w.err = *s->out.err;
+    size_t bytes = moe_wire_sequence_bytes(&w);
     unsigned char *p = malloc(bytes);
     if (!p) return fail_no_memory(err);
-    moe_wire_sequence_put(p, &(struct moe_wire_sequence){
-                                 s->index, s->out.n, (int32_t)s->out.finish, s->out.text_bytes,
-                                 (const unsigned char *)s->out.tokens, (const unsigned char *)s->out.text,
-                                 (const unsigned char *)s->out.logprobs });
+    moe_wire_sequence_put(p, &w);
     enum moe_code code = keep_and_send(r, ep, rank, SEQUENCE, p, bytes, err);
     free(p);
     return code;

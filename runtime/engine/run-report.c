@@ -141,8 +141,24 @@ static enum moe_code print_answers(const struct moe_run_args *o, const struct mo
         name_of(p, i, name);
         if (!r->sequence[i].there)
             moe_warn(&o->run, "%s was lost with rank %lld", name, (long long)q->rank);
+        else if (r->sequence[i].out.err && !o->run.json && !o->jsonl)
+            moe_warn(&o->run, "%s: %s", name, r->sequence[i].out.err->msg);
         else if (!o->run.json && !o->jsonl) print_answer(name, !q->index, &r->sequence[i].out);
         if (o->jsonl && r->ranks > 1 && !q->request.choice) MOE_TRY(moe_run_print_record(p, r, i, err));
+    }
+    return MOE_OK;
+}
+
+enum moe_code moe_run_first_error(const struct moe_prompts *p, const struct moe_results *r,
+                                  struct moe_err *err)
+{
+    for (int64_t i = 0; i < p->n; i++) {
+        char name[NAME];
+        if (!r->sequence[i].out.err) continue;
+        name_of(p, i, name);
+        *err = *r->sequence[i].out.err;
+        moe_wrap(err, "%s", name);
+        return err->code;
     }
     return MOE_OK;
 }

@@ -36,6 +36,9 @@ void moe_run_report_cache(cJSON *json, const struct moe_core_stats *s);
  * were lost with their rank, and of the first that moe_run_warn_context warns of.  With --jsonl the answers
  * of several ranks are printed as records; those of one rank were printed as they ended.  Fails with what
  * moe_print_record fails with. */
+/* The error of the first request that has ended with one, or MOE_OK. */
+enum moe_code moe_run_first_error(const struct moe_prompts *p, const struct moe_results *r,
+                                  struct moe_err *err);
 enum moe_code moe_run_report_prompts(const struct moe_run_args *o, const struct moe_config *c,
                                      const struct moe_prompts *p, const struct moe_results *r, cJSON *json,
                                      struct moe_err *err);

@@ -132,14 +132,18 @@ static enum moe_code check_lost(const struct moe_run_args *o, const struct moe_r
 enum moe_code moe_run_report(struct moe_run_job *j, const struct moe_config *c, struct moe_results *r,
                              const bool *dead, struct moe_err *err)
 {
-    const struct moe_run_args *o = j->o;
+    struct moe_run_args *o = j->o;
     MOE_TRY(check_lost(o, r, dead, err));
     if (o->prompts) MOE_TRY(moe_run_report_prompts(o, c, &j->prompts, r, j->json, err));
     if (o->score) moe_run_report_score(o, &r->sums, j->window, stdout, j->json);
     if (r->ranks > 1) moe_ranks_json(r, dead, j->json);
-    if (!o->record || !r->routing) return MOE_OK;
-    MOE_TRY(moe_file_kind_check(o->record, &moe_routing_kind, err));
-    return moe_recorder_write(c, r->routing, o->record, err);
+    if (o->record && r->routing) {
+        MOE_TRY(moe_file_kind_check(o->record, &moe_routing_kind, err));
+        MOE_TRY(moe_recorder_write(c, r->routing, o->record, err));
+    }
+    enum moe_code code = o->prompts ? moe_run_first_error(&j->prompts, r, err) : MOE_OK;
+    o->run.reports = code != MOE_OK;
+    return code;
 }
 
 /* ---- one rank ---- */

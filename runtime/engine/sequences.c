@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/sequences.h"
 
+#include "base/io.h"
 #include "base/minmax.h"
 
 #include <stdlib.h>
@@ -79,6 +80,22 @@ static enum moe_code submit(struct batch *b, struct moe_err *err)
     return moe_core_submit(b->core, &q, &id, err);
 }
 
+/* Sets *out to a copy of the error with which the request has ended; NULL: none.  Fails with the error itself
+ * where the model's files are to blame, which concerns all. */
+static enum moe_code keep_error(struct batch *b, struct moe_err **out, struct moe_err *err)
+{
+    struct moe_event *ev = &b->ev;
+    *out = NULL;
+    if (ev->finish != MOE_FINISH_ERROR) return MOE_OK;
+    MOE_TRY(moe_map_check(err));
+    *err = ev->err;
+    if (moe_source_blame_change(b->e->source, ev->err.code, err) == MOE_MISMATCH) return MOE_MISMATCH;
+    *out = malloc(sizeof **out);
+    if (!*out) return moe_fail(err, MOE_NOMEM, "no memory for an answer");
+    **out = ev->err;
+    return MOE_OK;
+}
+
 /* Takes the answers that are complete. */
 static enum moe_code take(struct batch *b, struct moe_err *err)
 {
@@ -86,17 +103,16 @@ static enum moe_code take(struct batch *b, struct moe_err *err)
     for (bool there = true;;) {
         MOE_TRY(moe_core_events(b->core, MOE_ANY_REQUEST, 0, ev, &there, err));
         if (!there) return MOE_OK;
-        if (ev->finish == MOE_FINISH_ERROR) {
-            *err = ev->err;
-            return err->code;
-        }
+        struct moe_err *failed;
+        MOE_TRY(keep_error(b, &failed, err));
         struct moe_sequence *s = ev->ctx;
         s->out = (struct moe_generated){ .tokens = ev->tokens,
                                          .n = ev->n_tokens,
                                          .text = ev->text,
                                          .text_bytes = ev->text_bytes,
                                          .logprobs = ev->logprobs,
-                                         .finish = ev->finish };
+                                         .finish = ev->finish,
+                                         .err = failed };
         *ev = (struct moe_event){ .id = 0 }; /* its memory is the caller's now */
         b->ended++;
         if (b->told) MOE_TRY(b->told(b->ctx, s, err));

@@ -17,7 +17,7 @@ struct moe_sequence {
     int64_t index, prompt, line;
     const char *file;
     int32_t rank;                      /* that computes it (moe_share_prompts) */
-    /* set when the sequence has ended; the caller frees tokens, text and logprobs */
+    /* set when the sequence has ended; the caller frees what it points to */
     struct moe_generated out;
 };
 

@@ -122,6 +122,34 @@ printf '{"prompt": "a", "max_tokens": 100, "logprobs": 20, "n": 20}\n' >"$T/line
 refused 10 "'$T/lines': line 1: 1 prompts take up to" $M --prompts "$T/lines" --jsonl --memory 24M
 ok "$R" -q $M --prompts "$T/lines" --jsonl --memory 64M
 
+# ---- an error ends its request, not the run: the embedding of token 999 is no number ----
+mkdir "$T/nan" && cp $M/* "$T/nan/"
+python3 - "$T/nan" <<'P' || fail "no model with NaN"
+import json, os, struct, sys
+d, name = sys.argv[1], "model.embed_tokens.weight"
+m = json.load(open(d + "/model.safetensors.index.json"))["weight_map"]
+path = d + "/" + next(v for k, v in m.items() if k.endswith(name))
+os.chmod(path, 0o644)
+with open(path, "r+b") as f:
+    n = struct.unpack("<Q", f.read(8))[0]
+    t = next(v for k, v in json.loads(f.read(n)).items() if k.endswith(name))
+    row = 2 * t["shape"][1]
+    f.seek(8 + n + t["data_offsets"][0] + 999 * row)
+    f.write(b"\xc0\x7f" * (row // 2))
+P
+for t in 1 999 5; do echo "{\"tokens\": [$t, 2, 3], \"max_tokens\": 5, \"ignore_eos\": true, \"logprobs\": 1}"; done >"$T/lines"
+for how in "" "--ranks 2"; do
+    "$R" -q "$T/nan" --prompts "$T/lines" --json $how >"$T/out" 2>"$T/err"; r=$?
+    [ $r = 18 ] && [ "$(wc -l <"$T/err")" = 1 ] && grep -q 'prompt 1 (line 2): ' "$T/err" || { cat "$T/out" "$T/err"; fail "a request that fails gives $r ($how)"; }
+    is "[x['finish_reason'] for x in s] == ['length', 'error', 'length'] and [len(x.get('tokens', '')) for x in s] == [5, 0, 5]" "the others of a request that fails"
+    is "s[1]['error']['code'] == 18 and s[1]['line'] == 2 and s[1]['prompt_tokens'] == 3 and 'text' not in s[1] and 'logprobs' not in s[1]" "the record of a request that fails"
+    "$R" -q "$T/nan" --prompts "$T/lines" --jsonl $how >"$T/got" 2>"$T/err"; r=$?
+    [ $r = 18 ] && [ "$(grep -c '"finish_reason": "length"' "$T/got")" = 2 ] && [ "$(grep -c '"error": {"code": 18' "$T/got")" = 1 ] || { cat "$T/got" "$T/err"; fail "--jsonl of a request that fails gives $r ($how)"; }
+    "$R" "$T/nan" --prompts "$T/lines" $how >"$T/got" 2>"$T/err"; r=$?
+    [ $r = 18 ] && grep -q '^==> prompt 2' "$T/got" && grep -q 'warning: prompt 1 (line 2): ' "$T/err" || { cat "$T/got" "$T/err"; fail "text of a request that fails gives $r ($how)"; }
+    count
+done
+
 # ---- refusals: one sentence with file, line and key ----
 line() { printf '{"prompt": "a"}\n{"prompt": "a", %s}\n' "$2" >"$T/bad"; refused "$1" "'$T/bad': line 2: $3" $M --prompts "$T/bad" -n 1; }
 line 13 '"temperature": -1' "'temperature' -1: want 0 or more"

@@ -289,9 +289,11 @@ static bool hears(struct moe_results *r, int from, uint32_t kind, const void *p,
 
 static size_t put_sequence(unsigned char *b, int64_t index, int32_t token, int32_t finish)
 {
-    moe_wire_sequence_put(b, &(struct moe_wire_sequence){ index, 1, finish, 2, (const unsigned char *)&token,
-                                                          (const unsigned char *)"hi", NULL });
-    return moe_wire_sequence_bytes(1, 2, false);
+    struct moe_wire_sequence s = { .index = index, .n = 1, .finish = finish, .text_bytes = 2,
+                                   .tokens = (const unsigned char *)&token,
+                                   .text = (const unsigned char *)"hi" };
+    moe_wire_sequence_put(b, &s);
+    return moe_wire_sequence_bytes(&s);
 }
 
 static void sequences(void)
@@ -302,7 +304,7 @@ static void sequences(void)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         OK(!hears(r, 1, 0, b, put_sequence(b, bad[i], 7, 0)));
     OK(!hears(r, 1, 0, b, put_sequence(b, 1, 100, 0)) && !hears(r, 1, 0, b, put_sequence(b, 1, -1, 0)) &&
-       !hears(r, 1, 0, b, put_sequence(b, 1, 7, 2)));
+       !hears(r, 1, 0, b, put_sequence(b, 1, 7, 2)) && !hears(r, 1, 0, b, put_sequence(b, 1, 7, 4)));
     size_t n = put_sequence(b, 1, 7, 1);
     for (size_t k = 0; k < 28; k++) OK(!hears(r, 1, 0, b, k));
     OK(hears(r, 1, 0, b, n) && r->sequence[1].there && r->sequence[1].out.tokens[0] == 7 &&
@@ -377,7 +379,7 @@ static bool is(const unsigned char *out, size_t n, const char *hex)
 static void layouts(void)
 {
     unsigned char out[MOE_WIRE_ERR_BYTES];
-    OK(MOE_WIRE_VERSION == 3);
+    OK(MOE_WIRE_VERSION == 4);
     moe_wire_frame_put(out, &(struct moe_wire_frame){ 0x04030201, 5, 6, 7, 1, 0x0807060504030201 });
     OK(is(out, MOE_WIRE_FRAME_BYTES,
           "4d4f4552414e4b53 01020304 05000000 06000000 07000000 0100000000000000 0102030405060708"));
@@ -400,9 +402,15 @@ static void layouts(void)
     moe_fail(&e, MOE_NOMEM, "ab");
     OK(is(out, moe_wire_err_put(out, &e), "0a000000 0200 6162 0000 0000"));
     const unsigned char tokens[] = { 1, 0, 0, 0 }, one[] = { 'x' };
-    moe_wire_sequence_put(out, &(struct moe_wire_sequence){ 2, 1, 3, 1, tokens, one, NULL });
-    OK(is(out, moe_wire_sequence_bytes(1, 1, false),
+    struct moe_wire_sequence s = { .index = 2, .n = 1, .finish = 3, .text_bytes = 1, .tokens = tokens,
+                                   .text = one };
+    moe_wire_sequence_put(out, &s);
+    OK(is(out, moe_wire_sequence_bytes(&s),
           "0200000000000000 0100000000000000 03000000 00000000 01000000 78"));
+    s.err = e;
+    moe_wire_sequence_put(out, &s);
+    OK(is(out, moe_wire_sequence_bytes(&s), "0200000000000000 0100000000000000 03000000 02000000 01000000"
+                                            "0a000000 0200 6162 0000 0000 78"));
     moe_wire_score_put(out, &(struct moe_wire_score){ 1, 2, 1.0, 2.0, 0.5, 3, NULL }, 0);
     OK(is(out, moe_wire_score_bytes(0),
           "0100000000000000 0200000000000000 000000000000f03f 0000000000000040 000000000000e03f"
