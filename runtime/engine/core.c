@@ -11,6 +11,11 @@ double moe_core_now(const struct moe_core *c) { return c->o.now ? c->o.now(c->o.
 
 /* ---- open and close ---- */
 
+uint64_t moe_core_page_bytes(const struct moe_config *g)
+{
+    return moe_latent_estimate(g, g->num_hidden_layers, 1) + moe_pages_estimate(1);
+}
+
 /* As many as so many bytes hold. */
 static int64_t pages_in(uint64_t bytes, uint64_t page)
 {
@@ -21,8 +26,7 @@ static int64_t pages_in(uint64_t bytes, uint64_t page)
  * besides it, but no more than all sequences at once.  What the caller knows to be of no use is left out. */
 static enum moe_code choose_pages(const struct moe_core *c, int64_t *pages, struct moe_err *err)
 {
-    const struct moe_config *g = &c->e->model->config;
-    uint64_t page = moe_latent_estimate(g, g->num_hidden_layers, 1) + moe_pages_estimate(1);
+    uint64_t page = moe_core_page_bytes(&c->e->model->config);
     int64_t longest = moe_latent_pages(c->e->context);
     int64_t allowed = moe_min_i64(INT32_MAX, longest + pages_in(c->e->spare, page));
     char asked[16], have[16];
