@@ -216,7 +216,7 @@ $(testbins) $(helpbins): %: %.o $(archives)
 	$(Q)$(CC) $(linkflags) $(wrap) -o $@ $^ $(libs)
 
 # What is linked with this option gets ops/checked (tests/ops/checked.h) around the processor when it opens it.
-$(B)/tests/test-model $(B)/tests/test-plain $(B)/tests/test-backward $(B)/tests/test-attention: wrap := -Wl,--wrap=moe_cpu_open
+$(B)/tests/test-model $(B)/tests/test-plain $(B)/tests/test-backward $(B)/tests/test-attention $(B)/tests/test-latent: wrap := -Wl,--wrap=moe_cpu_open
 $(B)/tests/moe-run-checked: $(B)/obj/moe-run.o
 $(checkedtests): %-checked: %.o
 $(checked): $(B)/tests/wrap.o $(archives)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/latent.h"
 
+#include "base/hash.h"
 #include "model/ops/ops.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 uint64_t moe_latent_estimate(const struct moe_config *g, int64_t layers, int64_t pages)
 {
@@ -37,14 +39,75 @@ void moe_latent_release(struct moe_latent *c)
     *c = (struct moe_latent){ 0 };
 }
 
-void moe_latent_export(const struct moe_latent *c, int32_t page, void *to)
+/* ---- moving pages ---- */
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "packets are sent as they lie: little-endian only");
+
+static uint64_t row_bytes(const struct moe_latent *c) { return (uint64_t)c->width * sizeof(float); }
+
+uint64_t moe_latent_packet_bytes(const struct moe_latent *c, int64_t rows)
 {
-    uint64_t bytes = moe_latent_page_bytes(c);
-    c->device->ops->read(c->device, to, moe_addr_plus(c->rows, (uint64_t)page * bytes), bytes);
+    return sizeof(struct moe_latent_head) + (uint64_t)(c->layers * rows) * row_bytes(c);
 }
 
-void moe_latent_import(const struct moe_latent *c, int32_t page, const void *from)
+void moe_latent_export(const struct moe_latent *c, int32_t page, int64_t rows, void *packet)
 {
-    uint64_t bytes = moe_latent_page_bytes(c);
-    c->device->ops->write(c->device, moe_addr_plus(c->rows, (uint64_t)page * bytes), from, bytes);
+    unsigned char *to = (unsigned char *)packet + sizeof(struct moe_latent_head);
+    uint64_t bytes = (uint64_t)rows * row_bytes(c);
+    for (int layer = 0; layer < c->layers; layer++, to += bytes)
+        c->device->ops->read(c->device, to, moe_latent_at(c, page, layer), bytes);
+}
+
+static uint64_t hash_of(struct moe_latent_head h, const void *packet, uint64_t bytes)
+{
+    h.hash = moe_hash64((const unsigned char *)packet + sizeof h, (size_t)(bytes - sizeof h));
+    return moe_hash64(&h, sizeof h);
+}
+
+void moe_latent_seal(const struct moe_latent *c, int64_t rows, void *packet)
+{
+    struct moe_latent_head h = { .magic = MOE_LATENT_MAGIC,
+                                 .layers = (uint32_t)c->layers,
+                                 .rows = (uint32_t)rows,
+                                 .width = (uint32_t)c->width };
+    h.hash = hash_of(h, packet, moe_latent_packet_bytes(c, rows));
+    memcpy(packet, &h, sizeof h);
+}
+
+static enum moe_code check_packet(const struct moe_latent *c, const struct moe_latent_head *h,
+                                  const void *packet, uint64_t bytes, struct moe_err *err)
+{
+    if (memcmp(h->magic, MOE_LATENT_MAGIC, sizeof h->magic) != 0 || h->zero)
+        return moe_fail(err, MOE_CORRUPT, "these bytes are not a page of the latent cache");
+    if ((int64_t)h->layers != c->layers || (int64_t)h->width != c->width)
+        return moe_fail(err, MOE_MISMATCH,
+                        "a page of %u layers and %u values a token does not fit a cache of %lld and %lld",
+                        h->layers, h->width, (long long)c->layers, (long long)c->width);
+    if (h->rows < 1 || h->rows > MOE_PAGE)
+        return moe_fail(err, MOE_CORRUPT, "a page of the latent cache has %u rows: want 1 to %d", h->rows,
+                        MOE_PAGE);
+    uint64_t want = moe_latent_packet_bytes(c, h->rows);
+    if (bytes != want)
+        return moe_fail(err, MOE_CORRUPT, "a page of the latent cache has %llu bytes, not %llu",
+                        (unsigned long long)bytes, (unsigned long long)want);
+    if (h->hash != hash_of(*h, packet, bytes))
+        return moe_fail(err, MOE_CORRUPT, "a page of the latent cache was damaged on its way");
+    return MOE_OK;
+}
+
+enum moe_code moe_latent_import(const struct moe_latent *c, int32_t page, const void *packet, uint64_t bytes,
+                                int64_t *rows, struct moe_err *err)
+{
+    const unsigned char *from = (const unsigned char *)packet + sizeof(struct moe_latent_head);
+    struct moe_latent_head h;
+    if (bytes < sizeof h)
+        return moe_fail(err, MOE_CORRUPT, "a page of the latent cache has %llu bytes, fewer than its head",
+                        (unsigned long long)bytes);
+    memcpy(&h, packet, sizeof h);
+    MOE_TRY(check_packet(c, &h, packet, bytes, err));
+    *rows = h.rows;
+    uint64_t part = h.rows * row_bytes(c);
+    for (int layer = 0; layer < c->layers; layer++, from += part)
+        c->device->ops->write(c->device, moe_latent_at(c, page, layer), from, part);
+    return MOE_OK;
 }

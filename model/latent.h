@@ -15,6 +15,8 @@
 #include "model/ops/address.h"
 #include "model/pages.h"
 
+#include <assert.h>
+
 struct moe_device;
 
 struct moe_latent {
@@ -42,13 +44,39 @@ static inline struct moe_addr moe_latent_at(const struct moe_latent *c, int32_t 
     return moe_addr_plus(c->rows, (uint64_t)(block * MOE_PAGE * c->width) * sizeof(float));
 }
 
-/* Bytes of a page in all layers, as export and import move it: [layers, MOE_PAGE, width] float32. */
+/* Bytes of a page in all layers, as it lies on the device: [layers, MOE_PAGE, width] float32. */
 static inline uint64_t moe_latent_page_bytes(const struct moe_latent *c)
 {
     return (uint64_t)(c->layers * MOE_PAGE * c->width) * sizeof(float);
 }
-/* Copies a page to host memory, which is undefined until the device's next wait; and from host memory. */
-void moe_latent_export(const struct moe_latent *c, int32_t page, void *to);
-void moe_latent_import(const struct moe_latent *c, int32_t page, const void *from);
+
+/* ---- moving pages ----
+ *
+ * A page moves from one cache to another, of another process or host too, as a packet in host memory: this
+ * head, and behind it [layers, rows, width] float32, the first `rows` positions of the page in all layers.
+ * Other rows, which may be another sequence's, are not in it.  Numbers are little-endian.  The bits of the
+ * rows stay as they are, so a sequence goes on as it would have where it came from, if the model is the same.
+ * Neither the model nor the tokens are in a packet: who sends it says which they are. */
+struct moe_latent_head {
+    char magic[8];              /* MOE_LATENT_MAGIC */
+    uint32_t layers, rows, width, zero;
+    uint64_t hash;              /* XXH3-64 of this head, with that of the rows in this field: it finds
+                                   accidents, and not whoever wants to deceive */
+};
+static_assert(sizeof(struct moe_latent_head) == 32, "moe_latent_head is what hosts exchange");
+#define MOE_LATENT_MAGIC "moelat1"
+
+/* Bytes of the packet of so many rows, 1 to MOE_PAGE. */
+uint64_t moe_latent_packet_bytes(const struct moe_latent *c, int64_t rows);
+/* Exports a page: first asks the device for its first `rows` rows, 1 to MOE_PAGE, which must be written; and
+ * after the device's next wait, seals the packet.  Before that, the packet may not be read or moved. */
+void moe_latent_export(const struct moe_latent *c, int32_t page, int64_t rows, void *packet);
+void moe_latent_seal(const struct moe_latent *c, int64_t rows, void *packet);
+/* Imports a packet of so many bytes into a page, whose other rows stay as they are.  *rows: how many there
+ * were.  The packet may change as soon as the call returns; the rows are there for operations that are asked
+ * for later.  MOE_CORRUPT for what is no whole, undamaged packet, MOE_MISMATCH where it has the rows of
+ * another shape of model; nothing is written then. */
+enum moe_code moe_latent_import(const struct moe_latent *c, int32_t page, const void *packet, uint64_t bytes,
+                                int64_t *rows, struct moe_err *err);
 
 #endif

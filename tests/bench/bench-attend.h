@@ -110,7 +110,7 @@ static void fill_cache(struct attending *a, struct moe_device *d, int64_t positi
     float *page = get_memory((size_t)n * sizeof *page);
     for (int64_t p = 0; p < a->cache.pages; p++) {
         for (int64_t i = 0; i < n; i++) page[i] = random_normal();
-        moe_latent_import(&a->cache, (int32_t)p, page);
+        d->ops->write(d, moe_latent_at(&a->cache, (int32_t)p, 0), page, (uint64_t)n * sizeof *page);
     }
     free(page);
 }

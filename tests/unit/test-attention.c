@@ -56,6 +56,11 @@ static void *room(int64_t n, size_t size)
     return p;
 }
 
+static void put_page(const struct moe_latent *c, int32_t page, const float *rows)
+{
+    c->device->ops->write(c->device, moe_latent_at(c, page, 0), rows, moe_latent_page_bytes(c));
+}
+
 /* Sequences whose pages lie backwards in the cache, with rows of random values. */
 static void make_sequences(const struct moe_model *m)
 {
@@ -69,7 +74,7 @@ static void make_sequences(const struct moe_model *m)
     float *page = room(values, sizeof *page);
     for (int64_t i = 0; i < pages; i++) {
         for (int64_t k = 0; k < values; k++) page[k] = noise(&state);
-        moe_latent_import(&world.cache, (int32_t)i, page);
+        put_page(&world.cache, (int32_t)i, page);
     }
     free(page);
     uint32_t word;
