@@ -96,9 +96,20 @@ void moe_wire_stats_put(unsigned char out[MOE_WIRE_STATS_BYTES], const struct mo
     const uint64_t counts[] = { s->requests, s->served, s->again, s->bytes_sent, s->bytes_rows, s->mapped };
     const double seconds[] = { s->seconds_send, s->seconds_wait, s->seconds_serve, s->seconds_experts };
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) put64(&out, counts[i]);
+    const uint64_t cache[] = { s->cache_bytes, s->cache_pages, s->cache_used_peak, s->cache_found,
+                               s->cache_preemptions };
     for (size_t i = 0; i < sizeof seconds / sizeof *seconds; i++) put_double(&out, seconds[i]);
+    for (size_t i = 0; i < sizeof cache / sizeof *cache; i++) put64(&out, cache[i]);
     put32(&out, s->moves);
     put32(&out, s->died);
+}
+
+static void get_counts(struct fields *in, uint64_t *const to[], size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        *to[i] = get64(in);
+        in->bad |= *to[i] > INT64_MAX;
+    }
 }
 
 bool moe_wire_stats_get(const unsigned char *p, size_t bytes, struct moe_wire_stats *s)
@@ -107,11 +118,11 @@ bool moe_wire_stats_get(const unsigned char *p, size_t bytes, struct moe_wire_st
     uint64_t *const counts[] = { &s->requests,   &s->served,     &s->again,
                                  &s->bytes_sent, &s->bytes_rows, &s->mapped };
     double *const seconds[] = { &s->seconds_send, &s->seconds_wait, &s->seconds_serve, &s->seconds_experts };
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-        *counts[i] = get64(&in);
-        in.bad |= *counts[i] > INT64_MAX;
-    }
+    uint64_t *const cache[] = { &s->cache_bytes, &s->cache_pages, &s->cache_used_peak, &s->cache_found,
+                                &s->cache_preemptions };
+    get_counts(&in, counts, sizeof counts / sizeof *counts);
     for (size_t i = 0; i < sizeof seconds / sizeof *seconds; i++) *seconds[i] = get_double(&in);
+    get_counts(&in, cache, sizeof cache / sizeof *cache);
     s->moves = get32(&in);
     s->died = get32(&in);
     return !in.bad && in.at == in.end && s->died <= 1 && s->moves <= INT32_MAX;

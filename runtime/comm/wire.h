@@ -21,7 +21,7 @@
 #include <stdint.h>
 
 enum {
-    MOE_WIRE_VERSION = 4,
+    MOE_WIRE_VERSION = 5,
     MOE_WIRE_NONCE = 32, /* bytes of a random number that is used once */
     MOE_WIRE_MAC = 32,   /* bytes at the end of a body that prove who wrote it; zeros without a secret */
     MOE_WIRE_KEY = 16,   /* bytes of a run's key, which every message between its ranks carries */
@@ -192,13 +192,15 @@ void moe_wire_score_put(unsigned char *out, const struct moe_wire_score *s, int6
 /* reference: the rank has scored against a reference, so that it has sent s->all, which points into p. */
 bool moe_wire_score_get(const unsigned char *p, size_t bytes, bool reference, struct moe_wire_score *s);
 
-/* What a rank has done: struct moe_ep_stats (ep.h) says what the fields mean. */
+/* What a rank has done: struct moe_ep_stats (ep.h) says what the fields mean, and struct moe_cache_counts
+ * (results.h) what those of the cache do. */
 struct moe_wire_stats {
     uint64_t requests, served, again, bytes_sent, bytes_rows, mapped;
     double seconds_send, seconds_wait, seconds_serve, seconds_experts;
+    uint64_t cache_bytes, cache_pages, cache_used_peak, cache_found, cache_preemptions;
     uint32_t moves, died;
 };
-enum { MOE_WIRE_STATS_BYTES = 10 * 8 + 2 * 4 };
+enum { MOE_WIRE_STATS_BYTES = 15 * 8 + 2 * 4 };
 void moe_wire_stats_put(unsigned char out[MOE_WIRE_STATS_BYTES], const struct moe_wire_stats *s);
 bool moe_wire_stats_get(const unsigned char *p, size_t bytes, struct moe_wire_stats *s);
 

@@ -29,7 +29,9 @@ enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, 
     uint64_t held = p->bytes / (uint64_t)r->ranks;
     *spare -= held < *spare ? held : *spare;
 
-    enum moe_code code = moe_sequences_run(r->engine, own, n, keep_answer, r, &r->results->core, err);
+    struct moe_core_stats stats = { 0 };
+    enum moe_code code = moe_sequences_run(r->engine, own, n, keep_answer, r, &stats, err);
+    r->results->own_cache = moe_cache_counts(&stats);
     for (int64_t i = 0; i < n; i++) moe_generated_release(&own[i].out);
     free(own);
     return code;

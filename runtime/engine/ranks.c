@@ -118,7 +118,10 @@ static enum moe_code gather(struct thread *h, int ranks, struct moe_results **re
     *reporter = who;
     for (int r = 0; r < ranks; r++) {
         dead[r] = h[r].local.gone;
-        if (t->r.results && h[r].local.r.results) t->r.results->stats[r] = h[r].local.r.results->stats[r];
+        struct moe_results *its = h[r].local.r.results;
+        if (!t->r.results || !its) continue;
+        t->r.results->stats[r] = its->stats[r];
+        t->r.results->cache[r] = its->cache[r];
     }
     *results = t->r.results;
     t->r.results = NULL;
@@ -267,6 +270,17 @@ enum moe_code moe_ranks_process(const struct moe_ranks *o, const struct moe_rank
     return t.code;
 }
 
+void moe_cache_json(const struct moe_cache_counts *c, cJSON *json)
+{
+    cJSON *o = moe_json_add_object(json, "cache");
+    if (!o) return;
+    moe_json_add_i64(o, "bytes", c->bytes);
+    moe_json_add_i64(o, "pages", c->pages);
+    moe_json_add_i64(o, "used_peak", c->used_peak);
+    moe_json_add_i64(o, "found_tokens", c->found_tokens);
+    moe_json_add_i64(o, "preemptions", c->preemptions);
+}
+
 void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json)
 {
     cJSON *list = moe_json_add_array(json, "ranks");
@@ -284,5 +298,6 @@ void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json)
         moe_json_add_measured(o, "seconds_serve", s->seconds_serve);
         moe_json_add_measured(o, "seconds_experts", s->seconds_experts);
         moe_json_add_i64(o, "plans", s->moves);
+        if (r->n_sequences) moe_cache_json(&r->cache[k], o);
     }
 }

@@ -105,7 +105,10 @@ enum moe_code moe_ranks_reap(int ranks, pid_t *pid, int reports, void (*print)(i
                              const struct moe_cancel *cancel, struct moe_ranks_end *e,
                              struct moe_err *err);
 
-/* Adds "ranks" to `json`: an array with an object for each rank: its statistics (struct moe_ep_stats). */
+/* Adds "cache" to `json`. */
+void moe_cache_json(const struct moe_cache_counts *c, cJSON *json);
+/* Adds "ranks" to `json`: an array with an object for each rank: its statistics (struct moe_ep_stats), and
+ * where there were prompts, its cache. */
 void moe_ranks_json(const struct moe_results *r, const bool *dead, cJSON *json);
 
 #endif

@@ -22,10 +22,11 @@ enum moe_code moe_results_open(struct moe_results **out, int ranks, const struct
     r->n_sequences = n_sequences;
     r->sequence = calloc((size_t)n_sequences + 1, sizeof *r->sequence);
     r->stats = calloc((size_t)ranks, sizeof *r->stats);
+    r->cache = calloc((size_t)ranks, sizeof *r->cache);
     r->scored = calloc((size_t)ranks, sizeof *r->scored);
     r->routed = calloc((size_t)ranks, sizeof *r->routed);
     r->has_stats = calloc((size_t)ranks, sizeof *r->has_stats);
-    if (!r->sequence || !r->stats || !r->scored || !r->routed || !r->has_stats) {
+    if (!r->sequence || !r->stats || !r->cache || !r->scored || !r->routed || !r->has_stats) {
         moe_results_close(&r);
         return moe_fail(err, MOE_NOMEM, "no memory for the results of %lld sequences",
                         (long long)n_sequences);
@@ -44,6 +45,7 @@ void moe_results_close(struct moe_results **pr)
     free(r->sums.all);
     free(r->routing);
     free(r->stats);
+    free(r->cache);
     free(r->scored);
     free(r->routed);
     free(r->has_stats);
@@ -157,6 +159,11 @@ static enum moe_code keep_stats(struct moe_results *r, int from, const void *dat
                                             .seconds_experts = s.seconds_experts,
                                             .died = s.died,
                                             .moves = (int)s.moves };
+    r->cache[from] = (struct moe_cache_counts){ .bytes = (int64_t)s.cache_bytes,
+                                                .pages = (int64_t)s.cache_pages,
+                                                .used_peak = (int64_t)s.cache_used_peak,
+                                                .found_tokens = (int64_t)s.cache_found,
+                                                .preemptions = (int64_t)s.cache_preemptions };
     r->has_stats[from] = true;
     return MOE_OK;
 }
@@ -228,6 +235,7 @@ enum moe_code moe_results_add_stats(struct moe_results *r, struct moe_ep *ep, in
 {
     unsigned char out[MOE_WIRE_STATS_BYTES];
     struct moe_ep_stats s = moe_ep_stats(ep);
+    const struct moe_cache_counts *c = &r->own_cache;
     moe_wire_stats_put(out, &(struct moe_wire_stats){ .requests = s.requests,
                                                       .served = s.served,
                                                       .again = s.again,
@@ -238,9 +246,37 @@ enum moe_code moe_results_add_stats(struct moe_results *r, struct moe_ep *ep, in
                                                       .seconds_wait = s.seconds_wait,
                                                       .seconds_serve = s.seconds_serve,
                                                       .seconds_experts = s.seconds_experts,
+                                                      .cache_bytes = (uint64_t)c->bytes,
+                                                      .cache_pages = (uint64_t)c->pages,
+                                                      .cache_used_peak = (uint64_t)c->used_peak,
+                                                      .cache_found = (uint64_t)c->found_tokens,
+                                                      .cache_preemptions = (uint64_t)c->preemptions,
                                                       .moves = (uint32_t)s.moves,
                                                       .died = s.died });
     return keep_and_send(r, ep, rank, STATS, out, sizeof out, err);
+}
+
+struct moe_cache_counts moe_cache_counts(const struct moe_core_stats *s)
+{
+    return (struct moe_cache_counts){ .bytes = (int64_t)s->cache_bytes,
+                                      .pages = s->pages,
+                                      .used_peak = s->pages_peak,
+                                      .found_tokens = s->prompt_found,
+                                      .preemptions = s->preemptions };
+}
+
+struct moe_cache_counts moe_results_cache(const struct moe_results *r)
+{
+    struct moe_cache_counts all = { 0 };
+    if (r->ranks == 1) return r->own_cache;
+    for (int k = 0; k < r->ranks; k++) {
+        all.bytes += r->cache[k].bytes;
+        all.pages += r->cache[k].pages;
+        all.used_peak += r->cache[k].used_peak;
+        all.found_tokens += r->cache[k].found_tokens;
+        all.preemptions += r->cache[k].preemptions;
+    }
+    return all;
 }
 
 int64_t moe_results_lost(const struct moe_results *r)

@@ -15,6 +15,10 @@
 /* The answer to one prompt.  there: it has come; rank: that computed it. */
 struct moe_result { bool there; int rank; struct moe_generated out; };
 
+/* What the core of a rank has counted about its cache: bytes and pages of the cache, the largest number of
+ * pages in use, tokens of prompts that were found, preemptions. */
+struct moe_cache_counts { int64_t bytes, pages, used_peak, found_tokens, preemptions; };
+
 /* Which results the ranks of a run may send.  Messages from other ranks are checked against this. */
 struct moe_results_shape {
     /* of all ranks; they say which rank computes which.  The caller keeps them */
@@ -34,7 +38,8 @@ struct moe_results {
     bool *scored, *routed, *has_stats;
     /* added up over ranks: counts and tokens as in struct moe_recorder; NULL: none have come */
     int64_t *routing;
-    struct moe_core_stats core;       /* of this rank's answers to prompts */
+    struct moe_cache_counts own_cache; /* of this rank's answers to prompts */
+    struct moe_cache_counts *cache;   /* [ranks] of those whose statistics have come */
     struct moe_ep_stats *stats;       /* [ranks] when the rank had done its own work */
     /* called, unless NULL, when the answer of a sequence has been stored, in the thread that stores it */
     enum moe_code (*stored)(void *ctx, int64_t index, struct moe_err *err);
@@ -62,6 +67,10 @@ enum moe_code moe_results_add_score(struct moe_results *r, struct moe_ep *ep, in
 enum moe_code moe_results_add_routing(struct moe_results *r, struct moe_ep *ep, int rank,
                                       const struct moe_recorder *m, struct moe_err *err);
 enum moe_code moe_results_add_stats(struct moe_results *r, struct moe_ep *ep, int rank, struct moe_err *err);
+
+struct moe_cache_counts moe_cache_counts(const struct moe_core_stats *s);
+/* Added up over the ranks whose statistics have come; of this rank where it is the only one. */
+struct moe_cache_counts moe_results_cache(const struct moe_results *r);
 
 int64_t moe_results_lost(const struct moe_results *r); /* how many sequences have no answer */
 

@@ -42,8 +42,9 @@ enum moe_code moe_run_generate(const struct moe_run_args *o, struct moe_engine *
     const double seconds[3] = { loaded, traced + took.prefill, took.decode };
     if (code == MOE_OK) {
         const struct moe_core_stats stats = moe_core_stats(core);
+        const struct moe_cache_counts cache = moe_cache_counts(&stats);
         moe_run_report_generated(o, json, &g, (int64_t)n, seconds);
-        moe_run_report_cache(json, &stats);
+        moe_cache_json(&cache, json);
         moe_run_warn_context(o, &e->model->config, &set.request, &g);
     }
     moe_core_close(&core);

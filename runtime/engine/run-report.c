@@ -55,17 +55,6 @@ static void add_memory(cJSON *json, uint64_t before)
     moe_json_add_i64(json, "peak_anonymous", (int64_t)(now > before ? now : before));
 }
 
-void moe_run_report_cache(cJSON *json, const struct moe_core_stats *s)
-{
-    cJSON *o = moe_json_add_object(json, "cache");
-    if (!o) return;
-    moe_json_add_i64(o, "bytes", (int64_t)s->cache_bytes);
-    moe_json_add_i64(o, "pages", s->pages);
-    moe_json_add_i64(o, "used_peak", s->pages_peak);
-    moe_json_add_i64(o, "found_tokens", s->prompt_found);
-    moe_json_add_i64(o, "preemptions", s->preemptions);
-}
-
 static double rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
 
 void moe_run_report_generated(const struct moe_run_args *o, cJSON *json, const struct moe_generated *g,
@@ -181,7 +170,8 @@ enum moe_code moe_run_report_prompts(const struct moe_run_args *o, const struct 
     if (o->run.json) moe_results_json(r, p, json);
     moe_json_add_measured(json, "seconds", moe_now() - o->run.start);
     add_memory(json, 0);
-    if (r->ranks == 1) moe_run_report_cache(json, &r->core);
+    const struct moe_cache_counts cache = moe_results_cache(r);
+    moe_cache_json(&cache, json);
     return MOE_OK;
 }
 

@@ -30,8 +30,6 @@ void moe_run_report_generated(const struct moe_run_args *o, cJSON *json, const s
  * model's.  True: it has warned. */
 bool moe_run_warn_context(const struct moe_run_args *o, const struct moe_config *c,
                           const struct moe_request *q, const struct moe_generated *g);
-/* Adds "cache" to `json`: what the core has counted about its pages. */
-void moe_run_report_cache(cJSON *json, const struct moe_core_stats *s);
 /* Reports the answers to all prompts in the order of the file, each behind a heading, and warns of those that
  * were lost with their rank, and of the first that moe_run_warn_context warns of.  With --jsonl the answers
  * of several ranks are printed as records; those of one rank were printed as they ended.  Fails with what

@@ -71,6 +71,12 @@ mv "$T/out" "$T/one"
 ok "$R" -q --json $M --prompts "$T/alike" -n 3 --ranks 2
 what="prompts that begin alike"
 check 'texts(j) == texts(w) and of(j, 0) == [0, 2, 4, 6] and of(j, 1) == [1, 3, 5, 7]'
+ok "$R" -q --json $M --prompts "$T/alike" -n 3 --max-sequences 1
+mv "$T/out" "$T/one"
+ok "$R" -q --json $M --prompts "$T/alike" -n 3 --max-sequences 1 --ranks 2
+what="what each rank finds in its cache"
+check 'j["cache"] == {k: sum(r["cache"][k] for r in j["ranks"]) for k in w["cache"]}'
+check 'all(r["cache"]["found_tokens"] > 0 and r["cache"]["used_peak"] > 0 for r in j["ranks"]) and j["cache"]["found_tokens"] == w["cache"]["found_tokens"]'
 
 # What ranks map, how they move and how they die is nothing that a compiler changes.
 [ -z "${MOE_COMPILER:-}" ] || { echo "t-ep: $checks checks of text and numbers"; exit 0; }

@@ -26,6 +26,8 @@ gen() { n=$1; shift; run $n --json "$@"; cp "$T/$n" "$T/$n.full"; pick $n text t
 gen g1 -t 1 $F/bf16 --prompt "$P" -n 40
 py g1.full 'list(j) == ["text", "tokens", "prompt_tokens", "seconds", "prefill_tokens_per_second", "decode_tokens_per_second", "peak_rss", "peak_anonymous", "finish_reason", "cache"]'
 py g1.full 'list(j["cache"]) == ["bytes", "pages", "used_peak", "found_tokens", "preemptions"] and j["cache"]["used_peak"] == 1'
+gen turn -t 1 $F/bf16 --chat --prompt "$P" -n 4
+py turn.full 'j["cache"]["pages"] > 0 and j["cache"]["used_peak"] == 1'
 py g1.full 'list(j["seconds"]) == ["load", "prefill", "decode"] and len(j["tokens"]) == 40 and j["finish_reason"] == "length"'
 python3 -c 'import re, sys
 t = open(sys.argv[1]).read()

@@ -351,13 +351,18 @@ static void counts(void)
        !hears(r, 1, 2, v, 4 * sizeof *v));
     v[0] = -1, OK(!hears(r, 2, 2, v, 4 * sizeof *v));
     v[0] = INT64_MAX, OK(!hears(r, 2, 2, v, 4 * sizeof *v));
-    struct moe_wire_stats s = { .requests = 1, .mapped = 2, .seconds_wait = 0.5, .moves = 3 };
+    struct moe_wire_stats s = { .requests = 1, .mapped = 2, .seconds_wait = 0.5, .moves = 3,
+                                .cache_bytes = 640, .cache_found = 7 };
     moe_wire_stats_put(b, &s);
     OK(hears(r, 1, 3, b, sizeof b) && r->stats[1].mapped == 2 && r->stats[1].seconds_wait == 0.5 &&
-       r->stats[1].moves == 3);
+       r->stats[1].moves == 3 && r->cache[1].bytes == 640 && r->cache[1].found_tokens == 7);
     OK(!hears(r, 1, 3, b, sizeof b) && !hears(r, 2, 3, b, sizeof b - 1));
     s.seconds_wait = NAN, moe_wire_stats_put(b, &s), OK(!hears(r, 2, 3, b, sizeof b)), s.seconds_wait = 0;
-    s.died = 2, moe_wire_stats_put(b, &s), OK(!hears(r, 2, 3, b, sizeof b));
+    s.cache_pages = (uint64_t)1 << 63, moe_wire_stats_put(b, &s), OK(!hears(r, 2, 3, b, sizeof b));
+    s.cache_pages = 1, s.died = 2, moe_wire_stats_put(b, &s), OK(!hears(r, 2, 3, b, sizeof b));
+    s.died = 0, moe_wire_stats_put(b, &s), OK(hears(r, 2, 3, b, sizeof b));
+    struct moe_cache_counts all = moe_results_cache(r);
+    OK(all.bytes == 1280 && all.pages == 1 && all.found_tokens == 14);
     moe_results_close(&r);
 }
 
@@ -379,7 +384,7 @@ static bool is(const unsigned char *out, size_t n, const char *hex)
 static void layouts(void)
 {
     unsigned char out[MOE_WIRE_ERR_BYTES];
-    OK(MOE_WIRE_VERSION == 4);
+    OK(MOE_WIRE_VERSION == 5);
     moe_wire_frame_put(out, &(struct moe_wire_frame){ 0x04030201, 5, 6, 7, 1, 0x0807060504030201 });
     OK(is(out, MOE_WIRE_FRAME_BYTES,
           "4d4f4552414e4b53 01020304 05000000 06000000 07000000 0100000000000000 0102030405060708"));
@@ -393,10 +398,12 @@ static void layouts(void)
     moe_wire_reply_put(out, &(struct moe_wire_reply){ 0x0807060504030201, 9, 10, { 12, 13, 14 } });
     OK(is(out, 28, "0102030405060708 09000000 0a000000 0c000000 0d000000 0e000000"));
     for (int i = 28; i < MOE_WIRE_SLOT_HEAD; i++) OK(!out[i]);
-    moe_wire_stats_put(out, &(struct moe_wire_stats){ 1, 2, 3, 4, 5, 6, 1.0, 2.0, -2.0, 0.5, 7, 1 });
+    moe_wire_stats_put(out, &(struct moe_wire_stats){ 1, 2, 3, 4, 5, 6, 1.0, 2.0, -2.0, 0.5,
+                                                      8, 9, 10, 11, 12, 7, 1 });
     OK(is(out, MOE_WIRE_STATS_BYTES,
           "0100000000000000 0200000000000000 0300000000000000 0400000000000000 0500000000000000"
           "0600000000000000 000000000000f03f 0000000000000040 00000000000000c0 000000000000e03f"
+          "0800000000000000 0900000000000000 0a00000000000000 0b00000000000000 0c00000000000000"
           "07000000 01000000"));
     struct moe_err e = MOE_ERR_INIT;
     moe_fail(&e, MOE_NOMEM, "ab");
