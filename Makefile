@@ -11,7 +11,7 @@
 # make clean      make help
 #
 # Variables:  B=dir  V=1  WERROR=1  SAN=address,undefined  PROFILE=1  CC=clang
-#             CUDA=0|1|auto  NVCC=  CUDA_ARCH="90a 100a"
+#             CUDA=0|1|auto|shim  NVCC=      shim: GPU kernels run in tests/shim/cuda; into build/shim/
 
 # SPDX-License-Identifier: Apache-2.0
 .DEFAULT_GOAL := all
@@ -32,11 +32,12 @@ CC        := cc
 endif
 NVCC      ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 CUDA      ?= auto
-CUDA_ARCH ?= 90
 SAN       ?=
 WERROR    ?= 0
 comma     := ,
-variant   := $(if $(SAN),$(subst $(comma),-,$(SAN)),release)$(if $(findstring clang,$(CC)),-clang)
+space     := $(subst ,, )
+kind      := $(filter shim,$(CUDA)) $(subst $(comma),-,$(SAN))
+variant   := $(subst $(space),-,$(or $(strip $(kind)),release))$(if $(findstring clang,$(CC)),-clang)
 B         ?= build/$(variant)
 Q          = $(if $(filter 1,$(V)),,@)
 
@@ -66,7 +67,7 @@ isa_dirs := $(if $(filter x86_64 amd64,$(shell uname -m)),avx2 avx512 avx512dot)
 folders  := base formats model convert quantize runtime
 tools    := $(sort $(shell find $(folders) -name 'moe-*.c'))
 allsrc   := $(sort $(shell find $(folders) -name '*.c') \
-              $(wildcard kernels/*.c kernels/ref/*.c $(isa_dirs:%=kernels/%/*.c)))
+              $(wildcard kernels/*.c kernels/ref/*.c kernels/cuda/*.c $(isa_dirs:%=kernels/%/*.c)))
 # What speaks for a tool (its options, its man page, what it prints) is no part of the library.  Tools and tests
 # link it from libcli.a, which is not installed; check-layers lets nothing in the library include its headers.
 clisrc   := $(filter-out $(tools),$(filter base/cli/% %-options.c %-man.c runtime/engine/run-% \
@@ -80,8 +81,10 @@ fuzzers  := $(basename $(notdir $(sort $(wildcard tests/fuzz/fuzz-*.c))))
 scripts  := $(basename $(notdir $(sort $(wildcard tests/cli/t-*.sh))))
 longs    := $(basename $(notdir $(sort $(wildcard tests/long/long-*.sh))))
 public   := $(sort $(wildcard include/moe/*.h))
-headers  := $(public) $(sort $(shell find $(folders) -name '*.h') $(wildcard kernels/*.h kernels/cuda/*.h))
-layered  := $(allsrc) $(headers)
+cuonly   := kernels/cuda/launch.h kernels/cuda/ptx.h # for .cu files alone
+headers  := $(public) $(sort $(shell find $(folders) -name '*.h') $(wildcard kernels/*.h) \
+              $(filter-out $(cuonly),$(wildcard kernels/cuda/*.h)))
+layered  := $(allsrc) $(headers) $(cusrc)
 # Whose lines end at 110 columns.
 folded   := $(sort $(shell find $(folders) include kernels tests -name '*.[ch]' -o -name '*.def' -o -name '*.cu'))
 
@@ -98,12 +101,13 @@ $(B)/config.in: FORCE
 $(B)/config.mk: Makefile $(B)/config.in
 	$(Q)exec >$(B)/config.log 2>&1; set -x; \
 	try() { printf '%b' "$$1" >$(B)/probe.c; shift; $(CC) $(CPPFLAGS) -o $(B)/probe $(B)/probe.c $(LDFLAGS) "$$@"; }; \
-	cuda=0; if [ "$(CUDA)" != 0 ] && [ -z "$(SAN)" ]; then \
-	  printf '#include <cuda_runtime.h>\nint main(){return 0;}\n' >$(B)/probe.cu; \
-	  if $(NVCC) -o $(B)/probe $(B)/probe.cu; then cuda=1; fi; fi; \
+	cuda=0; if [ "$(CUDA)" != 0 ] && [ "$(CUDA)" != shim ] && [ -z "$(SAN)" ]; then \
+	  printf '__global__ void nothing(void) {}\n' >$(B)/probe.cu; \
+	  if $(nvcc) -o $(B)/probe $(B)/probe.cu; then cuda=1; fi; fi; \
 	nccl=0; if [ $$cuda = 1 ] && try '#include <nccl.h>\nint main(void){return ncclSuccess;}\n' -I$(dir $(NVCC))../include -lnccl; then nccl=1; fi; \
 	ucx=0; if try '#include <ucp/api/ucp.h>\nint main(void){ucp_config_t *c;return ucp_config_read(0,0,&c)!=UCS_OK;}\n' -lucp -lucs; then ucx=1; fi; \
 	base=0; if try '#include <cjson/cJSON.h>\n#include <xxhash.h>\n#include <zlib.h>\n#define PCRE2_CODE_UNIT_WIDTH 8\n#include <pcre2.h>\nint main(void){return !cJSON_Version()||!XXH3_64bits("",0)||!zlibVersion()||pcre2_config_8(0,0)<0;}\n' -lcjson -lxxhash -lz -lpcre2-8; then base=1; fi; \
+	init=; if try 'int main(void){return 0;}\n' -Werror -ftrivial-auto-var-init=pattern; then init=-ftrivial-auto-var-init=pattern; fi; \
 	harden= hardlink= fortify=; main='int main(void){return 0;}\n'; copy='#include <string.h>\n'"$$main"; \
 	for f in -fstack-protector-strong -fstack-clash-protection; do \
 	  if try "$$main" -Werror $$f; then harden="$$harden $$f"; fi; done; \
@@ -111,7 +115,7 @@ $(B)/config.mk: Makefile $(B)/config.in
 	for n in 2 3; do \
 	  if try "$$copy" -Werror -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=$$n; then fortify=$$n; fi; done; \
 	printf 'HAVE_BASE := %s\nHAVE_CUDA := %s\nHAVE_NCCL := %s\nHAVE_UCX := %s\n' $$base $$cuda $$nccl $$ucx >$@; \
-	printf 'HARDEN :=%s\nHARDEN_LINK :=%s\nFORTIFY := %s\n' "$$harden" "$$hardlink" "$$fortify" >>$@; \
+	printf 'HARDEN :=%s\nHARDEN_LINK :=%s\nFORTIFY := %s\nAUTO_INIT := %s\n' "$$harden" "$$hardlink" "$$fortify" "$$init" >>$@; \
 	rm -f $(B)/probe $(B)/probe.c $(B)/probe.cu
 	$(Q)sed 's/ := */=/; s/ :=/=/; s/^/  /' $@
 	$(Q)if grep -q 'HAVE_BASE := 0' $@; then \
@@ -120,13 +124,9 @@ $(B)/config.mk: Makefile $(B)/config.in
 	  echo "CUDA=1, but nvcc does not work: see $(B)/config.log" >&2; rm -f $@; exit 2; fi
 
 ours     += -DMOE_HAVE_CUDA=$(or $(HAVE_CUDA),0) -DMOE_HAVE_NCCL=$(or $(HAVE_NCCL),0) -DMOE_HAVE_UCX=$(or $(HAVE_UCX),0)
-libs      = $(cudalibs) -lcjson -lxxhash -lz -lpcre2-8 -lm -lpthread $(LDLIBS)
-ifeq ($(HAVE_CUDA),1)
-cuobj    := $(cusrc:%.cu=$(B)/%.cu.o)
-cudalibs := $(if $(cusrc),-L$(dir $(realpath $(shell command -v $(NVCC))))../lib64 -lcudart_static -ldl -lrt -lstdc++)
-endif
+libs      = -lcjson -lxxhash -lz -lpcre2-8 -lm -lpthread $(LDLIBS)
 
-libobj   := $(libsrc:%.c=$(B)/%.o) $(cuobj)
+libobj   := $(libsrc:%.c=$(B)/%.o)
 cliobj   := $(clisrc:%.c=$(B)/%.o)
 bins     := $(foreach t,$(tools),$(B)/bin/$(basename $(notdir $t)))
 testbins := $(tests:%=$(B)/tests/%)
@@ -140,7 +140,7 @@ vpath %.c tests/unit tests/kernels tests/ops tests/fuzz tests/gen tests/bench
 # ---- rules ------------------------------------------------------------------
 .PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE
 all: $(bins) $(B)/libmoe.a $(B)/libmoe.so $(B)/moe.pc $(if $(filter build/release,$(B)),links)
-test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so $(checked)
+test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so $(checked) $(B)/shim/libcuda.so.1
 
 # The release tools also stand in build/bin/, whatever other variants exist.
 .PHONY: links
@@ -149,7 +149,7 @@ links: $(bins)
 
 # Anything compiled depends on the exact command line: change a flag, rebuild.
 $(B)/flags: FORCE
-	$(Q)mkdir -p $(@D); $(call keep,$(compile) | $(nvcc) | $(linkflags) $(libs))
+	$(Q)mkdir -p $(@D); $(call keep,$(compile) | $(nvcc) | $(shimcc) | $(linkflags) $(libs))
 
 # No canaries and probes of pages in the arithmetic itself: it takes no input's word for a size, and they cost a sixth.
 $(B)/kernels/%.o: harden = $(sanquick)
@@ -175,19 +175,63 @@ $(B)/%.o: %.c $(B)/flags
 $(B)/tests/%.o: %.c $(B)/flags
 	$(compile_c)
 
-# nvcc is only reproducible with a fixed seed and fixed temporary names, and -lineinfo
-# writes the absolute directory into the object: so PROFILE=1 builds are not comparable.
-nvcc = $(NVCC) -std=c++17 -O3 $(if $(filter 1,$(PROFILE)),-lineinfo) -I. -ccbin $(CC) \
-       $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a$(comma)code=sm_$a)
-$(B)/%.cu.o: %.cu $(B)/flags
+# ---- kernels for GPUs ----
+# One fatbin a .cu file: machine code for Hopper and for the family of Blackwell, and PTX for what comes later.
+# nvcc is only reproducible with a fixed seed and fixed temporary names, and -lineinfo writes the absolute
+# directory into the object: so PROFILE=1 builds are not comparable.  Arithmetic is IEEE, and contracted nowhere.
+cutargets := -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100f,code=sm_100f \
+             -gencode arch=compute_90,code=compute_90
+nvcc = $(NVCC) -std=c++17 -O3 -fmad=false -ftz=false -prec-div=true -prec-sqrt=true $(cutargets) -fatbin \
+       $(if $(filter 1,$(WERROR)),-Werror all-warnings) $(if $(filter 1,$(PROFILE)),-lineinfo) -I.
+$(B)/%.fatbin: %.cu $(B)/flags
 	@echo "  NVCC  $<"
 	$(Q)mkdir -p $@.keep && $(nvcc) -frandom-seed=$< --keep --keep-dir $@.keep \
-	  -MMD -MP -MF $(@:.o=.d) -c -o $@ $< && rm -rf $@.keep
+	  -MMD -MP -MF $(@:.fatbin=.fatbin.d) -o $@ $< && rm -rf $@.keep
+# The fatbins as images.c embeds them, with their sizes.
+fatbins := $(if $(filter 1,$(HAVE_CUDA)),$(cusrc:%.cu=$(B)/%.fatbin))
+$(B)/kernels/cuda/images.inc: $(fatbins) $(B)/objects
+	$(Q)mkdir -p $(@D) && for f in $(sort $(notdir $(fatbins:.fatbin=))); do \
+	  echo "IMAGE($$(echo $$f | tr - _), \"$$f\", $$(wc -c <$(B)/kernels/cuda/$$f.fatbin))"; done >$@
+images = -DMOE_CUDA_FATBINS='"$(B)/kernels/cuda"' -DMOE_CUDA_MARKER=$(if $(filter shim,$(CUDA)),1,0) -I$(B)
+$(B)/kernels/cuda/images.o: isa = $(images)
+$(B)/kernels/cuda/images.o: $(B)/kernels/cuda/images.inc
+
+# The same sources as C++, their threads as fibers, behind a stand-in for the driver: for machines without a GPU.
+shimsrc := $(sort $(wildcard tests/shim/cuda/*.c))
+shimobj := $(shimsrc:tests/shim/cuda/%.c=$(B)/shim/%.o) $(cusrc:kernels/cuda/%.cu=$(B)/shim/%.cu.o)
+cuhead  := $(sort $(filter-out %/launch.h %/ptx.h,$(wildcard kernels/cuda/*.h)))
+shimisa := $(if $(isa_dirs),-mavx2 -mfma -mf16c)
+shimcc   = -DMOE_CUDA_SHIM $(ours) $(repro) $(pic) $(sanflags) $(sanquick) -ffp-contract=off $(shimisa) \
+           $(before) $(AUTO_INIT) $(CPPFLAGS) $(CFLAGS) -MMD -MP
+$(B)/shim/%.cu.o: kernels/cuda/%.cu $(B)/flags
+	@echo "  SHIM  $<"
+	$(Q)mkdir -p $(@D) && $(CC) -x c++ -std=c++17 -Wall -Wextra -Wundef $(if $(filter 1,$(WERROR)),-Werror) \
+	  -fno-exceptions -fno-threadsafe-statics $(shimcc) -c -o $@ $<
+$(B)/shim/%.o: tests/shim/cuda/%.c $(B)/flags
+	@echo "  SHIM  $<"
+	$(Q)mkdir -p $(@D) && $(CC) $(std) $(WARN) $(shimcc) -c -o $@ $<
+$(B)/shim/list.o: before = $(cuhead:%=-include %)
+$(B)/shim/list.o: $(B)/objects
+$(B)/shim/libshim.a: $(shimobj) $(B)/objects
+	@echo "  AR    $@"
+	$(Q)rm -f $@ && $(AR) rcsD $@ $(filter %.o,$^)
+$(B)/shim/libcuda.so.1: $(B)/shim/libshim.a
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,libcuda.so.1 -o $@ -Wl,--whole-archive $< -Wl,--no-whole-archive -lpthread
+# Checks of kernels find the stand-in beside them.  A build without images tests with the marker in their place.
+cuchecks := $(filter $(B)/tests/check-cuda-%,$(testbins))
+$(cuchecks): | $(B)/shim/libcuda.so.1
+$(B)/tests/images.o: kernels/cuda/images.c $(B)/flags
+	$(Q)mkdir -p $(@D) && $(compile) -DMOE_CUDA_MARKER=1 -c -o $@ $<
+ifneq ($(HAVE_CUDA),1)
+$(cuchecks): $(B)/tests/images.o
+endif
+$(B)/tests/check-mma $(B)/tests/check-shim: $(B)/shim/libshim.a
 
 # The list of objects is a prerequisite too: a source file that goes away leaves the archive.  It is without
 # the build folder, which may be named in another way the next time.
 $(B)/objects: FORCE
-	$(Q)mkdir -p $(@D); $(call keep,$(patsubst $(B)/%,%,$(libobj) | $(cliobj)))
+	$(Q)mkdir -p $(@D); $(call keep,$(patsubst $(B)/%,%,$(libobj) | $(cliobj) | $(shimobj) | $(cuhead)))
 $(B)/libmoe.a: $(libobj) $(B)/objects
 $(B)/libcli.a: $(cliobj) $(B)/objects
 $(B)/libmoe.a $(B)/libcli.a:
