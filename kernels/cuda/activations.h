@@ -5,8 +5,9 @@
  * Row t in [0, rows) of x (ldx floats apart) becomes row t of out (ldo floats apart), n values each, n a
  * multiple of 16.  out may be x, with ldo = ldx.  Float32, at multiples of 4.
  *
- * The scale of a row is `input_scale` or, where `scales` is given, scales[which[t]]: rows that are gathered by
- * expert have that of their expert.  A scale is finite; where it is not above 0 the row is copied as it is. */
+ * The scale of a row is `input_scale` or, where `scales` is given, scales[which[t]]: rows that are gathered
+ * by expert have that of their expert.  A scale is finite; where it is not above 0 the row is copied as it
+ * is. */
 #ifndef MOE_KERNELS_CUDA_ACTIVATIONS_H
 #define MOE_KERNELS_CUDA_ACTIVATIONS_H
 

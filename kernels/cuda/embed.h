@@ -2,10 +2,10 @@
 /* kernels/cuda/embed.h - the rows of the embedding that tokens name: moe_ops.embed on a GPU.
  *
  * out[t][i] = the value of W[token[t]][i], t in [0, n), i in [0, cols), bit for bit that of `dequantize` in
- * kernels.def.  W is stored as any type of formats/dtype.def, with its planes `data` and `scale` as a file has
- * them.  out is float32.  data and scale are multiples of the bytes of a value and of a scale; token and out
- * are multiples of 4.  A token outside [0, rows) gives a row of NaN, so that the check of the states finds
- * it. */
+ * kernels.def.  W is stored as any type of formats/dtype.def, with its planes `data` and `scale` as a file
+ * has them.  out is float32.  data and scale are multiples of the bytes of a value and of a scale; token
+ * and out are multiples of 4.  A token outside [0, rows) gives a row of NaN, so that the check of the
+ * states finds it. */
 #ifndef MOE_KERNELS_CUDA_EMBED_H
 #define MOE_KERNELS_CUDA_EMBED_H
 

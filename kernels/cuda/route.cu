@@ -30,8 +30,8 @@ DEVICE bool score_of(const float *c, int size, float *score)
 /* A group whose members are all NaN or -Inf is EMPTY: it takes no part in the choice of groups. */
 enum { EMPTY, KEPT, DROPPED };
 
-/* Drops all but the topk_group best groups, the later one first where two are equal.  One lane does it, in the
- * order of moe_route, which also says what becomes of a score that is NaN. */
+/* Drops all but the topk_group best groups, the later one first where two are equal.  One lane does it, in
+ * the order of moe_route, which also says what becomes of a score that is NaN. */
 DEVICE void drop_groups(const struct moe_cuda_route *a, const float *score, uint32_t *state)
 {
     for (int dropped = 0; dropped < a->n_group - a->topk_group; dropped++) {

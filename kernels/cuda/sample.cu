@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/cuda/sample.cu - sampling without sorting.
  *
- * The RANK of an id is a 64-bit number: its upper half orders logits, its lower half is larger for a lower id.
- * So ranks are all different, and a set of ids that top_k or top_p leaves is the ids of at least some rank.
- * That rank is found bit by bit, from the highest, by asking what the ids of at least a rank weigh (or how many
- * they are); and then the token, by asking what the ids below an id weigh.
+ * The RANK of an id is a 64-bit number: its upper half orders logits, its lower half is larger for a lower
+ * id.  So ranks are all different, and a set of ids that top_k or top_p leaves is the ids of at least some
+ * rank.  That rank is found bit by bit, from the highest, by asking what the ids of at least a rank weigh
+ * (or how many they are); and then the token, by asking what the ids below an id weigh.
  *
  * A question goes to all threads of the block, and is soon answered where the ids in question are few.  As a
  * rule they are: sample_weigh has counted each chunk's ids by how far they are below the largest logit, and
- * those near enough to it are copied into shared memory, if they fit.  If not, every question reads the row. */
+ * those near enough to it are copied into shared memory, if they fit.  If not, every question reads the
+ * row. */
 #include "kernels/cuda/launch.h"
 
 #include "kernels/cuda/sample.h"
@@ -151,8 +152,8 @@ KERNEL(moe_cuda_sample_weigh, 256) (const struct moe_cuda_sample a)
 
 /* ---- questions ---- */
 
-/* The ids that questions are about: LISTED in shared memory with ranks and weights, or n values of the row from
- * id `first` on. */
+/* The ids that questions are about: LISTED in shared memory with ranks and weights, or n values of the row
+ * from id `first` on. */
 struct ids {
     const struct moe_cuda_drawing *d;
     const float *x;                     /* the row */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/cuda/sample.h - draws a token from each row of logits: moe_sample (kernels/sample.h) on a GPU, with
- * the same id for every row that has no NaN.
+/* kernels/cuda/sample.h - draws a token from each row of logits: moe_sample (kernels/sample.h) on a GPU,
+ * with the same id for every row that has no NaN.
  *
- * Row r in [0, rows) of logits begins ld floats after the one before and has n values; drawing [rows] says how
- * each token is drawn, and ids [rows] gets the tokens.  Whether a row is drawn or its largest logit taken, and
- * whether tokens are cut off, is known on the device alone: so all three kernels are launched for every batch,
- * one after the other, with the same arguments, and return early where there is nothing to do.
+ * Row r in [0, rows) of logits begins ld floats after the one before and has n values; drawing [rows] says
+ * how each token is drawn, and ids [rows] gets the tokens.  Whether a row is drawn or its largest logit
+ * taken, and whether tokens are cut off, is known on the device alone: so all three kernels are launched
+ * for every batch, one after the other, with the same arguments, and return early where there is nothing to
+ * do.
  *
  * sample_max    the largest logit of each chunk of a row
  * sample_weigh  what each chunk weighs, and how many ids it has, by how far they are below the largest
@@ -13,9 +14,9 @@
  *
  * Weights are whole numbers, so sums of them are the same in every order.
  *
- * Scratch memory, undefined before and after: most [rows, chunks], weight [rows, chunks, MOE_CUDA_SAMPLE_PARTS]
- * and count, of the same shape, with chunks = moe_cuda_sample_chunks(n).  Addresses are multiples of the size
- * of their type. */
+ * Scratch memory, undefined before and after: most [rows, chunks], weight [rows, chunks,
+ * MOE_CUDA_SAMPLE_PARTS] and count, of the same shape, with chunks = moe_cuda_sample_chunks(n).  Addresses
+ * are multiples of the size of their type. */
 #ifndef MOE_KERNELS_CUDA_SAMPLE_H
 #define MOE_KERNELS_CUDA_SAMPLE_H
 
@@ -42,7 +43,8 @@ struct moe_cuda_sample {
     MOE_CU(uint32_t) count;
     int64_t rows, n, ld;
 };
-static_assert(sizeof(struct moe_cuda_sample) == 72, "the host and the device agree on the arguments of sample");
+static_assert(sizeof(struct moe_cuda_sample) == 72,
+              "the host and the device agree on the arguments of sample");
 
 static inline int64_t moe_cuda_sample_chunks(int64_t n)
 {
