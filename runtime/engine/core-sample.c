@@ -16,7 +16,7 @@ enum moe_code moe_core_begin_edits(struct moe_core *c, struct moe_entry *e, stru
     if (!banned) return moe_fail(err, MOE_NOMEM, "no memory for a request");
     if (n) memcpy(banned, q->stop_ids, n * sizeof *banned);
     if (ends) memcpy(banned + n, c->ends.id, ends * sizeof *banned);
-    enum moe_code code = moe_logit_edits_begin(&e->edits, p, c->e->vocab, q->ids, q->n_ids,
+    enum moe_code code = moe_logit_edits_begin(&e->edits, p, c->e->vocab, q->ids, e->job.prompt,
                                                banned, n + ends, q->min_tokens, err);
     free(banned);
     return code;

@@ -23,7 +23,7 @@ static enum moe_code check_ids(const struct moe_core *c, const struct moe_reques
 static enum moe_code check(const struct moe_core *c, const struct moe_request *q, struct moe_err *err)
 {
     int64_t room = c->stats.pages * MOE_PAGE;
-    if (q->n_ids < 1)
+    if (q->n_answer < 0 || q->n_ids - q->n_answer < 1)
         return moe_fail(err, MOE_USAGE, "the prompt is empty (give some text, --tokens, or --bos)");
     if (q->n_ids > c->e->context)
         return moe_fail(err, MOE_USAGE,
@@ -71,18 +71,18 @@ static bool copy_stops(struct moe_entry *e, const struct moe_request *q)
 /* The copy, with all the memory that the answer is going to need but for a long text. */
 static struct moe_entry *copy_request(struct moe_core *c, const struct moe_request *q)
 {
-    struct moe_err ignored;
     struct moe_entry *e = calloc(1, sizeof *e);
     if (!e) return NULL;
-    int64_t context = moe_min_i64(c->e->context, c->stats.pages * MOE_PAGE), rest = context - q->n_ids;
+    int64_t context = moe_min_i64(c->e->context, c->stats.pages * MOE_PAGE);
+    int64_t prompt = q->n_ids - q->n_answer, rest = context - prompt;
     e->q = *q;
     e->timer_place = -1;
     e->max_tokens = q->max_tokens >= 0 && q->max_tokens < rest ? q->max_tokens : rest;
-    int64_t all = q->n_ids + e->max_tokens;
+    int64_t all = moe_max_i64(q->n_ids, prompt + e->max_tokens);
     bool ok = copy_stops(e, q);
     e->job = (struct moe_job){ .ids = malloc((size_t)all * sizeof *e->job.ids),
                                .n_ids = q->n_ids,
-                               .prompt = q->n_ids,
+                               .prompt = prompt,
                                .max_positions = all,
                                .tenant = q->tenant,
                                .priority = q->priority };
@@ -100,11 +100,38 @@ static struct moe_entry *copy_request(struct moe_core *c, const struct moe_reque
                                      .ends = &c->ends,
                                      .lock = &c->lock,
                                      .max_tokens = e->max_tokens };
-    if (moe_answer_begin(&e->answer, &ignored) != MOE_OK || moe_core_begin_edits(c, e, &ignored) != MOE_OK)
-        return moe_entry_free(e), NULL;
+    return e;
+}
+
+/* Goes over the part of the answer that the request came with, as if it had been computed here. */
+static enum moe_code resume(struct moe_entry *e, struct moe_err *err)
+{
+    struct moe_answer *a = &e->answer;
+    for (int64_t i = 0; i < e->q.n_answer; i++) {
+        int32_t id = e->job.ids[e->job.prompt + i];
+        if (!a->done) MOE_TRY(moe_answer_add(a, id, err));
+        if (a->n <= i)
+            return moe_fail(err, MOE_USAGE, "an answer that is said to go on behind %lld tokens ends at %lld",
+                            (long long)e->q.n_answer, (long long)a->n);
+        if (e->edits_any) MOE_TRY(moe_logit_edits_add(&e->edits, id, err));
+    }
+    if (e->q.answer_bytes > a->sent)
+        return moe_fail(err, MOE_USAGE,
+                        "%zu bytes of an answer are said to be reported, and %lld tokens of it "
+                        "give %zu at most",
+                        e->q.answer_bytes, (long long)e->q.n_answer, a->sent);
+    e->shown = e->read = a->n;
+    e->shown_text = e->read_text = e->q.answer_bytes;
+    return MOE_OK;
+}
+
+static enum moe_code begin_answer(struct moe_core *c, struct moe_entry *e, struct moe_err *err)
+{
+    MOE_TRY(moe_answer_begin(&e->answer, err));
+    MOE_TRY(moe_core_begin_edits(c, e, err));
     e->q.penalties.bias = NULL;
     e->q.penalties.n_bias = 0;
-    return e;
+    return resume(e, err);
 }
 
 /* ---- names, with lock held ---- */
@@ -178,8 +205,9 @@ enum moe_code moe_core_submit(struct moe_core *c, const struct moe_request *q, u
     struct moe_entry *e = copy_request(c, q);
     if (!e)
         return moe_fail(err, MOE_NOMEM, "no memory for a request of %lld tokens", (long long)q->n_ids);
+    enum moe_code code = begin_answer(c, e, err);
     pthread_mutex_lock(&c->lock);
-    enum moe_code code = enter(c, e, err);
+    if (code == MOE_OK) code = enter(c, e, err);
     if (code == MOE_OK) *id = e->id; /* its reader may free it as soon as the lock is given up */
     pthread_mutex_unlock(&c->lock);
     if (code != MOE_OK) moe_entry_free(e);

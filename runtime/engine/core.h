@@ -59,8 +59,9 @@ void moe_core_close(struct moe_core **core);
 
 /* Lets the request wait to be computed; *id, never 0, is its name from now on.  Everything it points to is
  * copied, except ctx.  MOE_USAGE for what can never run: an empty prompt, one that does not fit the context
- * or the cache, more than 20 alternatives; MOE_MISMATCH for a token outside the vocabulary; MOE_BUSY when
- * as many as may wait do already; MOE_NOMEM; the error that ended the core. */
+ * or the cache, more than 20 alternatives, an answer so far that has ended already; MOE_MISMATCH for a token
+ * outside the vocabulary; MOE_BUSY when as many as may wait do already; MOE_NOMEM; the error that ended the
+ * core. */
 enum moe_code moe_core_submit(struct moe_core *core, const struct moe_request *q, uint64_t *id,
                               struct moe_err *err);
 /* Ends the request with the next step, in whatever state it is.  Does nothing where it has ended. */
@@ -73,6 +74,7 @@ enum moe_code moe_core_step(struct moe_core *core, bool *worked, struct moe_err 
  * most so many seconds. */
 void moe_core_wait(struct moe_core *core, double seconds);
 
+/* generated: tokens of the answer, also those that the request came with. */
 struct moe_usage { int64_t prompt, cached, generated, preemptions; };
 
 /* What is new of one request.  The caller zeroes it before the first use, may use it again, and releases it

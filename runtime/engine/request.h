@@ -17,7 +17,12 @@
 #include <stdint.h>
 
 struct moe_request {
-    const int32_t *ids; int64_t n_ids;      /* the prompt, at least one token */
+    const int32_t *ids; int64_t n_ids;      /* the prompt, at least one token, and the answer so far */
+    /* The last n_answer of ids are tokens of the answer, which another core has reported, with answer_bytes
+     * of its text.  The answer goes on behind them as it would have there: penalties, limits, draws and stop
+     * texts know them as the answer's.  What is reported begins behind them. */
+    int64_t n_answer;
+    size_t answer_bytes;
     int64_t max_tokens;                     /* of the answer; -1: until it ends or the context is full */
     int64_t min_tokens;                     /* before which neither end token nor stop text ends it */
     struct moe_sampler sampler;

@@ -264,7 +264,7 @@ static struct moe_job *admit(struct moe_schedule *s, struct moe_tenant *t)
         found += copy->rows;
         s->step.n_copies++;
     }
-    if (!j->admitted) j->found = found;
+    if (!j->admitted) j->found = moe_min_i64(found, j->prompt);
     j->admitted = true;
     leave_line(s, j);
     run(s, j);

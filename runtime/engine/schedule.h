@@ -46,7 +46,7 @@ struct moe_job {
     double key;                     /* its place in the order: the smallest is first */
     int64_t number;                 /* of submission: breaks ties */
     int64_t place;                  /* among those that wait or run */
-    int64_t found;                  /* positions that its first admission found computed */
+    int64_t found;                  /* positions of its prompt that its first admission found computed */
     int64_t reached;                /* positions that were computed for it, before preemptions too */
     int64_t preempted;              /* how often it lost its pages */
     bool admitted;                  /* at least once */

@@ -248,6 +248,45 @@ static void test_min_tokens(void)
     close_core();
 }
 
+/* A request that was moved here with the beginning of its answer, and what it may say of that. */
+static void test_moved(void)
+{
+    int32_t ids[28];
+    uint64_t id;
+    open_core((struct moe_core_options){ .queue = 0 });
+    struct moe_request q = { .max_tokens = 8, .ignore_eos = true, .logprobs = -1 };
+    for (int i = 0; i < 20; i++) ids[i] = i * 131 % 1000;
+    q.ids = ids;
+    q.n_ids = 20;
+    OK(moe_core_submit(core, &q, &id, &err) == MOE_OK);
+    finish(id);
+    OK(ev.n_tokens == 8 && ev.text_bytes > 0);
+    memcpy(ids + 20, ev.tokens, 8 * sizeof *ids);
+    size_t bytes = ev.text_bytes;
+    q.n_ids = 28, q.n_answer = 8;
+    OK(moe_core_submit(core, &q, &id, &err) == MOE_OK);
+    finish(id); /* all of it was there but for the text */
+    OK(ev.finish == MOE_FINISH_LENGTH && ev.n_tokens == 0 && ev.text_bytes == bytes);
+    OK(ev.usage.prompt == 20 && ev.usage.generated == 8 && ev.usage.cached == 20);
+    OK(moe_core_stats(core).generated == 8);
+    q.max_tokens = 7;
+    FAILS(MOE_USAGE, moe_core_submit(core, &q, &id, &err));
+    SAYS("go on behind 8 tokens ends at 7");
+    q.max_tokens = 9, q.stop_ids = &ids[23], q.n_stop_ids = 1;
+    FAILS(MOE_USAGE, moe_core_submit(core, &q, &id, &err));
+    SAYS("ends at 3");
+    q.n_stop_ids = 0, q.answer_bytes = bytes + 1;
+    FAILS(MOE_USAGE, moe_core_submit(core, &q, &id, &err));
+    SAYS("are said to be reported");
+    q.answer_bytes = 0, q.n_answer = 28;
+    FAILS(MOE_USAGE, moe_core_submit(core, &q, &id, &err));
+    SAYS("the prompt is empty");
+    q.n_answer = -1;
+    FAILS(MOE_USAGE, moe_core_submit(core, &q, &id, &err));
+    OK(!step());
+    close_core();
+}
+
 /* Puts memory with the same content in the place of the file's pages where the row is. */
 static unsigned char *writable(const unsigned char *row, size_t bytes)
 {
@@ -356,6 +395,7 @@ int main(int argc, char **argv)
     test_lagging();
     test_found();
     test_min_tokens();
+    test_moved();
     test_nonfinite();
     test_device();
     /* test-core-cases-checked: ops/checked allocates */

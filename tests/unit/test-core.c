@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tests the engine's core: in random schedules (arrivals, cancellations, deadlines, readers that lag, sizes
- * of the cache, of steps and of chunks) over two models, each request gets the tokens and the text that a
- * plain loop over the forward pass gives it alone.
+/* Tests the engine's core: in random schedules (arrivals, cancellations, deadlines, readers that lag,
+ * requests that are broken off and go on as others, sizes of the cache, of steps and of chunks) over two
+ * models, each request gets the tokens and the text that a plain loop over the forward pass gives it alone.
  *
  *   test-core [N [SEED]]   N random schedules; by default what MOE_CORE_SCHEDULES says, or 100, and 20 under
  *                          sanitizers */
@@ -191,6 +191,7 @@ struct reader {
     int32_t token[LONGEST]; int64_t n;
     char *text; size_t bytes;
     bool ended;
+    bool moving;                /* it was cancelled to go on as another request */
     enum moe_finish finish;
     struct moe_usage usage;
 };
@@ -207,34 +208,54 @@ static void take(struct reader *r, const struct moe_event *ev)
             OK(l->top[k].id == ev->tokens[i] ? l->top[k].logprob == l->logprob
                                              : k == 0 || l->top[k].logprob <= l->top[k - 1].logprob);
     }
+    memcpy(r->token + r->n, ev->tokens, (size_t)ev->n_tokens * 4);
     r->n += ev->n_tokens;
     bool cut = ev->end && ev->finish > MOE_FINISH_LENGTH;
+    r->ended = ev->end;
+    if (cut && r->moving) return; /* what is cut off has text that was held back, which comes again */
     /* where it is cut, it may end in the beginning of what would have been a stop text */
     int64_t bytes = moe_min_i64((int64_t)ev->text_bytes, (int64_t)(r->k->bytes - r->bytes));
     OK((cut || bytes == (int64_t)ev->text_bytes) && !memcmp(ev->text, r->k->text + r->bytes, (size_t)bytes));
     r->bytes += ev->text_bytes;
-    r->ended = ev->end;
     if (!ev->end) return;
     r->finish = ev->finish;
     r->usage = ev->usage;
     OK(ev->usage.prompt == r->k->q.n_ids && ev->usage.generated == r->n);
+    OK(ev->usage.cached <= ev->usage.prompt);
     OK(cut || (r->n == r->k->n && r->bytes == r->k->bytes && ev->finish == r->k->finish));
 }
 
 /* ---- random schedules ---- */
 
-struct totals { int64_t finished[MOE_FINISH_COUNT], preemptions, found, steps, held; };
+struct totals { int64_t finished[MOE_FINISH_COUNT], preemptions, found, steps, held, moved; };
 
 struct world {
     struct model *m;
     struct moe_core *core;
     struct reader reader[40];
-    int64_t n, begun, ended;
+    int64_t n, begun, ended, moved;
     double now;
-    bool held;
+    bool held, moves;           /* there was a held request; some move to another one */
 };
 
 static double clock_of(void *ctx) { return ((struct world *)ctx)->now; }
+
+/* Submits the rest of an answer, as to a core that has never heard of the request. */
+static void move(struct world *w, struct reader *r)
+{
+    struct moe_request q = r->k->q;
+    int32_t ids[2 * LONGEST];
+    memcpy(ids, q.ids, (size_t)q.n_ids * 4);
+    memcpy(ids + q.n_ids, r->token, (size_t)r->n * 4);
+    q.ids = ids;
+    q.n_ids += r->n;
+    q.n_answer = r->n;
+    q.answer_bytes = r->bytes;
+    q.whole = !below(5);
+    OK(moe_core_submit(w->core, &q, &r->id, &err) == MOE_OK);
+    r->moving = r->ended = false;
+    w->moved++;
+}
 
 static void read_events(struct world *w, struct reader *r)
 {
@@ -243,8 +264,9 @@ static void read_events(struct world *w, struct reader *r)
     OK(moe_core_events(w->core, r->id, 0, &ev, &there, &err) == MOE_OK);
     if (!there) return;
     take(r, &ev);
-    w->ended += r->ended;
     if (r->ended) FAILS(MOE_NOT_FOUND, moe_core_events(w->core, r->id, 0, &ev, &there, &err));
+    if (r->ended && r->moving && ev.finish == MOE_FINISH_CANCELLED) move(w, r);
+    w->ended += r->ended;
     if (!below(20)) moe_event_release(&ev);
 }
 
@@ -263,6 +285,10 @@ static void turn(struct world *w, bool rough)
     bool worked;
     while (w->begun < w->n && !below(3)) submit(w, rough);
     if (rough && w->begun && !below(10)) moe_core_cancel(w->core, w->reader[below(w->begun)].id);
+    if (w->moves && w->begun && !below(12)) {
+        struct reader *r = &w->reader[below(w->begun)];
+        if (!r->ended) moe_core_cancel(w->core, r->id), r->moving = true;
+    }
     OK(moe_core_step(w->core, &worked, &err) == MOE_OK);
     OK(!moe_core_check(w->core));
     w->now += 1;
@@ -275,13 +301,13 @@ static void turn(struct world *w, bool rough)
 static void check_end(struct world *w, struct totals *all)
 {
     struct moe_core_stats s = moe_core_stats(w->core);
-    OK(s.waiting + s.running + s.held == 0 && s.pages_used == 0 && s.submitted == w->n);
+    OK(s.waiting + s.running + s.held == 0 && s.pages_used == 0 && s.submitted == w->n + w->moved);
     int64_t generated = 0;
     for (int64_t i = 0; i < w->n; i++) generated += w->reader[i].n;
     OK(s.generated == generated);
     for (int f = 0; f < MOE_FINISH_COUNT; f++) all->finished[f] += s.finished[f];
     all->preemptions += s.preemptions, all->found += s.prompt_found, all->steps += s.steps;
-    all->held += w->held;
+    all->held += w->held, all->moved += w->moved;
 }
 
 static void one_schedule(uint64_t number, struct totals *all)
@@ -289,6 +315,7 @@ static void one_schedule(uint64_t number, struct totals *all)
     static struct world w;
     seed = number * 77777 + 5;
     w = (struct world){ .m = number % 4 ? &small : &fixture, .n = 1 + below(40) };
+    w.moves = number % 5 < 2;
     const struct moe_config *c = &w.m->e->model->config;
     int64_t pages = moe_latent_pages(w.m->longest) + below(below(3) ? 2 : 40);
     bool rough = number % 3 == 0;
@@ -313,14 +340,15 @@ static void test_random(uint64_t from, uint64_t n)
 {
     struct totals all = { .steps = 0 };
     for (uint64_t i = from; i < from + n; i++) one_schedule(i, &all);
-    printf("%lld schedules, %lld steps, %lld preemptions, %lld with held requests, %lld tokens found; ended:",
+    printf("%lld schedules, %lld steps, %lld preemptions, %lld with held requests, %lld tokens found, "
+           "%lld requests moved; ended:",
            (long long)n, (long long)all.steps, (long long)all.preemptions, (long long)all.held,
-           (long long)all.found);
+           (long long)all.found, (long long)all.moved);
     for (int f = 0; f < MOE_FINISH_COUNT; f++) printf(" %lld", (long long)all.finished[f]);
     printf("\n");
     fflush(stdout);
     if (n < 100) return;
-    OK(all.preemptions > 10 && all.held > 10 && all.found > 1000);
+    OK(all.preemptions > 10 && all.held > 10 && all.found > 1000 && all.moved > 100);
     for (int f = 0; f < MOE_FINISH_COUNT; f++) OK(all.finished[f] > 5);
 }
 
