@@ -81,7 +81,7 @@ fuzzers  := $(basename $(notdir $(sort $(wildcard tests/fuzz/fuzz-*.c))))
 scripts  := $(basename $(notdir $(sort $(wildcard tests/cli/t-*.sh))))
 longs    := $(basename $(notdir $(sort $(wildcard tests/long/long-*.sh))))
 public   := $(sort $(wildcard include/moe/*.h))
-cuonly   := kernels/cuda/launch.h kernels/cuda/ptx.h # for .cu files alone
+cuonly   := $(addprefix kernels/cuda/,launch.h ptx.h decode.h) # for .cu files alone
 headers  := $(public) $(sort $(shell find $(folders) -name '*.h') $(wildcard kernels/*.h) \
               $(filter-out $(cuonly),$(wildcard kernels/cuda/*.h)))
 layered  := $(allsrc) $(headers) $(cusrc)
@@ -199,13 +199,13 @@ $(B)/kernels/cuda/images.o: $(B)/kernels/cuda/images.inc
 # The same sources as C++, their threads as fibers, behind a stand-in for the driver: for machines without a GPU.
 shimsrc := $(sort $(wildcard tests/shim/cuda/*.c))
 shimobj := $(shimsrc:tests/shim/cuda/%.c=$(B)/shim/%.o) $(cusrc:kernels/cuda/%.cu=$(B)/shim/%.cu.o)
-cuhead  := $(sort $(filter-out %/launch.h %/ptx.h,$(wildcard kernels/cuda/*.h)))
+cuhead  := $(sort $(filter-out $(cuonly),$(wildcard kernels/cuda/*.h)))
 shimisa := $(if $(isa_dirs),-mavx2 -mfma -mf16c)
 shimcc   = -DMOE_CUDA_SHIM $(ours) $(repro) $(pic) $(sanflags) $(sanquick) -ffp-contract=off $(shimisa) \
            $(before) $(AUTO_INIT) $(CPPFLAGS) $(CFLAGS) -MMD -MP
 $(B)/shim/%.cu.o: kernels/cuda/%.cu $(B)/flags
 	@echo "  SHIM  $<"
-	$(Q)mkdir -p $(@D) && $(CC) -x c++ -std=c++17 -Wall -Wextra -Wundef $(if $(filter 1,$(WERROR)),-Werror) \
+	$(Q)mkdir -p $(@D) && $(CC) -x c++ -std=c++17 -Wall -Wextra -Wundef -Wno-unknown-pragmas $(if $(filter 1,$(WERROR)),-Werror) \
 	  -fno-exceptions -fno-threadsafe-statics $(shimcc) -c -o $@ $<
 $(B)/shim/%.o: tests/shim/cuda/%.c $(B)/flags
 	@echo "  SHIM  $<"
