@@ -203,10 +203,15 @@ cuhead  := $(sort $(filter-out $(cuonly),$(wildcard kernels/cuda/*.h)))
 shimisa := $(if $(isa_dirs),-mavx2 -mfma -mf16c)
 shimcc   = -DMOE_CUDA_SHIM $(ours) $(repro) $(pic) $(sanflags) $(sanquick) -ffp-contract=off $(shimisa) \
            $(before) $(AUTO_INIT) $(CPPFLAGS) $(CFLAGS) -MMD -MP
+define compile_cu
+@echo "  SHIM  $<"
+$(Q)mkdir -p $(@D) && $(CC) -x c++ -std=c++17 -Wall -Wextra -Wundef -Wno-unknown-pragmas \
+  $(if $(filter 1,$(WERROR)),-Werror) -fno-exceptions -fno-threadsafe-statics $(shimcc) -c -o $@ $<
+endef
 $(B)/shim/%.cu.o: kernels/cuda/%.cu $(B)/flags
-	@echo "  SHIM  $<"
-	$(Q)mkdir -p $(@D) && $(CC) -x c++ -std=c++17 -Wall -Wextra -Wundef -Wno-unknown-pragmas $(if $(filter 1,$(WERROR)),-Werror) \
-	  -fno-exceptions -fno-threadsafe-statics $(shimcc) -c -o $@ $<
+	$(compile_cu)
+$(B)/shim/planted/%.cu.o: tests/shim/cuda/%.cu $(B)/flags
+	$(compile_cu)
 $(B)/shim/%.o: tests/shim/cuda/%.c $(B)/flags
 	@echo "  SHIM  $<"
 	$(Q)mkdir -p $(@D) && $(CC) $(std) $(WARN) $(shimcc) -c -o $@ $<
@@ -226,6 +231,7 @@ $(B)/tests/images.o: kernels/cuda/images.c $(B)/flags
 ifneq ($(HAVE_CUDA),1)
 $(cuchecks): $(B)/tests/images.o
 endif
+$(B)/tests/check-shim: $(B)/shim/planted/planted.cu.o
 $(B)/tests/check-mma $(B)/tests/check-shim: $(B)/shim/libshim.a
 
 # The list of objects is a prerequisite too: a source file that goes away leaves the archive.  It is without
