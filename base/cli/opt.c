@@ -73,8 +73,9 @@ static enum moe_code set_value(const struct moe_opt *o, const char *arg, bool ne
                  ? MOE_OK
                  : moe_fail(err, MOE_USAGE, "option '--%s' wants a number, not '%s'", o->name, arg);
     case MOE_OPT_SIZE:
-        return parse_size(arg, o->value) ? MOE_OK
-             : moe_fail(err, MOE_USAGE, "option '--%s' wants a size such as 16G, not '%s'", o->name, arg);
+        if (parse_size(arg, o->value) && (o->zero || *(int64_t *)o->value > 0)) return MOE_OK;
+        return moe_fail(err, MOE_USAGE, "option '--%s' wants a size%s such as 16G, not '%s'", o->name,
+                        o->zero ? "" : " above 0", arg);
     case MOE_OPT_END:
     case MOE_OPT_GROUP:
         break;

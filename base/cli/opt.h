@@ -54,6 +54,8 @@ struct moe_opt {
     bool standard_input;
     /* one of several string options that exclude each other: the last one given clears the others */
     bool exclusive;
+    /* a size may be 0; others are above it, since 0 is what an option holds that was not given */
+    bool zero;
 };
 
 /* A rule about one option: it may only be given together with one of `others`, or it excludes all of them. */
@@ -66,30 +68,32 @@ struct moe_opt_rule {
  * left out: --name alone gives "", --name=VALUE gives VALUE. */
 #define MOE_PTR(T, v)            (1 ? (v) : (T *)0)
 #define MOE_ROW(kind, T, s, l, v, a, h, scope) \
-    { MOE_OPT_##kind, s, l, a, MOE_PTR(T, v), h, MOE_OPT_##scope, false, false }
+    { MOE_OPT_##kind, s, l, a, MOE_PTR(T, v), h, MOE_OPT_##scope, false, false, false }
 #define MOE_BOOL(s, l, v, h)     MOE_ROW(BOOL, bool, s, l, v, NULL, h, ALL_SAME)
 #define MOE_STR(s, l, v, a, h)   MOE_ROW(STR, const char *, s, l, v, a, h, ALL_SAME)
 #define MOE_MAYBE(s, l, v, a, h) MOE_ROW(MAYBE, const char *, s, l, v, a, h, ALL_SAME)
 #define MOE_INT(s, l, v, a, h)   MOE_ROW(INT, int64_t, s, l, v, a, h, ALL_SAME)
 #define MOE_SIZE(s, l, v, a, h)  MOE_ROW(SIZE, int64_t, s, l, v, a, h, ALL_SAME)
+#define MOE_SIZE_OR_0(s, l, v, a, h) \
+    { MOE_OPT_SIZE, s, l, a, MOE_PTR(int64_t, v), h, MOE_OPT_ALL_SAME, false, false, true }
 #define MOE_FLOAT(s, l, v, a, h) MOE_ROW(FLOAT, double, s, l, v, a, h, ALL_SAME)
 #define MOE_LIST(s, l, v, a, h)  MOE_ROW(LIST, struct moe_strlist, s, l, v, a, h, ALL_SAME)
 #define MOE_FILE(s, l, v, a, h)      MOE_ROW(STR, const char *, s, l, v, a, h, FILE)
 #define MOE_INPUT(s, l, v, a, h)      \
-    { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_FILE, true, false }
+    { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_FILE, true, false, false }
 #define MOE_INPUT_LIST(s, l, v, a, h) \
-    { MOE_OPT_LIST, s, l, a, MOE_PTR(struct moe_strlist, v), h, MOE_OPT_ALL_SAME, true, false }
+    { MOE_OPT_LIST, s, l, a, MOE_PTR(struct moe_strlist, v), h, MOE_OPT_ALL_SAME, true, false, false }
 #define MOE_EXCLUSIVE(s, l, v, a, h) \
-    { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_ALL_SAME, false, true }
+    { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_ALL_SAME, false, true, false }
 #define MOE_EXCLUSIVE_INPUT(s, l, v, a, h) \
-    { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_FILE, true, true }
+    { MOE_OPT_STR, s, l, a, MOE_PTR(const char *, v), h, MOE_OPT_FILE, true, true, false }
 #define MOE_OWN_BOOL(s, l, v, h)     MOE_ROW(BOOL, bool, s, l, v, NULL, h, OWN)
 #define MOE_OWN_STR(s, l, v, a, h)   MOE_ROW(STR, const char *, s, l, v, a, h, OWN)
 #define MOE_OWN_INT(s, l, v, a, h)   MOE_ROW(INT, int64_t, s, l, v, a, h, OWN)
 #define MOE_OWN_SIZE(s, l, v, a, h)  MOE_ROW(SIZE, int64_t, s, l, v, a, h, OWN)
 #define MOE_OWN_FLOAT(s, l, v, a, h) MOE_ROW(FLOAT, double, s, l, v, a, h, OWN)
-#define MOE_GROUP(h)             { MOE_OPT_GROUP, 0, NULL, NULL, NULL, h, MOE_OPT_OWN, false, false }
-#define MOE_END()                { MOE_OPT_END, 0, NULL, NULL, NULL, NULL, MOE_OPT_OWN, false, false }
+#define MOE_GROUP(h)             { MOE_OPT_GROUP, 0, NULL, NULL, NULL, h, MOE_OPT_OWN, false, false, false }
+#define MOE_END()                { MOE_OPT_END, 0, NULL, NULL, NULL, NULL, MOE_OPT_OWN, false, false, false }
 
 /* A tool, or one of its subcommands. */
 struct moe_tool {

@@ -324,15 +324,11 @@ static enum moe_code check_count(const char *option, int64_t n, struct moe_err *
     return moe_fail(err, MOE_USAGE, "--%s %lld: want 1 or more", option, (long long)n);
 }
 
-/* Checks what bounds memory, and the tokens and sequences of a pass. */
+/* Checks what bounds the tokens and sequences of a pass. */
 static enum moe_code check_limits(const struct moe_run_args *o, struct moe_err *err)
 {
     MOE_TRY(check_count("batch-tokens", o->batch_tokens, err));
-    MOE_TRY(check_count("max-sequences", o->max_sequences, err));
-    if (o->cache != MOE_UNSET && o->cache < 1)
-        return moe_fail(err, MOE_USAGE, "--cache wants a size above 0, such as 8G");
-    if (o->memory < 0) return moe_fail(err, MOE_USAGE, "--memory wants a size, such as 8G");
-    return MOE_OK;
+    return check_count("max-sequences", o->max_sequences, err);
 }
 
 static enum moe_code check_real(const char *option, enum moe_request_real which, double v,

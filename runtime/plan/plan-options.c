@@ -74,7 +74,7 @@ static const struct moe_opt opts[] = {
     MOE_STR(0, "dense-type", &moe_plan_asked.ask.dense_type, "source|bf16|fp8",
             "type that attention, shared experts and dense layers will have"),
     MOE_STR(0, "kv-type", &moe_plan_asked.step.kv_type, "fp8|bf16", "type of the cache"),
-    MOE_SIZE(0, "reserve", &moe_plan_asked.step.reserve, "SIZE",
+    MOE_SIZE_OR_0(0, "reserve", &moe_plan_asked.step.reserve, "SIZE",
              "memory of a rank that is neither weights nor cache"),
     MOE_STR(0, "compare", &moe_plan_asked.compare, "N,N...",
             "the model for other numbers of ranks too, or of ranks x slots: 8,16x400,72"),

@@ -190,7 +190,7 @@ refused 2 "--max-sequences goes with --prompts" $M -p a --max-sequences 2
 refused 2 "--max-sequences -1: want 1 or more" $M --prompts "$T/lines" --max-sequences -1
 refused 2 "--batch-tokens -3: want 1 or more" $M -p a --batch-tokens -3
 for o in max-sequences batch-tokens; do refused 2 "--$o 0: want 1 or more" $M --prompts "$T/lines" --$o 0; done
-refused 2 "--cache wants a size above 0" $M --prompts "$T/lines" --cache 0
+refused 2 "option '--cache' wants a size above 0" $M --prompts "$T/lines" --cache 0
 refused 2 "--top-p 1e-60: want above 0" $M -p a --temperature 1 --top-p 1e-60
 refused 2 "--temperature 1e+39: want at most 3.40282e+38" $M -p a --temperature 1e39
 refused 2 "--min-p 1.5: want 0 to 1" $M -p a --temperature 1 --min-p 1.5

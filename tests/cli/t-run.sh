@@ -193,6 +193,7 @@ refused 2 "--context" $M/bf16 --prompt x --context 100000
 refused 10 "smaller --context" $M/bf16 --prompt x --context 1024 --memory 1M
 refused 10 "larger --memory" $M/bf16 --prompt x --memory 1
 refused 2 "--memory" $M/bf16 --prompt x --memory -1
+refused 2 "option '--memory' wants a size above 0" $M/bf16 --prompt x --memory 0
 refused 2 "--threads" $M/bf16 --prompt x --threads 0
 refused 15 "vocabulary" $M/bf16 --tokens 1,2,1024
 refused 2 "--tokens" $M/bf16 --tokens 1,x

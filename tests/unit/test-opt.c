@@ -11,7 +11,7 @@
 static struct {
     bool resume, verify, dry;
     const char *out, *color, *bench;
-    int64_t n, seed, memory;
+    int64_t n, seed, memory, reserve;
     double t;
     struct moe_strlist stop;
 } o;
@@ -24,6 +24,7 @@ static const struct moe_opt table[] = {
     MOE_INT('n', "count", &o.n, "N", "how many"),
     MOE_INT(0, "seed", &o.seed, "N", "a number"),
     MOE_SIZE(0, "memory", &o.memory, "SIZE", "at most"),
+    MOE_SIZE_OR_0(0, "reserve", &o.reserve, "SIZE", "left out"),
     MOE_FLOAT(0, "temperature", &o.t, "T", "it's 'hot': [0 to 2]"),
     MOE_LIST(0, "stop", &o.stop, "TEXT", "stop here"),
     MOE_STR(0, "color", &o.color, "auto|always|never", "colors"),
@@ -86,7 +87,7 @@ static void test_sizes(void)
 {
     static const struct { const char *text; int64_t v;
     } good[] = {
-        { "0", 0 },
+        { "1", 1 },
         { "17", 17 },
         { "1K", 1024 },
         { "3M", 3 << 20 },
@@ -96,11 +97,16 @@ static void test_sizes(void)
         { "8g", 8ll << 30 },
         { "4GiB", 4ll << 30 },
     };
-    static const char *const bad[] = { "",    "G",   "-1",  "1e3",       "0x10", "1X",
+    static const char *const bad[] = { "0",   "0G",  "0.9", "",    "G",   "-1",  "1e3",       "0x10", "1X",
                                        "1GG", "nan", "inf", "99999999T", "1 G",  "." };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         OK(parse("--memory", good[i].text, NULL) == MOE_OK && o.memory == good[i].v);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) FAILS(MOE_USAGE, parse("--memory", bad[i], NULL));
+    FAILS(MOE_USAGE, parse("--memory", "0.9", NULL));
+    SAYS("option '--memory' wants a size above 0 such as 16G, not '0.9'");
+    OK(parse("--reserve", "0", NULL) == MOE_OK && o.reserve == 0);
+    FAILS(MOE_USAGE, parse("--reserve", "-1", NULL));
+    SAYS("option '--reserve' wants a size such as 16G, not '-1'");
 }
 
 static void test_refused(void)
