@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/cuda/probe.h - what single instructions of ptx.h give, to be held against their twins on the host.
  *
- * No step of a model uses it.  Case i in [0, n) is computed by one warp: each lane has MOE_CUDA_PROBE_IN words
- * at in + (32 i + lane) * MOE_CUDA_PROBE_IN, and writes MOE_CUDA_PROBE_OUT words to the same place of `out`.
- * in and out are multiples of 4. */
+ * No step of a model uses it.  Case i in [0, n) is computed by one warp: each lane has MOE_CUDA_PROBE_IN
+ * words at in + (32 i + lane) * MOE_CUDA_PROBE_IN, and writes MOE_CUDA_PROBE_OUT words to the same place of
+ * `out`. in and out are multiples of 4. */
 #ifndef MOE_KERNELS_CUDA_PROBE_H
 #define MOE_KERNELS_CUDA_PROBE_H
 
