@@ -21,6 +21,13 @@
 #define MOE_CU(type) uint64_t
 #endif
 
+/* Goes before the type of an inline function that both the host and kernels call. */
+#if defined(__CUDACC__)
+#define MOE_CUDA_BOTH static __host__ __device__ __forceinline__
+#else
+#define MOE_CUDA_BOTH static inline
+#endif
+
 /* The shape of a launch: blocks in three directions (x below 2^31, y and z at most 65535), the threads of a
  * block (a multiple of 32), and the bytes of its dynamic shared memory. */
 struct moe_cuda_grid { uint32_t x, y, z, threads, shared; };

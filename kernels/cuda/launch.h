@@ -17,11 +17,13 @@
 #include "kernels/cuda/common.h"
 
 /* KERNEL(name, threads) (const struct name a) { ... }: a kernel whose blocks have at most `threads` threads.
+ * KERNEL2(name, threads, blocks): the same, of which a multiprocessor can hold `blocks` blocks at a time.
  * SHARED(type, name, n): an array in the block's shared memory, aligned to 16 bytes, undefined at first.
  * DYNAMIC_SHARED(type, name): a pointer to the block's dynamic shared memory, aligned to 128 bytes.
  * DEVICE: goes before the type of a function that kernels call. */
 #if defined(__CUDACC__)
 #define KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) name
+#define KERNEL2(name, threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks) name
 #define SHARED(type, name, n) __shared__ __align__(16) type name[n]
 #define DYNAMIC_SHARED(type, name)                                     \
     extern __shared__ __align__(128) unsigned char moe_dynamic_shared[]; \

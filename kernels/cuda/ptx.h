@@ -69,6 +69,21 @@ DEVICE void cp_async_16_fill(void *to, const void *from, unsigned bytes)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(PTX_SHARED(to)), "l"(from), "r"(bytes)
                  : "memory");
 }
+/* 16 or 8 bytes, or as many zeros where !on; then nothing is read. */
+DEVICE void cp_async_16_or_zero(void *to, const void *from, bool on)
+{
+    asm volatile("{\n.reg .pred off;\nsetp.eq.u32 off, %2, 0;\n"
+                 "cp.async.cg.shared.global [%0], [%1], 16, off;\n}" ::"r"(PTX_SHARED(to)),
+                 "l"(from), "r"((uint32_t)on)
+                 : "memory");
+}
+DEVICE void cp_async_8_or_zero(void *to, const void *from, bool on)
+{
+    asm volatile("{\n.reg .pred off;\nsetp.eq.u32 off, %2, 0;\n"
+                 "cp.async.ca.shared.global [%0], [%1], 8, off;\n}" ::"r"(PTX_SHARED(to)),
+                 "l"(from), "r"((uint32_t)on)
+                 : "memory");
+}
 /* 8 and 4 bytes; addresses are multiples of that. */
 DEVICE void cp_async_8(void *to, const void *from)
 {
@@ -101,8 +116,25 @@ DEVICE void store_16(void *p, const uint32_t v[4])
     *(uint4 *)p = make_uint4(v[0], v[1], v[2], v[3]);
 }
 
+/* Where `on`, v becomes the 16 bytes at p, in shared memory; where not, it stays, without a move. */
+DEVICE void load_shared_16_if(uint32_t v[4], const void *p, bool on)
+{
+    asm volatile("{\n.reg .pred on;\nsetp.ne.u32 on, %5, 0;\n"
+                 "@on ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];\n}"
+                 : "+r"(v[0]), "+r"(v[1]), "+r"(v[2]), "+r"(v[3]) : "r"(PTX_SHARED(p)), "r"((uint32_t)on)
+                 : "memory");
+}
+
 /* ---- numbers ---- */
 
+/* The bits of a where those of the mask are set, else those of b, in one instruction, which the compiler does
+ * not take apart. */
+DEVICE uint32_t choose_bits(uint32_t mask, uint32_t a, uint32_t b)
+{
+    uint32_t r;
+    asm("lop3.b32 %0, %1, %2, %3, 0xe4;" : "=r"(r) : "r"(a), "r"(b), "r"(mask));
+    return r;
+}
 /* Two E4M3 codes as two float16, exactly; low byte, low half. */
 DEVICE uint32_t f16x2_from_e4m3x2(uint32_t two)
 {
@@ -153,6 +185,8 @@ DEVICE void ldmatrix_x4_trans(uint32_t m[4], const void *row) { shim_ldmatrix(m,
 DEVICE uint32_t movmatrix_trans(uint32_t m) { return shim_movmatrix(m); }
 DEVICE void cp_async_16(void *to, const void *from) { shim_copy(to, from, 16, 16); }
 DEVICE void cp_async_16_fill(void *to, const void *from, unsigned n) { shim_copy(to, from, n, 16); }
+DEVICE void cp_async_16_or_zero(void *to, const void *from, bool on) { shim_copy(to, from, on ? 16 : 0, 16); }
+DEVICE void cp_async_8_or_zero(void *to, const void *from, bool on) { shim_copy(to, from, on ? 8 : 0, 8); }
 DEVICE void cp_async_8(void *to, const void *from) { shim_copy(to, from, 8, 8); }
 DEVICE void cp_async_4(void *to, const void *from) { shim_copy(to, from, 4, 4); }
 DEVICE void cp_async_commit(void) { shim_copy_commit(); }
@@ -160,6 +194,11 @@ DEVICE void cp_async_wait(unsigned n) { shim_copy_wait(n); }
 DEVICE void load_16_once(uint32_t v[4], const void *p) { shim_move(v, p, 16, p); }
 DEVICE void load_16(uint32_t v[4], const void *p) { shim_move(v, p, 16, p); }
 DEVICE void store_16(void *p, const uint32_t v[4]) { shim_move(p, v, 16, p); }
+DEVICE void load_shared_16_if(uint32_t v[4], const void *p, bool on)
+{
+    if (on) shim_move(v, p, 16, p);
+}
+DEVICE uint32_t choose_bits(uint32_t mask, uint32_t a, uint32_t b) { return (a & mask) | (b & ~mask); }
 DEVICE uint32_t f16x2_from_e4m3x2(uint32_t two)
 {
     return shim_f16_from_e4m3(two & 255) | (uint32_t)shim_f16_from_e4m3(two >> 8 & 255) << 16;

@@ -12,6 +12,7 @@
 /* ---- launch.h's part ---- */
 
 #define KERNEL(name, threads) extern "C" void name
+#define KERNEL2(name, threads, blocks) KERNEL(name, threads)
 #define SHARED(type, name, n)                                                                   \
     static struct shim_site name##_site;                                                        \
     type(&name)[n] = *(type(*)[n])shim_shared(&name##_site, sizeof(type) * (n))
