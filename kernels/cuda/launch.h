@@ -82,8 +82,8 @@ DEVICE float exp_f32(float x)
     p = __fmaf_rn(p, r, .5f);
     float e = __fmaf_rn(p, r * r, r) + 1.f;
     int n = __float_as_int(shifted) - __float_as_int(magic), half = n >> 1;
-    e = e * __int_as_float((half + 127) * (1 << 23));
-    return e * __int_as_float((n - half + 127) * (1 << 23));
+    e = e * __uint_as_float((uint32_t)(half + 127) << 23);
+    return e * __uint_as_float((uint32_t)(n - half + 127) << 23);
 }
 
 #endif
