@@ -222,7 +222,7 @@ $(B)/shim/libshim.a: $(shimobj) $(B)/objects
 	$(Q)rm -f $@ && $(AR) rcsD $@ $(filter %.o,$^)
 $(B)/shim/libcuda.so.1: $(B)/shim/libshim.a
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,libcuda.so.1 -o $@ -Wl,--whole-archive $< -Wl,--no-whole-archive -lpthread
+	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,libcuda.so.1 -o $@ -Wl,--whole-archive $< -Wl,--no-whole-archive -lpthread -lm
 # Checks of kernels find the stand-in beside them.  A build without images tests with the marker in their place.
 cuchecks := $(filter $(B)/tests/check-cuda-%,$(testbins))
 $(cuchecks): | $(B)/shim/libcuda.so.1

@@ -13,6 +13,7 @@ static const struct { const char *name, *values, *help;
     { "MOE_DIE", "RANK:WHERE[,RANK:WHERE...]",
       "moe-run: that expert-parallel rank dies there, to see the others go on: at a step of its work (a "
       "number), or, if it is a process, at start, report, printing or reported; at hang it stops" },
+    { "MOE_GPU_WAIT", "1", "wait for the GPU after each kernel, so that a failure names the one to blame" },
     { "OMPI_COMM_WORLD_RANK", "R",
       "moe-run --rendezvous: which rank this is, when Open MPI's mpirun started it" },
     { "OMPI_COMM_WORLD_SIZE", "N", "and how many there are" },
