@@ -30,7 +30,8 @@
 #include "kernels/cuda/nvfp4.h"
 
 enum { STEP = MOE_CUDA_NVFP4_STEP, CODES = MOE_CUDA_NVFP4_CODES, SCALES = MOE_CUDA_NVFP4_SCALES };
-enum { DIGITS = 2048, FACTORS = 144 }; /* bytes of a row of x in a step */
+/* Bytes of a row of x in a step; and what a thread's or a lane's addresses in it are after the codes. */
+enum { DIGITS = 2048, FACTORS = 128 };
 
 /* ---- work ---- */
 
@@ -75,12 +76,9 @@ struct feed {
     int rows;              /* of the thread's four rows so many are rows of W */
     int left;              /* bytes of codes from here to the end of the row; past it not above 0 */
     int side_left;         /* the same of scales; of factors always above 0 */
+    bool side_on;          /* whether the thread copies scales or factors at all */
+    shared_at to, codes_to; /* where in the slot of the next step, and where the codes there */
 };
-
-DEVICE bool has_factors(const struct feed *f)
-{
-    return ((int)threadIdx.x - 128) / 8 < f->now.count;
-}
 
 /* Points at the first step of a matrix. */
 DEVICE void feed_matrix(const struct moe_cuda_nvfp4 *a, int steps, struct feed *f, int matrix)
@@ -92,14 +90,15 @@ DEVICE void feed_matrix(const struct moe_cuda_nvfp4 *a, int steps, struct feed *
     f->codes += (f->now.row + tid / 16) * pitch + tid % 16 * 16;
     f->left = (int)pitch - tid % 16 * 16;
     f->digits = a->digits + tid % 128 * 16;
-    f->side_left = 1 << 30;
+    f->side_left = 1 << 30, f->side_on = tid < 128 + 8 * f->now.count;
     if (tid < 128) {
         f->side = (matrix ? a->scales[1] : a->scales[0]) + expert +
                   ((int64_t)(f->now.row / 128) * tiles + tid / 16) * 512 + (f->now.row % 32 + tid % 16) * 16;
         f->side_left = (tiles - tid / 16) * 512;
-    } else if (has_factors(f)) {
-        const int p = f->now.first + (tid - 128) / 8;
-        f->side = (const uint8_t *)a->factors + (a->in ? (int64_t)a->in[p] : p) * steps * 128 + tid % 8 * 16;
+    } else if (f->side_on) { /* of every second row pieces of 16 bytes change places, for the sake of banks */
+        const int j = (tid - 128) / 8, p = f->now.first + j, piece = tid % 8 ^ j % 2 * 2;
+        const int64_t x = a->in ? (int64_t)a->in[p] : p;
+        f->side = (const uint8_t *)a->factors + x * steps * FACTORS + piece * 16;
     }
 }
 
@@ -129,65 +128,59 @@ DEVICE void feed_next(const struct moe_cuda_nvfp4 *a, int N, int works, int step
 }
 
 /* Copies this thread's part of the next step.  narrow: rows begin at multiples of 8 bytes only. */
-DEVICE void feed_step(const struct moe_cuda_nvfp4 *a, int N, bool narrow, struct feed *f, unsigned char *to)
+DEVICE void feed_step(const struct moe_cuda_nvfp4 *a, int N, bool narrow, struct feed *f)
 {
-    const int tid = (int)threadIdx.x, r = tid / 16, c = tid % 16;
+    const int tid = (int)threadIdx.x;
     const int64_t apart = 16 * a->cols; /* bytes between the rows */
-    unsigned char *codes = to + r * 256 + (c ^ (r & 7)) * 16;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const uint8_t *from = f->codes + i * apart;
         if (!narrow) {
-            cp_async_16_or_zero(codes + i * 4096, from, i < f->rows && f->left > 0);
+            cp_async_16_or_zero(f->codes_to + i * 4096, from, i < f->rows && f->left > 0);
         } else {
-            cp_async_8_or_zero(codes + i * 4096, from, i < f->rows && f->left > 0);
-            cp_async_8_or_zero(codes + i * 4096 + 8, from + 8, i < f->rows && f->left > 8);
+            cp_async_8_or_zero(f->codes_to + i * 4096, from, i < f->rows && f->left > 0);
+            cp_async_8_or_zero(f->codes_to + i * 4096 + 8, from + 8, i < f->rows && f->left > 8);
         }
     }
-    const int factors = SCALES + N * DIGITS + (tid - 128) / 8 * FACTORS + tid % 8 * 16;
-    if (tid < 128 || has_factors(f))
-        cp_async_16_or_zero(to + CODES + (tid < 128 ? tid * 16 : factors), f->side, f->side_left > 0);
+    if (f->side_on) cp_async_16_or_zero(f->to + CODES, f->side, f->side_left > 0);
 #pragma unroll
     for (int i = 0; i < N / 2; i++)
         if (2 * i + tid / 128 < f->now.count)
-            cp_async_16(to + CODES + SCALES + i * 2 * DIGITS + tid * 16, f->digits + (uint64_t)f->x[i] * 16);
+            cp_async_16_at(f->to + CODES + SCALES + N * FACTORS + i * 2 * DIGITS,
+                           f->digits + (uint64_t)f->x[i] * 16);
     f->codes += STEP / 2, f->left -= STEP / 2;
-    f->side += tid < 128 ? 4096 : 128, f->side_left -= tid < 128 ? 4096 : 0;
+    f->side += tid < 128 ? 8 * 512 : FACTORS, f->side_left -= tid < 128 ? 8 * 512 : 0;
     f->digits += DIGITS;
 }
 
 /* ---- multiplying ---- */
 
-/* Where a lane reads in a step. */
+/* Where a lane reads in the slot of the present step. */
 struct place {
-    int codes[2]; /* of the row whose address it gives to ldmatrix, for the two halves of its part */
-    int scales, digits, factors;
-    bool on;      /* whether its columns n are of the block that its codes are of */
-    uint32_t pick;
+    shared_at codes; /* of the row whose address it gives to ldmatrix, in the first half of its part */
+    shared_at scales, digits, factors;
 };
 
-DEVICE struct place place_of(int N)
+DEVICE struct place place_of(int N, shared_at slot)
 {
     const int l = (int)lane_id(), w = (int)warp_id(), g = l / 4, t = l % 4;
     const int part = w / 4, half = w / 2 % 2, eight = w % 2 * 8;
     struct place p;
-#pragma unroll
-    for (int q = 0; q < 2; q++)
-        p.codes[q] = (eight + l % 8 + 16 * (2 * half + l / 8 % 2)) * 256 +
-                     ((4 * part + 2 * q + l / 16) ^ (l % 8)) * 16;
-    p.scales = CODES + part * 512 + (eight + g) * 16 + half * 8;
-    p.digits = CODES + SCALES + g / 2 % 2 * DIGITS + part * 512 + (g / 4 * 4 + g % 2 * 2 + t % 2) * 16;
-    p.factors = CODES + SCALES + N * DIGITS + t % 2 * FACTORS + (part * 8 + t / 2) * 4;
-    p.on = t / 2 == g / 4;
-    p.pick = t / 2 ? 0x7351u : 0x6240u;
+    p.codes = slot + (eight + l % 8 + 16 * (2 * half + l / 8 % 2)) * 256 + ((4 * part + l / 16) ^ l % 8) * 16;
+    p.scales = slot + CODES + part * 512 + (eight + g) * 16 + half * 8;
+    p.factors = slot + CODES + SCALES + t % 2 * FACTORS + ((part ^ t % 2) * 8 + t / 2) * 4;
+    p.digits = slot + CODES + SCALES + N * FACTORS + g / 2 % 2 * DIGITS + part * 512 +
+               (g / 4 * 4 + g % 2 * 2 + t % 2) * 16;
     return p;
 }
 
+enum { SETS = 2 }; /* of registers for digits, so that the next are read while some are multiplied */
+
 /* A pair of blocks of 16 rows times N rows of x.  row, row2: the codes of row g and of the row 32 further on;
- * scale: their scales as two float16; at: the pair's number of 16 in a step, of which `digits` and `factors`
- * are; x: for digits, 0 in lanes that are not on. */
-DEVICE void multiply_pair(int N, uint32_t row, uint32_t row2, uint32_t scale, const unsigned char *digits,
-                          const unsigned char *factors, bool on, uint32_t x[4], float (*sum)[2][4], int k)
+ * scale: their scales as two float16; digits, factors: where those of the pair are; on: whether the lane's
+ * column n is of the block that its codes are of; x: for digits, 0 in lanes that are not on. */
+DEVICE void multiply_pair(int N, uint32_t row, uint32_t row2, uint32_t scale, shared_at digits,
+                          shared_at factors, bool on, uint32_t (*x)[4], float (*sum)[2][4], int k)
 {
     uint32_t a[4], b[4];
     pairs_of_codes(a, row);
@@ -196,11 +189,12 @@ DEVICE void multiply_pair(int N, uint32_t row, uint32_t row2, uint32_t scale, co
     const float s = f32_from_f16(scale & 0xffff), s2 = f32_from_f16(scale >> 16);
 #pragma unroll
     for (int n = 0; n < N / 2; n++) {
+        uint32_t *d = x[(k * N / 2 + n) % SETS];
         float c[4] = { 0, 0, 0, 0 };
-        load_shared_16_if(x, digits + n * 2 * DIGITS, on);
-        const float e = *(const float *)(factors + n * 2 * FACTORS);
-        mma_16816_f16(c, first, x);
-        mma_16816_f16(c, second, x + 2);
+        load_shared_16_if(d, digits + n * 2 * DIGITS, on);
+        const float e = load_shared_f32(factors + n * 2 * FACTORS);
+        mma_16816_f16(c, first, d);
+        mma_16816_f16(c, second, d + 2);
         sum[n][0][k] = __fmaf_rn(__fmaf_rn(c[0], 4096.f, c[1]), s * e, sum[n][0][k]);
         sum[n][1][k] = __fmaf_rn(__fmaf_rn(c[2], 4096.f, c[3]), s2 * e, sum[n][1][k]);
     }
@@ -208,22 +202,24 @@ DEVICE void multiply_pair(int N, uint32_t row, uint32_t row2, uint32_t scale, co
 
 /* Adds a step to a warp's partial sums: [two rows of x][row g, or 32 further on][pair of blocks of the part].
  * */
-DEVICE void multiply_step(int N, const unsigned char *step, const struct place *p, uint32_t x[4],
-                          float (*sum)[2][4])
+DEVICE void multiply_step(int N, const struct place *p, uint32_t (*x)[4], float (*sum)[2][4])
 {
+    const int l = (int)lane_id();
+    const bool on = l / 2 % 2 == l / 16;
+    const uint32_t pick = l & 2 ? 0x7351u : 0x6240u;
 #pragma unroll
     for (int group = 0; group < 2; group++)
 #pragma unroll
         for (int q = 0; q < 2; q++) {
-            uint32_t code[4];
-            ldmatrix_x4(code, step + p->codes[q] + group * 128);
-            const uint2 s = *(const uint2 *)(step + p->scales + (group * 4 + q) * 256);
-            const uint32_t four = __byte_perm(s.x, s.y, p->pick);
+            uint32_t code[4], s[2];
+            ldmatrix_x4_at(code, (q ? p->codes ^ 32 : p->codes) + group * 128);
+            load_shared_8(s, p->scales + (group * 4 + q) * 256);
+            const uint32_t four = __byte_perm(s[0], s[1], pick);
 #pragma unroll
             for (int h = 0; h < 2; h++)
                 multiply_pair(N, code[2 * h], code[2 * h + 1], f16x2_from_e4m3x2(four >> 16 * h),
-                              step + p->digits + group * 1024 + (2 * q + h) * 128,
-                              step + p->factors + group * 64 + (2 * q + h) * 8, p->on, x, sum, 2 * q + h);
+                              p->digits + group * 1024 + (2 * q + h) * 128,
+                              p->factors + group * 64 + (2 * q + h) * 8, on, x, sum, 2 * q + h);
         }
 }
 
@@ -276,15 +272,27 @@ DEVICE void store(const struct moe_cuda_nvfp4 *a, int N, const struct work *w, i
     }
 }
 
+/* Moves what reads in slot number `slot` of the ring on by a slot, and what fills the slot before it. */
+DEVICE void next_slot(int N, int *slot, struct place *p, struct feed *f)
+{
+    const int slots = moe_cuda_nvfp4_ring(N), bytes = (int)moe_cuda_nvfp4_step_bytes(N);
+    const int back = bytes - slots * bytes, fill = *slot == 0 ? back : bytes;
+    const int read = *slot == slots - 1 ? back : bytes;
+    f->to += (shared_at)fill, f->codes_to += (shared_at)fill;
+    p->codes += (shared_at)read, p->scales += (shared_at)read;
+    p->digits += (shared_at)read, p->factors += (shared_at)read;
+    *slot = *slot == slots - 1 ? 0 : *slot + 1;
+}
+
 DEVICE void products(const struct moe_cuda_nvfp4 *a, const int N, const bool narrow)
 {
     DYNAMIC_SHARED(unsigned char, ring);
     SHARED(float, half, 2 * 8 * APART);
-    const int slots = moe_cuda_nvfp4_ring(N), bytes = (int)moe_cuda_nvfp4_step_bytes(N);
+    const int slots = moe_cuda_nvfp4_ring(N), tid = (int)threadIdx.x;
     const int steps = (int)((a->cols + STEP - 1) / STEP);
     const int works = work_count(a, N);
-    const struct place place = place_of(N);
-    uint32_t x[4] = { 0, 0, 0, 0 };
+    struct place place = place_of(N, shared_address(ring));
+    uint32_t x[SETS][4] = { { 0 } };
     float sum[4][2][4], gate[2];
     struct feed f;
     int slot = 0, matrix = 0, left = steps; /* of the matrix that is multiplied, `left` steps */
@@ -292,11 +300,14 @@ DEVICE void products(const struct moe_cuda_nvfp4 *a, const int N, const bool nar
     f.work = (int)blockIdx.x;
     if (f.work >= works) return;
     feed_work(a, N, steps, &f);
+    f.to = shared_address(ring) + tid * 16;
+    f.codes_to = shared_address(ring) + (tid * 16 ^ tid / 16 % 8 * 16); /* ldmatrix then uses all banks */
     for (int i = 0; i < slots - 1; i++) {
         if (f.work < works) {
-            feed_step(a, N, narrow, &f, ring + i * bytes);
+            feed_step(a, N, narrow, &f);
             if (--f.steps == 0) feed_next(a, N, works, steps, &f);
         }
+        f.to += moe_cuda_nvfp4_step_bytes(N), f.codes_to += moe_cuda_nvfp4_step_bytes(N);
         cp_async_commit();
     }
     for (int i = (int)blockIdx.x; i < works;) {
@@ -311,10 +322,10 @@ DEVICE void products(const struct moe_cuda_nvfp4 *a, const int N, const bool nar
             if (N == 8) cp_async_wait(1);
             else cp_async_wait(2);
             __syncthreads();
-            if (feeds) feed_step(a, N, narrow, &f, ring + (slot ? slot - 1 : slots - 1) * bytes);
+            if (feeds) feed_step(a, N, narrow, &f);
             cp_async_commit();
-            multiply_step(N, ring + slot * bytes, &place, x, sum);
-            slot = slot + 1 == slots ? 0 : slot + 1;
+            multiply_step(N, &place, x, sum);
+            next_slot(N, &slot, &place, &f);
         }
         f.steps -= run, left -= run;
         if (feeds && f.steps == 0) feed_next(a, N, works, steps, &f);

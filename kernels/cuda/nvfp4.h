@@ -51,12 +51,12 @@ static_assert(sizeof(struct moe_cuda_nvfp4) == 176, "host and device agree on th
 enum { MOE_CUDA_NVFP4_TILE = 64, MOE_CUDA_NVFP4_STEP = 512 };
 MOE_CUDA_BOTH int64_t moe_cuda_nvfp4_tiles(int64_t rows) { return (rows + 127) / 128 * 2; }
 
-/* A step is 512 columns of a tile, which lie in shared memory: codes 64 x 256 bytes, scales 64 x 32, of each
- * row of x 2048 bytes of digits and 144 of factors (128, and 16 so that two rows' lie in different banks). */
+/* A step is 512 columns of a tile, which lie in shared memory: codes 64 x 256 bytes, scales 64 x 32, and of
+ * each row of x 128 bytes of factors and 2048 of digits. */
 enum { MOE_CUDA_NVFP4_CODES = 64 * 256, MOE_CUDA_NVFP4_SCALES = 64 * 32 };
 MOE_CUDA_BOTH uint32_t moe_cuda_nvfp4_step_bytes(int tokens)
 {
-    return MOE_CUDA_NVFP4_CODES + MOE_CUDA_NVFP4_SCALES + (uint32_t)tokens * (2048 + 144);
+    return MOE_CUDA_NVFP4_CODES + MOE_CUDA_NVFP4_SCALES + (uint32_t)tokens * (2048 + 128);
 }
 /* The ring holds so many steps that two blocks fit a multiprocessor of 227 KB. */
 MOE_CUDA_BOTH int moe_cuda_nvfp4_ring(int tokens) { return tokens == 8 ? 3 : 4; }

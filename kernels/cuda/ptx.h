@@ -69,21 +69,6 @@ DEVICE void cp_async_16_fill(void *to, const void *from, unsigned bytes)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(PTX_SHARED(to)), "l"(from), "r"(bytes)
                  : "memory");
 }
-/* 16 or 8 bytes, or as many zeros where !on; then nothing is read. */
-DEVICE void cp_async_16_or_zero(void *to, const void *from, bool on)
-{
-    asm volatile("{\n.reg .pred off;\nsetp.eq.u32 off, %2, 0;\n"
-                 "cp.async.cg.shared.global [%0], [%1], 16, off;\n}" ::"r"(PTX_SHARED(to)),
-                 "l"(from), "r"((uint32_t)on)
-                 : "memory");
-}
-DEVICE void cp_async_8_or_zero(void *to, const void *from, bool on)
-{
-    asm volatile("{\n.reg .pred off;\nsetp.eq.u32 off, %2, 0;\n"
-                 "cp.async.ca.shared.global [%0], [%1], 8, off;\n}" ::"r"(PTX_SHARED(to)),
-                 "l"(from), "r"((uint32_t)on)
-                 : "memory");
-}
 /* 8 and 4 bytes; addresses are multiples of that. */
 DEVICE void cp_async_8(void *to, const void *from)
 {
@@ -116,12 +101,49 @@ DEVICE void store_16(void *p, const uint32_t v[4])
     *(uint4 *)p = make_uint4(v[0], v[1], v[2], v[3]);
 }
 
-/* Where `on`, v becomes the 16 bytes at p, in shared memory; where not, it stays, without a move. */
-DEVICE void load_shared_16_if(uint32_t v[4], const void *p, bool on)
+/* ---- shared memory by addresses that are numbers, which a kernel can count with ---- */
+
+typedef uint32_t shared_at;
+DEVICE shared_at shared_address(const void *p) { return PTX_SHARED(p); }
+DEVICE void ldmatrix_x4_at(uint32_t m[4], shared_at row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"(row) : "memory");
+}
+/* 16 or 8 bytes, or as many zeros where !on; then nothing is read. (A number of bytes in a register would
+ * become a tree of branches.) */
+DEVICE void cp_async_16_or_zero(shared_at to, const void *from, bool on)
+{
+    asm volatile("{\n.reg .pred off;\nsetp.eq.u32 off, %2, 0;\n"
+                 "cp.async.cg.shared.global [%0], [%1], 16, off;\n}" ::"r"(to), "l"(from), "r"((uint32_t)on)
+                 : "memory");
+}
+DEVICE void cp_async_8_or_zero(shared_at to, const void *from, bool on)
+{
+    asm volatile("{\n.reg .pred off;\nsetp.eq.u32 off, %2, 0;\n"
+                 "cp.async.ca.shared.global [%0], [%1], 8, off;\n}" ::"r"(to), "l"(from), "r"((uint32_t)on)
+                 : "memory");
+}
+DEVICE void cp_async_16_at(shared_at to, const void *from)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+DEVICE float load_shared_f32(shared_at p)
+{
+    float v;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(p) : "memory");
+    return v;
+}
+DEVICE void load_shared_8(uint32_t v[2], shared_at p)
+{
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v[0]), "=r"(v[1]) : "r"(p) : "memory");
+}
+/* Where `on`, v becomes the 16 bytes at p; where not, it stays, without a move. */
+DEVICE void load_shared_16_if(uint32_t v[4], shared_at p, bool on)
 {
     asm volatile("{\n.reg .pred on;\nsetp.ne.u32 on, %5, 0;\n"
                  "@on ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];\n}"
-                 : "+r"(v[0]), "+r"(v[1]), "+r"(v[2]), "+r"(v[3]) : "r"(PTX_SHARED(p)), "r"((uint32_t)on)
+                 : "+r"(v[0]), "+r"(v[1]), "+r"(v[2]), "+r"(v[3]) : "r"(p), "r"((uint32_t)on)
                  : "memory");
 }
 
@@ -185,8 +207,6 @@ DEVICE void ldmatrix_x4_trans(uint32_t m[4], const void *row) { shim_ldmatrix(m,
 DEVICE uint32_t movmatrix_trans(uint32_t m) { return shim_movmatrix(m); }
 DEVICE void cp_async_16(void *to, const void *from) { shim_copy(to, from, 16, 16); }
 DEVICE void cp_async_16_fill(void *to, const void *from, unsigned n) { shim_copy(to, from, n, 16); }
-DEVICE void cp_async_16_or_zero(void *to, const void *from, bool on) { shim_copy(to, from, on ? 16 : 0, 16); }
-DEVICE void cp_async_8_or_zero(void *to, const void *from, bool on) { shim_copy(to, from, on ? 8 : 0, 8); }
 DEVICE void cp_async_8(void *to, const void *from) { shim_copy(to, from, 8, 8); }
 DEVICE void cp_async_4(void *to, const void *from) { shim_copy(to, from, 4, 4); }
 DEVICE void cp_async_commit(void) { shim_copy_commit(); }
@@ -194,9 +214,23 @@ DEVICE void cp_async_wait(unsigned n) { shim_copy_wait(n); }
 DEVICE void load_16_once(uint32_t v[4], const void *p) { shim_move(v, p, 16, p); }
 DEVICE void load_16(uint32_t v[4], const void *p) { shim_move(v, p, 16, p); }
 DEVICE void store_16(void *p, const uint32_t v[4]) { shim_move(p, v, 16, p); }
-DEVICE void load_shared_16_if(uint32_t v[4], const void *p, bool on)
+typedef uintptr_t shared_at;
+DEVICE shared_at shared_address(const void *p) { return (uintptr_t)p; }
+DEVICE void ldmatrix_x4_at(uint32_t m[4], shared_at row) { shim_ldmatrix(m, (const void *)row, 4, 0); }
+DEVICE void cp_async_16_or_zero(shared_at to, const void *from, bool on)
 {
-    if (on) shim_move(v, p, 16, p);
+    shim_copy((void *)to, from, on ? 16 : 0, 16);
+}
+DEVICE void cp_async_8_or_zero(shared_at to, const void *from, bool on)
+{
+    shim_copy((void *)to, from, on ? 8 : 0, 8);
+}
+DEVICE void cp_async_16_at(shared_at to, const void *from) { shim_copy((void *)to, from, 16, 16); }
+DEVICE float load_shared_f32(shared_at p) { return *(const float *)p; }
+DEVICE void load_shared_8(uint32_t v[2], shared_at p) { shim_move(v, (const void *)p, 8, (const void *)p); }
+DEVICE void load_shared_16_if(uint32_t v[4], shared_at p, bool on)
+{
+    if (on) shim_move(v, (const void *)p, 16, (const void *)p);
 }
 DEVICE uint32_t choose_bits(uint32_t mask, uint32_t a, uint32_t b) { return (a & mask) | (b & ~mask); }
 DEVICE uint32_t f16x2_from_e4m3x2(uint32_t two)
