@@ -232,6 +232,7 @@ ifneq ($(HAVE_CUDA),1)
 $(cuchecks): $(B)/tests/images.o
 endif
 $(B)/tests/check-shim: $(B)/shim/planted/planted.cu.o
+$(B)/tests/check-mma: $(B)/shim/planted/fragments.cu.o
 $(B)/tests/check-mma $(B)/tests/check-shim: $(B)/shim/libshim.a
 
 # The list of objects is a prerequisite too: a source file that goes away leaves the archive.  It is without

@@ -140,7 +140,7 @@ static void multiply(const unsigned char (*in)[64], unsigned char (*out)[64], bo
     static struct number a[16][16], b[8][16];
     static float fa[16][16], fb[8][16];
     struct part p[32];
-    bool finite = true;
+    bool odd_a[16] = { false }, odd_b[8] = { false }; /* rows and columns with values that are not finite */
     for (unsigned l = 0; l < 32; l++) {
         memcpy(&p[l], in[l], sizeof *p);
         for (unsigned i = 0; i < 12; i++) {
@@ -150,16 +150,17 @@ static void multiply(const unsigned char (*in)[64], unsigned char (*out)[64], bo
             unsigned k = l % 4 * 2 + i % 2 + (i < 8 ? i / 4 : (i - 8) / 2) * 8;
             struct number *n = i < 8 ? &a[r][k] : &b[r][k];
             *n = bf16 ? number_of_bf16(h) : number_of_f16(h);
-            finite = finite && n->e != NOT_FINITE;
+            if (n->e == NOT_FINITE) *(i < 8 ? &odd_a[r] : &odd_b[r]) = true;
             *(i < 8 ? &fa[r][k] : &fb[r][k]) = bf16 ? float_of(h << 16) : shim_f32_from_f16((uint16_t)h);
         }
-        for (int i = 0; i < 4; i++) finite = finite && (bits_of(p[l].c[i]) >> 23 & 255) != 255;
     }
     for (unsigned l = 0; l < 32; l++) {
         float d[4];
         for (unsigned i = 0; i < 4; i++) {
             unsigned r = l / 4 + i / 2 * 8, n = l % 4 * 2 + i % 2;
-            d[i] = finite ? fused(a[r], b[n], p[l].c[i], bf16 ? 11 : 5) : special(fa[r], fb[n], p[l].c[i]);
+            float c = p[l].c[i];
+            bool odd = odd_a[r] || odd_b[n] || (bits_of(c) >> 23 & 255) == 255;
+            d[i] = odd ? special(fa[r], fb[n], c) : fused(a[r], b[n], c, bf16 ? 11 : 5);
         }
         memcpy(out[l], d, sizeof d);
     }
