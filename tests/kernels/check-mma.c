@@ -82,8 +82,8 @@ static void take_apart(const struct matrices *m, struct fragments_part p[32])
 
 /* ---- inputs ---- */
 
-/* What fragments are made of.  TINY: bfloat16 whose products lie around the smallest float32; WITH_SPECIAL: some
- * are NaN and Inf. */
+/* What fragments are made of. TINY: bfloat16 whose products lie around the smallest float32; WITH_SPECIAL:
+ * some are NaN and Inf. */
 enum kind { WHOLE, DIGITS, NORMAL, ANY, SUBNORMAL, TINY, CANCEL, WITH_SPECIAL, KINDS };
 
 static uint16_t half(enum kind k, bool bf16)
