@@ -82,8 +82,8 @@ enum moe_code moe_forward_open(struct moe_forward **out, struct moe_device *d, s
     }
     if (code != MOE_OK) {
         moe_forward_close(&f);
-        return moe_fail(err, MOE_NOMEM, "no memory for batches of %lld tokens (try a smaller --context)",
-                        (long long)d->max_tokens);
+        moe_wrap(err, "batches of %lld tokens", (long long)d->max_tokens);
+        return code == MOE_NOMEM ? moe_err_remedy(err, "try a smaller --context") : code;
     }
     *out = f;
     return MOE_OK;

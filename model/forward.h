@@ -46,7 +46,7 @@ struct moe_forward;
 /* Bytes of the device's memory that moe_forward_open asks for.  Where the device is the processor, pages are
  * touched only as far as batches reach. */
 uint64_t moe_forward_estimate(const struct moe_config *c, int64_t max_tokens);
-/* d must stay open until close.  MOE_NOMEM, and then *f is NULL. */
+/* d must stay open until close.  MOE_NOMEM or MOE_DEVICE, as the device says; *f is then NULL. */
 enum moe_code moe_forward_open(struct moe_forward **f, struct moe_device *d, struct moe_err *err);
 void moe_forward_close(struct moe_forward **f); /* NULL-safe; nulls */
 struct moe_device *moe_forward_device(const struct moe_forward *f);
@@ -64,7 +64,7 @@ void moe_forward_dispatcher(struct moe_forward *f, const struct moe_dispatcher *
 enum moe_code moe_forward_run(struct moe_forward *f, const struct moe_batch *b, struct moe_err *err);
 /* Then, for n rows of h, row [n] (NULL: rows 0 to n - 1): their logits [n, V], to host memory which is
  * defined after the next wait; or the tokens drawn from them, ids [n].  n is at most
- * moe_forward_logit_rows. */
+ * moe_forward_logit_rows.  row and w stay as they are until that wait. */
 void moe_forward_logits(struct moe_forward *f, const int32_t *row, int64_t n, float *logits);
 void moe_forward_sample(struct moe_forward *f, const int32_t *row, int64_t n, const struct moe_drawing *w,
                         int64_t vocab, int32_t *ids);

@@ -23,10 +23,12 @@ enum moe_code moe_latent_open(struct moe_latent *c, struct moe_device *d, int64_
     c->bytes = moe_latent_estimate(g, layers, pages) - (uint64_t)pages * sizeof *c->every;
     c->every = malloc(((size_t)pages + 1) * sizeof *c->every);
     /* the system does not count it before it is written; callers size it by moe_latent_estimate */
-    if (!c->every || d->ops->alloc(d, c->bytes, &c->rows, err) != MOE_OK) {
+    enum moe_code code = c->every ? d->ops->alloc(d, c->bytes, &c->rows, err)
+                                  : moe_fail(err, MOE_NOMEM, "no memory for the numbers of its pages");
+    if (code != MOE_OK) {
         moe_latent_release(c);
-        return moe_fail(err, MOE_NOMEM, "no memory for a cache of %lld positions (try a smaller --context)",
-                        (long long)pages * MOE_PAGE);
+        moe_wrap(err, "a cache of %lld positions", (long long)pages * MOE_PAGE);
+        return code == MOE_NOMEM ? moe_err_remedy(err, "try a smaller --context") : code;
     }
     for (int64_t i = 0; i < pages; i++) c->every[i] = (int32_t)i;
     return MOE_OK;

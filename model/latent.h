@@ -31,7 +31,8 @@ struct moe_latent {
 static inline int64_t moe_latent_pages(int64_t positions) { return (positions + MOE_PAGE - 1) / MOE_PAGE; }
 
 /* layers: as many as the model has; or 1, for passes that compute one layer for all tokens before the next
- * begins: all layers then share the same rows.  The device must stay open until release.  MOE_NOMEM. */
+ * begins: all layers then share the same rows.  The device must stay open until release.  MOE_NOMEM; or
+ * MOE_DEVICE, as the device says. */
 enum moe_code moe_latent_open(struct moe_latent *c, struct moe_device *d, int64_t layers, int64_t pages,
                               struct moe_err *err);
 void moe_latent_release(struct moe_latent *c);

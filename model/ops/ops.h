@@ -11,6 +11,11 @@
  * arguments say, with the latent cache of the batch's segments besides.  What the host gets from a device, by
  * `read`, is there after the next `wait`.
  *
+ * HOST MEMORY that a call is given may be read during the call or at any time before the next wait: arrays of
+ * rows and of drawings, a copy, and a batch with its tokens, its segments, and their caches and page numbers.
+ * Nothing of it changes before that wait; a batch stays until the wait that follows the last of its
+ * operations.  `write` alone has read everything when it returns.
+ *
  * FAILURES.  Operations cannot fail.  What goes wrong while they are done, and non-finite values where
  * `check` looks for them, are noted in one word, which `wait` returns.
  *
@@ -26,12 +31,11 @@
 
 /* Part of a batch: `n` consecutive tokens of one sequence, the first at position `first`.  Position p is row
  * p % MOE_PAGE of page page[p / MOE_PAGE] of the cache, which holds the rows of all positions before `first`;
- * the pass writes those of the n tokens. */
+ * the pass writes those of the n tokens.  What the rows behind them hold is undefined. */
 struct moe_segment { const struct moe_latent *cache; const int32_t *page; int64_t first, n; };
 
 /* What a pass computes.  `n` is T, the sum over all segments; an operation on attention needs them, and
- * `embed` needs the tokens [T]; else they may be NULL.  Nothing of it changes before the wait that follows
- * the last of its operations. */
+ * `embed` needs the tokens [T]; else they may be NULL. */
 struct moe_batch {
     const int32_t *tokens; int64_t n;
     const struct moe_segment *segment; int64_t n_segments;
@@ -80,8 +84,9 @@ struct moe_ops {
 
     /* ---- memory ---- */
 
-    /* Memory of the device, aligned to 64 bytes, its content undefined; MOE_NOMEM.  free: of what alloc gave,
-     * once everything is done; nothing for an address of 0. */
+    /* Memory of the device, aligned to 64 bytes, its content undefined.  MOE_NOMEM where there is not so
+     * much; MOE_DEVICE where the device has failed.  *out is then 0.  free: of what alloc gave, once
+     * everything is done; nothing for an address of 0. */
     enum moe_code (*alloc)(struct moe_device *d, uint64_t bytes, struct moe_addr *out, struct moe_err *err);
     void (*free)(struct moe_device *d, struct moe_addr a);
     /* Copies from host memory, which may change as soon as the call returns; copies to host memory, which is
@@ -91,7 +96,8 @@ struct moe_ops {
     /* Until everything is done.  *word: what was noted since the last wait; it is then 0 again.  MOE_DEVICE:
      * the device failed, and nothing that it computed counts. */
     enum moe_code (*wait)(struct moe_device *d, uint32_t *word, struct moe_err *err);
-    /* Copies rows from page to page of a cache, in every layer. */
+    /* Copies rows from page to page of a cache, in every layer.  The other rows of the page that is written
+     * become undefined. */
     void (*copy)(struct moe_device *d, const struct moe_latent *cache, const struct moe_page_copy *copy);
 
     /* ---- the pass ---- */

@@ -6,17 +6,15 @@
  *   - nothing is done before `wait`, and then in a random order, of which only what the arguments of two
  *     operations have in common decides
  *   - what an operation is about to write, and what it may destroy, is filled with NaN first; so is new
- *     memory, and host memory that a read will fill
- *   - arrays of the host are copied when they are handed over, or not before `wait` (batches and segments),
- *     as ops.h says of each */
+ *     memory, host memory that a read will fill, and rows of the cache that are undefined: those behind the
+ *     rows that a pass or a copy has written, whatever another sequence left there
+ *   - host memory that a call is given (a batch with all that it points to, arrays of rows and drawings) is
+ *     copied during the call and compared when the operation is done: it must not have changed, because a
+ *     device may read it early or late */
 #ifndef MOE_TESTS_OPS_CHECKED_H
 #define MOE_TESTS_OPS_CHECKED_H
 
-#include "model/ops/ops.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/ops/checked-batch.h"
 
 enum checked_kind {
     CHECKED_WRITE, CHECKED_READ, CHECKED_COPY, CHECKED_EMBED, CHECKED_NORM, CHECKED_LINEAR, CHECKED_APPEND,
@@ -25,7 +23,6 @@ enum checked_kind {
 };
 
 enum { CHECKED_RANGES = 8 };
-#define CHECKED_TAG ((uint64_t)1 << 62)
 
 /* Memory of the device, or of the host. */
 struct checked_range { uint64_t at, bytes; };
@@ -34,12 +31,13 @@ struct checked_ranges { struct checked_range v[CHECKED_RANGES]; int n; };
 struct checked_op {
     enum checked_kind kind;
     bool done;
-    const struct moe_batch *batch;      /* the caller's, which stays until the next wait */
+    struct checked_batch *batch;        /* NULL: it needs none */
     int layer;
     int which;                          /* the norm or the role */
     struct moe_addr a, b, c;            /* in the order of the arguments */
     struct moe_choices choices; bool has_choices;
     void *host; void *blob;             /* where a read goes; a copy of what the host handed over */
+    const void *given;                  /* what it was copied from, where that may not change; else NULL */
     int64_t n, vocab;
     uint64_t bytes;
     const struct moe_latent *cache; struct moe_page_copy copy;
@@ -49,26 +47,13 @@ struct checked_op {
 struct checked {
     struct moe_device device;
     struct moe_device *inner;
-    const struct moe_batch *batch;
-    struct moe_batch now;
+    struct checked_batch *batch;        /* the present one, and those named before it since the last wait */
     struct checked_op *op; size_t n, cap;
     uint64_t random;
     uint64_t reordered;                 /* how often an operation was done before an earlier one */
 };
 
-static void checked_fail(const char *why)
-{
-    fprintf(stderr, "ops/checked: %s\n", why);
-    abort();
-}
-
 static struct checked *checked_of(struct moe_device *d) { return (struct checked *)(void *)d; }
-
-static struct moe_addr checked_plain(struct moe_addr a)
-{
-    if (a.at && !(a.at & CHECKED_TAG)) checked_fail("an address that this device did not give");
-    return (struct moe_addr){ a.at & ~CHECKED_TAG };
-}
 
 static void checked_add(struct checked_ranges *r, uint64_t at, uint64_t bytes)
 {
@@ -103,20 +88,37 @@ static struct checked_op *checked_push(struct checked *c, enum checked_kind kind
         if (!c->op) checked_fail("no memory");
     }
     /* those on memory know no batch, and one that was named may be gone */
-    const struct moe_batch *b = kind <= CHECKED_COPY ? NULL : c->batch;
+    struct checked_batch *b = kind <= CHECKED_COPY ? NULL : c->batch;
     c->op[c->n] = (struct checked_op){ .kind = kind, .layer = layer, .batch = b };
     return &c->op[c->n++];
 }
 
-static void *checked_blob(const void *from, uint64_t bytes)
+/* ---- doing ---- */
+
+static void checked_undefine(struct moe_addr page, int64_t width, int64_t from)
 {
-    void *p = malloc((size_t)bytes + 1);
-    if (!p) checked_fail("no memory");
-    if (bytes) memcpy(p, from, (size_t)bytes);
-    return p;
+    memset((float *)(uintptr_t)page.at + from * width, 0xff,
+           (size_t)((MOE_PAGE - from) * width) * sizeof(float));
 }
 
-/* ---- doing ---- */
+/* Poisons the rows of the cache behind those that the operation has written. */
+static void checked_undefine_rows(const struct checked_op *o)
+{
+    if (o->kind == CHECKED_COPY) {
+        struct moe_latent l = *o->cache;
+        l.rows = checked_plain(l.rows);
+        for (int layer = 0; layer < l.layers; layer++)
+            checked_undefine(moe_latent_at(&l, o->copy.to, layer), l.width, o->copy.rows);
+    }
+    if (o->kind != CHECKED_APPEND) return;
+    for (int64_t i = 0; i < o->batch->batch.n_segments; i++) {
+        const struct moe_segment *s = &o->batch->segment[i];
+        int64_t end = s->first + s->n;
+        if (end % MOE_PAGE)
+            checked_undefine(moe_latent_at(s->cache, s->page[end / MOE_PAGE], o->layer), s->cache->width,
+                             end % MOE_PAGE);
+    }
+}
 
 static void checked_poison(const struct checked_op *o)
 {
@@ -127,25 +129,6 @@ static void checked_poison(const struct checked_op *o)
         if (o->kind == CHECKED_APPEND || o->kind == CHECKED_COPY) continue;
         memset((void *)(uintptr_t)(one.v[0].at & ~CHECKED_TAG), 0xff, (size_t)one.v[0].bytes);
     }
-}
-
-/* The batch of an operation for the inner device, whose caches have plain addresses. */
-static const struct moe_batch *checked_inner_batch(struct checked *c, const struct moe_batch *b,
-                                                   struct moe_latent **latents)
-{
-    struct moe_segment *s = malloc((size_t)(b->n_segments + 1) * sizeof *s);
-    struct moe_latent *l = malloc((size_t)(b->n_segments + 1) * sizeof *l);
-    if (!s || !l) checked_fail("no memory");
-    for (int64_t i = 0; i < b->n_segments; i++) {
-        l[i] = *b->segment[i].cache;
-        l[i].rows = checked_plain(l[i].rows);
-        s[i] = b->segment[i];
-        s[i].cache = &l[i];
-    }
-    c->now = *b;
-    c->now.segment = s;
-    *latents = l;
-    return &c->now;
 }
 
 static void checked_call(struct checked *c, struct checked_op *o)
@@ -180,14 +163,15 @@ static void checked_call(struct checked *c, struct checked_op *o)
 
 static void checked_do(struct checked *c, struct checked_op *o)
 {
-    struct moe_latent *latents = NULL;
+    if (o->batch && !checked_unchanged(o->batch)) checked_fail("a batch changed before the wait");
+    if (o->given && memcmp(o->given, o->blob, (size_t)o->bytes) != 0)
+        checked_fail("an array of the host changed before the wait");
     checked_poison(o);
-    if (o->batch) c->inner->ops->begin(c->inner, checked_inner_batch(c, o->batch, &latents));
+    if (o->batch) c->inner->ops->begin(c->inner, &o->batch->batch);
     checked_call(c, o);
+    checked_undefine_rows(o);
     for (int i = 0; i < o->lost.n; i++)
         memset((void *)(uintptr_t)(o->lost.v[i].at & ~CHECKED_TAG), 0xff, (size_t)o->lost.v[i].bytes);
-    if (o->batch) free((void *)(uintptr_t)c->now.segment);
-    free(latents);
     free(o->blob);
     o->done = true;
 }
@@ -211,6 +195,11 @@ static void checked_run(struct checked *c)
         checked_do(c, &c->op[chosen]);
     }
     c->n = 0;
+    while (c->batch && c->batch->before) {
+        struct checked_batch *old = c->batch->before;
+        c->batch->before = old->before;
+        checked_batch_free(old);
+    }
 }
 
 /* ---- memory ---- */
@@ -265,6 +254,9 @@ static void checked_copy(struct moe_device *d, const struct moe_latent *cache,
     struct checked_op *o = checked_push(checked_of(d), CHECKED_COPY, 0);
     o->cache = cache;
     o->copy = *copy;
+    o->bytes = sizeof *copy;
+    o->blob = checked_blob(copy, o->bytes);
+    o->given = copy;
     checked_add(&o->reads, cache->rows.at, cache->bytes);
     checked_add(&o->writes, cache->rows.at, cache->bytes);
 }
@@ -274,7 +266,9 @@ static void checked_copy(struct moe_device *d, const struct moe_latent *cache,
 static void checked_begin(struct moe_device *d, const struct moe_batch *b)
 {
     if (b->n > d->max_tokens) checked_fail("a batch that is too large");
-    checked_of(d)->batch = b;
+    struct checked_batch *k = checked_batch_new(b);
+    k->before = checked_of(d)->batch;
+    checked_of(d)->batch = k;
 }
 
 static const struct moe_config *checked_config(const struct checked *c) { return &c->inner->model->config; }
@@ -283,7 +277,7 @@ static const struct moe_config *checked_config(const struct checked *c) { return
 static uint64_t checked_rows(const struct checked *c, int64_t width)
 {
     if (!c->batch) checked_fail("an operation without a batch");
-    return (uint64_t)(c->batch->n * width) * 4;
+    return (uint64_t)(c->batch->batch.n * width) * 4;
 }
 
 static void checked_embed(struct moe_device *d, struct moe_addr h)
@@ -330,9 +324,10 @@ static void checked_linear(struct moe_device *d, int layer, enum moe_role role, 
 /* The caches of the batch's segments: each cache once where they follow each other. */
 static void checked_caches(const struct checked *c, struct checked_ranges *r)
 {
-    for (int64_t i = 0; i < c->batch->n_segments; i++) {
-        const struct moe_latent *l = c->batch->segment[i].cache;
-        if (i && l == c->batch->segment[i - 1].cache) continue;
+    const struct moe_batch *batch = c->batch->given;
+    for (int64_t i = 0; i < batch->n_segments; i++) {
+        const struct moe_latent *l = batch->segment[i].cache;
+        if (i && l == batch->segment[i - 1].cache) continue;
         if (r->n == CHECKED_RANGES) { /* one range around them all */
             struct checked_range *last = &r->v[r->n - 1];
             uint64_t from = last->at < l->rows.at ? last->at : l->rows.at;
@@ -430,7 +425,9 @@ static void checked_logits(struct moe_device *d, const int32_t *row, int64_t n, 
     o->batch = NULL;
     o->a = h, o->b = logits;
     o->n = n;
-    o->blob = row ? checked_blob(row, (uint64_t)n * sizeof *row) : NULL;
+    o->bytes = (uint64_t)n * sizeof *row;
+    o->blob = row ? checked_blob(row, o->bytes) : NULL;
+    o->given = row;
     checked_add(&o->reads, h.at, (uint64_t)(rows * g->hidden_size) * 4);
     checked_add(&o->writes, logits.at, (uint64_t)(n * g->vocab_size) * 4);
 }
@@ -444,7 +441,9 @@ static void checked_sample(struct moe_device *d, const struct moe_drawing *w, in
     o->a = logits, o->b = ids;
     o->n = n;
     o->vocab = vocab;
-    o->blob = checked_blob(w, (uint64_t)n * sizeof *w);
+    o->bytes = (uint64_t)n * sizeof *w;
+    o->blob = checked_blob(w, o->bytes);
+    o->given = w;
     checked_add(&o->reads, logits.at, (uint64_t)(n * checked_config(c)->vocab_size) * 4);
     checked_add(&o->writes, ids.at, (uint64_t)n * 4);
 }
@@ -474,6 +473,10 @@ static void checked_close(struct moe_device *d)
     struct checked *c = checked_of(d);
     if (c->n) checked_fail("the device is closed before everything is done");
     moe_device_close(&c->inner);
+    for (struct checked_batch *k; (k = c->batch);) {
+        c->batch = k->before;
+        checked_batch_free(k);
+    }
     free(c->op);
     free(c);
 }

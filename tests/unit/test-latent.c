@@ -246,6 +246,40 @@ static void test_refusals(void)
     close_side(&s);
 }
 
+static enum moe_code refusal;
+
+static enum moe_code no_alloc(struct moe_device *d, uint64_t bytes, struct moe_addr *out, struct moe_err *e)
+{
+    (void)d;
+    *out = (struct moe_addr){ 0 };
+    return moe_fail(e, refusal, "the card gave no %llu bytes", (unsigned long long)bytes);
+}
+
+/* What a device says when it gives no memory is what the caller hears, with the code that it has. */
+static void test_no_memory(void)
+{
+    struct passing on;
+    struct moe_latent c;
+    struct moe_forward *f;
+    passing_open(&on, model, &(struct moe_cpu_options){ .max_tokens = 3, .context = CONTEXT }, NULL);
+    const struct moe_ops *ops = on.d->ops;
+    struct moe_ops failing = *ops;
+    failing.alloc = no_alloc;
+    on.d->ops = &failing;
+    refusal = MOE_DEVICE;
+    FAILS(MOE_DEVICE, moe_latent_open(&c, on.d, 1, PAGES, &err));
+    OK(!strncmp(err.msg, "a cache of 576 positions: the card gave no ", 43) && !strchr(err.msg, '('));
+    FAILS(MOE_DEVICE, moe_forward_open(&f, on.d, &err));
+    OK(!f && !strncmp(err.msg, "batches of 3 tokens: the card gave no ", 38) && !strchr(err.msg, '('));
+    refusal = MOE_NOMEM;
+    FAILS(MOE_NOMEM, moe_latent_open(&c, on.d, 1, PAGES, &err));
+    SAYS("bytes (try a smaller --context)");
+    FAILS(MOE_NOMEM, moe_forward_open(&f, on.d, &err));
+    SAYS("bytes (try a smaller --context)");
+    on.d->ops = ops;
+    passing_close(&on);
+}
+
 int main(void)
 {
     OK(moe_source_open(&source, "tests/data/tiny-k2/bf16", &err) == MOE_OK);
@@ -256,6 +290,7 @@ int main(void)
         test_move(true);
         test_rows();
         test_refusals();
+        test_no_memory();
     }
     moe_model_close(&model);
     moe_source_close(&source);
