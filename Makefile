@@ -264,7 +264,7 @@ $(B)/obj/moe-%.o: moe-%.c $(B)/flags
 
 $(testbins) $(helpbins): %: %.o $(archives)
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(linkflags) $(wrap) -o $@ $^ $(libs)
+	$(Q)$(CC) $(linkflags) $(wrap) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(libs)
 
 # What is linked with this option gets ops/checked (tests/ops/checked.h) around the processor when it opens it.
 $(B)/tests/test-model $(B)/tests/test-plain $(B)/tests/test-backward $(B)/tests/test-attention $(B)/tests/test-latent: wrap := -Wl,--wrap=moe_cpu_open

@@ -35,7 +35,7 @@ static moe_cu_result launch(const struct drv_op *op)
         shim_launch(op->kernel, op->grid, op->threads, op->shared, op->data);
     } else {
         in_kernel = 0;
-        if (shim_abandon) shim_abandon();
+        shim_abandon();
         r = MOE_CU_ILLEGAL_ADDRESS;
     }
     in_kernel = 0;

@@ -34,8 +34,6 @@ enum { DRV_GRANULARITY = 2 << 20, DRV_SHARED = 227 << 10, DRV_DEVICES = 8 };
 
 
 
-/* What forgets a launch that was left by siglongjmp (fiber.c); absent in an older shim. */
-void shim_abandon(void) __attribute__((weak));
 
 /* ---- calls ---- */
 

@@ -276,10 +276,18 @@ static uint64_t stride(uint64_t n)
     }
 }
 
+static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
+
+void shim_abandon(void)
+{
+    shim_context_left(&B.home);
+    shim_here.of = NULL;
+    pthread_mutex_unlock(&one);
+}
+
 void shim_launch(const struct shim_kernel *k, const unsigned grid[3], unsigned threads, size_t shared,
                  const void *args)
 {
-    static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&one);
     const char *seed = getenv("MOE_SHIM_SEED");
     B.random = (seed ? strtoull(seed, NULL, 10) : 0) * 0x9e3779b97f4a7c15u + 0x2545f4914f6cdd1du;

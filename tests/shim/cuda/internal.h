@@ -40,6 +40,8 @@ void shim_context_here(struct shim_context *c);
 /* Goes on with `to`, and saves here where this flow is to be taken up again; from is NULL where it never is.
  * */
 void shim_switch(struct shim_context *from, struct shim_context *to);
+/* After a jump out of another flow into this one. */
+void shim_context_left(struct shim_context *here);
 /* The first call of a new flow, with NULL; shim_switch itself calls it after a return. */
 void shim_switched(struct shim_context *c);
 _Noreturn void shim_thread_main(void);

@@ -38,6 +38,9 @@ const struct shim_kernel *shim_find(const char *name);
 /* Runs all blocks of a grid, with `shared` bytes of dynamic shared memory each. */
 void shim_launch(const struct shim_kernel *k, const unsigned grid[3], unsigned threads, size_t shared,
                  const void *args);
+/* Gives a launch up whose kernel has met a signal, after a jump out of its handler to whoever asked for the
+ * launch.  What the kernel did so far stays done. */
+void shim_abandon(void);
 
 /* ---- for code that runs in a kernel ---- */
 

@@ -46,6 +46,14 @@ void shim_context_here(struct shim_context *c)
 #endif
 }
 
+void shim_context_left(struct shim_context *here)
+{
+#if SHIM_ASAN
+    __sanitizer_start_switch_fiber(NULL, here->bottom, here->size);
+#endif
+    shim_switched(here);
+}
+
 void shim_context_begin(struct shim_context *c, unsigned char *stack, size_t size)
 {
     c->bottom = stack, c->size = size;
