@@ -3,8 +3,8 @@
  *
  * h[t] += (sum over j in [0, k), ascending from 0, of weights[t*k + j] * rows[t*k + j]) + common[t], for t in
  * [0, tokens), n values each.  Each product and each sum is rounded to float32.  Without rows (0) h[t] +=
- * common[t]; without common (0) its sum is left out. One of them is given. All are float32 with rows side by
- * side; addresses are multiples of 4 bytes. */
+ * common[t]; without common (0) its sum is left out.  One of them is given.  All are float32 with rows side
+ * by side; addresses are multiples of 4 bytes. */
 #ifndef MOE_KERNELS_CUDA_COMBINE_H
 #define MOE_KERNELS_CUDA_COMBINE_H
 

@@ -5,9 +5,6 @@
 #include "kernels/cuda/codes.h"
 #include "kernels/cuda/digits.h"
 
-/* Sixteen times an integer of at most 2048, as float16. */
-DEVICE uint32_t f16_digit(int v) { return f16_from_f32((float)(16 * v)); }
-
 /* Eight columns of one digit: 16 bytes. */
 DEVICE void store_columns(const int *v, uint8_t *to)
 {
@@ -32,20 +29,16 @@ KERNEL(moe_cuda_digits, 128) (const struct moe_cuda_digits a)
 #pragma unroll
     for (int i = 0; i < 16; i++) most = max(most, bits[i] & 0x7fffffffu);
 
-    /* e + 126, in the place of a float's exponent: at least that of -96 */
-    const uint32_t e = max(__float_as_uint(__uint_as_float(most) * 1.004f) & 0x7f800000u, 30u << 23);
-    const bool finite = most < 0x7f800000u;
-    const float f = __uint_as_float((uint32_t)(252 + a.bits) * (1u << 23) - e);
+    const uint32_t e = digit_exponent(most);
 #pragma unroll
     for (int i = 0; i < 16; i++) {
-        const int x = finite ? __float2int_rn(__uint_as_float(bits[i]) * f) * (1 << (24 - a.bits)) : 0;
-        h[i] = (x + 2048) >> 12;
-        l[i] = x - h[i] * 4096;
+        const int x = digit_integer(__uint_as_float(bits[i]), most, e, a.bits);
+        h[i] = digit_high(x), l[i] = digit_low(x);
     }
     uint8_t *to = a.digits + (t * blocks + b) * 64;
     store_columns(h, to);
     store_columns(h + 8, to + 16);
     store_columns(l, to + 32);
     store_columns(l + 8, to + 48);
-    a.factors[t * blocks + b] = __uint_as_float(finite ? e - CODE_FACTOR * (1u << 23) : 0x7fc00000u);
+    a.factors[t * blocks + b] = digit_factor(most, e);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/cuda/gated.h - one value of SwiGLU, as the vector kernels of a CPU compute it (kernels.def,
- * swiglu). For .cu files. */
+ * swiglu).  For .cu files. */
 #ifndef MOE_KERNELS_CUDA_GATED_H
 #define MOE_KERNELS_CUDA_GATED_H
 

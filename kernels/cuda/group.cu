@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/cuda/group.cu - one block sorts the pairs by counting. Each of its warps takes a stretch of the
+/* kernels/cuda/group.cu - one block sorts the pairs by counting.  Each of its warps takes a stretch of the
  * pairs, and has counts of its own, so that pairs of an expert stay in order. */
 #include "kernels/cuda/launch.h"
 
@@ -55,7 +55,7 @@ DEVICE void count_pairs(const struct moe_cuda_group *a, int i, int end, int *cou
     if (lost) atomicOr(a->word, a->bit);
 }
 
-/* Makes of the warps' counts where each warp's pairs of an expert begin, and fills in a->first. Thread i has
+/* Makes of the warps' counts where each warp's pairs of an expert begin, and fills in a->first.  Thread i has
  * the experts [e, end). */
 DEVICE void place_experts(const struct moe_cuda_group *a, int e, int end, int *count, int *warp_sum)
 {

@@ -2,9 +2,9 @@
 /* kernels/cuda/group.h - the choices of a batch, sorted by expert, and the work that follows from them.
  *
  * The router chose k experts for each token: expert ids[i] is for token i / k, and i is called the pair.  The
- * sorted pairs stand by expert, and by pair for one expert. Products over them take items: up to 8 neighbours
- * of one expert. Items come in three lists, by their number of pairs: 1-2, 3-4, 5-8. An expert with more than
- * 8 pairs has several items, of which only the last can have fewer than 8. */
+ * sorted pairs stand by expert, and by pair for one expert.  Products over them take items: up to 8
+ * neighbours of one expert.  Items come in three lists, by their number of pairs: 1-2, 3-4, 5-8.  An expert
+ * with more than 8 pairs has several items, of which only the last can have fewer than 8. */
 #ifndef MOE_KERNELS_CUDA_GROUP_H
 #define MOE_KERNELS_CUDA_GROUP_H
 

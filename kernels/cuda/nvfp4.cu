@@ -16,8 +16,8 @@
  *
  *     n = digit + 2 token + 4 block         digit: h or l; token: one of two; block: of the pair
  *
- * with zeros for x where the column's block is not the lane's. So after both products lane 4 g + t has h and
- * l of row g, token t % 2, block t / 2, next to each other. Codes are multiples of 0.5 up to 6, digits
+ * with zeros for x where the column's block is not the lane's.  So after both products lane 4 g + t has h and
+ * l of row g, token t % 2, block t / 2, next to each other.  Codes are multiples of 0.5 up to 6, digits
  * integers up to 2048: a sum of 16 products is an integer below 2^19 times a power of two, which float32
  * holds exactly, and 4096 h + l is rounded once, as the order wants.
  *
@@ -248,9 +248,24 @@ DEVICE void fold(int N, float (*sum)[2][4], float *half)
         }
 }
 
+/* Stores the digits of a block of 16 results, of which this lane has v, in column `col` of row `at`.  The
+ * lanes of the other half warp may have another block, or none. */
+DEVICE void store_digits(const struct moe_cuda_nvfp4 *a, float v, bool valid, int64_t at, int col)
+{
+    uint32_t most = __float_as_uint(v) & 0x7fffffffu;
+    for (int d = 8; d; d /= 2) most = max(most, __shfl_xor_sync(0xffffffffu, most, d));
+    if (!valid) return;
+    const uint32_t e = digit_exponent(most);
+    const int x = digit_integer(v, most, e, a->flags & MOE_CUDA_NVFP4_INT16 ? 16 : 24);
+    const int64_t block = at * moe_cuda_digit_groups(a->rows) * 16 + col / 16;
+    uint16_t *to = (uint16_t *)(a->digits_out + block * 64) + col % 16 / 8 * 8 + CODE_PLACE(col % 8);
+    to[0] = (uint16_t)f16_digit(digit_high(x)), to[16] = (uint16_t)f16_digit(digit_low(x));
+    if (col % 16 == 0) a->factors_out[block] = digit_factor(most, e);
+}
+
 /* Stores the results of a tile for one matrix.  Thread i has rows i % 64 of the tile for rows of x i / 64,
  * i / 64 + 4: two values at most, of which those of the first matrix wait in `gate` where SwiGLU joins both.
- * */
+ * A half warp has 16 neighbouring rows of W. */
 DEVICE void store(const struct moe_cuda_nvfp4 *a, int N, const struct work *w, int matrix, float global,
                   const float *half, float *gate)
 {
@@ -260,15 +275,20 @@ DEVICE void store(const struct moe_cuda_nvfp4 *a, int N, const struct work *w, i
 #pragma unroll
     for (int i = 0; i < (N + 3) / 4; i++) {
         const int j = tid / 64 + 4 * i, p = w->first + j;
-        if (j >= w->count || row >= a->rows) continue;
-        float v = half[j * APART + r] + half[(N + j) * APART + r];
-        v = a->flags & MOE_CUDA_NVFP4_RECIPROCAL ? __fdiv_rn(v, global) : v * global;
+        const bool valid = j < w->count && row < a->rows;
+        float v = 0;
+        if (valid) {
+            v = half[j * APART + r] + half[(N + j) * APART + r];
+            v = a->flags & MOE_CUDA_NVFP4_RECIPROCAL ? __fdiv_rn(v, global) : v * global;
+        }
         if (joins && !matrix) {
             gate[i] = v;
-        } else {
-            if (joins) v = swiglu_f32(gate[i], v);
-            y[(a->out ? (int64_t)a->out[p] : p) * a->ldy + row] = v;
+            continue;
         }
+        if (joins) v = swiglu_f32(gate[i], v);
+        const int64_t at = valid && a->out ? a->out[p] : p;
+        if (valid && y) y[at * a->ldy + row] = v;
+        if (joins && a->digits_out) store_digits(a, v, valid, at, row);
     }
 }
 

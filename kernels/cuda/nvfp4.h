@@ -3,11 +3,12 @@
  *
  * y = W x for a list of items, each with an expert of its own and up to 2, 4 or 8 rows x: kernels nvfp4_2,
  * nvfp4_4 and nvfp4_8.  Weights are read as the container has them (docs/reference/format.md): codes row by
- * row, scales in tiles of 128 x 4, padding zero. x comes as digits (digits.h). Every result depends on its
+ * row, scales in tiles of 128 x 4, padding zero. x comes as digits (digits.h).  Every result depends on its
  * own row of W and its own row of x alone.
  *
  * One or two matrices of the same shape, such as gate and up of an expert, are multiplied in one launch, and
- * their results can be joined by SwiGLU as kernels.def defines it. */
+ * their results can be joined by SwiGLU as kernels.def defines it, and come as digits for the product after
+ * it. */
 #ifndef MOE_KERNELS_CUDA_NVFP4_H
 #define MOE_KERNELS_CUDA_NVFP4_H
 
@@ -16,7 +17,8 @@
 
 enum {
     MOE_CUDA_NVFP4_RECIPROCAL = 1, /* globals divide (compressed-tensors) instead of multiplying */
-    MOE_CUDA_NVFP4_SWIGLU = 2      /* y[0] = swiglu(W0 x, W1 x); y[1] is not written */
+    MOE_CUDA_NVFP4_SWIGLU = 2,     /* y[0] = swiglu(W0 x, W1 x); y[1] is not written */
+    MOE_CUDA_NVFP4_INT16 = 4       /* digits_out is of 16 bits */
 };
 
 struct moe_cuda_nvfp4 {
@@ -35,7 +37,11 @@ struct moe_cuda_nvfp4 {
     MOE_CU(const int32_t) out;
     MOE_CU(const uint8_t) digits;  /* of rows of `cols` values */
     MOE_CU(const float) factors;
-    MOE_CU(float) y[2];
+    MOE_CU(float) y[2];            /* with SWIGLU y[0] may be 0 */
+    /* With SWIGLU: 0, or where the result goes as digits, too, rows in the order of y; then `rows` is a
+     * multiple of 16.  Padding past the end of a row is not written: the caller has filled it with zeros. */
+    MOE_CU(uint8_t) digits_out;
+    MOE_CU(float) factors_out;
     int64_t ldy;                   /* values between rows of y */
     int64_t tokens;
     int64_t most;                  /* the most items there can be, which the grid is for */
@@ -44,7 +50,7 @@ struct moe_cuda_nvfp4 {
     uint32_t blocks;               /* the most blocks of the grid: two for each multiprocessor */
     uint32_t unused;               /* 0 */
 };
-static_assert(sizeof(struct moe_cuda_nvfp4) == 176, "host and device agree on the arguments of nvfp4");
+static_assert(sizeof(struct moe_cuda_nvfp4) == 192, "host and device agree on the arguments of nvfp4");
 
 /* A tile is what a block computes at a time: 64 rows of W.  Of each 128 rows one tile has rows 0-15, 32-47,
  * 64-79 and 96-111, whose scales are neighbours, and another tile the others. */

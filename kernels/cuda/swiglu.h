@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/cuda/swiglu.h - out[i] = swiglu(gate[i], up[i]) of kernels.def, bit for bit, for n values. out may
- * be gate or up. Addresses are multiples of 4 bytes. */
+ * be gate or up.  Addresses are multiples of 4 bytes. */
 #ifndef MOE_KERNELS_CUDA_SWIGLU_H
 #define MOE_KERNELS_CUDA_SWIGLU_H
 
