@@ -47,7 +47,7 @@ for tool in moe-inspect moe-convert moe-quantize moe-run; do
     lines $tool
     setting $tool
     while IFS= read -r line; do
-        case $line in ''|\#*) continue ;; *ucx*) [ $ucx = yes ] || continue ;; esac
+        case $line in ''|\#*) continue ;; *ucx*) [ $ucx = yes ] || continue ;; *'--device cuda'*) continue ;; esac # t-device has these
         want=0
         case $line in *--diff*nvfp4*) want=15 ;; esac
         r=0
