@@ -134,13 +134,14 @@ helpbins := $(helpers:%=$(B)/tests/%)
 fuzzbins := $(fuzzers:%=$(B)/tests/%)
 checkedtests := $(patsubst %,$(B)/tests/%-checked,test-core test-core-cases test-core-threads test-ep-lies)
 checked  := $(B)/tests/moe-run-checked $(checkedtests)
+shimmed  := $(B)/tests/moe-run-shim
 vpath moe-%.c $(sort $(dir $(tools)))
 vpath %.c tests/unit tests/kernels tests/ops tests/fuzz tests/gen tests/bench
 
 # ---- rules ------------------------------------------------------------------
 .PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE
 all: $(bins) $(B)/libmoe.a $(B)/libmoe.so $(B)/moe.pc $(if $(filter build/release,$(B)),links)
-test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so $(checked) $(B)/shim/libcuda.so.1
+test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so $(checked) $(shimmed) $(B)/shim/libcuda.so.1
 
 # The release tools also stand in build/bin/, whatever other variants exist.
 .PHONY: links
@@ -273,6 +274,11 @@ $(checkedtests): %-checked: %.o
 $(checked): $(B)/tests/wrap.o $(archives)
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -Wl,--wrap=moe_cpu_open -o $@ $(filter %.o,$^) $(archives) $(libs)
+
+# moe-run for the stand-in of the driver, whether the build has nvcc or not.
+$(shimmed): $(B)/obj/moe-run.o $(B)/tests/images.o $(archives) | $(B)/shim/libcuda.so.1
+	@echo "  LINK  $@"
+	$(Q)mkdir -p $(@D) && $(CC) $(linkflags) -o $@ $^ $(libs)
 
 # Makes a call of a tool fail (LD_PRELOAD); not sanitized: it stands between the tool and the sanitizer's own allocator.
 $(B)/tests/fault-preload.so: tests/shim/fault-preload.c $(B)/flags

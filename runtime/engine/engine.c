@@ -13,31 +13,72 @@
 /* Tokens of a batch; bytes that a batch larger than MIN_BATCH may take in addition. */
 enum { MIN_BATCH = 16, MAX_BATCH = 1024, BATCH_BYTES = 512 << 20 };
 
-/* The bytes that an engine holds at most besides mapped files, where batch and context are those of `o`: a
- * full cache, the buffers of a batch, states and logits, and memory for sampling. */
-static uint64_t estimate(const struct moe_config *c, const struct moe_cpu_options *o, int threads)
+/* What decides how much memory an engine takes, where batch and context are those of `o`. */
+struct sizes {
+    const struct moe_config *c;
+    struct moe_cpu_options o;
+    int threads;
+    bool cuda;
+};
+
+/* The bytes that an engine holds at most besides mapped files, or on its GPU besides the weights: a full
+ * cache, the buffers of a batch, states and logits, and memory for sampling. */
+static uint64_t estimate(const struct sizes *s)
 {
+    const struct moe_config *c = s->c;
+    const struct moe_cpu_options *o = &s->o;
     uint64_t sampling = (uint64_t)c->vocab_size * (2 * sizeof(float) + sizeof(int32_t)),
              ids = (uint64_t)o->context * sizeof(int32_t);
     return moe_latent_estimate(c, c->num_hidden_layers, moe_latent_pages(o->context)) +
-           moe_cpu_estimate(c, o, threads) + moe_forward_estimate(c, o->max_tokens) + sampling + ids;
+           (s->cuda ? moe_cuda_estimate(c, o->activations, o->max_tokens, o->context)
+                    : moe_cpu_estimate(c, o, s->threads)) +
+           moe_forward_estimate(c, o->max_tokens) + sampling + ids;
 }
 
-/* The largest n in [lo, hi] for which an engine with n in the place of the context and batch of `o`, where
+/* The largest n in [lo, hi] for which an engine with n in the place of the context and batch of `s`, where
  * they are 0, is estimated to take at most `limit` bytes; lo - 1 when there is none.  The estimate grows with
  * n. */
-static int64_t max_that_fits(const struct moe_config *c, const struct moe_cpu_options *o, int64_t lo,
-                             int64_t hi, int threads, uint64_t limit)
+static int64_t max_that_fits(const struct sizes *s, int64_t lo, int64_t hi, uint64_t limit)
 {
     while (lo <= hi) {
         int64_t n = lo + (hi - lo) / 2;
-        struct moe_cpu_options with = *o;
-        if (!o->context) with.context = n;
-        if (!o->max_tokens) with.max_tokens = n;
-        if (estimate(c, &with, threads) <= limit) lo = n + 1;
+        struct sizes with = *s;
+        if (!s->o.context) with.o.context = n;
+        if (!s->o.max_tokens) with.o.max_tokens = n;
+        if (estimate(&with) <= limit) lo = n + 1;
         else hi = n - 1;
     }
     return hi;
+}
+
+/* The bytes that the engine may hold, by its estimate; *held: those that the process has already. */
+static uint64_t limit_of(const struct moe_engine *e, const struct moe_engine_options *o, uint64_t *held)
+{
+    uint64_t limit;
+    *held = o->cuda ? 0 : moe_peak_anonymous();
+    if (o->cuda) limit = moe_cuda_room(e->device);
+    else if (o->memory) limit = o->memory > *held ? o->memory - *held : 1;
+    else limit = moe_available_memory();
+    if (!limit) limit = UINT64_MAX; /* it is not known how much memory is available */
+    return o->sharers > 1 ? limit / (uint64_t)o->sharers : limit;
+}
+
+static enum moe_code fail_context(const struct moe_engine_options *o, int64_t context, uint64_t bytes,
+                                  uint64_t limit, uint64_t held, struct moe_err *err)
+{
+    char need[16], have[16];
+    if (o->cuda)
+        return moe_fail(err, MOE_NOMEM,
+                        "a context of %lld needs %s of GPU %d besides the model's weights, %s are free (try "
+                        "a smaller --context)",
+                        (long long)context, moe_human_bytes(bytes, need), o->gpu,
+                        moe_human_bytes(limit, have));
+    return moe_fail(
+        err, MOE_NOMEM,
+        "a context of %lld needs %s besides the model's files, %s %s (try a smaller --context%s)",
+        (long long)context, moe_human_bytes(bytes + (o->memory ? held : 0), need),
+        moe_human_bytes(o->memory ? o->memory : limit, have), o->memory ? "are allowed" : "are available",
+        o->memory ? " or a larger --memory" : "");
 }
 
 /* Chooses the context, then as large a batch as the rest of the memory allows, up to MAX_BATCH.  In a larger
@@ -49,37 +90,29 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
     bool bounded = o->max_context > 0 && o->max_context < c->max_position_embeddings;
     int64_t max_context = bounded ? o->max_context : c->max_position_embeddings;
     int64_t min_batch = max_context < MIN_BATCH ? max_context : MIN_BATCH;
-    uint64_t held = moe_peak_anonymous(), limit = o->memory > held ? o->memory - held
-                                                : o->memory        ? 1
-                                                                   : moe_available_memory();
-    char need[16], have[16];
+    uint64_t held, limit = limit_of(e, o, &held);
     int64_t batch = o->batch > 0 && o->batch < MAX_BATCH ? o->batch : MAX_BATCH;
-    if (!limit) limit = UINT64_MAX; /* it is not known how much memory is available */
-    if (o->sharers > 1) limit /= (uint64_t)o->sharers;
-    *cpu = (struct moe_cpu_options){ .max_tokens = min_batch,
-                                     .context = o->context,
-                                     .mla = o->mla,
-                                     .activations = o->activations,
-                                     .serves = o->dense_only };
-    if (o->context <= 0) cpu->context = max_that_fits(c, cpu, 1, max_context, threads, limit);
-    e->context = cpu->context;
-    if (!cpu->context) cpu->context = 1; /* which does not fit, as the message says */
-    uint64_t bytes = estimate(c, cpu, threads);
-    if (bytes > limit)
-        return moe_fail(
-            err, MOE_NOMEM,
-            "a context of %lld needs %s besides the model's files, %s %s (try a smaller --context%s)",
-            (long long)cpu->context, moe_human_bytes(bytes + (o->memory ? held : 0), need),
-            moe_human_bytes(o->memory ? o->memory : limit, have), o->memory ? "are allowed" : "are available",
-            o->memory ? " or a larger --memory" : "");
+    struct sizes s = { .c = c,
+                       .o = { .max_tokens = min_batch,
+                              .context = o->context,
+                              .mla = o->mla,
+                              .activations = o->activations,
+                              .serves = o->dense_only },
+                       .threads = threads,
+                       .cuda = o->cuda };
+    if (o->context <= 0) s.o.context = max_that_fits(&s, 1, max_context, limit);
+    e->context = s.o.context;
+    if (!s.o.context) s.o.context = 1; /* which does not fit, as the message says */
+    uint64_t bytes = estimate(&s);
+    if (bytes > limit) return fail_context(o, s.o.context, bytes, limit, held, err);
     uint64_t room = limit - bytes < BATCH_BYTES ? limit - bytes : BATCH_BYTES;
-    cpu->max_tokens = 0;
-    e->batch = max_that_fits(c, cpu, min_batch, e->context < batch ? e->context : batch, threads,
-                             bytes + room);
+    s.o.max_tokens = 0;
+    e->batch = max_that_fits(&s, min_batch, e->context < batch ? e->context : batch, bytes + room);
     if (e->batch > MIN_BATCH) e->batch -= e->batch % MIN_BATCH;
     if (e->batch < 1) e->batch = 1;
-    cpu->max_tokens = e->batch;
-    e->spare = limit - estimate(c, cpu, threads);
+    s.o.max_tokens = e->batch;
+    e->spare = limit - estimate(&s);
+    *cpu = s.o;
     return MOE_OK;
 }
 
@@ -118,10 +151,15 @@ static enum moe_code open_parts(struct moe_engine *e, const char *path, const st
     const struct moe_config *c = &e->source->config;
     if (o->dense_only) MOE_TRY(moe_resident_open(&e->resident, e->source, err));
     MOE_TRY(moe_model_open(&e->model, e->resident ? &e->resident->source : e->source, o->lora_eps, err));
+    if (o->cuda) {
+        const struct moe_cuda_options cuda = { .index = o->gpu, .activations = o->activations };
+        MOE_TRY(moe_cuda_open(&e->device, e->model, &cuda, err));
+    }
     /* after opening, so that it counts the memory that descriptors and tokenizer take */
     struct moe_cpu_options cpu;
     MOE_TRY(fit(e, c, o, &cpu, moe_pool_threads(pool), err));
-    MOE_TRY(moe_cpu_open(&e->device, e->model, &cpu, pool, err));
+    if (o->cuda) MOE_TRY(moe_cuda_start(e->device, cpu.max_tokens, cpu.context, o->cancel, err));
+    else MOE_TRY(moe_cpu_open(&e->device, e->model, &cpu, pool, err));
     return moe_forward_open(&e->forward, e->device, err);
 }
 

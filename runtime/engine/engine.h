@@ -10,6 +10,7 @@
 #include "formats/tokenizer/tokenizer.h"
 #include "model/forward.h"
 #include "model/ops/cpu/cpu.h"
+#include "model/ops/cuda/cuda.h"
 #include "runtime/engine/request.h"
 #include "runtime/parallel/resident.h"
 
@@ -22,7 +23,8 @@ struct moe_engine {
     struct moe_device *device;
     struct moe_forward *forward;
     int64_t context, batch;           /* the largest number of positions; of tokens in a batch */
-    uint64_t spare;                   /* bytes of the memory allowed that a full context leaves */
+    /* bytes of the memory allowed, or of the GPU's, that a full context leaves */
+    uint64_t spare;
     uint64_t cache_bytes; int64_t max_sequences; /* as struct moe_engine_options has them */
     /* only ids below it are generated: the smaller of the model's and the tokenizer's vocabulary */
     int64_t vocab;
@@ -45,6 +47,9 @@ struct moe_engine_options {
     double lora_eps;                  /* as moe_model_open takes it */
     enum moe_mla mla;
     enum moe_activations activations; /* as moe_cpu_options.activations */
+    /* compute on GPU number `gpu`, whose memory then holds the model, the buffers and the cache, and is what
+     * bounds the context in the place of `memory`; not with EXPANDED, INT16 or dense_only */
+    bool cuda; int gpu;
     const struct moe_cancel *cancel;  /* for struct moe_engine.cancel */
 };
 

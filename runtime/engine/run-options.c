@@ -9,6 +9,7 @@
 #include "runtime/engine/score.h"
 #include "runtime/engine/trace.h"
 
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,7 @@ struct moe_run_args moe_run_asked = {
     .eps = "config",
     .mla = "absorbed",
     .device = "auto",
+    .arithmetic = "exact",
     .activations = "float",
     .comm = "local",
 };
@@ -109,7 +111,11 @@ static const struct moe_opt opts[] = {
     MOE_STR(0, "mla", &moe_run_asked.mla, "absorbed|plain",
             "how attention reads its cache: absorbed computes on the compressed latents; plain expands "
             "them to keys and values first, to check the other; they differ in rounding only"),
-    MOE_OWN_STR(0, "device", &moe_run_asked.device, "auto|cpu", "where to compute"),
+    MOE_OWN_STR(0, "device", &moe_run_asked.device, "auto|cpu|cuda[:N]",
+                "where to compute: cuda is one NVIDIA GPU (Hopper or later), whose memory must hold the "
+                "model; N is its number, 0 by default. auto takes the processor, and JSON says why"),
+    MOE_STR(0, "arithmetic", &moe_run_asked.arithmetic, "exact|fast",
+            "exact: a GPU gives the bits that the processor gives; fast is not in this version"),
     MOE_STR(0, "activations", &moe_run_asked.activations,
             "float|int16|nvfp4|nvfp4-four-over-six|nvfp4-search",
             "what NVFP4 weights are multiplied with: float32 values; int16: 16-bit integers, faster for "
@@ -294,26 +300,57 @@ static enum moe_code check_output(const struct moe_run_args *o, const char *path
                             err);
 }
 
-/* Checks --mla-norm-eps, --mla, --device and --activations. */
+/* Checks --mla-norm-eps, --mla, --arithmetic and --activations. */
 static enum moe_code check_arithmetic(const struct moe_run_args *o, struct moe_err *err)
 {
     if (strcmp(o->eps, "config") && strcmp(o->eps, "1e-6"))
         return moe_fail(err, MOE_USAGE, "unknown --mla-norm-eps '%s' (config or 1e-6)", o->eps);
     if (strcmp(o->mla, "absorbed") && strcmp(o->mla, "plain"))
         return moe_fail(err, MOE_USAGE, "unknown --mla '%s' (absorbed or plain)", o->mla);
-    char *end = NULL;
-    if (!strncmp(o->device, "cuda:", 5)) strtol(o->device + 5, &end, 10);
-    bool numbered = end && o->device[5] >= '0' && o->device[5] <= '9' && !*end;
-    if (!strcmp(o->device, "cuda") || numbered)
-        return moe_fail(err, MOE_UNSUPPORTED, "--device cuda is not in this version (cpu)");
-    if (strcmp(o->device, "auto") && strcmp(o->device, "cpu"))
-        return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto or cpu)", o->device);
+    if (!strcmp(o->arithmetic, "fast"))
+        return moe_fail(err, MOE_UNSUPPORTED, "--arithmetic fast is not in this version (exact)");
+    if (strcmp(o->arithmetic, "exact"))
+        return moe_fail(err, MOE_USAGE, "unknown --arithmetic '%s' (exact)", o->arithmetic);
     int activations = moe_activations_find(o->activations);
     if (activations < 0 || activations == MOE_ACTIVATIONS_NVFP4_ALL)
         return moe_fail(
             err, MOE_USAGE,
             "unknown --activations '%s' (float, int16, nvfp4, nvfp4-four-over-six or nvfp4-search)",
             o->activations);
+    return MOE_OK;
+}
+
+/* Whether --device names a GPU; *gpu is its number then. */
+static bool is_gpu(const char *device, int *gpu)
+{
+    char *end;
+    *gpu = 0;
+    if (!strcmp(device, "cuda")) return true;
+    if (strncmp(device, "cuda:", 5) || device[5] < '0' || device[5] > '9') return false;
+    long n = strtol(device + 5, &end, 10);
+    *gpu = n < INT_MAX ? (int)n : INT_MAX;
+    return !*end;
+}
+
+/* Checks --device, and that the other options ask for nothing that a GPU does not do. */
+static enum moe_code check_device(const struct moe_run_args *o, struct moe_err *err)
+{
+    int gpu;
+    if (!is_gpu(o->device, &gpu)) {
+        if (!strcmp(o->device, "auto") || !strcmp(o->device, "cpu")) return MOE_OK;
+        return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto, cpu, cuda or cuda:N)", o->device);
+    }
+    if (o->bench)
+        return moe_fail(err, MOE_UNSUPPORTED, "--bench times the processor: not with --device cuda");
+    if (o->rendezvous || o->plan || o->replan || o->ranks > 1 || strcmp(o->comm, "local"))
+        return moe_fail(err, MOE_UNSUPPORTED,
+                        "--device cuda is one GPU in this version: not with several ranks or --plan");
+    if (strcmp(o->mla, "absorbed"))
+        return moe_fail(err, MOE_UNSUPPORTED,
+                        "--mla plain is computed by the processor alone (--device cpu)");
+    if (moe_activations_find(o->activations) == MOE_ACTIVATIONS_INT16)
+        return moe_fail(err, MOE_UNSUPPORTED,
+                        "--activations int16 is computed by the processor alone (--device cpu)");
     return MOE_OK;
 }
 
@@ -368,6 +405,7 @@ enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine
 {
     MOE_TRY(moe_check_model_operand(&o->run, err));
     MOE_TRY(check_arithmetic(o, err));
+    MOE_TRY(check_device(o, err));
     MOE_TRY(check_ranks(o, err));
     MOE_TRY(check_sampling(o, err));
     MOE_TRY(check_limits(o, err));
@@ -388,6 +426,7 @@ enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine
                                       .activations = (enum moe_activations)activations,
                                       .tokenizer = o->score || o->stop.n || o->prompts ||
                                                    (!o->prompt.tokens && !o->bench) };
+    e->cuda = is_gpu(o->device, &e->gpu);
     if (o->score) { /* memory is shared by the model, its reference if any, and the hidden states */
         e->sharers = o->reference ? 3 : 2;
         e->max_context = o->window > 0 ? o->window : MOE_SCORE_WINDOW;

@@ -84,6 +84,34 @@ void moe_run_report_generated(const struct moe_run_args *o, cJSON *json, const s
         rate((double)prompt, seconds[1]), rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
+/* Why `auto` took the processor: a GPU is taken only when it is asked for by name, for no kernel has been
+ * timed on one. */
+static const char *why_not_gpu(void)
+{
+    struct moe_err none = MOE_ERR_INIT;
+    int n;
+    return moe_gpus_found(&n, &none) == MOE_OK ? "not measured" : "no gpu";
+}
+
+void moe_run_device_json(const struct moe_run_args *o, const struct moe_engine *e, cJSON *json)
+{
+    cJSON *d = o->run.json ? moe_json_add_object(json, "device") : NULL;
+    bool cuda = !strcmp(e->device->ops->name, "cuda");
+    if (!d) return;
+    moe_json_add_str(d, "kind", e->device->ops->name);
+    if (!strcmp(o->device, "auto")) moe_json_add_str(d, "reason", why_not_gpu());
+    if (!cuda) return;
+    const struct moe_gpu_info *info = moe_cuda_info(e->device);
+    const struct moe_cuda_load load = moe_cuda_loaded(e->device);
+    moe_json_add_i64(d, "index", info->index);
+    moe_json_add_str(d, "name", info->name);
+    moe_json_add_str(d, "arithmetic", o->arithmetic);
+    if (!(d = moe_json_add_object(json, "load"))) return;
+    moe_json_add_str(d, "path", load.path);
+    moe_json_add_i64(d, "bytes", (int64_t)load.bytes);
+    moe_json_add_measured(d, "seconds", load.seconds);
+}
+
 /* Writes what a sequence is called into name[NAME]: the prompt's number (its index in JSON), its line and,
  * where there are several, the number of the choice. */
 enum { NAME = 128 };

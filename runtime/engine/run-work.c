@@ -185,6 +185,7 @@ enum moe_code moe_run_alone(struct moe_run_job *j, struct moe_err *err)
     }
     if (code == MOE_OK) code = moe_run_share(j, &r, err);
     if (code == MOE_OK) code = moe_run_report(j, &r.engine->model->config, r.results, &dead, err);
+    if (code == MOE_OK) moe_run_device_json(o, r.engine, j->json);
     moe_results_close(&r.results);
     moe_engine_close(&r.engine);
     return code;

@@ -24,7 +24,7 @@ ok "$BIN/moe-convert" -q $F/bf16 -o "$T/c.moe"
 P='And it came to pass'
 gen() { n=$1; shift; run $n --json "$@"; cp "$T/$n" "$T/$n.full"; pick $n text tokens prompt_tokens finish_reason; }
 gen g1 -t 1 $F/bf16 --prompt "$P" -n 40
-py g1.full 'list(j) == ["text", "tokens", "prompt_tokens", "seconds", "prefill_tokens_per_second", "decode_tokens_per_second", "peak_rss", "peak_anonymous", "finish_reason", "cache"]'
+py g1.full 'list(j) == ["text", "tokens", "prompt_tokens", "seconds", "prefill_tokens_per_second", "decode_tokens_per_second", "peak_rss", "peak_anonymous", "finish_reason", "cache", "device"]'
 py g1.full 'list(j["cache"]) == ["bytes", "pages", "used_peak", "found_tokens", "preemptions"] and j["cache"]["used_peak"] == 1'
 gen turn -t 1 $F/bf16 --chat --prompt "$P" -n 4
 py turn.full 'j["cache"]["pages"] > 0 and j["cache"]["used_peak"] == 1'

@@ -207,7 +207,12 @@ refused 2 "--temperature" $M/bf16 --prompt x --temperature -1
 refused 2 "--mla" $M/bf16 --prompt x --mla other
 refused 2 "--mla-norm-eps" $M/bf16 --prompt x --mla-norm-eps 1
 refused 2 "--activations" $M/bf16 --prompt x --activations int8
-refused 14 "cuda" $M/bf16 --prompt x --device cuda
+refused 14 "--bench times the processor" $M/bf16 --bench --device cuda
+refused 14 "one GPU in this version" $M/bf16 --prompt x --device cuda --ranks 2
+refused 14 "--mla plain" $M/bf16 --prompt x --device cuda --mla plain
+refused 14 "--activations int16" $M/bf16 --prompt x --device cuda --activations int16
+refused 14 "--arithmetic fast is not" $M/bf16 --prompt x --arithmetic fast
+refused 2 "unknown --arithmetic 'quick'" $M/bf16 --prompt x --arithmetic quick
 refused 14 "nccl" $M/bf16 --prompt x --ranks 2 --comm nccl
 refused 3 "no-folder" $M/bf16 --prompt x -n 0 --trace "$T/no-folder/x"
 mkdir "$T/bare"
@@ -264,7 +269,6 @@ refused 2 "--replan-after goes with --replan" $M/bf16 -p a --replan-after 3
 refused 2 "--replan wants several ranks" $M/bf16 -p a --replan "$T/once"
 refused 2 "--stop wants a text" $M/bf16 -p a --stop ""
 refused 2 "-n -2: want 0 or more, or -1" $M/bf16 -p a -n -2
-refused 14 "cuda" $M/bf16 -p a --device cuda:0
 refused 2 "unknown --device 'cuda:x'" $M/bf16 -p a --device cuda:x
 for o in --gpu "--ngl 9" "-ngl 9"; do refused 2 "(here: --device)" $M/bf16 -p a $o; done
 refused 2 "(here: --context)" $M/bf16 -p a --ctx-size 8

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* model/ops/cuda/cuda-internal.h - the state of a GPU as a device, and what the files of this folder share.
+ * Letters in shapes are those of ops.h. */
+#ifndef MOE_MODEL_OPS_CUDA_CUDA_INTERNAL_H
+#define MOE_MODEL_OPS_CUDA_CUDA_INTERNAL_H
+
+#include "base/arena.h"
+#include "kernels/cuda/weight.h"
+#include "model/ops/cuda/cuda.h"
+
+/* A weight on the GPU: the first of E that lie `stride` bytes apart, or one alone.  global: the address of
+ * NVFP4's second scale.  input_scale: moe_input_scale; has_scale: whether the source gives it.  w.data 0:
+ * there is no such weight. */
+struct moe_cuda_matrix { struct moe_cuda_weight w; uint64_t global; float input_scale; bool has_scale; };
+struct moe_cuda_mlp { struct moe_cuda_matrix gate, up, down; };
+
+/* gate_scale, down_scale: float [E], what the inputs of gate and up, and of down, are quantized under; 0 for
+ * an expert whose input is not quantized.  They are there with NVFP4 activations alone. */
+struct moe_cuda_experts { struct moe_cuda_mlp mlp; int64_t stride; uint64_t gate_scale, down_scale; };
+
+struct moe_cuda_layer {
+    uint64_t input_norm, post_norm, q_a_norm, kv_a_norm, router_bias; /* float32; router_bias may be 0 */
+    struct moe_cuda_matrix q_a, q_b, q, kv_a, kv_b, o, router;
+    struct moe_cuda_mlp common;       /* the dense MLP, or the shared expert */
+    struct moe_cuda_experts experts;
+};
+
+/* Bytes of host memory that are to be copied to `to`.  rows > 0: they are NVFP4's scales in rows of `blocks`,
+ * which become tiles of 128 x 4 on their way; bytes is then the size of the tiles. */
+struct moe_cuda_piece { const void *from; uint64_t bytes, to; int64_t rows, blocks; };
+
+struct moe_cuda_weights {
+    struct moe_cuda_matrix embed, head;
+    uint64_t norm;
+    struct moe_cuda_layer *layers;
+    uint64_t bytes;                   /* of all blocks */
+    /* [1 + layers]: a block for what belongs to no routed expert, then one for the experts of each layer */
+    struct moe_addr *block; uint64_t *block_bytes;
+    struct moe_cuda_piece *piece; size_t n_pieces, cap_pieces;
+    struct moe_arena arena;           /* of the descriptors, and of what pieces copy from host memory */
+};
+
+struct moe_cuda {
+    struct moe_device device;
+    struct moe_cuda_options o;
+    struct moe_gpu *gpu;
+    struct moe_cuda_weights weights;
+    struct moe_cuda_load load;
+    uint64_t room;
+    struct moe_hooks hooks;
+    enum moe_code code; struct moe_err err;   /* the first failure */
+    uint32_t word;                            /* of the last wait, in host memory */
+
+    /* ---- the batch ---- */
+    struct moe_batch batch;
+    int64_t table;                            /* pages in a row of the block tables */
+    int64_t *first;                           /* [T] the position of each token */
+    unsigned char *input;                     /* what `begin` copies to at.input, as host memory */
+    struct { uint64_t tokens, segment, pos, pages, cosine, sine; } in; /* addresses within at.input */
+
+    /* ---- buffers on the GPU; all of them are one allocation ---- */
+    struct moe_addr buffers;
+    struct {
+        uint64_t word, input;
+        uint64_t x;                           /* [T, H] the normed rows of `logits` */
+        uint64_t rows;                        /* [T] int32 which rows `logits` takes */
+        uint64_t router;                      /* [T, E] */
+        uint64_t quantized;                   /* [T, the widest input], and [T k, H] in MoE layers */
+        uint64_t digits, factors;             /* of the input of a product with NVFP4 weights */
+        uint64_t gate, up;                    /* [T k, inter], or [T, inter] of the common MLP */
+        uint64_t query, latent;               /* [SLAB, heads, kl + rope], [SLAB, heads, kl] */
+        uint64_t part;                        /* what split attention merges */
+        uint64_t sorted, pair, token, items, counts; /* of group.h: first, pair, token, items, item_count */
+        uint64_t drawing, most, weight, count;/* of sample.h */
+    } at;
+    int64_t part_floats;
+    int32_t *experts; float *chosen;          /* [T, k] in host memory, for the observer */
+};
+
+/* Bits of the word besides those of ops.h. */
+enum { MOE_CUDA_WORD_ABSENT = 1u << 16 };
+
+/* Tokens whose queries are in the space of latents at once. */
+enum { MOE_CUDA_SLAB = 128 };
+
+static inline struct moe_cuda *moe_cuda_of(struct moe_device *d) { return (struct moe_cuda *)(void *)d; }
+static inline const struct moe_config *moe_cuda_config(const struct moe_cuda *d)
+{
+    return &d->device.model->config;
+}
+
+/* Launches kernel NAME with the arguments of the struct `a`, unless something has failed before. */
+#define MOE_CUDA_LAUNCH(d, NAME, a) \
+    moe_cuda_launch((d), MOE_CUDA_##NAME, moe_cuda_##NAME##_grid(&(a)), &(a), sizeof(a))
+void moe_cuda_launch(struct moe_cuda *d, enum moe_cuda_kernel k, struct moe_cuda_grid grid, const void *args,
+                     size_t bytes);
+/* Copies to and from the GPU, unless something has failed before; as moe_gpu_write and moe_gpu_read. */
+void moe_cuda_write(struct moe_cuda *d, uint64_t to, const void *from, uint64_t bytes);
+void moe_cuda_read(struct moe_cuda *d, void *to, uint64_t from, uint64_t bytes);
+
+/* ---- weights.c ---- */
+
+/* Decides where each weight will lie, relative to blocks whose addresses are not known yet, and counts bytes.
+ * MOE_UNSUPPORTED, MOE_NOMEM. */
+enum moe_code moe_cuda_weights_plan(struct moe_cuda *d, struct moe_err *err);
+/* Takes the blocks and copies the weights. */
+enum moe_code moe_cuda_weights_load(struct moe_cuda *d, const struct moe_cancel *cancel, struct moe_err *err);
+void moe_cuda_weights_free(struct moe_cuda *d);
+
+/* ---- products.c ---- */
+
+/* Whether the input of products with this weight is quantized; the scale that gate and up of an MLP share (0:
+ * their input is not quantized). */
+bool moe_cuda_quantizes(const struct moe_cuda *d, const struct moe_cuda_matrix *m);
+float moe_cuda_gate_scale(const struct moe_cuda *d, const struct moe_cuda_mlp *m);
+/* out [n, cols] = x [n, cols] as products with NVFP4 activations take it; out may be x. */
+void moe_cuda_quantize(struct moe_cuda *d, uint64_t x, float scale, int64_t cols, int64_t n, uint64_t out);
+static inline bool moe_cuda_is_nvfp4(const struct moe_cuda_matrix *m)
+{
+    return m->w.data && m->w.codes == MOE_CUDA_NVFP4;
+}
+/* Sets a->method and launches. */
+struct moe_cuda_activations;
+void moe_cuda_quantize_rows(struct moe_cuda *d, struct moe_cuda_activations *a);
+/* at.digits and at.factors of x [n, cols], for products with NVFP4 weights. */
+void moe_cuda_make_digits(struct moe_cuda *d, uint64_t x, int64_t n, int64_t cols);
+/* Launches nvfp4_<tokens> for one or two matrices of the same shape with at.digits: fills in of *a what
+ * follows from these. */
+struct moe_cuda_nvfp4;
+void moe_cuda_nvfp4(struct moe_cuda *d, const struct moe_cuda_matrix *m, int matrices,
+                    struct moe_cuda_nvfp4 *a, int tokens);
+/* y [n, rows of m] = x m^T.  An NVFP4 weight takes x from at.digits. */
+void moe_cuda_multiply(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint64_t x, int64_t n,
+                       uint64_t y);
+/* The same, which first makes of x what the weight needs. */
+void moe_cuda_product(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint64_t x, int64_t n, uint64_t y);
+void moe_cuda_op_embed(struct moe_device *d, struct moe_addr h);
+void moe_cuda_op_norm(struct moe_device *d, int layer, enum moe_norm which, struct moe_addr h,
+                   struct moe_addr add, struct moe_addr out);
+void moe_cuda_op_linear(struct moe_device *d, int layer, enum moe_role role, struct moe_addr x,
+                     struct moe_addr y);
+void moe_cuda_op_logits(struct moe_device *d, const int32_t *row, int64_t n, struct moe_addr h,
+                     struct moe_addr logits);
+void moe_cuda_op_sample(struct moe_device *d, const struct moe_drawing *w, int64_t n, int64_t vocab,
+                     struct moe_addr logits, struct moe_addr ids);
+void moe_cuda_op_check(struct moe_device *d, struct moe_addr x, int64_t n);
+
+/* ---- attention.c ---- */
+
+void moe_cuda_op_append(struct moe_device *d, int layer, struct moe_addr q, struct moe_addr ckv);
+void moe_cuda_op_attend(struct moe_device *d, int layer, struct moe_addr q, struct moe_addr out);
+void moe_cuda_op_copy(struct moe_device *d, const struct moe_latent *cache, const struct moe_page_copy *copy);
+
+/* ---- mlps.c ---- */
+
+void moe_cuda_op_route(struct moe_device *d, int layer, struct moe_addr x, const struct moe_choices *c);
+void moe_cuda_op_mlps(struct moe_device *d, int layer, struct moe_addr x, const struct moe_choices *c,
+                   struct moe_addr y);
+void moe_cuda_op_combine(struct moe_device *d, const struct moe_choices *c, struct moe_addr y,
+                      struct moe_addr h);
+
+#endif

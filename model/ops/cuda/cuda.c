@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The device itself: its buffers, its memory, what it knows of a batch, and the table of its operations. */
+#include "base/minmax.h"
+#include "base/show.h"
+#include "kernels/cuda/attend.h"
+#include "kernels/cuda/digits.h"
+#include "kernels/cuda/group.h"
+#include "kernels/cuda/sample.h"
+#include "model/ops/cuda/cuda-internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- calls of the GPU ---- */
+
+void moe_cuda_launch(struct moe_cuda *d, enum moe_cuda_kernel k, struct moe_cuda_grid grid, const void *args,
+                     size_t bytes)
+{
+    if (d->code == MOE_OK) d->code = moe_gpu_launch(d->gpu, k, grid, args, bytes, &d->err);
+}
+
+void moe_cuda_write(struct moe_cuda *d, uint64_t to, const void *from, uint64_t bytes)
+{
+    if (d->code == MOE_OK) d->code = moe_gpu_write(d->gpu, (struct moe_addr){ to }, from, bytes, &d->err);
+}
+
+void moe_cuda_read(struct moe_cuda *d, void *to, uint64_t from, uint64_t bytes)
+{
+    if (d->code == MOE_OK) d->code = moe_gpu_read(d->gpu, to, (struct moe_addr){ from }, bytes, &d->err);
+}
+
+/* ---- buffers ---- */
+
+/* Gives out places in the memory of all buffers, which begins at `base`; 0: only their bytes count. */
+struct taker { uint64_t base, at; };
+
+static uint64_t take(struct taker *t, int64_t n, uint64_t size)
+{
+    uint64_t at = t->at;
+    t->at += ((uint64_t)n * size + 255) / 256 * 256;
+    return t->base + at;
+}
+
+static int64_t max3(int64_t a, int64_t b, int64_t c) { return moe_max_i64(moe_max_i64(a, b), c); }
+
+/* The widest input of a product that is not an MLP's. */
+static int64_t widest(const struct moe_config *c)
+{
+    return max3(c->hidden_size, c->q_lora_rank, c->num_attention_heads * c->v_head_dim);
+}
+
+/* Of attention: the floats of what split tokens leave for their merge.  One token of the longest context has
+ * room, and more than that up to 256 MiB. */
+static int64_t part_floats(const struct moe_config *c, int64_t t, int64_t context)
+{
+    int64_t one = (context + MOE_CHUNK - 1) / MOE_CHUNK * c->num_attention_heads * (c->kv_lora_rank + 2);
+    return moe_max_i64(one, moe_min_i64(one * moe_min_i64(t, MOE_CUDA_SLAB), (int64_t)64 << 20));
+}
+
+static void take_products(struct taker *b, struct moe_cuda *d, const struct moe_config *c, int64_t t)
+{
+    int64_t k = c->num_experts_per_tok, chosen = t * k;
+    int64_t common = moe_max_i64(c->intermediate_size, c->n_shared_experts * c->moe_intermediate_size);
+    int64_t inter = moe_max_i64(t * common, chosen * c->moe_intermediate_size);
+    int64_t wide = moe_max_i64(t * moe_max_i64(widest(c), common), chosen * c->hidden_size);
+    int64_t groups = max3(t * moe_cuda_digit_groups(moe_max_i64(widest(c), common)),
+                          chosen * moe_cuda_digit_groups(c->moe_intermediate_size),
+                          moe_activations_nvfp4(d->o.activations)
+                              ? chosen * moe_cuda_digit_groups(c->hidden_size)
+                              : 0);
+    d->at.quantized = moe_activations_nvfp4(d->o.activations) ? take(b, wide, 4) : 0;
+    d->at.digits = take(b, groups, 1024);
+    d->at.factors = take(b, groups, 64);
+    d->at.gate = take(b, inter, 4);
+    d->at.up = take(b, inter, 4);
+    d->at.sorted = take(b, c->n_routed_experts + 1, 4);
+    d->at.pair = take(b, chosen, 4);
+    d->at.token = take(b, chosen, 4);
+    d->at.items = take(b, MOE_CUDA_BUCKETS * chosen, sizeof(struct moe_cuda_item));
+    d->at.counts = take(b, MOE_CUDA_BUCKETS, 4);
+}
+
+/* Takes all buffers; or only counts their bytes, where b->base is 0. */
+static void take_all(struct taker *b, struct moe_cuda *d, const struct moe_config *c, int64_t t,
+                     int64_t context)
+{
+    int64_t heads = c->num_attention_heads, kl = c->kv_lora_rank, slab = moe_min_i64(t, MOE_CUDA_SLAB);
+    int64_t chunks = moe_cuda_sample_chunks(c->vocab_size), half = c->qk_rope_head_dim / 2;
+    d->part_floats = part_floats(c, t, context);
+    d->at.word = take(b, 1, 4);
+    d->at.input = take(b, t * (3 + moe_latent_pages(context) + 2 * half), 4);
+    d->at.x = take(b, t * c->hidden_size, 4);
+    d->at.rows = take(b, t, 4);
+    d->at.router = take(b, t * c->n_routed_experts, 4);
+    take_products(b, d, c, t);
+    d->at.query = take(b, slab * heads * (kl + c->qk_rope_head_dim), 4);
+    d->at.latent = take(b, slab * heads * kl, 4);
+    d->at.part = take(b, d->part_floats, 4);
+    d->at.drawing = take(b, t, sizeof(struct moe_cuda_drawing));
+    d->at.most = take(b, t * chunks, 8);
+    d->at.weight = take(b, t * chunks * MOE_CUDA_SAMPLE_PARTS, 8);
+    d->at.count = take(b, t * chunks * MOE_CUDA_SAMPLE_PARTS, 4);
+}
+
+uint64_t moe_cuda_estimate(const struct moe_config *c, enum moe_activations a, int64_t max_tokens,
+                           int64_t context)
+{
+    struct moe_cuda d = { .o = { .activations = a } };
+    struct taker b = { 0 };
+    take_all(&b, &d, c, max_tokens, context);
+    return b.at;
+}
+
+/* ---- memory ---- */
+
+static enum moe_code allocate(struct moe_device *d, uint64_t bytes, struct moe_addr *out, struct moe_err *err)
+{
+    return moe_gpu_alloc(moe_cuda_of(d)->gpu, bytes, out, err);
+}
+
+static void release(struct moe_device *d, struct moe_addr a) { moe_gpu_free(moe_cuda_of(d)->gpu, a); }
+
+static void write_bytes(struct moe_device *d, struct moe_addr to, const void *from, uint64_t bytes)
+{
+    moe_cuda_write(moe_cuda_of(d), to.at, from, bytes);
+}
+
+static void read_bytes(struct moe_device *d, void *to, struct moe_addr from, uint64_t bytes)
+{
+    moe_cuda_read(moe_cuda_of(d), to, from.at, bytes);
+}
+
+static enum moe_code wait(struct moe_device *device, uint32_t *word, struct moe_err *err)
+{
+    struct moe_cuda *d = moe_cuda_of(device);
+    *word = 0;
+    moe_cuda_read(d, &d->word, d->at.word, sizeof d->word);
+    if (d->code == MOE_OK) d->code = moe_gpu_fill(d->gpu, (struct moe_addr){ d->at.word }, 0, 4, &d->err);
+    if (d->code == MOE_OK) d->code = moe_gpu_wait(d->gpu, &d->err);
+    if (d->code == MOE_OK && d->word & MOE_CUDA_WORD_ABSENT)
+        d->code = moe_fail(&d->err, MOE_DEVICE, "GPU %d: a token chose an expert that is not in its memory",
+                           d->o.index);
+    if (d->code != MOE_OK) {
+        *err = d->err;
+        return d->code;
+    }
+    *word = d->word;
+    return MOE_OK;
+}
+
+/* ---- the batch ---- */
+
+/* The longest block table of the batch, in pages. */
+static int64_t longest_table(const struct moe_batch *b)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < b->n_segments; i++)
+        n = moe_max_i64(n, moe_latent_pages(b->segment[i].first + b->segment[i].n));
+    return n;
+}
+
+/* Where the parts of at.input are, for a batch of n tokens; returns the bytes of all. */
+static uint64_t place_input(struct moe_cuda *d, int64_t n, int64_t segments)
+{
+    uint64_t floats = (uint64_t)(n * moe_cuda_config(d)->qk_rope_head_dim / 2), at = d->at.input;
+    d->in.tokens = at, at += (uint64_t)n * 4;
+    d->in.segment = at, at += (uint64_t)n * 4;
+    d->in.pos = at, at += (uint64_t)n * 4;
+    d->in.cosine = at, at += floats * 4;
+    d->in.sine = at, at += floats * 4;
+    d->in.pages = at, at += (uint64_t)(segments * d->table) * 4;
+    return at - d->at.input;
+}
+
+static void *host_input(struct moe_cuda *d, uint64_t at) { return d->input + (at - d->at.input); }
+
+/* Fills in what a kernel must know about the tokens of the batch's segments. */
+static void describe_segments(struct moe_cuda *d, const struct moe_batch *b)
+{
+    const struct moe_model *m = d->device.model;
+    int64_t half = m->config.qk_rope_head_dim / 2, t = 0;
+    int32_t *segment = host_input(d, d->in.segment), *pos = host_input(d, d->in.pos);
+    int32_t *pages = host_input(d, d->in.pages);
+    float *cosine = host_input(d, d->in.cosine), *sine = host_input(d, d->in.sine);
+    for (int64_t i = 0; i < b->n_segments; i++) {
+        const struct moe_segment *s = &b->segment[i];
+        int64_t n = moe_latent_pages(s->first + s->n);
+        MOE_CHECK(s->first + s->n <= d->device.context && s->cache == b->segment->cache);
+        memcpy(pages + i * d->table, s->page, (size_t)n * sizeof *pages);
+        memset(pages + i * d->table + n, 0, (size_t)(d->table - n) * sizeof *pages);
+        for (int64_t j = 0; j < s->n; j++, t++) {
+            segment[t] = (int32_t)i;
+            d->first[t] = s->first + j;
+            pos[t] = (int32_t)d->first[t];
+            moe_rope_angles(&m->rope, m->inv_freq, d->first[t], cosine + t * half, sine + t * half);
+        }
+    }
+}
+
+static void begin(struct moe_device *device, const struct moe_batch *b)
+{
+    struct moe_cuda *d = moe_cuda_of(device);
+    MOE_CHECK(b->n <= device->max_tokens);
+    d->batch = *b;
+    d->table = longest_table(b);
+    uint64_t bytes = place_input(d, b->n, b->n_segments);
+    if (!b->tokens && !b->n_segments) return;
+    if (b->tokens) memcpy(d->input, b->tokens, (size_t)b->n * sizeof *b->tokens);
+    else memset(d->input, 0, (size_t)b->n * sizeof *b->tokens);
+    if (b->n_segments) describe_segments(d, b);
+    else bytes = (uint64_t)b->n * sizeof *b->tokens;
+    moe_cuda_write(d, d->at.input, d->input, bytes);
+}
+
+/* ---- the observer, and what a GPU does not do ---- */
+
+static void set_hooks(struct moe_device *device, const struct moe_hooks *hooks)
+{
+    struct moe_cuda *d = moe_cuda_of(device);
+    d->hooks = hooks ? *hooks : (struct moe_hooks){ .ctx = NULL };
+    MOE_CHECK(!d->hooks.input);
+}
+
+static void serve(struct moe_device *d, int layer, const struct moe_choice *list, int64_t n)
+{
+    (void)d, (void)layer, (void)list;
+    MOE_CHECK(n == 0);
+}
+
+/* ---- open and close ---- */
+
+static void close_cuda(struct moe_device *device)
+{
+    struct moe_cuda *d = moe_cuda_of(device);
+    if (d->gpu) {
+        moe_gpu_free(d->gpu, d->buffers);
+        moe_cuda_weights_free(d);
+    }
+    moe_gpu_close(&d->gpu);
+    free(d->input);
+    free(d->first);
+    free(d->experts);
+    free(d->chosen);
+    free(d);
+}
+
+static const struct moe_ops ops = { .name = "cuda",
+                                    .close = close_cuda,
+                                    .alloc = allocate,
+                                    .free = release,
+                                    .write = write_bytes,
+                                    .read = read_bytes,
+                                    .wait = wait,
+                                    .copy = moe_cuda_op_copy,
+                                    .begin = begin,
+                                    .embed = moe_cuda_op_embed,
+                                    .norm = moe_cuda_op_norm,
+                                    .linear = moe_cuda_op_linear,
+                                    .append = moe_cuda_op_append,
+                                    .attend = moe_cuda_op_attend,
+                                    .route = moe_cuda_op_route,
+                                    .mlps = moe_cuda_op_mlps,
+                                    .combine = moe_cuda_op_combine,
+                                    .logits = moe_cuda_op_logits,
+                                    .sample = moe_cuda_op_sample,
+                                    .check = moe_cuda_op_check,
+                                    .hooks = set_hooks,
+                                    .serve = serve };
+
+/* What the kernels cannot compute. */
+static enum moe_code check_shape(const struct moe_config *c, struct moe_err *err)
+{
+    int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
+    if (c->kv_lora_rank <= MOE_CUDA_ATTEND_KL && width <= MOE_CUDA_ATTEND_WIDTH) return MOE_OK;
+    return moe_fail(err, MOE_UNSUPPORTED,
+                    "the model's latents have %lld values and keys %lld, and a GPU computes at most %d and "
+                    "%d (try --device cpu)", (long long)c->kv_lora_rank, (long long)width, MOE_CUDA_ATTEND_KL,
+                    MOE_CUDA_ATTEND_WIDTH);
+}
+
+static enum moe_code open_parts(struct moe_cuda *d, struct moe_err *err)
+{
+    uint64_t bytes;
+    char need[16], have[16];
+    MOE_TRY(check_shape(moe_cuda_config(d), err));
+    MOE_TRY(moe_gpu_open(&d->gpu, d->o.index, err));
+    MOE_TRY(moe_cuda_weights_plan(d, err));
+    MOE_TRY(moe_gpu_free_now(d->gpu, &bytes, err));
+    bytes -= bytes / 64; /* allocations take somewhat more than their bytes */
+    d->room = bytes - (bytes < d->weights.bytes ? bytes : d->weights.bytes);
+    if (d->room) return MOE_OK;
+    return moe_fail(err, MOE_NOMEM,
+                    "GPU %d: the model needs %s, and %s are free (try --device cpu, or a container with "
+                    "smaller weights)",
+                    d->o.index, moe_human_bytes(d->weights.bytes, need), moe_human_bytes(bytes, have));
+}
+
+enum moe_code moe_cuda_open(struct moe_device **out, const struct moe_model *m,
+                            const struct moe_cuda_options *o, struct moe_err *err)
+{
+    struct moe_cuda *d = calloc(1, sizeof *d);
+    *out = NULL;
+    if (!d) return moe_fail(err, MOE_NOMEM, "no memory for a GPU's state");
+    MOE_CHECK(o->activations != MOE_ACTIVATIONS_INT16);
+    d->device = (struct moe_device){ .ops = &ops, .model = m };
+    d->o = *o;
+    d->err = (struct moe_err)MOE_ERR_INIT;
+    enum moe_code code = open_parts(d, err);
+    if (code != MOE_OK) close_cuda(&d->device);
+    else *out = &d->device;
+    return code;
+}
+
+static enum moe_code take_buffers(struct moe_cuda *d, struct moe_err *err)
+{
+    const struct moe_config *c = moe_cuda_config(d);
+    int64_t t = d->device.max_tokens, context = d->device.context, k = c->num_experts_per_tok;
+    struct taker b = { 0 };
+    take_all(&b, d, c, t, context);
+    MOE_TRY(moe_gpu_alloc(d->gpu, b.at, &d->buffers, err));
+    b = (struct taker){ .base = d->buffers.at };
+    take_all(&b, d, c, t, context);
+    d->input = malloc((size_t)(d->at.x - d->at.input));
+    d->first = calloc((size_t)t + 1, sizeof *d->first);
+    d->experts = calloc((size_t)(t * k) + 1, sizeof *d->experts);
+    d->chosen = calloc((size_t)(t * k) + 1, sizeof *d->chosen);
+    if (!d->input || !d->first || !d->experts || !d->chosen)
+        return moe_fail(err, MOE_NOMEM, "no memory for batches of %lld tokens", (long long)t);
+    return moe_gpu_fill(d->gpu, (struct moe_addr){ d->at.word }, 0, 4, err);
+}
+
+enum moe_code moe_cuda_start(struct moe_device *device, int64_t max_tokens, int64_t context,
+                             const struct moe_cancel *cancel, struct moe_err *err)
+{
+    struct moe_cuda *d = moe_cuda_of(device);
+    device->max_tokens = max_tokens;
+    device->context = context;
+    MOE_TRY(take_buffers(d, err));
+    return moe_cuda_weights_load(d, cancel, err);
+}
+
+uint64_t moe_cuda_room(const struct moe_device *d)
+{
+    return ((const struct moe_cuda *)(const void *)d)->room;
+}
+
+struct moe_cuda_load moe_cuda_loaded(const struct moe_device *d)
+{
+    return ((const struct moe_cuda *)(const void *)d)->load;
+}
+
+const struct moe_gpu_info *moe_cuda_info(const struct moe_device *d)
+{
+    return moe_gpu_info(((const struct moe_cuda *)(const void *)d)->gpu);
+}

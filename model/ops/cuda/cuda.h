@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* model/ops/cuda/cuda.h - one GPU as a device: the operations of model/ops/ops.h as launches of kernels
+ * (kernels/cuda/), on weights that lie in the GPU's memory.
+ *
+ * Every result has the bits of the processor's AVX2 kernels, whatever the batch.  Addresses are those of the
+ * GPU.  All segments of a batch have the same cache.  Of the observers there is `routed` alone, and `serve`
+ * must not be called: one GPU has all experts.  The host keeps nothing of the model but its descriptors once
+ * it is loaded.
+ *
+ * A GPU that fails, at any call, is reported by the next wait, and by every one after it (MOE_DEVICE). */
+#ifndef MOE_MODEL_OPS_CUDA_CUDA_H
+#define MOE_MODEL_OPS_CUDA_CUDA_H
+
+#include "base/cancel.h"
+#include "model/activations.h"
+#include "model/ops/cuda/gpu.h"
+#include "model/ops/ops.h"
+
+struct moe_cuda_options {
+    int index;                        /* of the GPU, as the driver counts */
+    enum moe_activations activations; /* any but INT16 */
+};
+
+/* Opens the GPU for `m`, whose source must stay open and mapped until moe_cuda_start returns, and m itself
+ * until close.  Nothing is read yet.  MOE_UNSUPPORTED for a model that the kernels cannot compute, MOE_NOMEM
+ * when the GPU does not hold its weights, or what moe_gpu_open fails with; *d is then NULL. */
+enum moe_code moe_cuda_open(struct moe_device **d, const struct moe_model *m,
+                            const struct moe_cuda_options *o, struct moe_err *err);
+/* Bytes that the weights leave for buffers and caches on this GPU. */
+uint64_t moe_cuda_room(const struct moe_device *d);
+/* Bytes of the buffers of a device for batches of so many tokens and sequences of so many positions. */
+uint64_t moe_cuda_estimate(const struct moe_config *c, enum moe_activations a, int64_t max_tokens,
+                           int64_t context);
+/* Takes the buffers, and then reads the weights onto the GPU.  Must be called once, before any operation.
+ * MOE_NOMEM, MOE_DEVICE, or the code of `cancel`, unless NULL, when that is cancelled meanwhile; the
+ * device can then only be closed. */
+enum moe_code moe_cuda_start(struct moe_device *d, int64_t max_tokens, int64_t context,
+                             const struct moe_cancel *cancel, struct moe_err *err);
+
+/* How the weights came onto the GPU. */
+struct moe_cuda_load { const char *path; uint64_t bytes; double seconds; };
+struct moe_cuda_load moe_cuda_loaded(const struct moe_device *d);
+const struct moe_gpu_info *moe_cuda_info(const struct moe_device *d);
+
+#endif

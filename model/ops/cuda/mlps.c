@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The feed-forward part of a layer: router, shared expert or dense MLP, routed experts, and their sum.
+ *
+ * The rows of routed experts stand in the order of the choices throughout: choice c = t k + j is row c of
+ * at.gate, at.up and the outputs.  Products with NVFP4 weights take their work from the list that `group`
+ * makes on the GPU; products with other types have an item for each choice. */
+#include "kernels/cuda/activations.h"
+#include "kernels/cuda/combine.h"
+#include "kernels/cuda/dense.h"
+#include "kernels/cuda/group.h"
+#include "kernels/cuda/nvfp4.h"
+#include "kernels/cuda/route.h"
+#include "kernels/cuda/swiglu.h"
+#include "model/ops/cuda/cuda-internal.h"
+
+/* ---- the router ---- */
+
+/* Shows the choices to the observer: they must be in host memory, so the host waits. */
+static void show_choices(struct moe_cuda *d, int layer, const struct moe_choices *c)
+{
+    uint64_t bytes = (uint64_t)(d->batch.n * moe_cuda_config(d)->num_experts_per_tok) * 4;
+    moe_cuda_read(d, d->experts, c->experts.at, bytes);
+    moe_cuda_read(d, d->chosen, c->weights.at, bytes);
+    if (d->code == MOE_OK) d->code = moe_gpu_wait(d->gpu, &d->err);
+    if (d->code == MOE_OK) d->hooks.routed(d->hooks.ctx, layer, d->batch.n, d->experts, d->chosen);
+}
+
+void moe_cuda_op_route(struct moe_device *device, int layer, struct moe_addr x, const struct moe_choices *c)
+{
+    struct moe_cuda *d = moe_cuda_of(device);
+    const struct moe_router *r = &device->model->route;
+    const struct moe_cuda_layer *y = &d->weights.layers[layer];
+    const struct moe_cuda_route a = { .logits = d->at.router,
+                                      .bias = y->router_bias,
+                                      .experts = c->experts.at,
+                                      .weights = c->weights.at,
+                                      .n = d->batch.n,
+                                      .n_experts = (int32_t)r->n_experts,
+                                      .top_k = (int32_t)r->top_k,
+                                      .n_group = (int32_t)r->n_group,
+                                      .topk_group = (int32_t)r->topk_group,
+                                      .norm_topk_prob = r->norm_topk_prob,
+                                      .scale = r->scale };
+    moe_cuda_product(d, &y->router, x.at, d->batch.n, d->at.router);
+    MOE_CUDA_LAUNCH(d, route, a);
+    if (d->hooks.routed) show_choices(d, layer, c);
+}
+
+/* ---- gate and up ---- */
+
+/* Whether one launch computes gate, up and SwiGLU. */
+static bool is_fused(const struct moe_cuda_mlp *m)
+{
+    return moe_cuda_is_nvfp4(&m->gate) && moe_cuda_is_nvfp4(&m->up) &&
+           m->gate.w.reciprocal == m->up.w.reciprocal;
+}
+
+/* at.gate [n] = swiglu(at.gate, at.up). */
+static void gate_values(struct moe_cuda *d, int64_t n)
+{
+    const struct moe_cuda_swiglu a = { .gate = d->at.gate, .up = d->at.up, .out = d->at.gate, .n = n };
+    MOE_CUDA_LAUNCH(d, swiglu, a);
+}
+
+/* ---- the MLP of all tokens ---- */
+
+static void common(struct moe_cuda *d, const struct moe_cuda_mlp *m, uint64_t x, uint64_t y)
+{
+    int64_t n = d->batch.n, inter = m->gate.w.rows;
+    float scale = moe_cuda_gate_scale(d, m);
+    if (scale > 0) moe_cuda_quantize(d, x, scale, m->gate.w.cols, n, x);
+    if (moe_cuda_is_nvfp4(&m->gate) || moe_cuda_is_nvfp4(&m->up))
+        moe_cuda_make_digits(d, x, n, m->gate.w.cols);
+    if (is_fused(m)) {
+        struct moe_cuda_nvfp4 a = {
+            .y = { d->at.gate }, .ldy = inter, .tokens = n, .flags = MOE_CUDA_NVFP4_SWIGLU
+        };
+        const struct moe_cuda_matrix both[] = { m->gate, m->up };
+        moe_cuda_nvfp4(d, both, 2, &a, n <= 2 ? 2 : n <= 4 ? 4 : 8);
+    } else {
+        moe_cuda_multiply(d, &m->gate, x, n, d->at.gate);
+        moe_cuda_multiply(d, &m->up, x, n, d->at.up);
+        gate_values(d, n * inter);
+    }
+    moe_cuda_product(d, &m->down, d->at.gate, n, y);
+}
+
+/* ---- routed experts ---- */
+
+struct routed {
+    struct moe_cuda *d;
+    const struct moe_cuda_experts *x;
+    const struct moe_choices *c;
+    int64_t tokens, k, chosen;
+};
+
+/* Makes the list of work from the choices. */
+static void group(const struct routed *r)
+{
+    struct moe_cuda *d = r->d;
+    const struct moe_cuda_group a = { .ids = r->c->experts.at,
+                                      .word = d->at.word,
+                                      .first = d->at.sorted,
+                                      .pair = d->at.pair,
+                                      .token = d->at.token,
+                                      .items = d->at.items,
+                                      .item_count = d->at.counts,
+                                      .pairs = (int32_t)r->chosen,
+                                      .k = (int32_t)r->k,
+                                      .experts = (int32_t)moe_cuda_config(d)->n_routed_experts,
+                                      .bit = MOE_CUDA_WORD_ABSENT };
+    MOE_CUDA_LAUNCH(d, group, a);
+}
+
+/* Products of NVFP4 weights with at.digits, whose row for a sorted pair is named by `in`. */
+static void multiply_items(const struct routed *r, const struct moe_cuda_matrix *m, int matrices, uint64_t in,
+                           uint64_t y, uint32_t flags)
+{
+    struct moe_cuda *d = r->d;
+    int64_t experts = moe_cuda_config(d)->n_routed_experts;
+    for (int b = 0; b < MOE_CUDA_BUCKETS; b++) {
+        uint64_t before = (uint64_t)b * (uint64_t)r->chosen * sizeof(struct moe_cuda_item);
+        struct moe_cuda_nvfp4 a = { .stride = r->x->stride,
+                                    .items = d->at.items + before,
+                                    .item_count = d->at.counts + (uint64_t)b * sizeof(int32_t),
+                                    .in = in,
+                                    .out = d->at.pair,
+                                    .y = { y },
+                                    .ldy = m->w.rows,
+                                    .most = moe_cuda_group_most(r->chosen, experts, b),
+                                    .flags = flags };
+        if (a.most > 0) moe_cuda_nvfp4(d, m, matrices, &a, 2 << b);
+    }
+}
+
+/* y [choices, rows] = x m^T with a weight of another type.  x: a row for each token (share k), or for each
+ * choice (share 1). */
+static void multiply_each(const struct routed *r, const struct moe_cuda_matrix *m, uint64_t x, int64_t share,
+                          uint64_t y)
+{
+    const struct moe_cuda_dense a = { .w = m->w,
+                                      .x = x,
+                                      .y = y,
+                                      .expert = r->c->experts.at,
+                                      .n = 1,
+                                      .ldx = m->w.cols,
+                                      .ldy = m->w.rows,
+                                      .rows = m->w.rows,
+                                      .items = r->chosen,
+                                      .share = share,
+                                      .x_step = m->w.cols,
+                                      .y_step = m->w.rows,
+                                      .data_step = r->x->stride,
+                                      .scale_step = r->x->stride };
+    moe_cuda_launch(r->d, moe_cuda_dense_kernel(&a), moe_cuda_dense_grid(&a), &a, sizeof a);
+}
+
+/* A product of every choice with its expert's weight.  per_token: x and at.digits have a row for each token,
+ * else one for each choice. */
+static void multiply(const struct routed *r, const struct moe_cuda_matrix *m, uint64_t x, bool per_token,
+                     uint64_t y)
+{
+    if (moe_cuda_is_nvfp4(m)) multiply_items(r, m, 1, per_token ? r->d->at.token : r->d->at.pair, y, 0);
+    else multiply_each(r, m, x, per_token ? r->k : 1, y);
+}
+
+/* The input of each choice, quantized under its expert's scale, into at.quantized. */
+static void quantize_choices(const struct routed *r, uint64_t x)
+{
+    struct moe_cuda *d = r->d;
+    int64_t hidden = moe_cuda_config(d)->hidden_size;
+    struct moe_cuda_activations a = { .x = x,
+                                      .out = d->at.quantized,
+                                      .scales = r->x->gate_scale,
+                                      .which = r->c->experts.at,
+                                      .rows = r->chosen,
+                                      .n = hidden,
+                                      .share = r->k,
+                                      .ldx = hidden,
+                                      .ldo = hidden };
+    moe_cuda_quantize_rows(d, &a);
+}
+
+/* at.gate [choices, inter] = what goes into `down`. */
+static void gate_and_up(const struct routed *r, uint64_t x)
+{
+    struct moe_cuda *d = r->d;
+    const struct moe_cuda_mlp *m = &r->x->mlp;
+    bool per_token = !r->x->gate_scale;
+    if (!per_token) {
+        quantize_choices(r, x);
+        x = d->at.quantized;
+    }
+    if (moe_cuda_is_nvfp4(&m->gate) || moe_cuda_is_nvfp4(&m->up))
+        moe_cuda_make_digits(d, x, per_token ? r->tokens : r->chosen, m->gate.w.cols);
+    if (is_fused(m)) {
+        const struct moe_cuda_matrix both[] = { m->gate, m->up };
+        multiply_items(r, both, 2, per_token ? d->at.token : d->at.pair, d->at.gate, MOE_CUDA_NVFP4_SWIGLU);
+        return;
+    }
+    multiply(r, &m->gate, x, per_token, d->at.gate);
+    multiply(r, &m->up, x, per_token, d->at.up);
+    gate_values(d, r->chosen * m->gate.w.rows);
+}
+
+static void down(const struct routed *r)
+{
+    struct moe_cuda *d = r->d;
+    const struct moe_cuda_matrix *m = &r->x->mlp.down;
+    if (r->x->down_scale) {
+        struct moe_cuda_activations a = { .x = d->at.gate,
+                                          .out = d->at.gate,
+                                          .scales = r->x->down_scale,
+                                          .which = r->c->experts.at,
+                                          .rows = r->chosen,
+                                          .n = m->w.cols,
+                                          .share = 1,
+                                          .ldx = m->w.cols,
+                                          .ldo = m->w.cols };
+        moe_cuda_quantize_rows(d, &a);
+    }
+    if (moe_cuda_is_nvfp4(m)) moe_cuda_make_digits(d, d->at.gate, r->chosen, m->w.cols);
+    multiply(r, m, d->at.gate, false, r->c->rows.at);
+}
+
+void moe_cuda_op_mlps(struct moe_device *device, int layer, struct moe_addr x, const struct moe_choices *c,
+                      struct moe_addr y)
+{
+    struct moe_cuda *d = moe_cuda_of(device);
+    const struct moe_cuda_layer *w = &d->weights.layers[layer];
+    struct routed r = {
+        .d = d, .x = &w->experts, .c = c, .tokens = d->batch.n, .k = moe_cuda_config(d)->num_experts_per_tok
+    };
+    r.chosen = r.tokens * r.k;
+    if (c) { /* first: the MLP of all tokens may change x */
+        group(&r);
+        gate_and_up(&r, x.at);
+        down(&r);
+    }
+    if (w->common.gate.w.data) common(d, &w->common, x.at, y.at);
+}
+
+/* ---- combine ---- */
+
+void moe_cuda_op_combine(struct moe_device *device, const struct moe_choices *c, struct moe_addr y,
+                         struct moe_addr h)
+{
+    struct moe_cuda *d = moe_cuda_of(device);
+    const struct moe_cuda_combine a = { .rows = c ? c->rows.at : 0,
+                                        .weights = c ? c->weights.at : 0,
+                                        .common = y.at,
+                                        .h = h.at,
+                                        .tokens = d->batch.n,
+                                        .n = moe_cuda_config(d)->hidden_size,
+                                        .k = moe_cuda_config(d)->num_experts_per_tok };
+    MOE_CHECK(c || y.at);
+    MOE_CUDA_LAUNCH(d, combine, a);
+}

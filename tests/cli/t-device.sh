@@ -1,0 +1,64 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Tests moe-run --device cuda through the stand-in for NVIDIA's driver: the same text, log-probabilities and
+# trace as on the processor, byte for byte, for every layout of the fixture; several prompts at once; what is
+# refused.
+. tests/common.sh
+need_tool moe-run moe-quantize
+need_python
+F=tests/data/tiny-k2 B=$(dirname "$BIN") checks=0
+RUN=$B/tests/moe-run-shim
+[ -x "$RUN" ] && [ -e "$B/shim/libcuda.so.1" ] || skip "moe-run-shim is not built"
+count() { checks=$(($checks + 1)); }
+cpu() { "$BIN/moe-run" -q "$@" </dev/null; }
+cuda() { LD_LIBRARY_PATH=$B/shim "$RUN" -q --device cuda "$@" </dev/null; }
+same() { cmp "$T/$1" "$T/$2" || fail "$1 and $2 differ"; count; }
+# refused CODE TEXT ARGUMENT...: --device cuda ends with this code and a sentence with this text
+refused() { want=$1 text=$2; shift 2; cuda "$@" >"$T/out" 2>"$T/err" && r=0 || r=$?
+    [ $r = "$want" ] || { cat "$T/err"; fail "exit $r, not $want: $*"; }
+    grep -qF -- "$text" "$T/err" || { cat "$T/err"; fail "does not say '$text': $*"; }
+    [ "$(grep -c . "$T/err")" = 1 ] || { cat "$T/err"; fail "not one sentence: $*"; }; count; }
+
+ok "$BIN/moe-quantize" -q $F/bf16 -o "$T/experts.moe"
+ok "$BIN/moe-quantize" -q --quantize all-linear --tensor-type kv_b_proj=nvfp4 $F/int4 -o "$T/all.moe"
+
+# ---- one prompt: text and trace ----
+# twice NAME ARGUMENT...: both devices give the same text and the same trace
+twice() { name=$1; shift
+    cpu "$@" --prompt 'And it came to pass' --context 40 --trace "$T/cpu.trace" >"$T/cpu" || fail "$name on the processor"
+    cuda "$@" --prompt 'And it came to pass' --context 40 --trace "$T/cuda.trace" >"$T/cuda" || fail "$name on the GPU"
+    [ -s "$T/cpu" ] || fail "$name: no text"
+    same cpu cuda; same cpu.trace cuda.trace; }
+for m in $F/bf16 $F/fp8 $F/int4 "$T/experts.moe" "$T/all.moe"; do twice "$m" "$m" -n 8; done
+for a in nvfp4 nvfp4-four-over-six nvfp4-search; do twice $a "$T/all.moe" --activations $a -n 2 2>"$T/warnings"; done
+
+# ---- several prompts at once, sampled, with log-probabilities ----
+cat >"$T/prompts" <<'P'
+{"prompt": "And it came to pass", "max_tokens": 6, "logprobs": 3}
+{"prompt": "In the beginning", "max_tokens": 9, "temperature": 0.9, "top_p": 0.9, "seed": 4, "n": 2, "logprobs": 2}
+{"prompt": "the king said", "max_tokens": 7, "temperature": 1.2, "top_k": 20, "min_p": 0.01, "seed": 9}
+P
+cpu "$T/experts.moe" --prompts "$T/prompts" --context 64 --jsonl >"$T/cpu" || fail "prompts on the processor"
+cuda "$T/experts.moe" --prompts "$T/prompts" --context 64 --jsonl >"$T/cuda" || fail "prompts on the GPU"
+[ "$(wc -l <"$T/cuda")" = 3 ] || fail "not three answers"
+same cpu cuda
+
+# ---- what is said about it ----
+cuda --json $F/bf16 --tokens 1,2,3 -n 2 --context 16 >"$T/json" || fail "--json"
+python3 -c 'import json, sys
+j = json.load(open(sys.argv[1])); d, l = j["device"], j["load"]
+assert list(d) == ["kind", "index", "name", "arithmetic"] and d["kind"] == "cuda" and d["index"] == 0, d
+assert list(l) == ["path", "bytes", "seconds"] and l["bytes"] > 100000, l' "$T/json" || { cat "$T/json"; fail "JSON"; }
+count
+LD_LIBRARY_PATH=$B/shim "$RUN" -q --json $F/bf16 --tokens 1,2,3 -n 1 >"$T/json" || fail "--device auto"
+grep -qF '"device": {"kind": "cpu", "reason": "not measured"}' "$T/json" || { cat "$T/json"; fail "auto's reason"; }
+count
+
+# ---- what is refused ----
+refused 17 "GPU 7" --device cuda:7 $F/bf16 --tokens 1 -n 1
+MOE_SHIM_MEMORY=65536; export MOE_SHIM_MEMORY
+refused 10 "GPU 0: the model needs" $F/bf16 --tokens 1 -n 1
+unset MOE_SHIM_MEMORY
+ok "$BIN/moe-quantize" -q --tensor-type 'experts\.31\.=source' $F/bf16 -o "$T/mixed.moe"
+refused 14 "expert 31 is stored in another type" "$T/mixed.moe" --tokens 1 -n 1
+echo "$checks checks"
