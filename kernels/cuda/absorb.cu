@@ -98,5 +98,5 @@ DEVICE void absorb_any(const struct moe_cuda_absorb *a, int T)
     }
 }
 
-KERNEL(moe_cuda_absorb_1, MOE_CUDA_ABSORB_THREADS) (const struct moe_cuda_absorb a) { absorb_any(&a, 1); }
-KERNEL(moe_cuda_absorb_8, MOE_CUDA_ABSORB_THREADS) (const struct moe_cuda_absorb a) { absorb_any(&a, 8); }
+KERNEL2(moe_cuda_absorb_1, MOE_CUDA_ABSORB_THREADS, 8) (const struct moe_cuda_absorb a) { absorb_any(&a, 1); }
+KERNEL2(moe_cuda_absorb_8, MOE_CUDA_ABSORB_THREADS, 8) (const struct moe_cuda_absorb a) { absorb_any(&a, 8); }

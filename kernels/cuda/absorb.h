@@ -22,7 +22,7 @@ struct moe_cuda_absorb {
     MOE_CU(float) out;
     int64_t n, heads, nope, rope, head_rows;
 };
-static_assert(sizeof(struct moe_cuda_absorb) == 112, "the host and the device agree on absorb's arguments");
+static_assert(sizeof(struct moe_cuda_absorb) == 120, "the host and the device agree on absorb's arguments");
 
 /* A block has a head, so many columns of the latent, a thread each, and 1 or 8 tokens. */
 enum {

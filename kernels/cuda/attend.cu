@@ -26,7 +26,7 @@ struct job {
     int heads, h0;                 /* the block's heads: [h0, h0 + heads) */
     int keys, pieces;              /* pieces of a page: as keys; as keys and values together */
     bool whole;                    /* whether rows are made of whole pieces of 16 bytes */
-    float *ring, *query, *score, *factor; /* shared memory: score [HEADS][SCORES], factor [HEADS] */
+    float *ring, *query, *score, *factor; /* shared memory: score [HEADS][SCORES], factor [2][HEADS] */
 };
 
 /* ---- pieces ---- */
@@ -240,15 +240,13 @@ DEVICE void merge(const struct job *j, struct result *a, const struct result *b)
     const int h = (int)threadIdx.x / 16, half = (int)lane_id() / 16;
     const float most = b->max > a->max ? b->max : a->max;
     const float f = exp_f32(a->max - most), f2 = exp_f32(b->max - most);
-    __syncthreads(); /* nobody reads the last page's exponentials any more */
-    if ((threadIdx.x & 15) == 0) j->score[h] = f, j->score[HEADS + h] = f2;
+    if ((threadIdx.x & 15) == 0) j->factor[h] = f, j->factor[HEADS + h] = f2;
     __syncthreads();
     a->max = most, a->sum = __fmaf_rn(b->sum, f2, a->sum * f);
 #pragma unroll
     for (int i = 0; i < 32; i++)
-        a->o[i] = __fmaf_rn(b->o[i], j->score[HEADS + half * 8 + i / 4],
-                            a->o[i] * j->score[half * 8 + i / 4]);
-    __syncthreads();
+        a->o[i] = __fmaf_rn(b->o[i], j->factor[HEADS + half * 8 + i / 4],
+                            a->o[i] * j->factor[half * 8 + i / 4]);
 }
 
 /* Stores the lane's outputs into rows of kl values, head h of the block `step` floats after head 0; times
@@ -313,7 +311,7 @@ KERNEL(moe_cuda_attend, MOE_CUDA_ATTEND_THREADS) (const struct moe_cuda_attend a
         const int h = (int)threadIdx.x / 16;
         if ((threadIdx.x & 15) == 0 && h < j.heads) a.max[slot + h] = all.max, a.sum[slot + h] = all.sum;
     }
-    __syncthreads();
+    __syncthreads(); /* nobody reads factors any more */
     store(&j, &all, !a.split, a.split ? a.part + slot * a.kl : a.out + (t * a.heads + j.h0) * a.kl);
 }
 

@@ -69,7 +69,7 @@ static inline int64_t moe_cuda_attend_floats(const struct moe_cuda_attend *a)
 static inline struct moe_cuda_grid moe_cuda_attend_grid(const struct moe_cuda_attend *a)
 {
     uint32_t floats =
-        MOE_CUDA_ATTEND_HEADS * (MOE_CUDA_ATTEND_QUERY((uint32_t)a->cache.width) + MOE_PAGE + 1);
+        MOE_CUDA_ATTEND_HEADS * (MOE_CUDA_ATTEND_QUERY((uint32_t)a->cache.width) + MOE_PAGE + 2);
     struct moe_cuda_grid g = { a->split ? (uint32_t)a->chunks : 1,
                                moe_cuda_blocks(a->heads, MOE_CUDA_ATTEND_HEADS), (uint32_t)a->n,
                                MOE_CUDA_ATTEND_THREADS,

@@ -71,10 +71,8 @@ DEVICE float weight_scale(const struct moe_cuda_weight *w, uint32_t codes, int64
         float s = f32_from_e4m3(w->scale[nvfp4_scale_index(w, row, col / 16)]);
         return w->reciprocal ? s / w->global : s * w->global;
     }
-    if (codes == MOE_CUDA_FP8)
-        return scale_value(w->scales, w->scale, row / 128 * ((w->cols + 127) / 128) + col / 128);
-    if (!w->group) return scale_value(w->scales, w->scale, row);
-    return scale_value(w->scales, w->scale, row * (w->cols / w->group) + col / w->group);
+    if (codes == MOE_CUDA_FP8) row /= 128;
+    return scale_value(w->scales, w->scale, row * w->row_scales + ((uint32_t)col >> w->shift));
 }
 
 /* ---- one value ---- */

@@ -14,34 +14,44 @@
 enum { THREADS = MOE_CUDA_DENSE_THREADS, PITCH = MOE_CUDA_DENSE_PITCH, STAGES = MOE_CUDA_DENSE_STAGES,
        HALVES = THREADS / 16 };
 
-/* What a block has to do: its item's W, x and y, its first row (counted from W's) and its first token. */
+/* What a block has to do: its rows of its item's W, times its tokens. */
 struct job {
     struct moe_cuda_weight w;
-    const float *x;
-    float *y;
-    int64_t first, row, token;     /* row: counted from `first`, the item's first row */
-    int64_t pitch;                 /* bytes of a row of W */
+    const float *x;                /* the item's x */
+    float *y;                      /* the item's y, at the block's first row */
+    int64_t first;                 /* the block's first row in W */
+    int rows, tokens;              /* how many the block has */
+    int pitch;                     /* bytes of a row of W */
     bool whole;                    /* whether rows are made of whole pieces of 16 bytes */
+    const int32_t *in, *out;       /* shared memory, [tokens]: the rows of x and y of each token */
 };
 
 /* Returns whether there is anything to do. */
 DEVICE bool begin(const struct moe_cuda_dense *a, int tokens, int rows, struct job *j)
 {
-    const int64_t i = blockIdx.z;
+    SHARED(int32_t, row, 16);
+    const int i = (int)blockIdx.z, r = (int)blockIdx.y * rows, t = (int)threadIdx.x;
+    int token = (int)blockIdx.x * tokens, n = (int)a->n;
     j->w = a->w;
-    if (a->expert) {
-        int32_t e = a->expert[i];
-        if (e < 0) return false;
-        j->w.data += e * a->data_step;
-        if (a->w.scale) j->w.scale += e * a->scale_step;
+    if (a->list) {
+        if (i >= *a->count) return false;
+        const struct moe_cuda_item item = a->list[i];
+        j->w.data += item.expert * a->stride;
+        if (a->w.scale) j->w.scale += item.expert * a->stride;
+        token += item.first, n = item.first + item.count;
     }
-    j->x = a->x + i / a->share * a->x_step;
-    j->y = a->y + i * a->y_step;
-    j->first = a->row0 + i * a->row_step;
-    j->row = (int64_t)blockIdx.y * rows;
-    j->token = (int64_t)blockIdx.x * tokens;
-    j->pitch = code_bytes(a->w.codes, a->w.cols);
+    j->first = a->row0 + i * a->row_step + r;
+    j->rows = min((int)a->rows - r, rows), j->tokens = min(n - token, tokens);
+    j->x = a->x + i * a->x_step;
+    j->y = a->y + i * a->y_step + r;
+    j->pitch = (int)code_bytes(a->w.codes, a->w.cols);
     j->whole = j->pitch % 16 == 0;
+    j->in = row, j->out = row + 8;
+    if (t < j->tokens) {
+        row[t] = a->list && a->in ? a->in[token + t] : token + t;
+        row[8 + t] = a->list && a->out ? a->out[token + t] : token + t;
+    }
+    __syncthreads();
     return true;
 }
 
@@ -49,38 +59,36 @@ DEVICE bool begin(const struct moe_cuda_dense *a, int tokens, int rows, struct j
 
 /* Bytes [at, at + 16) of a row at `from`, of which the first n (perhaps all, perhaps none) exist; the others
  * become 0. */
-DEVICE void copy_16(uint8_t *to, const uint8_t *from, int64_t n, bool whole)
+DEVICE void copy_16(uint8_t *to, const uint8_t *from, int n, bool whole)
 {
     if (whole && n >= 16) {
         cp_async_16(to, from);
         return;
     }
+#pragma unroll 1
     for (int i = 0; i < 16; i++) to[i] = i < n ? from[i] : (uint8_t)0;
 }
 
-/* Columns [k0, k0 + cols) of the block's rows, `rows` of them.  Rows past the last repeat it. */
-DEVICE void fetch_rows(const struct moe_cuda_dense *a, const struct job *j, uint32_t codes, int rows,
-                       int cols, int64_t k0, uint8_t *to)
+/* Columns [k0, k0 + cols) of the block's rows.  What a missing row leaves undefined is not stored. */
+DEVICE void fetch_rows(const struct job *j, uint32_t codes, int rows, int cols, int k0, uint8_t *to)
 {
-    const int64_t bytes = code_bytes(codes, cols), at = code_bytes(codes, k0);
-    const int chunks = (int)bytes / 16;
+    const int at = (int)code_bytes(codes, k0), chunks = (int)code_bytes(codes, cols) / 16;
+    const uint8_t *from = j->w.data + j->first * j->pitch + at;
+#pragma unroll 4
     for (int i = (int)threadIdx.x; i < rows * chunks; i += THREADS) {
-        int r = i / chunks, c = i % chunks * 16;
-        int64_t row = j->row + r < a->rows ? j->row + r : a->rows - 1;
-        const uint8_t *from = j->w.data + (j->first + row) * j->pitch + at + c;
-        copy_16(to + r * PITCH + c, from, j->pitch - at - c, j->whole);
+        const int r = i / chunks, c = i % chunks * 16;
+        if (r < j->rows) copy_16(to + r * PITCH + c, from + r * j->pitch + c, j->pitch - at - c, j->whole);
     }
 }
 
 /* The same columns of the block's tokens, as [tokens / V][cols][V].  What does not exist becomes 0. */
-DEVICE void fetch_x(const struct moe_cuda_dense *a, const struct job *j, int tokens, int V, int cols,
-                    int64_t k0, float *to)
+DEVICE void fetch_x(const struct moe_cuda_dense *a, const struct job *j, int T, int V, int cols, int k0,
+                    float *to)
 {
-    for (int i = (int)threadIdx.x; i < tokens * cols; i += THREADS) {
-        int t = i / cols, c = i % cols;
+    for (int i = (int)threadIdx.x; i < T * cols; i += THREADS) {
+        const int t = i / cols, c = i % cols;
         float *at = to + (t / V * cols + c) * V + t % V;
-        if (j->token + t < a->n && k0 + c < a->w.cols)
-            cp_async_4(at, j->x + (j->token + t) * a->ldx + k0 + c);
+        if (t < j->tokens && k0 + c < (int)a->w.cols) cp_async_4(at, j->x + j->in[t] * a->ldx + k0 + c);
         else *at = 0;
     }
 }
@@ -99,8 +107,8 @@ DEVICE void load_tokens(int V, float *x, const float *from)
 }
 
 /* Adds the columns of a piece, `steps` times 16 of them, to the lane's sums of R rows times T tokens. */
-DEVICE void add_piece(const struct job *j, uint32_t codes, int R, int T, int cols, int64_t k0, int steps,
-                      const int64_t *row, const uint8_t *w, const float *x, float *sum)
+DEVICE void add_piece(const struct job *j, uint32_t codes, int R, int T, int cols, int k0, int steps,
+                      const uint8_t *w, const float *x, float *sum)
 {
     const int V = T < 4 ? T : 4, lane = (int)(threadIdx.x & 15), half = (int)threadIdx.x / 16;
     float scale[4];
@@ -110,7 +118,10 @@ DEVICE void add_piece(const struct job *j, uint32_t codes, int R, int T, int col
         float v[8];
         if (codes_are_scaled(codes) && s % 2 == 0) {
 #pragma unroll
-            for (int i = 0; i < R; i++) scale[i] = weight_scale(&j->w, codes, row[i], k0 + 16 * s);
+            for (int i = 0; i < R; i++) {
+                const int r = min(half + i * HALVES, j->rows - 1);
+                scale[i] = weight_scale(&j->w, codes, j->first + r, k0 + 16 * s);
+            }
         }
 #pragma unroll
         for (int t = 0; t < T; t += V) load_tokens(V, v + t, x + (t / V * cols + k) * V);
@@ -124,68 +135,63 @@ DEVICE void add_piece(const struct job *j, uint32_t codes, int R, int T, int col
     }
 }
 
-/* The whole of a block's work: R rows a half warp, T tokens. */
-DEVICE void multiply(const struct moe_cuda_dense *a, uint32_t codes, int R, int T)
+/* Makes the sums of the lane: R rows, T tokens. */
+DEVICE void make_sums(const struct moe_cuda_dense *a, const struct job *j, uint32_t codes, int R, int T,
+                      float *sum)
 {
     DYNAMIC_SHARED(uint8_t, memory);
     const int rows = R * HALVES, V = T < 4 ? T : 4, cols = MOE_CUDA_DENSE_COLUMNS(codes);
-    const int stage = rows * PITCH + T * cols * 4;
-    const int64_t pieces = (a->w.cols + cols - 1) / cols;
-    const int lane = (int)(threadIdx.x & 15), half = (int)threadIdx.x / 16;
-    struct job j;
-    int64_t row[4];
-    float sum[32];
+    const int stage = rows * PITCH + T * cols * 4, pieces = ((int)a->w.cols + cols - 1) / cols;
 
-    if (!begin(a, T, rows, &j)) return;
-#pragma unroll
-    for (int i = 0; i < R; i++) {
-        row[i] = j.row + half + i * HALVES;
-        row[i] = j.first + (row[i] < a->rows ? row[i] : a->rows - 1);
-    }
-#pragma unroll
-    for (int i = 0; i < R * T; i++) sum[i] = 0;
-
-    for (int64_t p = -(STAGES - 1); p < pieces; p++) {
-        const int64_t next = p + STAGES - 1, k0 = p * cols;
+    for (int p = -(STAGES - 1); p < pieces; p++) {
+        const int next = p + STAGES - 1;
         if (p >= 0) {
             cp_async_wait(STAGES - 2);
             __syncthreads(); /* piece p is there for all, and nobody reads the one before it any more */
         }
         if (next < pieces) {
             uint8_t *to = memory + next % STAGES * stage;
-            fetch_rows(a, &j, codes, rows, cols, next * cols, to);
-            fetch_x(a, &j, T, V, cols, next * cols, (float *)(to + rows * PITCH));
+            fetch_rows(j, codes, rows, cols, next * cols, to);
+            fetch_x(a, j, T, V, cols, next * cols, (float *)(to + rows * PITCH));
         }
         cp_async_commit();
         if (p < 0) continue;
         const uint8_t *w = memory + p % STAGES * stage;
-        const int64_t left = a->w.cols - k0;
-        add_piece(&j, codes, R, T, cols, k0, left < cols ? (int)((left + 15) / 16) : cols / 16, row, w,
+        const int left = (int)a->w.cols - p * cols;
+        add_piece(j, codes, R, T, cols, p * cols, left < cols ? (left + 15) / 16 : cols / 16, w,
                   (const float *)(w + rows * PITCH), sum);
+    }
+}
+
+/* The whole of a block's work. */
+DEVICE void multiply(const struct moe_cuda_dense *a, int R, int T)
+{
+    const int lane = (int)(threadIdx.x & 15), half = (int)threadIdx.x / 16;
+    struct job j;
+    float sum[32];
+
+    if (!begin(a, T, R * HALVES, &j)) return;
+#pragma unroll
+    for (int i = 0; i < R * T; i++) sum[i] = 0;
+    switch (a->w.codes) {
+    case MOE_CUDA_F32: make_sums(a, &j, MOE_CUDA_F32, R, T, sum); break;
+    case MOE_CUDA_BF16: make_sums(a, &j, MOE_CUDA_BF16, R, T, sum); break;
+    case MOE_CUDA_F16: make_sums(a, &j, MOE_CUDA_F16, R, T, sum); break;
+    case MOE_CUDA_FP8: make_sums(a, &j, MOE_CUDA_FP8, R, T, sum); break;
+    default: make_sums(a, &j, MOE_CUDA_INT4, R, T, sum); break;
     }
 #pragma unroll
     for (int i = 0; i < R * T; i++) {
-        const int64_t r = j.row + half + i / T * HALVES, t = j.token + i % T;
-        float y = fold_f32(sum[i]);
-        if (lane == i % 16 && r < a->rows && t < a->n) j.y[t * a->ldy + r] = y;
+        const int r = half + i / T * HALVES, t = i % T;
+        const float y = fold_f32(sum[i]);
+        if (lane == i % 16 && r < j.rows && t < j.tokens) j.y[j.out[t] * a->ldy + r] = y;
     }
 }
 
-DEVICE void multiply_any(const struct moe_cuda_dense *a, int R, int T)
-{
-    switch (a->w.codes) {
-    case MOE_CUDA_F32: multiply(a, MOE_CUDA_F32, R, T); break;
-    case MOE_CUDA_BF16: multiply(a, MOE_CUDA_BF16, R, T); break;
-    case MOE_CUDA_F16: multiply(a, MOE_CUDA_F16, R, T); break;
-    case MOE_CUDA_FP8: multiply(a, MOE_CUDA_FP8, R, T); break;
-    default: multiply(a, MOE_CUDA_INT4, R, T); break;
-    }
-}
-
-KERNEL(moe_cuda_dense_1, MOE_CUDA_DENSE_THREADS) (const struct moe_cuda_dense a) { multiply_any(&a, 1, 1); }
-KERNEL(moe_cuda_dense_2, MOE_CUDA_DENSE_THREADS) (const struct moe_cuda_dense a) { multiply_any(&a, 2, 2); }
-KERNEL(moe_cuda_dense_4, MOE_CUDA_DENSE_THREADS) (const struct moe_cuda_dense a) { multiply_any(&a, 2, 4); }
-KERNEL(moe_cuda_dense_8, MOE_CUDA_DENSE_THREADS) (const struct moe_cuda_dense a) { multiply_any(&a, 4, 8); }
+KERNEL2(moe_cuda_dense_1, MOE_CUDA_DENSE_THREADS, 8) (const struct moe_cuda_dense a) { multiply(&a, 1, 1); }
+KERNEL2(moe_cuda_dense_2, MOE_CUDA_DENSE_THREADS, 8) (const struct moe_cuda_dense a) { multiply(&a, 2, 2); }
+KERNEL2(moe_cuda_dense_4, MOE_CUDA_DENSE_THREADS, 6) (const struct moe_cuda_dense a) { multiply(&a, 2, 4); }
+KERNEL2(moe_cuda_dense_8, MOE_CUDA_DENSE_THREADS, 4) (const struct moe_cuda_dense a) { multiply(&a, 4, 8); }
 
 /* ---- NVFP4: integers, a lane a block ---- */
 
@@ -203,8 +209,8 @@ DEVICE void prepare(const struct moe_cuda_dense *a, const struct job *j, int64_t
 {
     const int t = (int)threadIdx.x / 16, b = (int)threadIdx.x % 16;
     if (t >= NV_TOKENS) return;
-    const bool there = j->token + t < a->n && k0 + 16 * b < a->w.cols;
-    const float *x = j->x + (j->token + t) * a->ldx + k0 + 16 * b;
+    const bool there = t < j->tokens && k0 + 16 * b < a->w.cols;
+    const float *x = there ? j->x + j->in[t] * a->ldx + k0 + 16 * b : j->x;
     uint32_t most = 0;
     for (int i = 0; i < 16 && there; i++) {
         uint32_t m = __float_as_uint(x[i]) & 0x7fffffffu;
@@ -252,10 +258,7 @@ KERNEL(moe_cuda_dense_nvfp4, MOE_CUDA_DENSE_THREADS) (const struct moe_cuda_dens
     float sum[NV_ROWS * NV_TOKENS];
 
     if (!begin(&a, NV_TOKENS, NV_ROWS * HALVES, &j)) return;
-    for (int i = 0; i < NV_ROWS; i++) {
-        row[i] = j.row + half + i * HALVES;
-        row[i] = j.first + (row[i] < a.rows ? row[i] : a.rows - 1);
-    }
+    for (int i = 0; i < NV_ROWS; i++) row[i] = j.first + min(half + i * HALVES, j.rows - 1);
     for (int i = 0; i < NV_ROWS * NV_TOKENS; i++) sum[i] = 0;
     if (threadIdx.x < NV_TOKENS) f->broken[threadIdx.x] = 0;
     for (int64_t k0 = 0; k0 < a.w.cols; k0 += 256) {
@@ -265,10 +268,10 @@ KERNEL(moe_cuda_dense_nvfp4, MOE_CUDA_DENSE_THREADS) (const struct moe_cuda_dens
         add_group(&j, k0, row, f, sum);
     }
     for (int i = 0; i < NV_ROWS * NV_TOKENS; i++) {
-        const int64_t r = j.row + half + i / NV_TOKENS * HALVES, t = j.token + i % NV_TOKENS;
+        const int r = half + i / NV_TOKENS * HALVES, t = i % NV_TOKENS;
         float y = fold_f32(sum[i]);
         y = a.w.reciprocal ? y / a.w.global : y * a.w.global;
-        if (f->broken[i % NV_TOKENS]) y = __uint_as_float(0x7fc00000u);
-        if (lane == i % 16 && r < a.rows && t < a.n) j.y[t * a.ldy + r] = y;
+        if (f->broken[t]) y = __uint_as_float(0x7fc00000u);
+        if (lane == i % 16 && r < j.rows && t < j.tokens) j.y[j.out[t] * a.ldy + r] = y;
     }
 }

@@ -4,37 +4,44 @@
  *
  * Of item i in [0, items), token t in [0, n) and row r in [0, rows):
  *
- *     y[i*y_step + t*ldy + r] = sum_k W[row0 + i*row_step + r][k] * x[i/share*x_step + t*ldx + k]
+ *     y[i*y_step + t*ldy + r] = sum_k W[row0 + i*row_step + r][k] * x[i*x_step + t*ldx + k]
  *
  * bit for bit as matmul of kernels.def: in the reduction order or, for NVFP4, that of NVFP4 products.  A
  * result depends on its row of W and its row of x alone.
  *
  * A plain product has one item.  The heads of a layer are items whose rows stand one after the other in the
- * same weight.  Where `expert` is given, item i is multiplied by another weight of the same shape: expert[i]
- * times data_step and scale_step bytes on; nothing is computed where expert[i] is negative.  `share` items
- * side by side have the same x: the choices of a token.
+ * same weight.
  *
- * x and y are float32; steps and ld* count floats.  Addresses are multiples of 4 bytes, data_step and
- * scale_step multiples of 16.  y never overlaps the inputs.
+ * Where `list` is given, items are those of a list that `group` made (kernels/cuda/group.h): the first *count
+ * of list, at most `items`, of at most n <= 8 sorted pairs each.  W is then that of the item's expert, whose
+ * planes are `stride` bytes times its number after those of expert 0; sorted pair p has row in[p] of x (ldx
+ * floats each) and row out[p] of y, or row p where in or out is not given; row_step, x_step and y_step are 0.
+ *
+ * x and y are float32; steps and ld* count floats.  Addresses are multiples of 4 bytes, `stride` a multiple
+ * of 16.  y never overlaps the inputs.
  *
  * dense_1, dense_2, dense_4 and dense_8 are the same product, for up to so many tokens a block; dense_nvfp4
  * serves NVFP4, by integer arithmetic.  moe_cuda_dense_kernel says which to launch. */
 #ifndef MOE_KERNELS_CUDA_DENSE_H
 #define MOE_KERNELS_CUDA_DENSE_H
 
+#include "kernels/cuda/group.h"
 #include "kernels/cuda/weight.h"
 
 struct moe_cuda_dense {
     struct moe_cuda_weight w;
     MOE_CU(const float) x;
     MOE_CU(float) y;
-    MOE_CU(const int32_t) expert;  /* [items], or 0 */
+    MOE_CU(const struct moe_cuda_item) list;  /* or 0 */
+    MOE_CU(const int32_t) count;
+    MOE_CU(const int32_t) in;
+    MOE_CU(const int32_t) out;
     int64_t n, ldx, ldy;
     int64_t row0, rows, row_step;
-    int64_t items, share, x_step, y_step;
-    int64_t data_step, scale_step;
+    int64_t items, x_step, y_step;
+    int64_t stride;                /* bytes from expert to expert */
 };
-static_assert(sizeof(struct moe_cuda_dense) == 176, "the host and the device agree on a product's arguments");
+static_assert(sizeof(struct moe_cuda_dense) == 192, "the host and the device agree on a product's arguments");
 
 /* What a block computes: ROWS rows for TOKENS tokens.  A half warp has a row, or several 8 apart, and each of
  * its lanes one of the 16 sums. */

@@ -25,12 +25,14 @@ struct moe_cuda_weight {
     int64_t rows, cols;
     uint32_t codes;                /* enum moe_cuda_codes */
     uint32_t scales;               /* enum moe_cuda_scales */
-    uint32_t group;                /* columns of a row that share a scale; 0: all of them */
+    uint32_t shift;                /* 2^shift columns of a row share a scale; 31: all of them */
+    uint32_t row_scales;           /* how many scales a row has (or 128 rows of FP8) */
     uint32_t tiled;                /* NVFP4: whether the scales are in tiles of 128 x 4 (formats/dtype.h) */
     uint32_t reciprocal;           /* NVFP4: whether to divide by `global` */
     float global;                  /* NVFP4 */
+    uint32_t unused;               /* 0 */
 };
-static_assert(sizeof(struct moe_cuda_weight) == 56, "the host and the device agree on a weight");
+static_assert(sizeof(struct moe_cuda_weight) == 64, "the host and the device agree on a weight");
 
 /* For the host alone: of a weight in host memory whose planes are in device memory, too. */
 #if !defined(__CUDACC__) && !defined(MOE_CUDA_SHIM)
@@ -54,7 +56,8 @@ static inline struct moe_cuda_weight moe_cuda_weight_of(const struct moe_weight 
                                      .cols = w->cols,
                                      .codes = codes[t->like],
                                      .scales = (uint32_t)t->scale,
-                                     .group = (uint32_t)t->group,
+                                     .shift = t->group ? (uint32_t)__builtin_ctz((unsigned)t->group) : 31,
+                                     .row_scales = (uint32_t)moe_dtype_scales(w->type, w->cols),
                                      .tiled = w->layout == MOE_LAYOUT_TILE_128X4,
                                      .reciprocal = w->reciprocal,
                                      .global = w->global };
