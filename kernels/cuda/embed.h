@@ -15,7 +15,7 @@ struct moe_cuda_embed {
     MOE_CU(float) out;
     int64_t n;
 };
-static_assert(sizeof(struct moe_cuda_embed) == 80, "the host and the device agree on the arguments of embed");
+static_assert(sizeof(struct moe_cuda_embed) == 88, "the host and the device agree on the arguments of embed");
 
 /* The columns that a block computes. */
 enum { MOE_CUDA_EMBED_COLS = 1024 };
