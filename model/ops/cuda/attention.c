@@ -150,7 +150,6 @@ static void unabsorb(const struct slab *s)
                                       .rows = v,
                                       .row_step = c->qk_nope_head_dim + v,
                                       .items = heads,
-                                      .share = 1,
                                       .x_step = c->kv_lora_rank,
                                       .y_step = v };
     moe_cuda_launch(d, moe_cuda_dense_kernel(&a), moe_cuda_dense_grid(&a), &a, sizeof a);

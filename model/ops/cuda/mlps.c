@@ -2,8 +2,8 @@
 /* The feed-forward part of a layer: router, shared expert or dense MLP, routed experts, and their sum.
  *
  * The rows of routed experts stand in the order of the choices throughout: choice c = t k + j is row c of
- * at.gate, at.up and the outputs.  Products with NVFP4 weights take their work from the list that `group`
- * makes on the GPU; products with other types have an item for each choice. */
+ * at.gate, at.up and the outputs.  Products take their work from the lists that `group` makes on the GPU. */
+#include "base/minmax.h"
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/combine.h"
 #include "kernels/cuda/dense.h"
@@ -133,26 +133,30 @@ static void multiply_items(const struct routed *r, const struct moe_cuda_matrix 
     }
 }
 
-/* y [choices, rows] = x m^T with a weight of another type.  x: a row for each token (share k), or for each
- * choice (share 1). */
-static void multiply_each(const struct routed *r, const struct moe_cuda_matrix *m, uint64_t x, int64_t share,
-                          uint64_t y)
+/* The same with a weight of another type and with x itself. */
+static void multiply_others(const struct routed *r, const struct moe_cuda_matrix *m, uint64_t x, uint64_t in,
+                            uint64_t y)
 {
-    const struct moe_cuda_dense a = { .w = m->w,
-                                      .x = x,
-                                      .y = y,
-                                      .expert = r->c->experts.at,
-                                      .n = 1,
-                                      .ldx = m->w.cols,
-                                      .ldy = m->w.rows,
-                                      .rows = m->w.rows,
-                                      .items = r->chosen,
-                                      .share = share,
-                                      .x_step = m->w.cols,
-                                      .y_step = m->w.rows,
-                                      .data_step = r->x->stride,
-                                      .scale_step = r->x->stride };
-    moe_cuda_launch(r->d, moe_cuda_dense_kernel(&a), moe_cuda_dense_grid(&a), &a, sizeof a);
+    struct moe_cuda *d = r->d;
+    int64_t experts = moe_cuda_config(d)->n_routed_experts;
+    /* an item of list b has more than 2b pairs, which are of as many tokens */
+    for (int b = 0; b < MOE_CUDA_BUCKETS && r->tokens > 2 * b; b++) {
+        uint64_t before = (uint64_t)b * (uint64_t)r->chosen * sizeof(struct moe_cuda_item);
+        const struct moe_cuda_dense a = { .w = m->w,
+                                          .x = x,
+                                          .y = y,
+                                          .list = d->at.items + before,
+                                          .count = d->at.counts + (uint64_t)b * sizeof(int32_t),
+                                          .in = in,
+                                          .out = d->at.pair,
+                                          .n = moe_min_i64(r->tokens, 2 << b),
+                                          .ldx = m->w.cols,
+                                          .ldy = m->w.rows,
+                                          .rows = m->w.rows,
+                                          .items = moe_cuda_group_most(r->chosen, experts, b),
+                                          .stride = r->x->stride };
+        if (a.items > 0) moe_cuda_launch(d, moe_cuda_dense_kernel(&a), moe_cuda_dense_grid(&a), &a, sizeof a);
+    }
 }
 
 /* A product of every choice with its expert's weight.  per_token: x and at.digits have a row for each token,
@@ -160,8 +164,9 @@ static void multiply_each(const struct routed *r, const struct moe_cuda_matrix *
 static void multiply(const struct routed *r, const struct moe_cuda_matrix *m, uint64_t x, bool per_token,
                      uint64_t y)
 {
-    if (moe_cuda_is_nvfp4(m)) multiply_items(r, m, 1, per_token ? r->d->at.token : r->d->at.pair, y, 0);
-    else multiply_each(r, m, x, per_token ? r->k : 1, y);
+    uint64_t in = per_token ? r->d->at.token : r->d->at.pair;
+    if (moe_cuda_is_nvfp4(m)) multiply_items(r, m, 1, in, y, 0);
+    else multiply_others(r, m, x, in, y);
 }
 
 /* The input of each choice, quantized under its expert's scale, into at.quantized. */

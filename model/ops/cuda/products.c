@@ -94,8 +94,7 @@ void moe_cuda_multiply(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint
                                       .ldx = m->w.cols,
                                       .ldy = m->w.rows,
                                       .rows = m->w.rows,
-                                      .items = 1,
-                                      .share = 1 };
+                                      .items = 1 };
     moe_cuda_launch(d, moe_cuda_dense_kernel(&a), moe_cuda_dense_grid(&a), &a, sizeof a);
 }
 
