@@ -4,6 +4,7 @@
 # make check-long the heavy ones: true K2 widths, the full-size sparse checkpoint, 50 kills
 # make check-compiler CC=clang  those of make check that another compiler can change
 # make check-threads  pools, communicator, engine and expert-parallel runs under ThreadSanitizer
+# make check-device   on a machine with a GPU: tests, speeds and profiles of its kernels (tests/device.sh)
 # make bench      one table of speeds beside what this machine can do (docs/measurements/performance.md); BENCH_JSON=FILE
 # make fuzz       run each fuzz target, or those named in FUZZ, for FUZZ_SECONDS (60)
 # make setup      install missing Debian packages (or name the command, without root)
@@ -76,7 +77,7 @@ libsrc   := $(filter-out $(tools) $(clisrc),$(allsrc))
 cusrc    := $(sort $(wildcard kernels/cuda/*.cu))
 # Tests and helpers have names that differ, so that their programs lie in one folder, $(B)/tests.
 tests    := $(basename $(notdir $(sort $(wildcard tests/unit/test-*.c tests/kernels/check*.c))))
-helpers  := $(basename $(notdir $(sort $(wildcard tests/gen/gen*.c)))) bench
+helpers  := $(basename $(notdir $(sort $(wildcard tests/gen/gen*.c)))) bench bench-cuda
 fuzzers  := $(basename $(notdir $(sort $(wildcard tests/fuzz/fuzz-*.c))))
 scripts  := $(basename $(notdir $(sort $(wildcard tests/cli/t-*.sh))))
 longs    := $(basename $(notdir $(sort $(wildcard tests/long/long-*.sh))))
@@ -91,7 +92,7 @@ folded   := $(sort $(shell find $(folders) include kernels tests -name '*.[ch]' 
 # ---- probes: run once, kept in $(B)/config.mk, log in $(B)/config.log ----------
 # make remakes an included makefile and starts again, so no configure script is needed.
 keep = printf '%s\n' '$(subst ','\'',$1)' >$@.new; if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
-ifneq ($(filter-out clean help setup demo check check-long check-compiler check-threads fuzz,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out clean help setup demo check check-long check-compiler check-threads check-device fuzz,$(or $(MAKECMDGOALS),all)),)
 include $(B)/config.mk
 endif
 
@@ -298,6 +299,12 @@ check-layers:
 check-headers: $(headers:%=$(B)/%.alone)
 $(B)/%.h.alone: %.h $(B)/flags
 	$(Q)mkdir -p $(@D) && echo '#include "$<"' | $(compile) -MF $@.d -MT $@ -x c -c -o $@ -
+
+# What a GPU computes, how fast, and what profilers say of it; OUT= gets the files.  Exit 77 without a GPU.
+.PHONY: check-device
+check-device: setup
+	@$(again) test-programs
+	@B=$(B) sh tests/device.sh
 
 bench: all $(B)/tests/bench $(B)/tests/genmodel $(B)/tests/genrouting
 	$(Q)$(B)/tests/bench $(B)/bin $(B)/tests

@@ -85,7 +85,7 @@ KERNEL(moe_cuda_activations, 256) (const struct moe_cuda_activations a)
     const int64_t pieces = (a.n + 255) / 256, t = blockIdx.x / pieces,
                   i = blockIdx.x % pieces * 256 + threadIdx.x;
     const float scale = a.scales ? a.scales[a.which[t]] : a.input_scale;
-    const float x = i < a.n ? a.x[t / a.share * a.ldx + i] : 0.f;
+    const float x = i < a.n ? a.x[(a.share > 1 ? t / a.share : t) * a.ldx + i] : 0.f;
     const float g = a.method == MOE_CUDA_ACT_ONE ? scale : scale * (448 / 256.0f);
     const uint32_t size = __float_as_uint(x) & 0x7fffffffu;
     uint32_t most = size;

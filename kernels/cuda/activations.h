@@ -4,7 +4,7 @@
  *
  * Row t in [0, rows) of out (ldo floats apart) is made of row t / share of x (ldx floats apart), n values
  * each, n a multiple of 16: so one row of x can serve the `share` choices of a token.  out may be x, with
- * ldo = ldx and share 1.  Float32, at multiples of 4.
+ * ldo = ldx and a share of 1, for which 0 stands, too.  Float32, at multiples of 4.
  *
  * The scale of a row is `input_scale` or, where `scales` is given, scales[which[t]]: rows that are gathered
  * by expert have that of their expert.  A scale is finite; where it is not above 0 the row is copied as it
