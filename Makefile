@@ -235,7 +235,7 @@ $(cuchecks): $(B)/tests/images.o
 endif
 $(B)/tests/check-shim: $(B)/shim/planted/planted.cu.o
 $(B)/tests/check-mma: $(B)/shim/planted/fragments.cu.o
-$(B)/tests/check-mma $(B)/tests/check-shim: $(B)/shim/libshim.a
+$(B)/tests/check-mma $(B)/tests/check-shim $(B)/tests/check-cuda-probe: $(B)/shim/libshim.a
 
 # The list of objects is a prerequisite too: a source file that goes away leaves the archive.  It is without
 # the build folder, which may be named in another way the next time.
