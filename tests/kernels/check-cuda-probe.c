@@ -93,8 +93,8 @@ static void compare(uint32_t what, int64_t n)
         const int64_t at = i / OUT, lane = i % OUT / MOE_CUDA_PROBE_OUT;
         for (int j = 0; j < IN; j++)
             fprintf(stderr, "%08x%c", in[at * IN + j], j % MOE_CUDA_PROBE_IN == 9 ? '\n' : ' ');
-        cuda_fail("case %" PRId64 ", of the words above: word %d of lane %" PRId64 " is %08x, and has to be %08x",
-                  at, (int)(i % MOE_CUDA_PROBE_OUT), lane, got[i], want[i]);
+        cuda_fail("case %" PRId64 ", of the words above: word %d of lane %" PRId64 " is %08x, and has to be "
+                  "%08x", at, (int)(i % MOE_CUDA_PROBE_OUT), lane, got[i], want[i]);
     }
     cuda_checks += n * OUT;
 }

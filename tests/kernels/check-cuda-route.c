@@ -74,7 +74,7 @@ static void check_route(const struct moe_router *r, int64_t n, enum kind p, bool
         for (int64_t j = 0; j < k; j++) {
             const float w = weights[t * k + j];
             CUDA_CHECK(got[t * k + j] == want[j] && same_bits(&w, &weight[j], 1),
-                       "choice %" PRId64 " of token %" PRId64 " is %d of weight %a, and has to be %d of %a", j,
+                       "choice %" PRId64 " of token %" PRId64 " is %d of weight %a, and not %d of %a", j,
                        t, got[t * k + j], (double)w, want[j], (double)weight[j]);
         }
     }
