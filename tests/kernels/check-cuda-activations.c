@@ -72,7 +72,7 @@ static void compare(enum moe_cuda_act method, const struct rows *r, const float 
         if (c == 0 && s > 0) kernel_of(method)(x + from, r->cols, s, want);
         const float right = c >= r->cols ? x[i] : s > 0 ? want[c] : x[from + c];
         CUDA_CHECK(same_bits(&got[i], &right, 1),
-                   "value %" PRId64 " of row %" PRId64 ", %a under %a, becomes %a, and has to become %a", c, t,
+                   "value %" PRId64 " of row %" PRId64 ", %a under %a, becomes %a, and not %a", c, t,
                    (double)x[from + c], (double)s, (double)got[i], (double)right);
     }
 }
