@@ -124,7 +124,7 @@ static void experts_row(int64_t tokens, bool down)
 static void dense_row(const char *name, int64_t rows, int64_t cols, int64_t n)
 {
     const int64_t bytes = 2 * rows * cols;
-    struct moe_cuda_dense a = { .n = n, .ldx = cols, .ldy = rows, .rows = rows, .items = 1, .share = 1 };
+    struct moe_cuda_dense a = { .n = n, .ldx = cols, .ldy = rows, .rows = rows, .items = 1 };
     int turns = quick ? 1 : (int)(((int64_t)256 << 20) / bytes) + 1;
     a.w = (struct moe_cuda_weight){ .rows = rows, .cols = cols, .codes = MOE_CUDA_BF16 };
     a.w.data = take(bytes * turns);
