@@ -106,6 +106,10 @@ void moe_run_device_json(const struct moe_run_args *o, const struct moe_engine *
     moe_json_add_i64(d, "index", info->index);
     moe_json_add_str(d, "name", info->name);
     moe_json_add_str(d, "arithmetic", o->arithmetic);
+    const struct moe_cuda_counts counts = moe_cuda_counts(e->device);
+    moe_json_add_i64(d, "launches", counts.launches);
+    moe_json_add_i64(d, "graphs", counts.graphs);
+    moe_json_add_i64(d, "graph_launches", counts.graph_launches);
     if (!(d = moe_json_add_object(json, "load"))) return;
     moe_json_add_str(d, "path", load.path);
     moe_json_add_i64(d, "bytes", (int64_t)load.bytes);

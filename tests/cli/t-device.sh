@@ -44,10 +44,11 @@ cuda "$T/experts.moe" --prompts "$T/prompts" --context 64 --jsonl >"$T/cuda" || 
 same cpu cuda
 
 # ---- what is said about it ----
-cuda --json $F/bf16 --tokens 1,2,3 -n 2 --context 16 >"$T/json" || fail "--json"
+cuda --json $F/bf16 --tokens 1,2,3 -n 6 --context 16 --ignore-eos >"$T/json" || fail "--json"
 python3 -c 'import json, sys
 j = json.load(open(sys.argv[1])); d, l = j["device"], j["load"]
-assert list(d) == ["kind", "index", "name", "arithmetic"] and d["kind"] == "cuda" and d["index"] == 0, d
+assert list(d) == ["kind", "index", "name", "arithmetic", "launches", "graphs", "graph_launches"] and d["kind"] == "cuda" and d["index"] == 0, d
+assert d["graphs"] == 1 and d["graph_launches"] == 4, d
 assert list(l) == ["path", "bytes", "seconds"] and l["bytes"] > 100000, l' "$T/json" || { cat "$T/json"; fail "JSON"; }
 count
 LD_LIBRARY_PATH=$B/shim "$RUN" -q --json $F/bf16 --tokens 1,2,3 -n 1 >"$T/json" || fail "--device auto"

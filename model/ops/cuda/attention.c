@@ -120,11 +120,13 @@ static void attend_some(const struct slab *s, struct moe_cuda_attend *a, int64_t
 static void attend(const struct slab *s)
 {
     struct moe_cuda *d = s->d;
-    int64_t longest = 0, fit = s->n;
-    for (int64_t t = s->t0; t < s->t0 + s->n; t++) longest = moe_max_i64(longest, d->first[t] + 1);
+    int64_t fit = s->n, pages = 1;
+    for (int64_t t = s->t0; t < s->t0 + s->n; t++)
+        while (pages * MOE_PAGE <= d->first[t]) pages *= 2; /* many steps have the same */
+    int64_t rows = moe_min_i64(pages * MOE_PAGE, d->device.context);
     struct moe_cuda_attend a = { .heads = moe_cuda_config(d)->num_attention_heads,
                                  .kl = moe_cuda_config(d)->kv_lora_rank,
-                                 .chunks = moe_cuda_attend_chunks(longest),
+                                 .chunks = moe_cuda_attend_chunks(rows),
                                  .scale = d->device.model->softmax_scale };
     a.split = moe_cuda_attend_split(s->n, a.heads, a.chunks, moe_gpu_info(d->gpu)->multiprocessors);
     if (a.split) fit = d->part_floats / (a.chunks * a.heads * (a.kl + 2));

@@ -40,12 +40,28 @@ struct moe_cuda_weights {
     struct moe_arena arena;           /* of the descriptors, and of what pieces copy from host memory */
 };
 
+/* Launches that wait to be handed over, and the graphs of lists that came before (steps.c).  used: the value
+ * of `clock` when the graph was launched last. */
+enum { MOE_CUDA_GRAPHS = 32, MOE_CUDA_SEEN = 64 };
+struct moe_cuda_graph {
+    uint64_t hash, used;
+    unsigned char *list; size_t bytes;
+    struct moe_gpu_graph *graph;
+};
+struct moe_cuda_steps {
+    unsigned char *list; size_t n, cap; int64_t calls;
+    struct moe_cuda_graph graph[MOE_CUDA_GRAPHS]; uint64_t clock;
+    uint64_t seen[MOE_CUDA_SEEN]; int next_seen; /* hashes of lists that came last */
+};
+
 struct moe_cuda {
     struct moe_device device;
     struct moe_cuda_options o;
     struct moe_gpu *gpu;
     struct moe_cuda_weights weights;
     struct moe_cuda_load load;
+    struct moe_cuda_steps steps;
+    struct moe_cuda_counts counts;
     uint64_t room;
     struct moe_hooks hooks;
     enum moe_code code; struct moe_err err;   /* the first failure */
@@ -89,11 +105,19 @@ static inline const struct moe_config *moe_cuda_config(const struct moe_cuda *d)
     return &d->device.model->config;
 }
 
+/* ---- steps.c ---- */
+
 /* Launches kernel NAME with the arguments of the struct `a`, unless something has failed before. */
 #define MOE_CUDA_LAUNCH(d, NAME, a) \
     moe_cuda_launch((d), MOE_CUDA_##NAME, moe_cuda_##NAME##_grid(&(a)), &(a), sizeof(a))
 void moe_cuda_launch(struct moe_cuda *d, enum moe_cuda_kernel k, struct moe_cuda_grid grid, const void *args,
                      size_t bytes);
+/* Hands what was launched over to the GPU; to be called before any other use of d->gpu. */
+void moe_cuda_flush(struct moe_cuda *d);
+void moe_cuda_steps_free(struct moe_cuda *d);
+
+/* ---- cuda.c ---- */
+
 /* Copies to and from the GPU, unless something has failed before; as moe_gpu_write and moe_gpu_read. */
 void moe_cuda_write(struct moe_cuda *d, uint64_t to, const void *from, uint64_t bytes);
 void moe_cuda_read(struct moe_cuda *d, void *to, uint64_t from, uint64_t bytes);

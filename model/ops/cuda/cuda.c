@@ -13,19 +13,15 @@
 
 /* ---- calls of the GPU ---- */
 
-void moe_cuda_launch(struct moe_cuda *d, enum moe_cuda_kernel k, struct moe_cuda_grid grid, const void *args,
-                     size_t bytes)
-{
-    if (d->code == MOE_OK) d->code = moe_gpu_launch(d->gpu, k, grid, args, bytes, &d->err);
-}
-
 void moe_cuda_write(struct moe_cuda *d, uint64_t to, const void *from, uint64_t bytes)
 {
+    moe_cuda_flush(d);
     if (d->code == MOE_OK) d->code = moe_gpu_write(d->gpu, (struct moe_addr){ to }, from, bytes, &d->err);
 }
 
 void moe_cuda_read(struct moe_cuda *d, void *to, uint64_t from, uint64_t bytes)
 {
+    moe_cuda_flush(d);
     if (d->code == MOE_OK) d->code = moe_gpu_read(d->gpu, to, (struct moe_addr){ from }, bytes, &d->err);
 }
 
@@ -118,7 +114,11 @@ static enum moe_code allocate(struct moe_device *d, uint64_t bytes, struct moe_a
     return moe_gpu_alloc(moe_cuda_of(d)->gpu, bytes, out, err);
 }
 
-static void release(struct moe_device *d, struct moe_addr a) { moe_gpu_free(moe_cuda_of(d)->gpu, a); }
+static void release(struct moe_device *d, struct moe_addr a)
+{
+    moe_cuda_flush(moe_cuda_of(d));
+    moe_gpu_free(moe_cuda_of(d)->gpu, a);
+}
 
 static void write_bytes(struct moe_device *d, struct moe_addr to, const void *from, uint64_t bytes)
 {
@@ -150,13 +150,14 @@ static enum moe_code wait(struct moe_device *device, uint32_t *word, struct moe_
 
 /* ---- the batch ---- */
 
-/* The longest block table of the batch, in pages. */
-static int64_t longest_table(const struct moe_batch *b)
+/* The pages of the longest block table of the batch, rounded up so that many steps have the same. */
+static int64_t longest_table(const struct moe_cuda *d, const struct moe_batch *b)
 {
-    int64_t n = 0;
+    int64_t n = 0, rounded = 1;
     for (int64_t i = 0; i < b->n_segments; i++)
         n = moe_max_i64(n, moe_latent_pages(b->segment[i].first + b->segment[i].n));
-    return n;
+    while (rounded < n) rounded *= 2;
+    return moe_min_i64(rounded, moe_latent_pages(d->device.context));
 }
 
 /* Where the parts of at.input are, for a batch of n tokens; returns the bytes of all. */
@@ -202,7 +203,7 @@ static void begin(struct moe_device *device, const struct moe_batch *b)
     struct moe_cuda *d = moe_cuda_of(device);
     MOE_CHECK(b->n <= device->max_tokens);
     d->batch = *b;
-    d->table = longest_table(b);
+    d->table = longest_table(d, b);
     uint64_t bytes = place_input(d, b->n, b->n_segments);
     if (!b->tokens && !b->n_segments) return;
     if (b->tokens) memcpy(d->input, b->tokens, (size_t)b->n * sizeof *b->tokens);
@@ -233,6 +234,7 @@ static void close_cuda(struct moe_device *device)
 {
     struct moe_cuda *d = moe_cuda_of(device);
     if (d->gpu) {
+        moe_cuda_steps_free(d);
         moe_gpu_free(d->gpu, d->buffers);
         moe_cuda_weights_free(d);
     }
@@ -342,6 +344,11 @@ enum moe_code moe_cuda_start(struct moe_device *device, int64_t max_tokens, int6
 uint64_t moe_cuda_room(const struct moe_device *d)
 {
     return ((const struct moe_cuda *)(const void *)d)->room;
+}
+
+struct moe_cuda_counts moe_cuda_counts(const struct moe_device *d)
+{
+    return ((const struct moe_cuda *)(const void *)d)->counts;
 }
 
 struct moe_cuda_load moe_cuda_loaded(const struct moe_device *d)

@@ -39,6 +39,10 @@ enum moe_code moe_cuda_start(struct moe_device *d, int64_t max_tokens, int64_t c
 
 /* How the weights came onto the GPU. */
 struct moe_cuda_load { const char *path; uint64_t bytes; double seconds; };
+/* What a device has done since it was opened: launches of kernels one by one or into a graph, graphs that
+ * were recorded, and launches of graphs. */
+struct moe_cuda_counts { int64_t launches, graphs, graph_launches; };
+struct moe_cuda_counts moe_cuda_counts(const struct moe_device *d);
 struct moe_cuda_load moe_cuda_loaded(const struct moe_device *d);
 const struct moe_gpu_info *moe_cuda_info(const struct moe_device *d);
 
