@@ -70,10 +70,11 @@ static bool says_nothing(const cJSON *content)
     return true;
 }
 
-/* Fails for a conversation without a turn, and for an empty user turn: there would be nothing to answer. */
+/* Fails for a conversation without a turn, and for an empty user turn: there would be nothing to answer.
+ * Messages are numbered from 0, as the chat template's errors do it. */
 static enum moe_code check_turns(const cJSON *messages, struct moe_err *err)
 {
-    int turn = 0;
+    int turn = -1;
     if (cJSON_IsArray(messages) && !messages->child)
         return moe_fail(err, MOE_CORRUPT, "'messages' holds no turn to answer");
     for (const cJSON *m = messages ? messages->child : NULL; m; m = m->next) {
@@ -81,7 +82,7 @@ static enum moe_code check_turns(const cJSON *messages, struct moe_err *err)
         turn++;
         if (cJSON_IsString(role) && !strcmp(role->valuestring, "user") &&
             says_nothing(moe_json_get(m, "content")))
-            return moe_fail(err, MOE_CORRUPT, "message %d, a user's, is empty", turn);
+            return moe_fail(err, MOE_CORRUPT, "message %d: a user's turn is empty", turn);
     }
     return MOE_OK;
 }

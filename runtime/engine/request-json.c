@@ -99,9 +99,12 @@ static enum moe_code fail_range(const struct field *f, const cJSON *v, struct mo
     char want[MOE_WANT_BYTES];
     bool open = f->max >= 0x1p62;
     bool large = open && v->valuedouble >= f->min;
-    if (f->min < -0x1p62) snprintf(want, sizeof want, "a number of 64 bits");
+    if (f->min < -0x1p62)
+        snprintf(want, sizeof want, "%lld to %lld", (long long)INT64_MIN, (long long)INT64_MAX);
     else if (large) snprintf(want, sizeof want, "at most %lld", (long long)INT64_MAX);
     else snprintf(want, sizeof want, open ? "%.0f or more" : "%.0f to %.0f", f->min, f->max);
+    if (fabs(v->valuedouble) < 1e15)
+        return moe_fail(err, MOE_CORRUPT, "'%s' %.0f: want %s", f->key, v->valuedouble, want);
     return moe_fail(err, MOE_CORRUPT, "'%s' %g: want %s", f->key, v->valuedouble, want);
 }
 
@@ -233,7 +236,7 @@ static enum moe_code read_logprobs(struct reading *r, const cJSON *v, struct moe
 static enum moe_code read_salt(struct reading *r, const cJSON *v, struct moe_err *err)
 {
     size_t n = cJSON_IsString(v) ? strlen(v->valuestring) : 0;
-    if (!n) return fail_type(r, "a text that is not empty", err);
+    if (!n) return fail_type(r, "a text of one character or more", err);
     if (n > MOE_SALT_BYTES_MAX)
         return moe_fail(err, MOE_CORRUPT, "'%s' has %zu bytes, more than %d", r->key, n, MOE_SALT_BYTES_MAX);
     r->o.salt = own(r, n + 1);

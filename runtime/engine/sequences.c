@@ -10,6 +10,7 @@ struct batch {
     struct moe_engine *e;
     struct moe_core *core;
     struct moe_sequence *s;
+    struct moe_sequence **order;    /* [n] in which they are submitted */
     int64_t n, begun, ended;        /* sequences; those that were submitted; those that are complete */
     int64_t at_once;                /* so many are submitted and not complete */
     struct moe_event ev;
@@ -69,9 +70,28 @@ static enum moe_code open_core(struct batch *b, struct moe_err *err)
     return MOE_OK;
 }
 
+/* Higher priorities first, else as they were given. */
+static int compare(const void *x, const void *y)
+{
+    const struct moe_sequence *a = *(struct moe_sequence *const *)x, *b = *(struct moe_sequence *const *)y;
+    int p = a->request.priority, q = b->request.priority;
+    return p != q ? (p < q) - (p > q) : (a > b) - (a < b);
+}
+
+/* They are all there from the beginning, and only some are submitted at once: the core, which orders those
+ * that wait in it, would not see one of high priority behind many others. */
+static enum moe_code put_in_order(struct batch *b, struct moe_err *err)
+{
+    b->order = malloc((size_t)b->n * sizeof *b->order);
+    if (!b->order) return moe_fail(err, MOE_NOMEM, "no memory for %lld sequences", (long long)b->n);
+    for (int64_t i = 0; i < b->n; i++) b->order[i] = &b->s[i];
+    qsort(b->order, (size_t)b->n, sizeof *b->order, compare);
+    return MOE_OK;
+}
+
 static enum moe_code submit(struct batch *b, struct moe_err *err)
 {
-    struct moe_sequence *s = &b->s[b->begun++];
+    struct moe_sequence *s = b->order[b->begun++];
     struct moe_request q = s->request;
     uint64_t id;
     q.whole = true;
@@ -154,10 +174,12 @@ enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, in
     struct batch b = { .e = e, .s = s, .n = n, .told = ended, .ctx = ctx };
     if (n < 1) return MOE_OK;
     enum moe_code code = check_lengths(&b, err);
+    if (code == MOE_OK) code = put_in_order(&b, err);
     if (code == MOE_OK) code = open_core(&b, err);
     if (code == MOE_OK) code = run(&b, err);
     if (code == MOE_OK) *stats = moe_core_stats(b.core);
     moe_event_release(&b.ev);
     moe_core_close(&b.core);
+    free(b.order);
     return code;
 }

@@ -21,10 +21,10 @@ struct moe_sequence {
     struct moe_generated out;
 };
 
-/* Computes s [n] to their ends.  `ended`, unless NULL, is called in this thread as each sequence ends, and
- * may take away what its `out` points to; a failure of it ends the run.  *stats is set where there are any
- * sequences.  MOE_USAGE for a prompt that is empty or larger than the context, MOE_NOMEM.  Also after a
- * failure the caller has to free() what the outs of all point to. */
+/* Computes s [n] to their ends, those of higher priority first.  `ended`, unless NULL, is called in this
+ * thread as each sequence ends, and may take away what its `out` points to; a failure of it ends the run.
+ * *stats is set where there are any sequences.  MOE_USAGE for a prompt that is empty or larger than the
+ * context, MOE_NOMEM.  Also after a failure the caller has to free() what the outs of all point to. */
 enum moe_code moe_sequences_run(struct moe_engine *e, struct moe_sequence *s, int64_t n,
                                 enum moe_code (*ended)(void *ctx, struct moe_sequence *s,
                                 struct moe_err *err),

@@ -150,6 +150,12 @@ for how in "" "--ranks 2"; do
     count
 done
 
+# ---- priority: lower is sooner; of the same one the first ----
+for p in 2 0 1 -5 0; do echo "{\"prompt\": \"a\", \"max_tokens\": 2, \"priority\": $p}"; done >"$T/lines"
+ok "$R" -q $M --prompts "$T/lines" --jsonl --max-sequences 1
+[ "$(cut -c 11 "$T/out" | tr -d '\n')" = 31420 ] || { cat "$T/out"; fail "the order of priorities"; }
+count
+
 # ---- refusals: one sentence with file, line and key ----
 line() { printf '{"prompt": "a"}\n{"prompt": "a", %s}\n' "$2" >"$T/bad"; refused "$1" "'$T/bad': line 2: $3" $M --prompts "$T/bad" -n 1; }
 line 13 '"temperature": -1' "'temperature' -1: want 0 or more"
@@ -165,7 +171,9 @@ line 13 '"max_tokens": 1e30' "'max_tokens' 1e+30: want at most 92233720368547758
 line 13 '"max_tokens": -1e30' "'max_tokens' -1e+30: want 0 or more"
 line 13 '"n": 129' "'n' 129: want 1 to 128"
 line 13 '"n": 1.5' "'n' is not a whole number"
-line 13 '"seed": 9223372036854775808' "'seed' 9.22337e+18: want a number of 64 bits"
+line 13 '"seed": 9223372036854775808' "'seed' 9.22337e+18: want -9223372036854775808 to 9223372036854775807"
+line 13 '"priority": -2147483648' "'priority' -2147483648: want -2147483647 to 2147483647"
+line 13 '"cache_salt": ""' "'cache_salt' is not a text of one character or more"
 line 13 '"stop": ""' "'stop' has an empty text"
 line 13 '"stop": [1]' "'stop' is not a text or a list of texts"
 line 13 '"stop_token_ids": [1024]' "'stop_token_ids' has something that is no id below 1024"

@@ -280,9 +280,9 @@ for t in "" "  "; do refused 2 "a turn of --chat is empty" $M/bf16 --chat -p "$t
 refused 2 "a turn of --chat is empty" $M/bf16 --chat # standard input has nothing
 line() { printf '{"prompt": "a"}\n%s\n' "$1" >"$T/l.jsonl"; refused 13 "line 2: $2" $M/bf16 --prompts "$T/l.jsonl" -n 2; }
 line '{"messages": []}' "'messages' holds no turn"
-line '{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": " "}]}' "message 2, a user's, is empty"
-line '{"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]}' "message 1, a user's, is empty"
-line '{"messages": [{"role": "user"}]}' "message 1, a user's, is empty"
+line '{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": " "}]}' "message 1: a user's turn is empty"
+line '{"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]}' "message 0: a user's turn is empty"
+line '{"messages": [{"role": "user"}]}' "message 0: a user's turn is empty"
 line '{"tokens": []}' "an empty prompt has no token"
 line '{"prompt": ""}' "an empty prompt has no token"
 line '{"tokens": [1, 99999]}' "token 99999 is outside the model's vocabulary of 1024"
