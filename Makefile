@@ -185,13 +185,16 @@ cutargets := -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100f,code
              -gencode arch=compute_90,code=compute_90
 nvcc = $(NVCC) -std=c++17 -O3 -fmad=false -ftz=false -prec-div=true -prec-sqrt=true $(cutargets) -fatbin \
        $(if $(filter 1,$(WERROR)),-Werror all-warnings) $(if $(filter 1,$(PROFILE)),-lineinfo) -I.
-$(B)/%.fatbin: %.cu $(B)/flags
+# What ptxas says about registers and spills is kept beside it (t-cuda-build looks at it); the rest is shown.
+$(B)/%.fatbin $(B)/%.ptxas: %.cu $(B)/flags
 	@echo "  NVCC  $<"
-	$(Q)mkdir -p $@.keep && $(nvcc) -frandom-seed=$< --keep --keep-dir $@.keep \
-	  -MMD -MP -MF $(@:.fatbin=.fatbin.d) -o $@ $< && rm -rf $@.keep
+	$(Q)f=$(B)/$*.fatbin; mkdir -p $$f.keep; if $(nvcc) -Xptxas -v -frandom-seed=$< --keep --keep-dir $$f.keep \
+	  -MMD -MP -MF $$f.d -MT $$f -o $$f $< >$(B)/$*.ptxas 2>&1; then rm -rf $$f.keep; \
+	  grep -v '^ptxas info\|^ *[0-9]* bytes\|^ptxas warning .*-[gG]' $(B)/$*.ptxas >&2 || true; \
+	  else cat $(B)/$*.ptxas >&2; exit 1; fi
 # The fatbins as images.c embeds them, with their sizes.
 fatbins := $(if $(filter 1,$(HAVE_CUDA)),$(cusrc:%.cu=$(B)/%.fatbin))
-$(B)/kernels/cuda/images.inc: $(fatbins) $(B)/objects
+$(B)/kernels/cuda/images.inc: $(fatbins) $(fatbins:.fatbin=.ptxas) $(B)/objects
 	$(Q)mkdir -p $(@D) && for f in $(sort $(notdir $(fatbins:.fatbin=))); do \
 	  echo "IMAGE($$(echo $$f | tr - _), \"$$f\", $$(wc -c <$(B)/kernels/cuda/$$f.fatbin))"; done >$@
 images = -DMOE_CUDA_FATBINS='"$(B)/kernels/cuda"' -DMOE_CUDA_MARKER=$(if $(filter shim,$(CUDA)),1,0) -I$(B)
