@@ -22,78 +22,113 @@ enum { THREADS = MOE_CUDA_ATTEND_THREADS, HEADS = MOE_CUDA_ATTEND_HEADS, COLS = 
 /* What a block knows while it goes through the rows [begin, end) of a token. */
 struct job {
     const struct moe_cuda_attend *a;
+    const int32_t *table;          /* the token's block table */
     int64_t t, begin, end;         /* begin: a multiple of MOE_PAGE */
     int heads, h0;                 /* the block's heads: [h0, h0 + heads) */
     int keys, pieces;              /* pieces of a page: as keys; as keys and values together */
     bool whole;                    /* whether rows are made of whole pieces of 16 bytes */
     float *ring, *query, *score, *factor; /* shared memory: score [HEADS][SCORES], factor [2][HEADS] */
+    const float *page, *next;      /* the page at hand and the one after it, and how many rows they have */
+    int rows, next_rows;
+    int slot;                      /* where in the ring the next piece is */
 };
 
 /* ---- pieces ---- */
+
+/* Makes the page after that at hand the page at hand, whose first row is `at`. */
+DEVICE void turn_page(struct job *j, int64_t at)
+{
+    const int64_t left = j->end - at - MOE_PAGE;
+    j->page = j->next, j->rows = j->next_rows;
+    j->next_rows = left <= 0 ? 0 : left < MOE_PAGE ? (int)left : MOE_PAGE;
+    if (left > 0) j->next = j->a->cache.rows + j->table[at / MOE_PAGE + 1] * j->a->cache.page_step;
+}
 
 /* `rows` x `cols` values (cols a multiple of 4), of which `there` of each row exist; the others become 0. */
 DEVICE void fetch(const float *from, int64_t ld, int rows, int cols, int there, bool whole, float *to)
 {
     const int quads = cols / 4;
+#pragma unroll 1
     for (int i = (int)threadIdx.x; i < rows * quads; i += THREADS) {
         const int r = i / quads, c = i % quads * 4;
         float *p = to + r * cols + c;
         if (whole && c + 4 <= there) cp_async_16(p, from + r * ld + c);
         else
+#pragma unroll 1
             for (int j = 0; j < 4; j++)
                 if (c + j < there) cp_async_4(p + j, from + r * ld + c + j);
                 else p[j] = 0;
     }
 }
 
-/* Piece p of the job's rows, counted from its first. */
-DEVICE void fetch_piece(const struct job *j, int64_t p)
+/* The same where all of `cols` values exist, a multiple of 16 bytes, and so many are a piece: cols is 64, or
+ * the 512 of K2's values. */
+DEVICE void fetch_whole(const float *from, int64_t ld, int rows, int cols, float *to)
 {
-    const struct moe_cuda_attend *a = j->a;
-    const int64_t first = j->begin + p / j->pieces * MOE_PAGE, ld = a->cache.width;
-    const int i = (int)(p % j->pieces);
-    if (first >= j->end) return;
-    const int rows = j->end - first < MOE_PAGE ? (int)(j->end - first) : MOE_PAGE;
-    const float *page = LATENT_PAGE(&a->cache, j->t, first / MOE_PAGE);
-    float *to = j->ring + p % STAGES * (PIECE / 4);
+    const int r = (int)threadIdx.x / (cols / 4), step = THREADS / (cols / 4);
+    const float *p = from + r * ld + (int)threadIdx.x % (cols / 4) * 4;
+#pragma unroll
+    for (int i = 0; i < PIECE / 16 / THREADS; i++)
+        if (r + i * step < rows) cp_async_16(to + (i * THREADS + (int)threadIdx.x) * 4, p + i * step * ld);
+}
+
+/* Asks for piece i of the page at hand or, from `pieces` on, of the next one. */
+DEVICE void fetch_piece(const struct job *j, int i, float *to)
+{
+    const bool over = i >= j->pieces;
+    const float *page = over ? j->next : j->page;
+    const int rows = over ? j->next_rows : j->rows, kl = (int)j->a->kl;
+    const int64_t ld = j->a->cache.width;
+    if (over) i -= j->pieces;
     if (i < j->keys) {
         const int left = (int)ld - i * COLS;
-        fetch(page + i * COLS, ld, rows, COLS, left < COLS ? left : COLS, j->whole, to);
+        if (j->whole && left >= COLS) fetch_whole(page + i * COLS, ld, rows, COLS, to);
+        else fetch(page + i * COLS, ld, rows, COLS, left, j->whole, to);
     } else {
-        const int r = (i - j->keys) * ROWS, kl = (int)a->kl;
-        if (r < rows)
-            fetch(page + r * ld, ld, rows - r < ROWS ? rows - r : ROWS, (kl + 3) / 4 * 4, kl, j->whole, to);
+        const int r = (i - j->keys) * ROWS, n = rows - r < ROWS ? rows - r : ROWS;
+        if (j->whole && kl == MOE_CUDA_ATTEND_KL) fetch_whole(page + r * ld, ld, n, MOE_CUDA_ATTEND_KL, to);
+        else fetch(page + r * ld, ld, n, (kl + 3) / 4 * 4, kl, j->whole, to);
     }
 }
 
-/* Waits for piece p, and asks for the one that takes the place of the piece before it. */
-DEVICE const float *next_piece(const struct job *j, int64_t p)
+/* Waits for piece i, and asks for the one that takes the place of the piece before it. */
+DEVICE const float *next_piece(struct job *j, int i)
 {
+    const float *now = j->ring + j->slot * (PIECE / 4);
     cp_async_wait(STAGES - 2);
     __syncthreads();
-    fetch_piece(j, p + STAGES - 1);
+    fetch_piece(j, i + STAGES - 1, j->ring + (j->slot ? j->slot - 1 : STAGES - 1) * (PIECE / 4));
     cp_async_commit();
-    return j->ring + p % STAGES * (PIECE / 4);
+    j->slot = j->slot + 1 < STAGES ? j->slot + 1 : 0;
+    return now;
 }
 
 /* ---- scores ---- */
 
-/* Adds the columns of a piece to the sums of 8 heads times 8 rows; x: the first of the lane's heads' queries
- * at these columns, k: the first of the warp's rows. */
+/* Adds 16 columns to the sums of 8 heads times 8 rows; x: the lane's value of the first of its heads'
+ * queries, k: that of the first of the warp's rows. */
+DEVICE void add_score(const float *x, int ld, const float *k, float sum[64])
+{
+    float q[8], key[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) q[i] = x[i * ld];
+#pragma unroll
+    for (int i = 0; i < 8; i++) key[i] = k[i * COLS];
+#pragma unroll
+    for (int h = 0; h < 8; h++)
+#pragma unroll
+        for (int r = 0; r < 8; r++) sum[h * 8 + r] = __fmaf_rn(q[h], key[r], sum[h * 8 + r]);
+}
+
+/* Adds the columns of a piece, `steps` times 16 of them. */
 DEVICE void add_scores(const float *x, int ld, const float *k, int steps, float sum[64])
 {
-    const int lane = (int)(threadIdx.x & 15);
-    for (int s = 0; s < steps; s++) {
-        float q[8], key[8];
+    if (steps == COLS / 16)
 #pragma unroll
-        for (int i = 0; i < 8; i++) q[i] = x[i * ld + 16 * s + lane];
-#pragma unroll
-        for (int i = 0; i < 8; i++) key[i] = k[i * COLS + 16 * s + lane];
-#pragma unroll
-        for (int h = 0; h < 8; h++)
-#pragma unroll
-            for (int r = 0; r < 8; r++) sum[h * 8 + r] = __fmaf_rn(q[h], key[r], sum[h * 8 + r]);
-    }
+        for (int s = 0; s < COLS / 16; s++) add_score(x + 16 * s, ld, k + 16 * s, sum);
+    else
+#pragma unroll 1
+        for (int s = 0; s < steps; s++) add_score(x + 16 * s, ld, k + 16 * s, sum);
 }
 
 /* One exchange of a fold: of 2 n values, lanes that have `bit` keep the upper n, the others the lower n, each
@@ -116,8 +151,8 @@ DEVICE void fold_64(float sum[64])
     FOLD_HALF(4, 1)
 }
 
-/* The scores of the page's rows, of which `rows` exist, from piece p on. */
-DEVICE void make_scores(const struct job *j, int64_t p, int rows)
+/* The scores of the page at hand; those of rows that it does not have are undefined. */
+DEVICE void make_scores(struct job *j)
 {
     const int width = (int)j->a->cache.width, ld = MOE_CUDA_ATTEND_QUERY(width), w = (int)warp_id();
     const int lane = (int)(threadIdx.x & 15), half = (int)lane_id() / 16;
@@ -125,15 +160,15 @@ DEVICE void make_scores(const struct job *j, int64_t p, int rows)
 #pragma unroll
     for (int i = 0; i < 64; i++) sum[i] = 0;
     for (int i = 0; i < j->keys; i++) {
-        const float *k = next_piece(j, p + i);
+        const float *k = next_piece(j, i);
         const int left = width - i * COLS, steps = left < COLS ? (left + 15) / 16 : COLS / 16;
-        add_scores(j->query + half * 8 * ld + i * COLS, ld, k + w * 8 * COLS, steps, sum);
+        add_scores(j->query + half * 8 * ld + i * COLS + lane, ld, k + w * 8 * COLS + lane, steps, sum);
     }
     fold_64(sum);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int at = 4 * lane + i, h = half * 8 + at / 8, r = w * 8 + at % 8;
-        if (r < rows) j->score[h * SCORES + r] = j->a->scale * sum[i];
+        j->score[h * SCORES + r] = j->a->scale * sum[i];
     }
 }
 
@@ -154,8 +189,9 @@ DEVICE float largest_16(float m)
 
 /* Turns a head's scores into exponentials under the new maximum, in all 16 lanes of the head's half warp.
  * Changes the head's m and l; the factor of all that was summed before goes to j->factor. */
-DEVICE void weigh(const struct job *j, int rows, float *max, float *sum)
+DEVICE void weigh(const struct job *j, float *max, float *sum)
 {
+    const int rows = j->rows;
     const int lane = (int)(threadIdx.x & 15), h = (int)threadIdx.x / 16;
     float *score = j->score + h * SCORES, s[SCORES / 16], m = __uint_as_float(0xff800000u), total = 0;
 #pragma unroll
@@ -181,34 +217,50 @@ DEVICE void weigh(const struct job *j, int rows, float *max, float *sum)
 
 /* ---- outputs ---- */
 
-/* o[8 heads][4 columns] of the lane: times the factor, then the page's rows added, ascending. */
-DEVICE void add_values(const struct job *j, int64_t p, int rows, float o[32])
+/* o[8 heads][4 columns] of the lane += four rows, of which `there` exist; v: the lane's columns of the first,
+ * ld values apart, e: the first's exponential of the lane's first head. */
+DEVICE void add_rows(const float *v, int ld, const float *e, int there, float o[32])
 {
-    const int kl4 = ((int)j->a->kl + 3) / 4 * 4, w = (int)warp_id();
+    float4 x[4];
+#pragma unroll
+    for (int r = 0; r < 4; r++)
+        if (r < there) x[r] = *(const float4 *)(v + r * ld);
+#pragma unroll
+    for (int h = 0; h < 8; h++) {
+        const float4 w = *(const float4 *)(e + h * SCORES);
+#pragma unroll
+        for (int r = 0; r < 4; r++)
+            if (r < there) {
+                const float f = r == 0 ? w.x : r == 1 ? w.y : r == 2 ? w.z : w.w;
+                o[h * 4] = __fmaf_rn(f, x[r].x, o[h * 4]);
+                o[h * 4 + 1] = __fmaf_rn(f, x[r].y, o[h * 4 + 1]);
+                o[h * 4 + 2] = __fmaf_rn(f, x[r].z, o[h * 4 + 2]);
+                o[h * 4 + 3] = __fmaf_rn(f, x[r].w, o[h * 4 + 3]);
+            }
+    }
+}
+
+/* o of the lane: times the factor, then the rows of the page at hand, ascending. */
+DEVICE void add_values(struct job *j, float o[32])
+{
+    const int ld = ((int)j->a->kl + 3) / 4 * 4, w = (int)warp_id();
     const int col = w * 64 + (int)(threadIdx.x & 15) * 4, half = (int)lane_id() / 16;
-    const float *score = j->score + half * 8 * SCORES;
 #pragma unroll
     for (int h = 0; h < 8; h++) {
         const float f = j->factor[half * 8 + h];
 #pragma unroll
         for (int c = 0; c < 4; c++) o[h * 4 + c] = o[h * 4 + c] * f;
     }
-    for (int i = 0; i < j->pieces - j->keys; i++) {
-        const float *v = next_piece(j, p + i);
-        const int there = rows - i * ROWS < ROWS ? rows - i * ROWS : ROWS;
-        if (col >= kl4) continue;
-#pragma unroll 2
-        for (int r = 0; r < there; r++) {
-            const float4 x = *(const float4 *)(v + r * kl4 + col);
-#pragma unroll
-            for (int h = 0; h < 8; h++) {
-                const float e = score[h * SCORES + i * ROWS + r];
-                o[h * 4] = __fmaf_rn(e, x.x, o[h * 4]);
-                o[h * 4 + 1] = __fmaf_rn(e, x.y, o[h * 4 + 1]);
-                o[h * 4 + 2] = __fmaf_rn(e, x.z, o[h * 4 + 2]);
-                o[h * 4 + 3] = __fmaf_rn(e, x.w, o[h * 4 + 3]);
-            }
-        }
+    for (int i = 0; i < MOE_PAGE / ROWS; i++) {
+        const float *v = next_piece(j, j->keys + i) + col, *e = j->score + half * 8 * SCORES + i * ROWS;
+        const int there = j->rows - i * ROWS;
+        if (col >= ld) continue;
+        if (there >= ROWS) {
+            add_rows(v, ld, e, 4, o);
+            add_rows(v + 4 * ld, ld, e + 4, 4, o);
+        } else
+#pragma unroll 1
+            for (int r = 0; r < there; r += 4) add_rows(v + r * ld, ld, e + r, there - r, o);
     }
 }
 
@@ -217,19 +269,19 @@ DEVICE void add_values(const struct job *j, int64_t p, int rows, float o[32])
 /* Results of the block's heads: o of the lane's heads and columns, m and l of the head of its half warp. */
 struct result { float max, sum, o[32]; };
 
-/* The job's rows [begin, end) of one chunk, whose first piece is p. */
-DEVICE void attend_chunk(const struct job *j, int64_t begin, int64_t end, int64_t p, struct result *r)
+/* The job's rows [begin, end) of one chunk. */
+DEVICE void attend_chunk(struct job *j, int64_t begin, int64_t end, struct result *r)
 {
     r->max = __uint_as_float(0xff800000u), r->sum = 0;
 #pragma unroll
     for (int i = 0; i < 32; i++) r->o[i] = 0;
-    for (int64_t at = begin; at < end; at += MOE_PAGE, p += j->pieces) {
-        const int rows = end - at < MOE_PAGE ? (int)(end - at) : MOE_PAGE;
-        make_scores(j, p, rows);
+    for (int64_t at = begin; at < end; at += MOE_PAGE) {
+        turn_page(j, at);
+        make_scores(j);
         __syncthreads();
-        weigh(j, rows, &r->max, &r->sum);
+        weigh(j, &r->max, &r->sum);
         __syncthreads();
-        add_values(j, p + j->keys, rows, r->o);
+        add_values(j, r->o);
     }
 }
 
@@ -295,14 +347,17 @@ KERNEL(moe_cuda_attend, MOE_CUDA_ATTEND_THREADS) (const struct moe_cuda_attend a
     j.score = j.query + HEADS * MOE_CUDA_ATTEND_QUERY((int)a.cache.width);
     j.factor = j.score + HEADS * SCORES;
     load_queries(&j);
-    for (int i = 0; i < STAGES - 1; i++) {
-        fetch_piece(&j, i);
+    j.table = a.cache.page + a.cache.segment[t] * a.cache.table, j.slot = 0;
+    j.next = a.cache.rows, j.next_rows = 0;
+    turn_page(&j, first - MOE_PAGE);
+    for (int i = 0; i < STAGES - 1; i++) { /* there is no page at hand yet: these are of the next one */
+        fetch_piece(&j, j.pieces + i, j.ring + i * (PIECE / 4));
         cp_async_commit();
     }
 
     for (int64_t at = j.begin; at < j.end; at += MOE_CHUNK) {
         const int64_t end = j.end - at < MOE_CHUNK ? j.end : at + MOE_CHUNK;
-        attend_chunk(&j, at, end, (at - j.begin) / MOE_PAGE * j.pieces, &next);
+        attend_chunk(&j, at, end, &next);
         if (at == j.begin) all = next;
         else merge(&j, &all, &next);
     }
