@@ -134,9 +134,10 @@ DEVICE float load_shared_f32(shared_at p)
     asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(p) : "memory");
     return v;
 }
-DEVICE void load_shared_8(uint32_t v[2], shared_at p)
+DEVICE void load_shared_16(uint32_t v[4], shared_at p)
 {
-    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v[0]), "=r"(v[1]) : "r"(p) : "memory");
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "r"(p) : "memory");
 }
 /* Where `on`, v becomes the 16 bytes at p; where not, it stays, without a move. */
 DEVICE void load_shared_16_if(uint32_t v[4], shared_at p, bool on)
@@ -149,6 +150,13 @@ DEVICE void load_shared_16_if(uint32_t v[4], shared_at p, bool on)
 
 /* ---- numbers ---- */
 
+/* v, and what is computed from it is computed after this, not before a loop around it, where it would take a
+ * register all the while. */
+DEVICE uint32_t computed_here(uint32_t v)
+{
+    asm volatile("" : "+r"(v));
+    return v;
+}
 /* The bits of a where those of the mask are set, else those of b, in one instruction, which the compiler does
  * not take apart. */
 DEVICE uint32_t choose_bits(uint32_t mask, uint32_t a, uint32_t b)
@@ -227,11 +235,15 @@ DEVICE void cp_async_8_or_zero(shared_at to, const void *from, bool on)
 }
 DEVICE void cp_async_16_at(shared_at to, const void *from) { shim_copy((void *)to, from, 16, 16); }
 DEVICE float load_shared_f32(shared_at p) { return *(const float *)p; }
-DEVICE void load_shared_8(uint32_t v[2], shared_at p) { shim_move(v, (const void *)p, 8, (const void *)p); }
+DEVICE void load_shared_16(uint32_t v[4], shared_at p)
+{
+    shim_move(v, (const void *)p, 16, (const void *)p);
+}
 DEVICE void load_shared_16_if(uint32_t v[4], shared_at p, bool on)
 {
     if (on) shim_move(v, (const void *)p, 16, (const void *)p);
 }
+DEVICE uint32_t computed_here(uint32_t v) { return v; }
 DEVICE uint32_t choose_bits(uint32_t mask, uint32_t a, uint32_t b) { return (a & mask) | (b & ~mask); }
 DEVICE uint32_t f16x2_from_e4m3x2(uint32_t two)
 {
