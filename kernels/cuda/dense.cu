@@ -69,15 +69,20 @@ DEVICE void copy_16(uint8_t *to, const uint8_t *from, int n, bool whole)
     for (int i = 0; i < 16; i++) to[i] = i < n ? from[i] : (uint8_t)0;
 }
 
-/* Columns [k0, k0 + cols) of the block's rows.  What a missing row leaves undefined is not stored. */
-DEVICE void fetch_rows(const struct job *j, uint32_t codes, int rows, int cols, int k0, uint8_t *to)
+/* Columns [k0, k0 + cols) of the block's rows.  mine: where the thread's first 16 bytes are in W for k0 = 0.
+ * What a missing row leaves undefined is not stored. */
+DEVICE void fetch_rows(const struct job *j, uint32_t codes, int rows, int cols, int k0, const uint8_t *mine,
+                       uint8_t *to)
 {
     const int at = (int)code_bytes(codes, k0), chunks = (int)code_bytes(codes, cols) / 16;
-    const uint8_t *from = j->w.data + j->first * j->pitch + at;
-#pragma unroll 4
-    for (int i = (int)threadIdx.x; i < rows * chunks; i += THREADS) {
-        const int r = i / chunks, c = i % chunks * 16;
-        if (r < j->rows) copy_16(to + r * PITCH + c, from + r * j->pitch + c, j->pitch - at - c, j->whole);
+    const int step = THREADS / chunks, r = (int)threadIdx.x / chunks, c = (int)threadIdx.x % chunks * 16;
+    const bool full = j->whole && at + 16 * chunks <= j->pitch;
+    mine += at, to += r * PITCH + c;
+#pragma unroll
+    for (int i = 0; i < rows; i += step) {
+        if (r + i >= j->rows) break;
+        if (full) cp_async_16(to + i * PITCH, mine + i * j->pitch);
+        else copy_16(to + i * PITCH, mine + i * j->pitch, j->pitch - at - c, j->whole);
     }
 }
 
@@ -85,10 +90,14 @@ DEVICE void fetch_rows(const struct job *j, uint32_t codes, int rows, int cols, 
 DEVICE void fetch_x(const struct moe_cuda_dense *a, const struct job *j, int T, int V, int cols, int k0,
                     float *to)
 {
-    for (int i = (int)threadIdx.x; i < T * cols; i += THREADS) {
-        const int t = i / cols, c = i % cols;
+    const float *x = j->x + k0;
+    const int left = (int)a->w.cols - k0;
+#pragma unroll
+    for (int i = 0; i < T * cols; i += THREADS) {
+        const int n = i + (int)threadIdx.x, t = n / cols, c = n % cols;
         float *at = to + (t / V * cols + c) * V + t % V;
-        if (t < j->tokens && k0 + c < (int)a->w.cols) cp_async_4(at, j->x + j->in[t] * a->ldx + k0 + c);
+        if (n >= T * cols) break;
+        if (t < j->tokens && c < left) cp_async_4(at, x + j->in[t] * a->ldx + c);
         else *at = 0;
     }
 }
@@ -106,32 +115,40 @@ DEVICE void load_tokens(int V, float *x, const float *from)
     } else x[0] = from[0];
 }
 
-/* Adds the columns of a piece, `steps` times 16 of them, to the lane's sums of R rows times T tokens. */
-DEVICE void add_piece(const struct job *j, uint32_t codes, int R, int T, int cols, int k0, int steps,
+/* Adds 16 columns of a piece, from column k - lane on, to the lane's sums of R rows times T tokens. */
+DEVICE void add_step(uint32_t codes, int R, int T, int cols, int k, const uint8_t *w, const float *x,
+                     const float *scale, float *sum)
+{
+    const int V = T < 4 ? T : 4, half = (int)threadIdx.x / 16;
+    float v[8];
+#pragma unroll
+    for (int t = 0; t < T; t += V) load_tokens(V, v + t, x + (t / V * cols + k) * V);
+#pragma unroll
+    for (int i = 0; i < R; i++) {
+        float c = code_value(codes, w + (half + i * HALVES) * PITCH, k);
+        if (codes_are_scaled(codes)) c = c * scale[i];
+#pragma unroll
+        for (int t = 0; t < T; t++) sum[i * T + t] = __fmaf_rn(c, v[t], sum[i * T + t]);
+    }
+}
+
+/* Adds the columns of a piece, of which `there` exist. */
+DEVICE void add_piece(const struct job *j, uint32_t codes, int R, int T, int cols, int k0, int there,
                       const uint8_t *w, const float *x, float *sum)
 {
-    const int V = T < 4 ? T : 4, lane = (int)(threadIdx.x & 15), half = (int)threadIdx.x / 16;
+    const int lane = (int)(threadIdx.x & 15), half = (int)threadIdx.x / 16;
     float scale[4];
 #pragma unroll 2
-    for (int s = 0; s < steps; s++) {
-        const int k = 16 * s + lane;
-        float v[8];
-        if (codes_are_scaled(codes) && s % 2 == 0) {
+    for (int k = 0; k < there; k += 32) { /* columns that share a scale */
+        if (codes_are_scaled(codes)) {
 #pragma unroll
             for (int i = 0; i < R; i++) {
                 const int r = min(half + i * HALVES, j->rows - 1);
-                scale[i] = weight_scale(&j->w, codes, j->first + r, k0 + 16 * s);
+                scale[i] = weight_scale(&j->w, codes, j->first + r, k0 + k);
             }
         }
-#pragma unroll
-        for (int t = 0; t < T; t += V) load_tokens(V, v + t, x + (t / V * cols + k) * V);
-#pragma unroll
-        for (int i = 0; i < R; i++) {
-            float c = code_value(codes, w + (half + i * HALVES) * PITCH, k);
-            if (codes_are_scaled(codes)) c = c * scale[i];
-#pragma unroll
-            for (int t = 0; t < T; t++) sum[i * T + t] = __fmaf_rn(c, v[t], sum[i * T + t]);
-        }
+        add_step(codes, R, T, cols, k + lane, w, x, scale, sum);
+        if (k + 16 < there) add_step(codes, R, T, cols, k + 16 + lane, w, x, scale, sum);
     }
 }
 
@@ -142,6 +159,9 @@ DEVICE void make_sums(const struct moe_cuda_dense *a, const struct job *j, uint3
     DYNAMIC_SHARED(uint8_t, memory);
     const int rows = R * HALVES, V = T < 4 ? T : 4, cols = MOE_CUDA_DENSE_COLUMNS(codes);
     const int stage = rows * PITCH + T * cols * 4, pieces = ((int)a->w.cols + cols - 1) / cols;
+    const int chunks = (int)code_bytes(codes, cols) / 16;
+    const uint8_t *mine = j->w.data + (j->first + (int)threadIdx.x / chunks) * j->pitch +
+                          (int)threadIdx.x % chunks * 16;
 
     for (int p = -(STAGES - 1); p < pieces; p++) {
         const int next = p + STAGES - 1;
@@ -151,14 +171,14 @@ DEVICE void make_sums(const struct moe_cuda_dense *a, const struct job *j, uint3
         }
         if (next < pieces) {
             uint8_t *to = memory + next % STAGES * stage;
-            fetch_rows(j, codes, rows, cols, next * cols, to);
+            fetch_rows(j, codes, rows, cols, next * cols, mine, to);
             fetch_x(a, j, T, V, cols, next * cols, (float *)(to + rows * PITCH));
         }
         cp_async_commit();
         if (p < 0) continue;
         const uint8_t *w = memory + p % STAGES * stage;
         const int left = (int)a->w.cols - p * cols;
-        add_piece(j, codes, R, T, cols, p * cols, left < cols ? (left + 15) / 16 : cols / 16, w,
+        add_piece(j, codes, R, T, cols, p * cols, left < cols ? left : cols, w,
                   (const float *)(w + rows * PITCH), sum);
     }
 }
@@ -191,7 +211,7 @@ DEVICE void multiply(const struct moe_cuda_dense *a, int R, int T)
 KERNEL2(moe_cuda_dense_1, MOE_CUDA_DENSE_THREADS, 8) (const struct moe_cuda_dense a) { multiply(&a, 1, 1); }
 KERNEL2(moe_cuda_dense_2, MOE_CUDA_DENSE_THREADS, 8) (const struct moe_cuda_dense a) { multiply(&a, 2, 2); }
 KERNEL2(moe_cuda_dense_4, MOE_CUDA_DENSE_THREADS, 6) (const struct moe_cuda_dense a) { multiply(&a, 2, 4); }
-KERNEL2(moe_cuda_dense_8, MOE_CUDA_DENSE_THREADS, 4) (const struct moe_cuda_dense a) { multiply(&a, 4, 8); }
+KERNEL2(moe_cuda_dense_8, MOE_CUDA_DENSE_THREADS, 3) (const struct moe_cuda_dense a) { multiply(&a, 4, 8); }
 
 /* ---- NVFP4: integers, a lane a block ---- */
 
