@@ -141,7 +141,7 @@ vpath %.c tests/unit tests/kernels tests/ops tests/fuzz tests/gen tests/bench
 
 # ---- rules ------------------------------------------------------------------
 .PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE
-all: $(bins) $(B)/libmoe.a $(B)/libmoe.so $(B)/moe.pc $(if $(filter build/release,$(B)),links)
+all: $(bins) $(B)/libmoe.a $(B)/libmoe.so $(B)/moe.pc $(if $(filter build/release,$(B)),links) $(if $(filter shim,$(CUDA)),$(B)/shim/libcuda.so.1)
 test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so $(checked) $(shimmed) $(B)/shim/libcuda.so.1
 
 # The release tools also stand in build/bin/, whatever other variants exist.
@@ -260,9 +260,11 @@ $(B)/libmoe.so: $(libobj) $(B)/objects libmoe.map
 	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,$(soname) -Wl,--version-script=libmoe.map \
 	  $(if $(SAN),,-Wl,-z,defs) -o $@ $(libobj) $(libs)
 
+# In a build with CUDA=shim the tools find the stand-in for the driver beside them.
+beside   := $(if $(filter shim,$(CUDA)),-Wl$(comma)-rpath$(comma)'$$ORIGIN/../shim')
 $(B)/bin/moe-%: $(B)/obj/moe-%.o $(archives)
 	@echo "  LINK  $@"
-	$(Q)mkdir -p $(@D) && $(CC) $(linkflags) -o $@ $^ $(libs)
+	$(Q)mkdir -p $(@D) && $(CC) $(linkflags) $(beside) -o $@ $^ $(libs)
 $(B)/obj/moe-%.o: moe-%.c $(B)/flags
 	$(compile_c)
 .SECONDARY: $(foreach t,$(tools),$(B)/obj/$(basename $(notdir $t)).o) $(testbins:%=%.o) $(helpbins:%=%.o) $(fuzzbins:%=%.o) $(B)/tests/replay.o
