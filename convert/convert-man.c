@@ -111,5 +111,11 @@ const char moe_inspect_json[] =
     "-Infinity as text), verified (null), problems; bytes are null where a type is not known; with "
     "--tensors also tensor_list (name, type, shape with the contiguous dimension first, bytes, "
     "offset).\n\n"
+    "With --devices: devices, of each GPU index, name, arch, multiprocessors, memory_bytes, free_bytes "
+    "(null where it cannot be used), ecc, numa_node (of the host memory next to it, or null), link (bus, "
+    "pcie_gtransfers_per_second and pcie_lanes at most, or null; host_page_tables: kernels read any host "
+    "memory, as on Grace), load_paths (of --load-from), handles (how its memory can be handed to another "
+    "process), gpudirect_storage, problem (why it cannot be used, or null). The exit status is 14 where this "
+    "build has no GPU kernels, and 17 where there is no driver or no GPU.\n\n"
     "With --tokenize: tokens (ids), token_count, bytes, characters, bytes_per_token. With "
     "--detokenize: text, bytes_base64.";

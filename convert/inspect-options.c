@@ -24,6 +24,9 @@ static const struct moe_opt opts[] = {
             "compare with another model, tensor by tensor, as stored and in values"),
     MOE_INT(0, "top", &moe_inspect_asked.top, "N",
             "with --diff: show this many of the tensors that differ, the worst first (0 to 1000)"),
+    MOE_GROUP("this machine"),
+    MOE_BOOL(0, "devices", &moe_inspect_asked.devices,
+             "list the GPUs: memory, link, and how weights can be loaded (without a MODEL)"),
     MOE_GROUP("the tokenizer"),
     MOE_INPUT(0, "tokenize", &moe_inspect_asked.tokenize, "FILE",
               "print the tokens of this file's text: id and bytes a line, then counts; with --quiet the "
@@ -39,12 +42,13 @@ static const struct moe_opt opts[] = {
 static const struct moe_opt_rule rules[] = {
     { "top", "diff", false },
     { "special", "tokenize", false },
+    { "devices", "tensors layers experts verify diff tokenize detokenize", true },
     { NULL, NULL, false },
 };
 
 const struct moe_tool moe_inspect_tool = {
     .name = "moe-inspect",
-    .synopsis = "[options] MODEL",
+    .synopsis = "[options] MODEL\n       moe-inspect --devices",
     .about = "say what a model is, whether it is whole, and whether it is sound",
     .description = moe_inspect_description,
     .examples = moe_inspect_examples,

@@ -9,7 +9,7 @@ struct moe_inspect_args {
     struct moe_tool_run run;
     const char *tensors, *tokenize, *detokenize, *diff;
     int64_t top;
-    bool layers, experts, verify, special;
+    bool layers, experts, verify, special, devices;
 };
 
 /* The options of the command line; the option table points into it. */

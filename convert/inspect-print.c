@@ -157,6 +157,46 @@ void moe_inspect_print_tensors(const cJSON *rows)
     }
 }
 
+/* ---- GPUs ---- */
+
+/* The words of an array of strings, in one line. */
+static void print_words(const char *before, const cJSON *words)
+{
+    fprintf(stdout, "%s", before);
+    for (const cJSON *w = words->child; w; w = w->next)
+        fprintf(stdout, "%s%s", w == words->child ? "" : ", ", w->valuestring);
+    fprintf(stdout, "%s\n", words->child ? "" : "none");
+}
+
+static void print_link(const cJSON *d)
+{
+    const cJSON *link = moe_json_get(d, "link"), *node = moe_json_get(d, "numa_node");
+    double rate = number(link, "pcie_gtransfers_per_second"), lanes = number(link, "pcie_lanes");
+    fprintf(stdout, "  link: bus %s", word(link, "bus"));
+    if (rate > 0 && lanes > 0) fprintf(stdout, ", PCIe at %g GT/s, %.0f lanes", rate, lanes);
+    if (cJSON_IsTrue(moe_json_get(link, "host_page_tables"))) fprintf(stdout, ", reads any host memory");
+    if (node) fprintf(stdout, ", host memory of node %.0f", node->valuedouble);
+    fputc('\n', stdout);
+}
+
+void moe_inspect_print_devices(const cJSON *j)
+{
+    char all[16], left[16];
+    for (const cJSON *d = moe_json_get(j, "devices")->child; d; d = d->next) {
+        const char *problem = word(d, "problem");
+        moe_human_bytes((uint64_t)number(d, "memory_bytes"), all);
+        moe_human_bytes((uint64_t)number(d, "free_bytes"), left);
+        moe_print_line("GPU %.0f: %s, %s, %.0f multiprocessors, %s%s%s%s", number(d, "index"),
+                       word(d, "name"), word(d, "arch"), number(d, "multiprocessors"), all,
+                       *problem ? "" : " of which ", *problem ? "" : left, *problem ? "" : " are free");
+        print_link(d);
+        print_words("  weights can be loaded: ", moe_json_get(d, "load_paths"));
+        fprintf(stdout, "  GPUDirect storage: %s\n", word(d, "gpudirect_storage"));
+        print_words("  memory can be handed to another process: ", moe_json_get(d, "handles"));
+        if (*problem) moe_print_line("  cannot be used: %s", problem);
+    }
+}
+
 /* ---- two models ---- */
 
 static void print_worst(const cJSON *worst)

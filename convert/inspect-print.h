@@ -12,6 +12,7 @@ void moe_inspect_print_summary(const cJSON *j);     /* moe_inspect_summary with 
 void moe_inspect_print_layers(const cJSON *rows);   /* moe_inspect_layers */
 void moe_inspect_print_experts(const cJSON *rows);  /* moe_inspect_experts */
 void moe_inspect_print_tensors(const cJSON *rows);  /* moe_inspect_tensors */
+void moe_inspect_print_devices(const cJSON *j);     /* moe_inspect_devices */
 
 /* Prints the result of moe_inspect_diff for the models at two paths: the counts and the worst tensors, then
  * differences of the configs, and last other tensors, up to `top` together with the worst. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* moe-inspect: parses the options, calls what they ask for, and reports. */
 #include "base/io.h"
+#include "convert/devices.h"
 #include "convert/diff.h"
 #include "convert/inspect-gguf.h"
 #include "convert/inspect-options.h"
@@ -162,10 +163,20 @@ static enum moe_code tokens(const struct moe_inspect_args *o, cJSON **json, stru
     return code;
 }
 
+/* --devices, which needs no model. */
+static enum moe_code devices(const struct moe_inspect_args *o, cJSON **json, struct moe_err *err)
+{
+    if (o->run.argc) return moe_fail(err, MOE_USAGE, "--devices takes no model ('%s')", o->run.argv[0]);
+    MOE_TRY(moe_inspect_devices(json, err));
+    if (!o->run.json) moe_inspect_print_devices(*json);
+    return MOE_OK;
+}
+
 static enum moe_code work(struct moe_inspect_args *o, cJSON **json, enum moe_code *verdict,
                           struct moe_err *err)
 {
     bool is_gguf;
+    if (o->devices) return devices(o, json, err);
     MOE_TRY(moe_inspect_args_check(o, err)); /* before anything is printed */
     MOE_TRY(moe_gguf_detect(o->run.argv[0], &is_gguf, err));
     MOE_TRY(is_gguf ? moe_inspect_args_gguf(o, err) : moe_inspect_args_model(o, err));

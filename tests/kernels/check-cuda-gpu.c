@@ -138,8 +138,9 @@ static void test_launches(struct moe_gpu *g)
     SAYS("cuStreamEndCapture");
     OK(!graph && launch(g, norm_of(x, w, out)) == MOE_OK && moe_gpu_wait(g, &err) == MOE_OK);
 
-    FAILS(MOE_DEVICE, moe_gpu_launch(g, MOE_CUDA_norm, (struct moe_cuda_grid){ 1, 70000, 1, 32, 0 }, &x,
-                                     sizeof(struct moe_cuda_norm), &err));
+    struct moe_cuda_norm a = norm_of(x, w, out);
+    FAILS(MOE_DEVICE, moe_gpu_launch(g, MOE_CUDA_norm, (struct moe_cuda_grid){ 1, 70000, 1, 32, 0 }, &a,
+                                     sizeof a, &err));
     SAYS("cuLaunchKernel of moe_cuda_norm (grid 1 x 70000 x 1, 32 threads, 0 bytes)");
     OK(moe_gpu_launch(g, MOE_CUDA_norm, (struct moe_cuda_grid){ 0, 1, 1, 32, 0 }, NULL, 0, &err) == MOE_OK);
     moe_gpu_free(g, x), moe_gpu_free(g, w), moe_gpu_free(g, out);

@@ -54,6 +54,25 @@ enum moe_code moe_gpu_check(struct moe_gpu *g, moe_cu_result r, struct moe_err *
 
 /* ---- what is there ---- */
 
+/* A build without nvcc may hold images that only the stand-in for the driver (tests/shim/cuda/) accepts. */
+static enum moe_code no_kernels(struct moe_err *err)
+{
+    return moe_fail(err, MOE_UNSUPPORTED, "this build has no GPU kernels (build it where nvcc is, or use "
+                    "--device cpu)");
+}
+
+enum moe_code moe_gpu_check_build(struct moe_err *err)
+{
+    return moe_cuda_image_count ? MOE_OK : no_kernels(err);
+}
+
+enum moe_code moe_gpu_check_usable(const struct moe_gpu_info *i, struct moe_err *err)
+{
+    if (i->major >= 9) return MOE_OK;
+    return moe_fail(err, MOE_DEVICE, "GPU %d (%s) has compute capability %d.%d, and the kernels need 9.0 "
+                    "(Hopper) or later", i->index, i->name, i->major, i->minor);
+}
+
 enum moe_code moe_gpus_found(int *n, struct moe_err *err)
 {
     const struct moe_driver *d;
@@ -148,13 +167,6 @@ enum moe_code moe_gpu_free_bytes(int index, uint64_t *bytes, struct moe_err *err
 
 /* ---- open ---- */
 
-/* A build without nvcc may hold images that only the stand-in for the driver (tests/shim/cuda/) accepts. */
-static enum moe_code no_kernels(struct moe_err *err)
-{
-    return moe_fail(err, MOE_UNSUPPORTED, "this build has no GPU kernels (build it where nvcc is, or use "
-                    "--device cpu)");
-}
-
 static enum moe_code load_image(struct moe_gpu *g, const struct moe_cuda_image *image, struct moe_err *err)
 {
     moe_cu_result r = g->d->cuModuleLoadData(&g->modules[g->n_modules], image->data);
@@ -205,14 +217,12 @@ static enum moe_code start(struct moe_gpu *g, struct moe_err *err)
 enum moe_code moe_gpu_open(struct moe_gpu **out, int index, struct moe_err *err)
 {
     *out = NULL;
-    if (!moe_cuda_image_count) return no_kernels(err);
+    MOE_TRY(moe_gpu_check_build(err));
     struct moe_gpu *g = calloc(1, sizeof *g);
     if (!g) return moe_fail(err, MOE_NOMEM, "no memory for a GPU");
     g->wait_each = moe_env("MOE_GPU_WAIT");
     enum moe_code code = find(index, &g->d, &g->device, &g->info, err);
-    if (code == MOE_OK && g->info.major < 9)
-        code = moe_fail(err, MOE_DEVICE, "GPU %d (%s) has compute capability %d.%d, and the kernels need 9.0 "
-                        "(Hopper) or later", index, g->info.name, g->info.major, g->info.minor);
+    if (code == MOE_OK) code = moe_gpu_check_usable(&g->info, err);
     if (code == MOE_OK) code = start(g, err);
     *out = g;
     if (code != MOE_OK) moe_gpu_close(out);

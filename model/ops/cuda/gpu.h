@@ -37,6 +37,10 @@ struct moe_gpu_info {
     bool rdma;                            /* its virtual memory can be reached by other devices of the bus */
 };
 
+/* MOE_UNSUPPORTED where this build has no GPU kernels (no nvcc was there when it was made). */
+enum moe_code moe_gpu_check_build(struct moe_err *err);
+/* MOE_DEVICE where the kernels cannot run on such a GPU: it is older than Hopper. */
+enum moe_code moe_gpu_check_usable(const struct moe_gpu_info *info, struct moe_err *err);
 /* How many GPUs there are, at least one; what GPU `index` is.  Neither touches a GPU. */
 enum moe_code moe_gpus_found(int *n, struct moe_err *err);
 enum moe_code moe_gpu_describe(int index, struct moe_gpu_info *info, struct moe_err *err);
@@ -46,9 +50,8 @@ enum moe_code moe_gpu_free_bytes(int index, uint64_t *bytes, struct moe_err *err
 
 struct moe_gpu;
 
-/* Opens GPU `index` and loads all kernels.  MOE_UNSUPPORTED where this build has no kernels (no nvcc was
- * there when it was made); MOE_DEVICE where there is no driver, no such GPU, or one older than Hopper.  After
- * a failure *g is NULL. */
+/* Opens GPU `index` and loads all kernels.  MOE_UNSUPPORTED where this build has none; MOE_DEVICE where there
+ * is no driver, no such GPU, or one older than Hopper.  After a failure *g is NULL. */
 enum moe_code moe_gpu_open(struct moe_gpu **g, int index, struct moe_err *err);
 /* Waits for the GPU and gives everything back but what alloc, pin and capture gave; NULL-safe, nulls. */
 void moe_gpu_close(struct moe_gpu **g);
