@@ -229,7 +229,7 @@ $(B)/shim/libcuda.so.1: $(B)/shim/libshim.a
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,libcuda.so.1 -o $@ -Wl,--whole-archive $< -Wl,--no-whole-archive -lpthread -lm
 # Checks of kernels find the stand-in beside them.  A build without images tests with the marker in their place.
-cuchecks := $(filter $(B)/tests/check-cuda-%,$(testbins))
+cuchecks := $(filter $(B)/tests/check-cuda-% $(B)/tests/test-core-cuda,$(testbins))
 $(cuchecks): | $(B)/shim/libcuda.so.1
 $(B)/tests/images.o: kernels/cuda/images.c $(B)/flags
 	$(Q)mkdir -p $(@D) && $(compile) -DMOE_CUDA_MARKER=1 -c -o $@ $<

@@ -14,6 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* 1: the program is test-core-cuda. */
+#ifndef CORE_CUDA
+#define CORE_CUDA 0
+#endif
+#if CORE_CUDA
+#include "tests/shim/cuda/open.h"
+#endif
+
 static struct moe_err err = MOE_ERR_INIT;
 
 static uint64_t seed;
@@ -39,7 +47,8 @@ struct kind {
     enum moe_finish finish;
 };
 
-struct model { struct moe_engine *e; struct kind kind[KINDS]; int64_t longest; };
+/* alone: the engine that computes answers alone, e itself or one on the processor. */
+struct model { struct moe_engine *e, *alone; struct kind kind[KINDS]; int64_t longest; };
 static struct model fixture, small;
 
 static bool ends(const struct model *m, const struct kind *k, int32_t id)
@@ -87,7 +96,7 @@ static void penalize(const struct model *m, const struct kind *k, const int32_t 
 /* Computes the answer to a request, one pass for its prompt and one for each token. */
 static void alone(const struct model *m, struct kind *k)
 {
-    struct moe_engine *e = m->e;
+    struct moe_engine *e = m->alone;
     const struct moe_config *c = &e->model->config;
     struct moe_latent cache;
     int64_t at = 0, n = k->q.n_ids, v = c->vocab_size;
@@ -171,15 +180,19 @@ static void draw_kind(struct model *m, int i)
 
 static void open_model(struct model *m, const char *path, int64_t context)
 {
-    const struct moe_engine_options o = { .context = context, .batch = 320 };
-    OK(moe_engine_open(&m->e, path, &o, NULL, &err) == MOE_OK);
+    struct moe_engine_options o = { .context = context, .batch = 320 };
+    OK(moe_engine_open(&m->alone, path, &o, NULL, &err) == MOE_OK);
+    o.cuda = CORE_CUDA;
+    m->e = m->alone;
+    if (CORE_CUDA) OK(moe_engine_open(&m->e, path, &o, NULL, &err) == MOE_OK);
     for (int i = 0; i < KINDS; i++) draw_kind(m, i);
 }
 
 static void close_model(struct model *m)
 {
     for (int i = 0; i < KINDS; i++) free(m->kind[i].text);
-    moe_engine_close(&m->e);
+    if (m->e != m->alone) moe_engine_close(&m->e);
+    moe_engine_close(&m->alone);
 }
 
 /* ---- readers ---- */
@@ -314,7 +327,8 @@ static void one_schedule(uint64_t number, struct totals *all)
 {
     static struct world w;
     seed = number * 77777 + 5;
-    w = (struct world){ .m = number % 4 ? &small : &fixture, .n = 1 + below(40) };
+    w = (struct world){ .m = CORE_CUDA || number % 4 ? &small : &fixture,
+                        .n = 1 + below(CORE_CUDA ? 8 : 40) };
     w.moves = number % 5 < 2;
     const struct moe_config *c = &w.m->e->model->config;
     int64_t pages = moe_latent_pages(w.m->longest) + below(below(3) ? 2 : 40);
@@ -354,7 +368,10 @@ static void test_random(uint64_t from, uint64_t n)
 
 int main(int argc, char **argv)
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if CORE_CUDA
+    uint64_t n = 10;
+    if (!getenv("MOE_TEST_GPU") && !standin_open()) return 77;
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     uint64_t n = 20;
 #else
     uint64_t n = 100;
@@ -363,11 +380,14 @@ int main(int argc, char **argv)
     if (asked) n = strtoull(asked, NULL, 10);
     if (argc > 1) n = strtoull(argv[1], NULL, 10);
     seed = 1;
-    open_model(&fixture, "tests/data/tiny-k2/bf16", 256);
+    if (!CORE_CUDA) open_model(&fixture, "tests/data/tiny-k2/bf16", 256);
     open_model(&small, "tests/data/golden-v1.moe", 0);
     test_random(argc > 2 ? strtoull(argv[2], NULL, 10) : 0, n);
-    close_model(&fixture);
+    if (!CORE_CUDA) close_model(&fixture);
     close_model(&small);
-    printf("test-core: %ld checks\n", checks);
+#if CORE_CUDA
+    if (!getenv("MOE_TEST_GPU")) OK(standin_left() == 0);
+#endif
+    printf("test-core%s: %ld checks\n", CORE_CUDA ? "-cuda" : "", checks);
     return 0;
 }
