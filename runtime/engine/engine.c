@@ -158,7 +158,12 @@ static enum moe_code open_parts(struct moe_engine *e, const char *path, const st
     /* after opening, so that it counts the memory that descriptors and tokenizer take */
     struct moe_cpu_options cpu;
     MOE_TRY(fit(e, c, o, &cpu, moe_pool_threads(pool), err));
-    if (o->cuda) MOE_TRY(moe_cuda_start(e->device, cpu.max_tokens, cpu.context, o->cancel, err));
+    const struct moe_cuda_start start = { .max_tokens = cpu.max_tokens,
+                                          .context = cpu.context,
+                                          .path = o->load,
+                                          .progress = o->progress,
+                                          .cancel = o->cancel };
+    if (o->cuda) MOE_TRY(moe_cuda_begin(e->device, &start, err));
     else MOE_TRY(moe_cpu_open(&e->device, e->model, &cpu, pool, err));
     return moe_forward_open(&e->forward, e->device, err);
 }

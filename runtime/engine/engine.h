@@ -50,6 +50,8 @@ struct moe_engine_options {
     /* compute on GPU number `gpu`, whose memory then holds the model, the buffers and the cache, and is what
      * bounds the context in the place of `memory`; not with EXPANDED, INT16 or dense_only */
     bool cuda; int gpu;
+    enum moe_load_path load;          /* how the weights come onto it */
+    struct moe_progress *progress;    /* of that; may be NULL */
     const struct moe_cancel *cancel;  /* for struct moe_engine.cancel */
 };
 

@@ -32,6 +32,7 @@ struct moe_run_args moe_run_asked = {
     .eps = "config",
     .mla = "absorbed",
     .device = "auto",
+    .load_from = "auto",
     .arithmetic = "exact",
     .activations = "float",
     .comm = "local",
@@ -114,6 +115,10 @@ static const struct moe_opt opts[] = {
     MOE_OWN_STR(0, "device", &moe_run_asked.device, "auto|cpu|cuda[:N]",
                 "where to compute: cuda is one NVIDIA GPU (Hopper or later), whose memory must hold the "
                 "model; N is its number, 0 by default. auto takes the processor, and JSON says why"),
+    MOE_OWN_STR(0, "load-from", &moe_run_asked.load_from, "auto|direct|cached|mapped",
+                "with --device cuda: how the model comes onto the GPU: past the system's cache of files, "
+                "through it, or read by the GPU where it lies (a GPU that shares the host's page tables); "
+                "auto looks whether it is in the cache"),
     MOE_STR(0, "arithmetic", &moe_run_asked.arithmetic, "exact|fast",
             "exact: a GPU gives the bits that the processor gives; fast is not in this version"),
     MOE_STR(0, "activations", &moe_run_asked.activations,
@@ -335,8 +340,13 @@ static bool is_gpu(const char *device, int *gpu)
 /* Checks --device, and that the other options ask for nothing that a GPU does not do. */
 static enum moe_code check_device(const struct moe_run_args *o, struct moe_err *err)
 {
+    enum moe_load_path path;
     int gpu;
+    if (!moe_load_path_parse(o->load_from, &path))
+        return moe_fail(err, MOE_USAGE, "unknown --load-from '%s' (auto, direct, cached or mapped)",
+                        o->load_from);
     if (!is_gpu(o->device, &gpu)) {
+        if (path != MOE_LOAD_AUTO) return moe_fail(err, MOE_USAGE, "--load-from goes with --device cuda");
         if (!strcmp(o->device, "auto") || !strcmp(o->device, "cpu")) return MOE_OK;
         return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto, cpu, cuda or cuda:N)", o->device);
     }
@@ -427,6 +437,8 @@ enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine
                                       .tokenizer = o->score || o->stop.n || o->prompts ||
                                                    (!o->prompt.tokens && !o->bench) };
     e->cuda = is_gpu(o->device, &e->gpu);
+    e->progress = o->run.progress;
+    moe_load_path_parse(o->load_from, &e->load); /* check_device has found it */
     if (o->score) { /* memory is shared by the model, its reference if any, and the hidden states */
         e->sharers = o->reference ? 3 : 2;
         e->max_context = o->window > 0 ? o->window : MOE_SCORE_WINDOW;

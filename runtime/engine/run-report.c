@@ -102,7 +102,7 @@ void moe_run_device_json(const struct moe_run_args *o, const struct moe_engine *
     if (!strcmp(o->device, "auto")) moe_json_add_str(d, "reason", why_not_gpu());
     if (!cuda) return;
     const struct moe_gpu_info *info = moe_cuda_info(e->device);
-    const struct moe_cuda_load load = moe_cuda_loaded(e->device);
+    const struct moe_load_result load = moe_cuda_loaded(e->device);
     moe_json_add_i64(d, "index", info->index);
     moe_json_add_str(d, "name", info->name);
     moe_json_add_str(d, "arithmetic", o->arithmetic);
@@ -111,7 +111,7 @@ void moe_run_device_json(const struct moe_run_args *o, const struct moe_engine *
     moe_json_add_i64(d, "graphs", counts.graphs);
     moe_json_add_i64(d, "graph_launches", counts.graph_launches);
     if (!(d = moe_json_add_object(json, "load"))) return;
-    moe_json_add_str(d, "path", load.path);
+    moe_json_add_str(d, "path", moe_load_path_name(load.path));
     moe_json_add_i64(d, "bytes", (int64_t)load.bytes);
     moe_json_add_measured(d, "seconds", load.seconds);
 }

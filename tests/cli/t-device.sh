@@ -22,6 +22,10 @@ refused() { want=$1 text=$2; shift 2; cuda "$@" >"$T/out" 2>"$T/err" && r=0 || r
 ok "$BIN/moe-quantize" -q $F/bf16 -o "$T/experts.moe"
 ok "$BIN/moe-quantize" -q --quantize all-linear --tensor-type kv_b_proj=nvfp4 $F/int4 -o "$T/all.moe"
 
+# NVFP4 as checkpoints have it, its scales in rows and its second scales as factors or as divisors
+ok "$BIN/moe-convert" -q "$T/experts.moe" --to hf-nvfp4 -o "$T/modelopt"
+ok "$BIN/moe-convert" -q "$T/experts.moe" --to hf-nvfp4 --flavor compressed-tensors -o "$T/tensors"
+
 # ---- one prompt: text and trace ----
 # twice NAME ARGUMENT...: both devices give the same text and the same trace
 twice() { name=$1; shift
@@ -29,7 +33,7 @@ twice() { name=$1; shift
     cuda "$@" --prompt 'And it came to pass' --context 40 --trace "$T/cuda.trace" >"$T/cuda" || fail "$name on the GPU"
     [ -s "$T/cpu" ] || fail "$name: no text"
     same cpu cuda; same cpu.trace cuda.trace; }
-for m in $F/bf16 $F/fp8 $F/int4 "$T/experts.moe" "$T/all.moe"; do twice "$m" "$m" -n 8; done
+for m in $F/bf16 $F/fp8 $F/int4 "$T/experts.moe" "$T/all.moe" "$T/modelopt" "$T/tensors"; do twice "$m" "$m" -n 8; done
 for a in nvfp4 nvfp4-four-over-six nvfp4-search; do twice $a "$T/all.moe" --activations $a -n 2 2>"$T/warnings"; done
 
 # ---- several prompts at once, sampled, with log-probabilities ----
@@ -49,13 +53,22 @@ python3 -c 'import json, sys
 j = json.load(open(sys.argv[1])); d, l = j["device"], j["load"]
 assert list(d) == ["kind", "index", "name", "arithmetic", "launches", "graphs", "graph_launches"] and d["kind"] == "cuda" and d["index"] == 0, d
 assert d["graphs"] == 1 and d["graph_launches"] == 4, d
-assert list(l) == ["path", "bytes", "seconds"] and l["bytes"] > 100000, l' "$T/json" || { cat "$T/json"; fail "JSON"; }
+assert list(l) == ["path", "bytes", "seconds"] and l["path"] in ("cached", "direct") and l["bytes"] > 100000, l' "$T/json" || { cat "$T/json"; fail "JSON"; }
 count
 LD_LIBRARY_PATH=$B/shim "$RUN" -q --json $F/bf16 --tokens 1,2,3 -n 1 >"$T/json" || fail "--device auto"
 grep -qF '"device": {"kind": "cpu", "reason": "not measured"}' "$T/json" || { cat "$T/json"; fail "auto's reason"; }
 count
 
+# A GPU that is lost ends the run with one sentence, wherever that is: while it loads, in a pass, in a graph.
+for f in cuMemcpyHtoDAsync_v2:9:214 cuLaunchKernel:60:719 cuStreamSynchronize:3:700 cuGraphLaunch:2:719 any:150:999; do
+    MOE_SHIM_FAIL=$f; export MOE_SHIM_FAIL
+    refused 17 "GPU 0: cu" $F/bf16 --tokens 1,2,3 -n 6 --ignore-eos --context 40
+    unset MOE_SHIM_FAIL
+done
+
 # ---- what is refused ----
+refused 2 "unknown --load-from" $F/bf16 --tokens 1 -n 1 --load-from disk
+refused 14 "host memory through the host's page tables" $F/bf16 --tokens 1 -n 1 --load-from mapped
 refused 17 "GPU 7" --device cuda:7 $F/bf16 --tokens 1 -n 1
 MOE_SHIM_MEMORY=65536; export MOE_SHIM_MEMORY
 refused 10 "GPU 0: the model needs" $F/bf16 --tokens 1 -n 1

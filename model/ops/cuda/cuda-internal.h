@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "kernels/cuda/weight.h"
 #include "model/ops/cuda/cuda.h"
+#include "model/ops/cuda/space.h"
 
 /* A weight on the GPU: the first of E that lie `stride` bytes apart, or one alone.  global: the address of
  * NVFP4's second scale.  input_scale: moe_input_scale; has_scale: whether the source gives it.  w.data 0:
@@ -14,9 +15,14 @@
 struct moe_cuda_matrix { struct moe_cuda_weight w; uint64_t global; float input_scale; bool has_scale; };
 struct moe_cuda_mlp { struct moe_cuda_matrix gate, up, down; };
 
-/* gate_scale, down_scale: float [E], what the inputs of gate and up, and of down, are quantized under; 0 for
+/* The experts of a layer.  resident: the bitmap of those that may be used (space.h).
+ * gate_scale, down_scale: float [E], what the inputs of gate and up, and of down, are quantized under; 0 for
  * an expert whose input is not quantized.  They are there with NVFP4 activations alone. */
-struct moe_cuda_experts { struct moe_cuda_mlp mlp; int64_t stride; uint64_t gate_scale, down_scale; };
+struct moe_cuda_experts {
+    struct moe_cuda_mlp mlp;
+    int64_t stride;
+    uint64_t resident, gate_scale, down_scale;
+};
 
 struct moe_cuda_layer {
     uint64_t input_norm, post_norm, q_a_norm, kv_a_norm, router_bias; /* float32; router_bias may be 0 */
@@ -25,19 +31,20 @@ struct moe_cuda_layer {
     struct moe_cuda_experts experts;
 };
 
-/* Bytes of host memory that are to be copied to `to`.  rows > 0: they are NVFP4's scales in rows of `blocks`,
- * which become tiles of 128 x 4 on their way; bytes is then the size of the tiles. */
-struct moe_cuda_piece { const void *from; uint64_t bytes, to; int64_t rows, blocks; };
+/* NVFP4's scales in rows of `blocks`, in a checkpoint, which lie as tiles of 128 x 4 at `to`; bytes: of the
+ * tiles. */
+struct moe_cuda_tiles { const uint8_t *from; int64_t rows, blocks; uint64_t bytes, to; };
 
 struct moe_cuda_weights {
     struct moe_cuda_matrix embed, head;
     uint64_t norm;
     struct moe_cuda_layer *layers;
-    uint64_t bytes;                   /* of all blocks */
-    /* [1 + layers]: a block for what belongs to no routed expert, then one for the experts of each layer */
-    struct moe_addr *block; uint64_t *block_bytes;
-    struct moe_cuda_piece *piece; size_t n_pieces, cap_pieces;
-    struct moe_arena arena;           /* of the descriptors, and of what pieces copy from host memory */
+    uint64_t bytes;                   /* of the GPU's memory */
+    struct moe_addr block; uint64_t block_bytes;           /* of what belongs to no routed expert */
+    struct moe_space *space; uint64_t *expert_bytes;       /* [layers]: of an expert; 0: there are none */
+    struct moe_load_piece *piece; size_t n_pieces, cap_pieces; /* what comes from files; then what is tiled */
+    struct moe_cuda_tiles *tile; size_t n_tiles, cap_tiles;
+    struct moe_arena arena;           /* of the descriptors, and of input scales until they are loaded */
 };
 
 /* Launches that wait to be handed over, and the graphs of lists that came before (steps.c).  used: the value
@@ -59,7 +66,7 @@ struct moe_cuda {
     struct moe_cuda_options o;
     struct moe_gpu *gpu;
     struct moe_cuda_weights weights;
-    struct moe_cuda_load load;
+    struct moe_load_result load;
     struct moe_cuda_steps steps;
     struct moe_cuda_counts counts;
     uint64_t room;
@@ -124,11 +131,11 @@ void moe_cuda_read(struct moe_cuda *d, void *to, uint64_t from, uint64_t bytes);
 
 /* ---- weights.c ---- */
 
-/* Decides where each weight will lie, relative to blocks whose addresses are not known yet, and counts bytes.
- * MOE_UNSUPPORTED, MOE_NOMEM. */
+/* Counts the bytes that the weights will take.  MOE_UNSUPPORTED, MOE_NOMEM. */
 enum moe_code moe_cuda_weights_plan(struct moe_cuda *d, struct moe_err *err);
-/* Takes the blocks and copies the weights. */
-enum moe_code moe_cuda_weights_load(struct moe_cuda *d, const struct moe_cancel *cancel, struct moe_err *err);
+/* Takes memory and loads the weights. */
+enum moe_code moe_cuda_weights_load(struct moe_cuda *d, const struct moe_cuda_start *start,
+                                    struct moe_err *err);
 void moe_cuda_weights_free(struct moe_cuda *d);
 
 /* ---- products.c ---- */

@@ -331,14 +331,14 @@ static enum moe_code take_buffers(struct moe_cuda *d, struct moe_err *err)
     return moe_gpu_fill(d->gpu, (struct moe_addr){ d->at.word }, 0, 4, err);
 }
 
-enum moe_code moe_cuda_start(struct moe_device *device, int64_t max_tokens, int64_t context,
-                             const struct moe_cancel *cancel, struct moe_err *err)
+enum moe_code moe_cuda_begin(struct moe_device *device, const struct moe_cuda_start *start,
+                             struct moe_err *err)
 {
     struct moe_cuda *d = moe_cuda_of(device);
-    device->max_tokens = max_tokens;
-    device->context = context;
+    device->max_tokens = start->max_tokens;
+    device->context = start->context;
     MOE_TRY(take_buffers(d, err));
-    return moe_cuda_weights_load(d, cancel, err);
+    return moe_cuda_weights_load(d, start, err);
 }
 
 uint64_t moe_cuda_room(const struct moe_device *d)
@@ -351,7 +351,7 @@ struct moe_cuda_counts moe_cuda_counts(const struct moe_device *d)
     return ((const struct moe_cuda *)(const void *)d)->counts;
 }
 
-struct moe_cuda_load moe_cuda_loaded(const struct moe_device *d)
+struct moe_load_result moe_cuda_loaded(const struct moe_device *d)
 {
     return ((const struct moe_cuda *)(const void *)d)->load;
 }

@@ -11,9 +11,8 @@
 #ifndef MOE_MODEL_OPS_CUDA_CUDA_H
 #define MOE_MODEL_OPS_CUDA_CUDA_H
 
-#include "base/cancel.h"
 #include "model/activations.h"
-#include "model/ops/cuda/gpu.h"
+#include "model/ops/cuda/load.h"
 #include "model/ops/ops.h"
 
 struct moe_cuda_options {
@@ -21,7 +20,7 @@ struct moe_cuda_options {
     enum moe_activations activations; /* any but INT16 */
 };
 
-/* Opens the GPU for `m`, whose source must stay open and mapped until moe_cuda_start returns, and m itself
+/* Opens the GPU for `m`, whose source must stay open and mapped until moe_cuda_begin returns, and m itself
  * until close.  Nothing is read yet.  MOE_UNSUPPORTED for a model that the kernels cannot compute, MOE_NOMEM
  * when the GPU does not hold its weights, or what moe_gpu_open fails with; *d is then NULL. */
 enum moe_code moe_cuda_open(struct moe_device **d, const struct moe_model *m,
@@ -31,19 +30,25 @@ uint64_t moe_cuda_room(const struct moe_device *d);
 /* Bytes of the buffers of a device for batches of so many tokens and sequences of so many positions. */
 uint64_t moe_cuda_estimate(const struct moe_config *c, enum moe_activations a, int64_t max_tokens,
                            int64_t context);
+/* How a device begins: for batches of max_tokens and sequences of `context` positions, with weights that come
+ * by `path`.  progress and cancel may be NULL. */
+struct moe_cuda_start {
+    int64_t max_tokens, context;
+    enum moe_load_path path;
+    struct moe_progress *progress;
+    const struct moe_cancel *cancel;
+};
 /* Takes the buffers, and then reads the weights onto the GPU.  Must be called once, before any operation.
- * MOE_NOMEM, MOE_DEVICE, or the code of `cancel`, unless NULL, when that is cancelled meanwhile; the
- * device can then only be closed. */
-enum moe_code moe_cuda_start(struct moe_device *d, int64_t max_tokens, int64_t context,
-                             const struct moe_cancel *cancel, struct moe_err *err);
+ * MOE_NOMEM, MOE_DEVICE, MOE_UNSUPPORTED for a path that the GPU does not have, what moe_load fails with, or
+ * the code of a cancelled `cancel`; the device can then only be closed. */
+enum moe_code moe_cuda_begin(struct moe_device *d, const struct moe_cuda_start *start, struct moe_err *err);
 
-/* How the weights came onto the GPU. */
-struct moe_cuda_load { const char *path; uint64_t bytes; double seconds; };
 /* What a device has done since it was opened: launches of kernels one by one or into a graph, graphs that
  * were recorded, and launches of graphs. */
 struct moe_cuda_counts { int64_t launches, graphs, graph_launches; };
 struct moe_cuda_counts moe_cuda_counts(const struct moe_device *d);
-struct moe_cuda_load moe_cuda_loaded(const struct moe_device *d);
+/* How the weights came onto the GPU. */
+struct moe_load_result moe_cuda_loaded(const struct moe_device *d);
 const struct moe_gpu_info *moe_cuda_info(const struct moe_device *d);
 
 #endif

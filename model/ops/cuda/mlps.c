@@ -99,6 +99,7 @@ static void group(const struct routed *r)
 {
     struct moe_cuda *d = r->d;
     const struct moe_cuda_group a = { .ids = r->c->experts.at,
+                                      .resident = r->x->resident,
                                       .word = d->at.word,
                                       .first = d->at.sorted,
                                       .pair = d->at.pair,

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where the weights of a model lie on a GPU, and how they come there.
  *
- * What belongs to no routed expert is one block of memory.  The experts of a layer are another, all with the
- * same planes at the same distances, so that a kernel finds that of expert e at e times a stride.  Every
- * plane begins at a multiple of 256 bytes and is what the source holds, but for NVFP4's scales in rows, which
+ * What belongs to no routed expert is one block of memory.  The experts of a layer have an address range
+ * (space.h), all with the same planes at the same distances, in the order that a container has.  Every plane
+ * begins at a multiple of 256 bytes and is what the source holds, but for NVFP4's scales in rows, which
  * checkpoints have: they become the tiles of a container. */
 #include "base/grow.h"
-#include "base/io.h"
 #include "model/ops/cuda/cuda-internal.h"
 
 #include <stdlib.h>
@@ -14,7 +13,7 @@
 
 enum { ALIGN = 256 };
 
-/* Gives out places of a block, which begins at `base`; 0: it is not there yet, and only its bytes count. */
+/* Gives out places from `base` on; 0: the memory is not there yet, and only its bytes count. */
 struct placer { struct moe_cuda *d; uint64_t base, at; bool failed; };
 
 static uint64_t up(uint64_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
@@ -33,8 +32,8 @@ static uint64_t put(struct placer *p, const void *from, uint64_t bytes)
     uint64_t to = take(p, bytes);
     if (!p->base || p->failed) return to;
     p->failed = !MOE_GROW(w->piece, w->cap_pieces, w->n_pieces + 1);
-    if (!p->failed)
-        w->piece[w->n_pieces++] = (struct moe_cuda_piece){ .from = from, .bytes = bytes, .to = to };
+    if (p->failed) return to;
+    w->piece[w->n_pieces++] = (struct moe_load_piece){ .from = from, .bytes = bytes, .to = to };
     return to;
 }
 
@@ -53,38 +52,56 @@ static uint64_t plane_bytes(const struct moe_weight *w, int layout, int plane)
 static uint64_t put_scales(struct placer *p, const struct moe_weight *w)
 {
     struct moe_cuda_weights *all = &p->d->weights;
-    bool rows = w->type == MOE_NVFP4 && w->layout == MOE_LAYOUT_LINEAR;
-    uint64_t bytes = plane_bytes(w, rows ? MOE_LAYOUT_TILE_128X4 : w->layout, MOE_PLANE_SCALE);
-    uint64_t to = put(p, w->scale, bytes);
-    if (rows && p->base && !p->failed) {
-        all->piece[all->n_pieces - 1].rows = w->rows;
-        all->piece[all->n_pieces - 1].blocks = w->cols / 16;
-    }
+    if (!w->scale) return 0;
+    if (w->type != MOE_NVFP4 || w->layout == MOE_LAYOUT_TILE_128X4)
+        return put(p, w->scale, plane_bytes(w, w->layout, MOE_PLANE_SCALE));
+    uint64_t bytes = plane_bytes(w, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE), to = take(p, bytes);
+    if (!p->base || p->failed) return to;
+    p->failed = !MOE_GROW(all->tile, all->cap_tiles, all->n_tiles + 1);
+    if (!p->failed)
+        all->tile[all->n_tiles++] = (struct moe_cuda_tiles){ w->scale, w->rows, w->cols / 16, bytes, to };
     return to;
 }
 
-/* w is the model's, whose global scale stays where it is. */
+/* A weight in three parts, so that those of an expert come in the order of a container: first the codes of
+ * all, then the scales, then NVFP4's second scales, which stay where the model has them. */
+static void put_codes(struct placer *p, const struct moe_weight *w, struct moe_cuda_matrix *m)
+{
+    *m = (struct moe_cuda_matrix){ .input_scale = w->data ? moe_input_scale(w) : 0,
+                                   .has_scale = w->input_scale > 0 };
+    if (w->data) m->w.data = put(p, w->data, plane_bytes(w, w->layout, MOE_PLANE_DATA));
+}
+
+static void put_scale(struct placer *p, const struct moe_weight *w, struct moe_cuda_matrix *m)
+{
+    struct moe_weight tiled = *w;
+    if (!w->data) return;
+    if (w->type == MOE_NVFP4) tiled.layout = MOE_LAYOUT_TILE_128X4;
+    m->w = moe_cuda_weight_of(&tiled, m->w.data, put_scales(p, w));
+}
+
+static void put_global(struct placer *p, const struct moe_weight *w, struct moe_cuda_matrix *m)
+{
+    if (w->data && w->type == MOE_NVFP4) m->global = put(p, &w->global, sizeof w->global);
+}
+
 static struct moe_cuda_matrix put_matrix(struct placer *p, const struct moe_weight *w)
 {
-    struct moe_cuda_matrix m = { .input_scale = w->data ? moe_input_scale(w) : 0,
-                                 .has_scale = w->input_scale > 0 };
-    struct moe_weight tiled = *w;
-    if (!w->data) return m;
-    uint64_t data = put(p, w->data, plane_bytes(w, w->layout, MOE_PLANE_DATA));
-    uint64_t scale = w->scale ? put_scales(p, w) : 0;
-    if (w->type == MOE_NVFP4) {
-        tiled.layout = MOE_LAYOUT_TILE_128X4;
-        m.global = put(p, &w->global, sizeof w->global);
-    }
-    m.w = moe_cuda_weight_of(&tiled, data, scale);
+    struct moe_cuda_matrix m;
+    put_codes(p, w, &m);
+    put_scale(p, w, &m);
+    put_global(p, w, &m);
     return m;
 }
 
 static struct moe_cuda_mlp put_mlp(struct placer *p, const struct moe_expert *e)
 {
-    struct moe_cuda_mlp m = { .gate = put_matrix(p, &e->gate) };
-    m.up = put_matrix(p, &e->up);
-    m.down = put_matrix(p, &e->down);
+    const struct moe_weight *const w[] = { &e->gate, &e->up, &e->down };
+    struct moe_cuda_mlp m;
+    struct moe_cuda_matrix *const to[] = { &m.gate, &m.up, &m.down };
+    for (int i = 0; i < 3; i++) put_codes(p, w[i], to[i]);
+    for (int i = 0; i < 3; i++) put_scale(p, w[i], to[i]);
+    for (int i = 0; i < 3; i++) put_global(p, w[i], to[i]);
     return m;
 }
 
@@ -118,23 +135,32 @@ static uint64_t put_input_scales(struct placer *p, float **host)
     return put(p, *host, (uint64_t)n * sizeof **host);
 }
 
+/* The bytes of an expert of a layer; 0 for a layer without. */
+static uint64_t expert_bytes(struct moe_cuda *d, int layer)
+{
+    const struct moe_layer *y = &d->device.model->layers[layer];
+    struct placer one = { .d = d };
+    if (y->moe) put_mlp(&one, y->experts);
+    return up(one.at);
+}
+
+/* The experts of a layer, whose range has memory; `p` is for what belongs to all of them. */
 static void put_experts(struct placer *p, int layer)
 {
     struct moe_cuda *d = p->d;
     const struct moe_expert *from = d->device.model->layers[layer].experts;
     struct moe_cuda_experts *x = &d->weights.layers[layer].experts;
-    int64_t n = moe_cuda_config(d)->n_routed_experts;
     float *gate = NULL, *down = NULL;
-    struct placer one = { .d = d };
-    put_mlp(&one, from);
-    x->stride = (int64_t)up(one.at);
-    uint64_t base = take(p, (uint64_t)(n * x->stride));
     if (moe_activations_nvfp4(d->o.activations)) {
         x->gate_scale = put_input_scales(p, &gate);
         x->down_scale = put_input_scales(p, &down);
     }
-    for (int64_t e = 0; p->base && !p->failed && e < n; e++) {
-        one = (struct placer){ .d = d, .base = base + (uint64_t)(e * x->stride) };
+    if (!p->base) return;
+    uint64_t base = moe_space_base(d->weights.space, layer).at;
+    x->stride = (int64_t)moe_space_stride(d->weights.space, layer);
+    x->resident = moe_space_resident(d->weights.space, layer).at;
+    for (int64_t e = 0; !p->failed && e < moe_cuda_config(d)->n_routed_experts; e++) {
+        struct placer one = { .d = d, .base = base + (uint64_t)(e * x->stride) };
         struct moe_cuda_mlp m = put_mlp(&one, &from[e]);
         p->failed = one.failed;
         if (e == 0) x->mlp = m;
@@ -164,92 +190,115 @@ static void put_layer(struct placer *p, int layer)
     if (!from->moe) return;
     y->router = put_matrix(p, &from->router);
     y->router_bias = put_vector(p, from->router_bias, c->n_routed_experts);
+    put_experts(p, layer);
 }
 
-/* Decides on the places of everything in the blocks, as far as they are there; counts the bytes of each. */
-static enum moe_code put_all(struct moe_cuda *d, struct moe_err *err)
+/* Decides on the place of everything; returns the bytes of what belongs to no routed expert. */
+static enum moe_code put_all(struct moe_cuda *d, uint64_t *bytes, struct moe_err *err)
 {
     struct moe_cuda_weights *w = &d->weights;
     const struct moe_model *m = d->device.model;
-    struct placer p = { .d = d, .base = w->block[0].at };
+    struct placer p = { .d = d, .base = w->block.at };
     w->embed = put_matrix(&p, &m->embed);
     w->head = put_matrix(&p, &m->head);
     w->norm = put_vector(&p, m->norm, m->config.hidden_size);
     for (int l = 0; l < m->config.num_hidden_layers; l++) put_layer(&p, l);
-    w->block_bytes[0] = p.at;
-    for (int l = 0; l < m->config.num_hidden_layers; l++) {
-        struct placer x = { .d = d, .base = w->block[l + 1].at, .failed = p.failed };
-        if (m->layers[l].moe) put_experts(&x, l);
-        w->block_bytes[l + 1] = x.at;
-        p.failed = x.failed;
-    }
+    *bytes = up(p.at);
     return p.failed ? moe_fail(err, MOE_NOMEM, "no memory for the list of a model's weights") : MOE_OK;
 }
 
 enum moe_code moe_cuda_weights_plan(struct moe_cuda *d, struct moe_err *err)
 {
     struct moe_cuda_weights *w = &d->weights;
-    int64_t layers = d->device.model->config.num_hidden_layers;
-    w->layers = MOE_NEWN(&w->arena, struct moe_cuda_layer, layers);
-    w->block = MOE_NEWN(&w->arena, struct moe_addr, layers + 1);
-    w->block_bytes = MOE_NEWN(&w->arena, uint64_t, layers + 1);
-    if (!w->layers || !w->block || !w->block_bytes)
+    const struct moe_config *c = moe_cuda_config(d);
+    uint64_t granularity;
+    w->layers = MOE_NEWN(&w->arena, struct moe_cuda_layer, c->num_hidden_layers);
+    w->expert_bytes = MOE_NEWN(&w->arena, uint64_t, c->num_hidden_layers);
+    if (!w->layers || !w->expert_bytes)
         return moe_fail(err, MOE_NOMEM, "no memory for the descriptors of a model's weights");
-    for (int l = 0; l < layers; l++) MOE_TRY(check_experts(d->device.model, l, err));
-    MOE_TRY(put_all(d, err));
-    for (int64_t i = 0; i <= layers; i++) w->bytes += up(w->block_bytes[i]);
+    for (int l = 0; l < c->num_hidden_layers; l++) MOE_TRY(check_experts(d->device.model, l, err));
+    MOE_TRY(moe_space_granularity(d->gpu, &granularity, err));
+    MOE_TRY(put_all(d, &w->block_bytes, err));
+    w->bytes = w->block_bytes;
+    for (int l = 0; l < c->num_hidden_layers; l++) {
+        w->expert_bytes[l] = expert_bytes(d, l);
+        w->bytes += moe_space_estimate(w->expert_bytes[l], c->n_routed_experts, granularity);
+    }
     return MOE_OK;
 }
 
 /* ---- loading ---- */
 
 /* NVFP4's scales in rows -> tiles. */
-static enum moe_code write_tiles(struct moe_cuda *d, const struct moe_cuda_piece *p, struct moe_err *err)
+static enum moe_code write_tiles(struct moe_cuda *d, const struct moe_cuda_tiles *t, struct moe_err *err)
 {
-    uint8_t *tiles = calloc(1, (size_t)p->bytes);
-    const uint8_t *from = p->from;
+    uint8_t *tiles = calloc(1, (size_t)t->bytes);
     if (!tiles) return moe_fail(err, MOE_NOMEM, "no memory to lay out scales");
-    for (int64_t r = 0; r < p->rows; r++)
-        for (int64_t k = 0; k < p->blocks; k++)
-            tiles[moe_tile_offset((size_t)r, (size_t)k, (size_t)p->blocks)] = from[r * p->blocks + k];
-    enum moe_code code = moe_gpu_write(d->gpu, (struct moe_addr){ p->to }, tiles, p->bytes, err);
+    for (int64_t r = 0; r < t->rows; r++)
+        for (int64_t k = 0; k < t->blocks; k++)
+            tiles[moe_tile_offset((size_t)r, (size_t)k, (size_t)t->blocks)] = t->from[r * t->blocks + k];
+    enum moe_code code = moe_gpu_write(d->gpu, (struct moe_addr){ t->to }, tiles, t->bytes, err);
     free(tiles);
     return code;
 }
 
-static enum moe_code write_pieces(struct moe_cuda *d, const struct moe_cancel *cancel, struct moe_err *err)
+/* Gives the experts of all layers memory, or (shown) lets kernels use them. */
+static enum moe_code each_layer(struct moe_cuda *d, bool shown, struct moe_err *err)
 {
-    for (size_t i = 0; i < d->weights.n_pieces; i++) {
-        const struct moe_cuda_piece *p = &d->weights.piece[i];
-        MOE_TRY(moe_cancel_check(cancel, err));
-        MOE_TRY(p->rows ? write_tiles(d, p, err)
-                        : moe_gpu_write(d->gpu, (struct moe_addr){ p->to }, p->from, p->bytes, err));
-        d->load.bytes += p->bytes;
-    }
-    MOE_TRY(moe_gpu_wait(d->gpu, err));
-    return moe_cancel_check(cancel, err);
+    const struct moe_config *c = moe_cuda_config(d);
+    enum moe_code code = MOE_OK;
+    int32_t *all = malloc(((size_t)c->n_routed_experts + 1) * sizeof *all);
+    if (!all) return moe_fail(err, MOE_NOMEM, "no memory for a list of experts");
+    for (int32_t e = 0; e < c->n_routed_experts; e++) all[e] = e;
+    for (int l = 0; code == MOE_OK && l < c->num_hidden_layers; l++)
+        if (d->weights.expert_bytes[l])
+            code = (shown ? moe_space_show : moe_space_back)(d->weights.space, l, all, c->n_routed_experts,
+                                                             err);
+    free(all);
+    return code;
 }
 
-enum moe_code moe_cuda_weights_load(struct moe_cuda *d, const struct moe_cancel *cancel, struct moe_err *err)
+static enum moe_code take_memory(struct moe_cuda *d, struct moe_err *err)
 {
     struct moe_cuda_weights *w = &d->weights;
-    double start = moe_now();
-    for (int64_t i = 0; i <= moe_cuda_config(d)->num_hidden_layers; i++)
-        MOE_TRY(moe_gpu_alloc(d->gpu, w->block_bytes[i], &w->block[i], err));
-    MOE_TRY(put_all(d, err));
-    MOE_TRY(write_pieces(d, cancel, err));
+    const struct moe_config *c = moe_cuda_config(d);
+    MOE_TRY(moe_gpu_alloc(d->gpu, w->block_bytes, &w->block, err));
+    MOE_TRY(moe_space_open(&w->space, d->gpu, (int)c->num_hidden_layers, w->expert_bytes,
+                           (int)c->n_routed_experts, false, err));
+    return each_layer(d, false, err);
+}
+
+enum moe_code moe_cuda_weights_load(struct moe_cuda *d, const struct moe_cuda_start *start,
+                                    struct moe_err *err)
+{
+    struct moe_cuda_weights *w = &d->weights;
+    const struct moe_load_options o = {
+        .path = start->path, .progress = start->progress, .cancel = start->cancel
+    };
+    uint64_t bytes;
+    MOE_TRY(moe_load_check(moe_gpu_info(d->gpu), start->path, err));
+    MOE_TRY(take_memory(d, err));
+    MOE_TRY(put_all(d, &bytes, err));
+    MOE_TRY(moe_load(d->gpu, d->device.model->source, w->piece, (int64_t)w->n_pieces, &o, &d->load, err));
+    for (size_t i = 0; i < w->n_tiles; i++) {
+        MOE_TRY(moe_cancel_check(start->cancel, err));
+        MOE_TRY(write_tiles(d, &w->tile[i], err));
+    }
+    MOE_TRY(each_layer(d, true, err));
+    MOE_TRY(moe_gpu_wait(d->gpu, err));
     free(w->piece);
+    free(w->tile);
     w->piece = NULL;
-    d->load.path = "cached";
-    d->load.seconds = moe_now() - start;
+    w->tile = NULL;
     return MOE_OK;
 }
 
 void moe_cuda_weights_free(struct moe_cuda *d)
 {
     struct moe_cuda_weights *w = &d->weights;
-    for (int64_t i = 0; w->block && i <= moe_cuda_config(d)->num_hidden_layers; i++)
-        moe_gpu_free(d->gpu, w->block[i]);
+    moe_space_close(&w->space);
+    moe_gpu_free(d->gpu, w->block);
     free(w->piece);
+    free(w->tile);
     moe_arena_clear(&w->arena);
 }
