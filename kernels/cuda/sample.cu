@@ -14,8 +14,8 @@
 
 #include "kernels/cuda/sample.h"
 
-enum { CHUNK = MOE_CUDA_SAMPLE_CHUNK, PARTS = MOE_CUDA_SAMPLE_PARTS, LIST = 2048, CHUNK_THREADS = 256,
-       PICK_THREADS = 512, CHUNK_BITS = 12, ID_BITS = 23 };
+enum { CHUNK = MOE_CUDA_SAMPLE_CHUNK, PARTS = MOE_CUDA_SAMPLE_PARTS, CHUNK_THREADS = 256, PICK_THREADS = 512,
+       LIST = CHUNK / 2, AHEAD = 8, CHUNK_BITS = 12, ID_BITS = 23 };
 static_assert(CHUNK == 1 << CHUNK_BITS, "the ids of a chunk differ in this many bits");
 
 #define WARP 0xffffffffu
@@ -152,16 +152,17 @@ KERNEL(moe_cuda_sample_weigh, 256) (const struct moe_cuda_sample a)
 
 /* ---- questions ---- */
 
-/* The ids that questions are about: LISTED in shared memory with ranks and weights, or n values of the row
- * from id `first` on. */
+/* The ids that questions are about.  With `rank` they are any ids, n of them, in shared memory with ranks
+ * and weights.  Else they are n ids from `first` on, in order: with `weight` their weights are in shared
+ * memory, and no rank counts; without, ranks and weights are computed from the row at each question. */
 struct ids {
     const struct moe_cuda_drawing *d;
     const float *x;                     /* the row */
     float most;
     int32_t first, n;
     int bits;                           /* ids are `first` and what these low bits hold */
-    bool listed;
-    uint64_t *rank, *weight;            /* [LIST], in shared memory */
+    uint64_t *rank, *weight;
+    uint64_t *room;                     /* [2 * LIST], in shared memory, for ranks and weights */
     uint64_t *scratch;                  /* [2, PICK_THREADS / 32] */
     int turn;                           /* which half of scratch is next */
 };
@@ -185,10 +186,12 @@ DEVICE uint64_t sum_of(struct ids *s, bool ids, uint64_t rank, int64_t limit)
 {
     uint64_t sum = 0;
     for (int i = (int)threadIdx.x; i < s->n; i += PICK_THREADS) {
-        const int32_t id = s->first + i;
-        const uint64_t r = s->listed ? s->rank[i] : rank_of(s->x[id], id);
-        if (r < rank || id_of(r) >= limit) continue;
-        sum += ids ? 1 : s->listed ? s->weight[i] : weight_of(s->d, s->x[id], s->most);
+        int32_t id = s->first + i;
+        uint64_t r = ~(uint64_t)0;
+        if (s->rank) r = s->rank[i], id = id_of(r);
+        else if (!s->weight) r = rank_of(s->x[id], id);
+        if (r < rank || id >= limit) continue;
+        sum += ids ? 1 : s->weight ? s->weight[i] : weight_of(s->d, s->x[id], s->most);
     }
     return block_sum(s, sum);
 }
@@ -231,16 +234,24 @@ DEVICE void list_ids(struct ids *s, int part, uint64_t count, uint32_t *at)
     if (count > LIST) return;
     if (threadIdx.x == 0) *at = 0;
     __syncthreads();
-    for (int32_t i = (int32_t)threadIdx.x; i < s->n; i += PICK_THREADS) {
-        const float x = s->x[i];
-        if (part_of(s->most - x) > part) continue;
-        const uint32_t to = atomicAdd(at, 1u);
-        s->rank[to] = rank_of(x, i);
-        s->weight[to] = weight_of(s->d, x, s->most);
+    for (int32_t from = (int32_t)threadIdx.x; from < s->n; from += AHEAD * PICK_THREADS) {
+        float x[AHEAD]; /* loads that are on their way at the same time */
+        for (int k = 0; k < AHEAD; k++) {
+            const int32_t i = from + k * PICK_THREADS;
+            x[k] = i < s->n ? s->x[i] : __uint_as_float(0xff800000u);
+        }
+        for (int k = 0; k < AHEAD; k++) {
+            const int32_t i = from + k * PICK_THREADS;
+            if (i >= s->n || part_of(s->most - x[k]) > part) continue;
+            const uint32_t to = atomicAdd(at, 1u);
+            s->room[to] = rank_of(x[k], i);
+            s->room[LIST + to] = weight_of(s->d, x[k], s->most);
+        }
     }
     __syncthreads();
     s->n = (int32_t)count;
-    s->listed = true;
+    s->rank = s->room;
+    s->weight = s->room + LIST;
 }
 
 /* Adds up the parts of all chunks, a warp a part, into weight and count [PARTS] in shared memory. */
@@ -293,7 +304,7 @@ DEVICE uint64_t cut(struct ids *s, const uint64_t *weight, const uint64_t *count
     if (!cuts_by_weight(s->d)) return total;
     const uint64_t need = share_of(s->d->top_p, total);
     if (!need) return 0;
-    if (!s->listed) {
+    if (!s->rank) {
         const int part = part_for(weight, need, count, &ids);
         list_ids(s, part, ids, at);
     }
@@ -309,18 +320,19 @@ DEVICE uint64_t choose_chunk(struct ids *s, const uint64_t *weight, int64_t chun
     for (int64_t c = threadIdx.x; c < chunks; c += PICK_THREADS) {
         uint64_t sum = 0;
         for (int p = 0; p < PARTS; p++) sum += weight[c * PARTS + p];
-        s->rank[c] = rank_of(0.f, (int32_t)c);
-        s->weight[c] = sum;
+        s->room[c] = sum;
     }
     __syncthreads();
-    s->listed = true;
+    s->weight = s->room;
     s->n = (int32_t)chunks;
     const int32_t c = id_at(s, 0, at, (int32_t)chunks);
-    at -= sum_of(s, false, 0, c);
-    s->listed = false;
+    at -= sum_of(s, false, 0, c); /* its barrier comes after all have read the weights of chunks */
     s->first = c * CHUNK;
     s->n = n - s->first < CHUNK ? n - s->first : CHUNK;
     s->bits = CHUNK_BITS;
+    for (int32_t i = (int32_t)threadIdx.x; i < s->n; i += PICK_THREADS)
+        s->room[i] = weight_of(s->d, s->x[s->first + i], s->most);
+    __syncthreads();
     return at;
 }
 
@@ -339,8 +351,7 @@ DEVICE int32_t draw_id(const struct moe_cuda_sample *a, struct ids *s, uint64_t 
 
 KERNEL(moe_cuda_sample_pick, 512) (const struct moe_cuda_sample a)
 {
-    SHARED(uint64_t, rank, LIST);
-    SHARED(uint64_t, weight, LIST);
+    SHARED(uint64_t, room, 2 * LIST);
     SHARED(uint64_t, scratch, 2 * PICK_THREADS / 32);
     SHARED(uint64_t, parts, 2 * PARTS);
     SHARED(uint32_t, counter, 1);
@@ -348,7 +359,7 @@ KERNEL(moe_cuda_sample_pick, 512) (const struct moe_cuda_sample a)
     const float *x = a.logits + row * a.ld;
     const struct moe_cuda_drawing d = a.drawing[row];
     const uint64_t best = row_max(a.most + row * chunks, chunks, scratch);
-    struct ids s = { &d, x, x[id_of(best)], 0, (int32_t)a.n, ID_BITS, false, rank, weight, scratch, 0 };
+    struct ids s = { &d, x, x[id_of(best)], 0, (int32_t)a.n, ID_BITS, NULL, NULL, room, scratch, 0 };
     int32_t id = id_of(best);
     if (is_drawn(&d, s.most)) id = draw_id(&a, &s, best, parts, counter);
     if (threadIdx.x == 0) a.ids[row] = id;
