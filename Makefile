@@ -142,7 +142,8 @@ vpath %.c tests/unit tests/kernels tests/ops tests/fuzz tests/gen tests/bench
 # ---- rules ------------------------------------------------------------------
 .PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE
 all: $(bins) $(B)/libmoe.a $(B)/libmoe.so $(B)/moe.pc $(if $(filter build/release,$(B)),links) $(if $(filter shim,$(CUDA)),$(B)/shim/libcuda.so.1)
-test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so $(checked) $(shimmed) $(B)/shim/libcuda.so.1
+test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so $(checked) $(shimmed) $(B)/shim/libcuda.so.1 \
+  $(B)/shim/e2m1/libcuda.so.1
 
 # The release tools also stand in build/bin/, whatever other variants exist.
 .PHONY: links
@@ -220,7 +221,7 @@ $(B)/shim/planted/%.cu.o: tests/shim/cuda/%.cu $(B)/flags
 $(B)/shim/%.o: tests/shim/cuda/%.c $(B)/flags
 	@echo "  SHIM  $<"
 	$(Q)mkdir -p $(@D) && $(CC) $(std) $(WARN) $(shimcc) -c -o $@ $<
-$(B)/shim/list.o: before = $(cuhead:%=-include %)
+$(B)/shim/list.o: private before = $(cuhead:%=-include %)
 $(B)/shim/list.o: $(B)/objects
 $(B)/shim/libshim.a: $(shimobj) $(B)/objects
 	@echo "  AR    $@"
@@ -228,6 +229,14 @@ $(B)/shim/libshim.a: $(shimobj) $(B)/objects
 $(B)/shim/libcuda.so.1: $(B)/shim/libshim.a
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,libcuda.so.1 -o $@ -Wl,--whole-archive $< -Wl,--no-whole-archive -lpthread -lm
+# The same with kernels that take E2M1 codes apart as on sm_100f, by an instruction.
+e2m1 := $(patsubst kernels/cuda/%,$(B)/shim/e2m1/%.o,$(shell grep -l '"kernels/cuda/codes.h"' $(cusrc)))
+$(e2m1): private before = -DPTX_HAS_E2M1=1
+$(B)/shim/e2m1/%.cu.o: kernels/cuda/%.cu $(B)/flags
+	$(compile_cu)
+$(B)/shim/e2m1/libcuda.so.1: $(e2m1) $(filter-out $(e2m1:$(B)/shim/e2m1/%=$(B)/shim/%),$(shimobj)) $(B)/objects
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,libcuda.so.1 -o $@ $(filter %.o,$^) -lpthread -lm
 # Checks of kernels find the stand-in beside them.  A build without images tests with the marker in their place.
 cuchecks := $(filter $(B)/tests/check-cuda-% $(B)/tests/test-core-cuda,$(testbins))
 $(cuchecks): | $(B)/shim/libcuda.so.1
