@@ -3,8 +3,7 @@
 #include "kernels/cuda/launch.h"
 
 #include "kernels/cuda/append.h"
-
-enum { PIECE = 1024 }; /* values of a latent in shared memory at a time */
+#include "kernels/cuda/rms.h"
 
 /* Pair i of x, rotated into out: each result is a product and then an fma. */
 DEVICE void rotate(const float *x, float *out, const float *cosine, const float *sine, int64_t i)
@@ -14,42 +13,10 @@ DEVICE void rotate(const float *x, float *out, const float *cosine, const float 
     out[2 * i + 1] = __fmaf_rn(b, c, a * s);
 }
 
-/* The sum of squares of x [n] in the reduction order, or in double where `twice`: in the first half warp. */
-DEVICE double squares(const float *x, int64_t n, bool twice, float *piece)
-{
-    float s = 0;
-    double d = 0;
-    for (int64_t at = 0; at < n; at += PIECE) {
-        const int m = n - at < PIECE ? (int)(n - at) : PIECE;
-        __syncthreads();
-        for (int i = (int)threadIdx.x; i < m; i += (int)blockDim.x) piece[i] = x[at + i];
-        __syncthreads();
-        if (threadIdx.x >= 16) continue;
-        for (int i = (int)threadIdx.x; i < (m + 15) / 16 * 16; i += 16) {
-            const float v = i < m ? piece[i] : 0;
-            if (twice) d = __fma_rn((double)v, (double)v, d);
-            else s = __fmaf_rn(v, v, s);
-        }
-    }
-    if (threadIdx.x >= 32) return 0;
-    return twice ? fold_f64(d) : (double)fold_f32(s);
-}
-
 /* out = rmsnorm(x, w), by the whole block. */
 DEVICE void normalize(const float *x, const float *w, float eps, int64_t n, float *out)
 {
-    SHARED(float, piece, PIECE);
-    SHARED(double, sum, 1);
-    double q = squares(x, n, false, piece);
-    if (threadIdx.x == 0) sum[0] = q;
-    __syncthreads();
-    if (!finite_f32((float)sum[0])) { /* the sum is made again where float32 overflows */
-        q = squares(x, n, true, piece);
-        __syncthreads();
-        if (threadIdx.x == 0) sum[0] = q;
-        __syncthreads();
-    }
-    const float scale = (float)(1.0 / __dsqrt_rn(sum[0] / (double)n + (double)eps));
+    const float scale = rms_scale(x, NULL, NULL, n, eps);
     for (int64_t i = threadIdx.x; i < n; i += blockDim.x) out[i] = x[i] * scale * w[i];
 }
 

@@ -1,0 +1,35 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Takes each barrier, each wait and each commit of asynchronous copies away from the kernels of GPUs, one at a time: the
+# kernel's own check has to fail.
+. tests/common.sh
+. tests/planted.sh
+
+# Lines whose absence the shim cannot show.  group, sort_pairs: the shuffles of the next round meet, too, but only
+# __syncwarp orders memory.  group: list_items ends behind a barrier of its own.  route: each lane reads what it
+# wrote itself.  probe: ldmatrix meets, too.
+cannot_show="group:2 probe:1 route:2"
+n=0
+# every KERNELS CHECK...: of one file, or of HEADER
+every()
+{
+    name=$1 missed=0 missing= file=${HEADER:-$1.cu}
+    shift
+    for line in $(grep -nE '(__syncthreads|__syncwarp|cp_async_wait|cp_async_commit)\(' "kernels/cuda/$file" | cut -d: -f1); do
+        n=$((n + 1))
+        plant "$name" "${line}s/(__syncthreads|__syncwarp|cp_async_wait|cp_async_commit)\([^;]*;/;/" "$@" ||
+            { missed=$((missed + 1)) missing="$missing $line"; }
+    done
+    allowed=0
+    for c in $cannot_show; do [ "${c%:*}" != "$name" ] || allowed=${c#*:}; done
+    [ $missed -le $allowed ] || fail "kernels/cuda/$file: nobody misses what stands in the lines$missing"
+}
+for f in kernels/cuda/*.cu; do
+    case $(basename "$f" .cu) in
+    group) every group check-cuda-group check-cuda-experts ;;
+    nvfp4) every nvfp4 check-cuda-nvfp4 check-cuda-experts ;;
+    *) every "$(basename "$f" .cu)" "check-cuda-$(basename "$f" .cu)" ;;
+    esac
+done
+HEADER=rms.h every norm check-cuda-norm
+echo "long-cuda-planted: $n mistakes"
