@@ -4,6 +4,7 @@
 #include "base/grow.h"
 #include "base/minmax.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -373,15 +374,26 @@ void moe_schedule_end(struct moe_schedule *s, struct moe_job *j)
 
 /* ---- the schedule ---- */
 
+static enum moe_code check_limits(const struct moe_schedule_limits *l, struct moe_err *err)
+{
+    if (l->running < 1 || l->running > l->batch_tokens)
+        return moe_fail(err, MOE_USAGE,
+                        "%lld sequences and %lld tokens in a step: want 1 or more, and as many tokens",
+                        (long long)l->running, (long long)l->batch_tokens);
+    if (l->chunk < 0)
+        return moe_fail(err, MOE_USAGE, "prompts in chunks of %lld tokens: want 0 or more",
+                        (long long)l->chunk);
+    if (!(l->aging >= 0 && isfinite(l->aging)))
+        return moe_fail(err, MOE_USAGE, "%g seconds for a step of priority: want 0 or more", l->aging);
+    return MOE_OK;
+}
+
 enum moe_code moe_schedule_open(struct moe_schedule **out, struct moe_pages *pages,
                                 const struct moe_schedule_limits *limits, struct moe_err *err)
 {
     int64_t n = limits->running;
     *out = NULL;
-    if (n < 1 || n > limits->batch_tokens || limits->chunk < 0 || !(limits->aging >= 0))
-        return moe_fail(err, MOE_USAGE,
-                        "%lld sequences and %lld tokens in a step: want 1 or more, and as many tokens",
-                        (long long)n, (long long)limits->batch_tokens);
+    MOE_TRY(check_limits(limits, err));
     struct moe_schedule *s = calloc(1, sizeof *s);
     if (s) {
         s->limits = *limits;

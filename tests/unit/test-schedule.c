@@ -8,6 +8,7 @@
 #include "tests/ok.h"
 #include "runtime/engine/schedule.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -382,6 +383,12 @@ static void test_refusals(void)
     struct moe_schedule_limits l = { 3, 0, 4, 0 };
     FAILS(MOE_USAGE, moe_schedule_open(&s, w->pages, &l, &err));
     OK(!s);
+    l = (struct moe_schedule_limits){ 4, -1, 4, 0 };
+    FAILS(MOE_USAGE, moe_schedule_open(&s, w->pages, &l, &err));
+    SAYS("prompts in chunks of -1 tokens: want 0 or more");
+    l = (struct moe_schedule_limits){ 4, 0, 4, (double)INFINITY };
+    FAILS(MOE_USAGE, moe_schedule_open(&s, w->pages, &l, &err));
+    SAYS("inf seconds for a step of priority");
     struct moe_job none = { .max_positions = 5 }, large = { .n_ids = 1, .max_positions = 257 };
     FAILS(MOE_USAGE, moe_schedule_submit(w->s, &none, &err));
     FAILS(MOE_USAGE, moe_schedule_submit(w->s, &large, &err));
