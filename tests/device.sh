@@ -26,7 +26,7 @@ ran=0 bad=0
 # The checks that run on a GPU as well as on the stand-in, or those that CHECKS names.
 checks() { [ -z "${CHECKS:-}" ] || { echo "$CHECKS"; return; }; grep -l '= cuda_main\|return cuda_main' tests/kernels/check-cuda-*.c | sed 's|.*/||; s|\.c$||'; }
 
-programs() { echo tests/bench-cuda tests/genmodel bin/moe-run bin/moe-quantize; for t in $(checks); do echo "tests/$t"; done; }
+programs() { echo tests/bench-cuda tests/genmodel bin/moe-run bin/moe-quantize bin/moe-inspect; for t in $(checks); do echo "tests/$t"; done; }
 
 build()
 {
@@ -175,6 +175,7 @@ if ! "$B/tests/bench-cuda" --gpu >"$OUT/gpu.txt" 2>&1; then
     exit 77
 fi
 echo "device: $(cat "$OUT/gpu.txt"), $(date -u +%Y-%m-%d)"
+"$B/bin/moe-inspect" --devices
 for part in ${*:-conformance bench profile}; do
     echo "$part:"
     end=$(($(date +%s) + PART_SECONDS))

@@ -82,7 +82,7 @@ static void check_route(const struct moe_router *r, int64_t n, enum kind p, bool
 
 /* ---- the check of states ---- */
 
-/* x [n] with `value` at `at` (-1: nowhere): whether the word's lowest bit is set, and its others are kept. */
+/* x [n] with `value` at `at` (-1: nowhere): whether bit 2 of the word is set, and its others are kept. */
 static void check_finite(int64_t n, int64_t at, float value)
 {
     static float x[20000];
@@ -90,13 +90,13 @@ static void check_finite(int64_t n, int64_t at, float value)
     for (int64_t i = 0; i < n; i++) x[i] = i % 3 ? 3e38f : -0x1p-149f;
     if (at >= 0) x[at] = value;
     CUDA_CASE("check: %" PRId64 " values, %a at %" PRId64, n, (double)value, at);
-    struct moe_cuda_check a = { .n = n, .note = 1 };
+    struct moe_cuda_check a = { .n = n, .note = 4 };
     a.x = cuda_in(x, 4 * (size_t)n);
     a.word = cuda_inout(&word, 4);
     CUDA_LAUNCH(check, a);
     cuda_get(&word, a.word, 4);
     cuda_free_all();
-    CUDA_CHECK(word == (at >= 0 && !isfinite(value) ? 0x51 : 0x50), "the word is %x", word);
+    CUDA_CHECK(word == (at >= 0 && !isfinite(value) ? 0x54 : 0x50), "the word is %x", word);
 }
 
 static void check(void)
