@@ -11,8 +11,11 @@
 #include "kernels/cuda/decode.h"
 #include "kernels/cuda/dense.h"
 
-enum { THREADS = MOE_CUDA_DENSE_THREADS, PITCH = MOE_CUDA_DENSE_PITCH, STAGES = MOE_CUDA_DENSE_STAGES,
-       HALVES = THREADS / 16 };
+enum { THREADS = MOE_CUDA_DENSE_THREADS, PITCH = MOE_CUDA_DENSE_PITCH, STAGES = MOE_CUDA_DENSE_STAGES };
+
+/* In what follows R and T, constants wherever these functions are inlined, are the rows and the tokens of a
+ * half warp; a block has as many half warps as HALVES says. */
+#define HALVES(T) ((T) == 16 ? 2 * THREADS / 16 : THREADS / 16)
 
 /* What a block has to do: its rows of its item's W, times its tokens. */
 struct job {
@@ -29,7 +32,7 @@ struct job {
 /* Returns whether there is anything to do. */
 DEVICE bool begin(const struct moe_cuda_dense *a, int tokens, int rows, struct job *j)
 {
-    SHARED(int32_t, row, 16);
+    SHARED(int32_t, row, 32);
     const int i = (int)blockIdx.z, r = (int)blockIdx.y * rows, t = (int)threadIdx.x;
     int token = (int)blockIdx.x * tokens, n = (int)a->n;
     j->w = a->w;
@@ -46,10 +49,10 @@ DEVICE bool begin(const struct moe_cuda_dense *a, int tokens, int rows, struct j
     j->y = a->y + i * a->y_step + r;
     j->pitch = (int)code_bytes(a->w.codes, a->w.cols);
     j->whole = j->pitch % 16 == 0;
-    j->in = row, j->out = row + 8;
+    j->in = row, j->out = row + 16;
     if (t < j->tokens) {
         row[t] = a->list && a->in ? a->in[token + t] : token + t;
-        row[8 + t] = a->list && a->out ? a->out[token + t] : token + t;
+        row[16 + t] = a->list && a->out ? a->out[token + t] : token + t;
     }
     __syncthreads();
     return true;
@@ -71,11 +74,12 @@ DEVICE void copy_16(uint8_t *to, const uint8_t *from, int n, bool whole)
 
 /* Columns [k0, k0 + cols) of the block's rows.  mine: where the thread's first 16 bytes are in W for k0 = 0.
  * What a missing row leaves undefined is not stored. */
-DEVICE void fetch_rows(const struct job *j, uint32_t codes, int rows, int cols, int k0, const uint8_t *mine,
-                       uint8_t *to)
+DEVICE void fetch_rows(const struct job *j, uint32_t codes, int R, int T, int cols, int k0,
+                       const uint8_t *mine, uint8_t *to)
 {
     const int at = (int)code_bytes(codes, k0), chunks = (int)code_bytes(codes, cols) / 16;
-    const int step = THREADS / chunks, r = (int)threadIdx.x / chunks, c = (int)threadIdx.x % chunks * 16;
+    const int rows = R * HALVES(T), step = 16 * HALVES(T) / chunks;
+    const int r = (int)threadIdx.x / chunks, c = (int)threadIdx.x % chunks * 16;
     const bool full = j->whole && at + 16 * chunks <= j->pitch;
     mine += at, to += r * PITCH + c;
 #pragma unroll
@@ -93,7 +97,7 @@ DEVICE void fetch_x(const struct moe_cuda_dense *a, const struct job *j, int T, 
     const float *x = j->x + k0;
     const int left = (int)a->w.cols - k0;
 #pragma unroll
-    for (int i = 0; i < T * cols; i += THREADS) {
+    for (int i = 0; i < T * cols; i += 16 * HALVES(T)) {
         const int n = i + (int)threadIdx.x, t = n / cols, c = n % cols;
         float *at = to + (t / V * cols + c) * V + t % V;
         if (n >= T * cols) break;
@@ -120,12 +124,12 @@ DEVICE void add_step(uint32_t codes, int R, int T, int cols, int k, const uint8_
                      const float *scale, float *sum)
 {
     const int V = T < 4 ? T : 4, half = (int)threadIdx.x / 16;
-    float v[8];
+    float v[16];
 #pragma unroll
     for (int t = 0; t < T; t += V) load_tokens(V, v + t, x + (t / V * cols + k) * V);
 #pragma unroll
     for (int i = 0; i < R; i++) {
-        float c = code_value(codes, w + (half + i * HALVES) * PITCH, k);
+        float c = code_value(codes, w + (half + i * HALVES(T)) * PITCH, k);
         if (codes_are_scaled(codes)) c = c * scale[i];
 #pragma unroll
         for (int t = 0; t < T; t++) sum[i * T + t] = __fmaf_rn(c, v[t], sum[i * T + t]);
@@ -143,7 +147,7 @@ DEVICE void add_piece(const struct job *j, uint32_t codes, int R, int T, int col
         if (codes_are_scaled(codes)) {
 #pragma unroll
             for (int i = 0; i < R; i++) {
-                const int r = min(half + i * HALVES, j->rows - 1);
+                const int r = min(half + i * HALVES(T), j->rows - 1);
                 scale[i] = weight_scale(&j->w, codes, j->first + r, k0 + k);
             }
         }
@@ -157,7 +161,7 @@ DEVICE void make_sums(const struct moe_cuda_dense *a, const struct job *j, uint3
                       float *sum)
 {
     DYNAMIC_SHARED(uint8_t, memory);
-    const int rows = R * HALVES, V = T < 4 ? T : 4, cols = MOE_CUDA_DENSE_COLUMNS(codes);
+    const int rows = R * HALVES(T), V = T < 4 ? T : 4, cols = MOE_CUDA_DENSE_COLUMNS(codes);
     const int stage = rows * PITCH + T * cols * 4, pieces = ((int)a->w.cols + cols - 1) / cols;
     const int chunks = (int)code_bytes(codes, cols) / 16;
     const uint8_t *mine = j->w.data + (j->first + (int)threadIdx.x / chunks) * j->pitch +
@@ -171,7 +175,7 @@ DEVICE void make_sums(const struct moe_cuda_dense *a, const struct job *j, uint3
         }
         if (next < pieces) {
             uint8_t *to = memory + next % STAGES * stage;
-            fetch_rows(j, codes, rows, cols, next * cols, mine, to);
+            fetch_rows(j, codes, R, T, cols, next * cols, mine, to);
             fetch_x(a, j, T, V, cols, next * cols, (float *)(to + rows * PITCH));
         }
         cp_async_commit();
@@ -188,9 +192,9 @@ DEVICE void multiply(const struct moe_cuda_dense *a, int R, int T)
 {
     const int lane = (int)(threadIdx.x & 15), half = (int)threadIdx.x / 16;
     struct job j;
-    float sum[32];
+    float sum[64];
 
-    if (!begin(a, T, R * HALVES, &j)) return;
+    if (!begin(a, T, R * HALVES(T), &j)) return;
 #pragma unroll
     for (int i = 0; i < R * T; i++) sum[i] = 0;
     switch (a->w.codes) {
@@ -202,7 +206,7 @@ DEVICE void multiply(const struct moe_cuda_dense *a, int R, int T)
     }
 #pragma unroll
     for (int i = 0; i < R * T; i++) {
-        const int r = half + i / T * HALVES, t = i % T;
+        const int r = half + i / T * HALVES(T), t = i % T;
         const float y = fold_f32(sum[i]);
         if (lane == i % 16 && r < j.rows && t < j.tokens) j.y[j.out[t] * a->ldy + r] = y;
     }
@@ -212,6 +216,10 @@ KERNEL2(moe_cuda_dense_1, MOE_CUDA_DENSE_THREADS, 8) (const struct moe_cuda_dens
 KERNEL2(moe_cuda_dense_2, MOE_CUDA_DENSE_THREADS, 8) (const struct moe_cuda_dense a) { multiply(&a, 2, 2); }
 KERNEL2(moe_cuda_dense_4, MOE_CUDA_DENSE_THREADS, 6) (const struct moe_cuda_dense a) { multiply(&a, 2, 4); }
 KERNEL2(moe_cuda_dense_8, MOE_CUDA_DENSE_THREADS, 3) (const struct moe_cuda_dense a) { multiply(&a, 4, 8); }
+KERNEL2(moe_cuda_dense_16, 2 * MOE_CUDA_DENSE_THREADS, 1) (const struct moe_cuda_dense a)
+{
+    multiply(&a, 4, 16);
+}
 
 /* ---- NVFP4: integers, a lane a block ---- */
 
@@ -278,8 +286,8 @@ KERNEL(moe_cuda_dense_nvfp4, MOE_CUDA_DENSE_THREADS) (const struct moe_cuda_dens
     int64_t row[NV_ROWS];
     float sum[NV_ROWS * NV_TOKENS];
 
-    if (!begin(&a, NV_TOKENS, NV_ROWS * HALVES, &j)) return;
-    for (int i = 0; i < NV_ROWS; i++) row[i] = j.first + min(half + i * HALVES, j.rows - 1);
+    if (!begin(&a, NV_TOKENS, NV_ROWS * HALVES(NV_TOKENS), &j)) return;
+    for (int i = 0; i < NV_ROWS; i++) row[i] = j.first + min(half + i * HALVES(NV_TOKENS), j.rows - 1);
     for (int i = 0; i < NV_ROWS * NV_TOKENS; i++) sum[i] = 0;
     if (threadIdx.x < NV_TOKENS) f->broken[threadIdx.x] = 0;
     for (int64_t k0 = 0; k0 < a.w.cols; k0 += 256) {
@@ -289,7 +297,7 @@ KERNEL(moe_cuda_dense_nvfp4, MOE_CUDA_DENSE_THREADS) (const struct moe_cuda_dens
         add_group(&j, k0, row, f, sum);
     }
     for (int i = 0; i < NV_ROWS * NV_TOKENS; i++) {
-        const int r = half + i / NV_TOKENS * HALVES, t = i % NV_TOKENS;
+        const int r = half + i / NV_TOKENS * HALVES(NV_TOKENS), t = i % NV_TOKENS;
         float y = fold_f32(sum[i]);
         y = a.w.reciprocal ? y / a.w.global : y * a.w.global;
         if (f->broken[t]) y = __uint_as_float(0x7fc00000u);

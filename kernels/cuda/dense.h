@@ -20,8 +20,8 @@
  * x and y are float32; steps and ld* count floats.  Addresses are multiples of 4 bytes, `stride` a multiple
  * of 16.  y never overlaps the inputs.
  *
- * dense_1, dense_2, dense_4 and dense_8 are the same product, for up to so many tokens a block; dense_nvfp4
- * serves NVFP4, by integer arithmetic.  moe_cuda_dense_kernel says which to launch. */
+ * dense_1, dense_2, dense_4, dense_8 and dense_16 are the same product, for up to so many tokens a block;
+ * dense_nvfp4 serves NVFP4, by integer arithmetic.  moe_cuda_dense_kernel says which to launch. */
 #ifndef MOE_KERNELS_CUDA_DENSE_H
 #define MOE_KERNELS_CUDA_DENSE_H
 
@@ -46,15 +46,17 @@ static_assert(sizeof(struct moe_cuda_dense) == 192, "the host and the device agr
 /* What a block computes: ROWS rows for TOKENS tokens.  A half warp has a row, or several 8 apart, and each of
  * its lanes one of the 16 sums. */
 enum {
-    MOE_CUDA_DENSE_THREADS = 128,
+    MOE_CUDA_DENSE_THREADS = 128,  /* of dense_16 twice as many */
+    MOE_CUDA_DENSE_MANY = 64,      /* tokens from which on dense_16 is best: it reads W half as often */
     MOE_CUDA_DENSE_STAGES = 4,     /* pieces of the rows that are on their way at the same time */
     MOE_CUDA_DENSE_PITCH = 256 + 64 /* bytes from row to row of a piece: no two half warps meet in a bank */
 };
 
-/* The kernel for n tokens: the fewest that fit, at most 8 a block. */
+/* The kernel for n tokens: the fewest that fit; with many tokens 16 a block, else at most 8. */
 static inline enum moe_cuda_kernel moe_cuda_dense_kernel(const struct moe_cuda_dense *a)
 {
     if (a->w.codes == MOE_CUDA_NVFP4) return MOE_CUDA_dense_nvfp4;
+    if (a->n >= MOE_CUDA_DENSE_MANY) return MOE_CUDA_dense_16;
     return a->n <= 1 ? MOE_CUDA_dense_1 : a->n <= 2 ? MOE_CUDA_dense_2 : a->n <= 4 ? MOE_CUDA_dense_4
                                                                                    : MOE_CUDA_dense_8;
 }
@@ -62,11 +64,12 @@ static inline enum moe_cuda_kernel moe_cuda_dense_kernel(const struct moe_cuda_d
 /* The tokens and rows of a block of that kernel. */
 static inline int moe_cuda_dense_tokens(enum moe_cuda_kernel k)
 {
-    return k == MOE_CUDA_dense_1 ? 1 : k == MOE_CUDA_dense_2 ? 2 : k == MOE_CUDA_dense_8 ? 8 : 4;
+    return k == MOE_CUDA_dense_1 ? 1 : k == MOE_CUDA_dense_2 ? 2 : k == MOE_CUDA_dense_8 ? 8
+         : k == MOE_CUDA_dense_16 ? 16 : 4;
 }
 static inline int moe_cuda_dense_rows(enum moe_cuda_kernel k)
 {
-    return k == MOE_CUDA_dense_1 ? 8 : k == MOE_CUDA_dense_8 ? 32 : 16;
+    return k == MOE_CUDA_dense_1 ? 8 : k == MOE_CUDA_dense_8 ? 32 : k == MOE_CUDA_dense_16 ? 64 : 16;
 }
 
 /* Columns of a piece of codes of this kind: what fills 256 bytes of a row, at most 256. */
@@ -80,7 +83,8 @@ static inline struct moe_cuda_grid moe_cuda_dense_grid(const struct moe_cuda_den
     int tokens = moe_cuda_dense_tokens(k), rows = moe_cuda_dense_rows(k);
     int stage = rows * MOE_CUDA_DENSE_PITCH + tokens * MOE_CUDA_DENSE_COLUMNS(a->w.codes) * 4;
     struct moe_cuda_grid g = { moe_cuda_blocks(a->n, tokens), moe_cuda_blocks(a->rows, rows),
-                               (uint32_t)a->items, MOE_CUDA_DENSE_THREADS,
+                               (uint32_t)a->items,
+                               (k == MOE_CUDA_dense_16 ? 2u : 1u) * MOE_CUDA_DENSE_THREADS,
                                k == MOE_CUDA_dense_nvfp4 ? 0 : (uint32_t)(MOE_CUDA_DENSE_STAGES * stage) };
     return g;
 }

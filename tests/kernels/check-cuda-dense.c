@@ -82,7 +82,8 @@ static void check_heads(int type)
 {
     struct product p = { .weights = 1 };
     const int64_t heads = 1 + random_below(4), each = 1 + random_below(40), from = random_below(each);
-    const int64_t cols = odd_size(140, weight_unit(type)), n = 1 + random_below(10);
+    const int64_t cols = odd_size(140, weight_unit(type));
+    const int64_t n = 1 + random_below(10) + (random_below(4) ? 0 : MOE_CUDA_DENSE_MANY);
     p.w[0] = random_weight(type, heads * each, cols, false);
     p.a = (struct moe_cuda_dense){ .w = cuda_weight(&p.w[0]), .n = n, .ldx = heads * cols,
                                    .ldy = heads * (each - from), .row0 = from, .rows = each - from,
@@ -149,6 +150,8 @@ static void check(void)
                     i % 5 == 4);
     }
     for (int type = 0; type < MOE_DTYPE_COUNT; type++) {
+        check_plain(type, MOE_CUDA_DENSE_MANY + random_below(30), 1 + random_below(80),
+                    odd_size(300, weight_unit(type)), (enum pattern)random_below(PATTERNS), false);
         check_heads(type);
         for (int most = 1; type != MOE_NVFP4 && most <= 8; most *= 2) check_list(type, most);
     }
