@@ -238,7 +238,7 @@ $(B)/shim/e2m1/libcuda.so.1: $(e2m1) $(filter-out $(e2m1:$(B)/shim/e2m1/%=$(B)/s
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,libcuda.so.1 -o $@ $(filter %.o,$^) -lpthread -lm
 # Checks of kernels find the stand-in beside them.  A build without images tests with the marker in their place.
-cuchecks := $(filter $(B)/tests/check-cuda-% $(B)/tests/test-core-cuda,$(testbins))
+cuchecks := $(filter $(B)/tests/check-cuda-% $(addprefix $(B)/tests/,test-core-cuda test-cuda-device),$(testbins))
 $(cuchecks): | $(B)/shim/libcuda.so.1
 $(B)/tests/images.o: kernels/cuda/images.c $(B)/flags
 	$(Q)mkdir -p $(@D) && $(compile) -DMOE_CUDA_MARKER=1 -c -o $@ $<

@@ -286,6 +286,9 @@ static enum moe_code open_parts(struct moe_cuda *d, struct moe_err *err)
     char need[16], have[16];
     MOE_TRY(check_shape(moe_cuda_config(d), err));
     MOE_TRY(moe_gpu_open(&d->gpu, d->o.index, err));
+    if (moe_gpu_info(d->gpu)->multiprocessors < 1) /* grids are made for so many */
+        return moe_fail(err, MOE_DEVICE, "GPU %d: the driver does not say how many multiprocessors it has",
+                        d->o.index);
     MOE_TRY(moe_cuda_weights_plan(d, err));
     MOE_TRY(moe_gpu_free_now(d->gpu, &bytes, err));
     bytes -= bytes / 64; /* allocations take somewhat more than their bytes */
