@@ -20,30 +20,38 @@ static uint32_t below(uint32_t n) { return (uint32_t)random_below(n); }
 /* ---- inputs ---- */
 
 /* How the numbers of a fragment are chosen: any bits, so that NaN, Inf and subnormals are among them; the
- * exponents close to each other, so that sums are rounded; subnormals and zeros; and what products of NVFP4
- * weights multiply, codes of E2M1 and digits of 12 bits in float16. */
-enum kind { ANY, CLOSE, SMALL, DIGITS, KINDS };
+ * exponents close to each other, so that sums are rounded; subnormals and zeros; and what products with NVFP4
+ * weights multiply (codes.h): digits of 12 bits, times 16, and codes of E2M1 as Hopper has them, times 2^-14,
+ * and as Blackwell has them.  Sums of the last two have to be exact. */
+enum kind { ANY, CLOSE, SMALL, MOVED, CODES, KINDS };
+
+static uint32_t code(bool moved)
+{
+    static const uint16_t value[8] = { 0, 0x3800, 0x3c00, 0x3e00, 0x4000, 0x4200, 0x4400, 0x4600 };
+    const uint32_t c = below(16);
+    return (c & 8) << 12 | (moved ? (c & 7) << 9 : value[c & 7]);
+}
 
 static uint32_t number(enum kind k, bool bf16, bool digit)
 {
     const int mantissa = bf16 ? 7 : 10, one = bf16 ? 127 : 15;
     const uint32_t sign = below(2) << 15, fraction = below(1u << mantissa);
-    static const uint16_t code[8] = { 0, 0x3800, 0x3c00, 0x3e00, 0x4000, 0x4200, 0x4400, 0x4600 };
     switch (k) {
     case ANY: return bits() >> 16;
     case CLOSE: return sign | (uint32_t)(one - 4 + (int)below(9)) << mantissa | fraction;
     case SMALL: return sign | (below(3) << mantissa) | (below(2) ? fraction : 0);
     default:
         if (bf16) return sign | (uint32_t)(one + (int)below(4)) << mantissa; /* powers of two */
-        return sign | (digit ? 0x6000 | fraction : code[below(8)]);          /* 512 to 1023.5 in halves */
+        return digit ? shim_f16_from_f32(16 * (float)(random_below(4096) - 2048)) : code(k == MOVED);
     }
 }
 
 static uint32_t addend(enum kind k)
 {
+    const float whole = (float)(random_below(1 << 20) - (1 << 19));
     if (k == ANY) return bits();
     if (k == SMALL) return below(4) ? 0 : bits() & 0x807fffff;
-    if (k == DIGITS) return below(2) ? 0 : (bits() & 0x807fffff) | 0x45000000; /* about 2^11 */
+    if (k >= MOVED) return below(2) ? 0 : moe_f32_bits(whole * (k == MOVED ? 0x1p-11f : 8));
     return (bits() & 0x807fffff) | (120 + below(16)) << 23;
 }
 
