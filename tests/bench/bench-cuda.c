@@ -119,6 +119,40 @@ static void experts_row(int64_t tokens, bool down)
         (double)(w->resident * a.matrices * (matrix + scales)), madds);
 }
 
+/* Gate and up of the shared expert, one after the other in the same memory, and the digits of their input. */
+static void shared_row(int64_t n)
+{
+    const int64_t matrix = matrix_bytes(), scales = scales_bytes(), step = 2 * (matrix + scales);
+    const int turns = quick ? 1 : 24, width = n <= 2 ? 2 : n <= 4 ? 4 : 8;
+    struct moe_cuda_nvfp4 a = { .rows = w->inter, .cols = w->hidden, .matrices = 2, .ldy = w->inter,
+                                .tokens = n, .flags = MOE_CUDA_NVFP4_SWIGLU,
+                                .blocks = 2 * (uint32_t)moe_gpu_info(gpu)->multiprocessors };
+    struct moe_cuda_digits d = { .rows = n, .n = w->hidden, .ldx = w->hidden, .bits = 24 };
+    d.x = take(4 * n * w->hidden);
+    d.digits = a.digits = take(moe_cuda_digit_bytes(n, w->hidden));
+    d.factors = a.factors = take(moe_cuda_factor_bytes(n, w->hidden));
+    const uint64_t weights = take(step * turns), global = take(4);
+    for (int i = 0; i < 2; i++) {
+        a.codes[i] = weights + (uint64_t)(i * (matrix + scales));
+        a.scales[i] = a.codes[i] + (uint64_t)matrix;
+        a.global[i] = global;
+    }
+    a.y[0] = take(4 * n * w->inter);
+    const struct launch l[2] = {
+        { .kernel = MOE_CUDA_digits, .grid = moe_cuda_digits_grid(&d), .args = &d, .bytes = sizeof d },
+        { .kernel = width == 2 ? MOE_CUDA_nvfp4_2 : width == 4 ? MOE_CUDA_nvfp4_4 : MOE_CUDA_nvfp4_8,
+          .grid = moe_cuda_nvfp4_grid(&a, width),
+          .args = &a,
+          .bytes = sizeof a,
+          .moving = { offsetof(struct moe_cuda_nvfp4, codes), offsetof(struct moe_cuda_nvfp4, codes) + 8,
+                      offsetof(struct moe_cuda_nvfp4, scales), offsetof(struct moe_cuda_nvfp4, scales) + 8 },
+          .n_moving = 4,
+          .step = step,
+          .turns = turns } };
+    row("shared up", SHAPE("NVFP4, %lld rows, with their digits", (long long)n), l, 2, (double)step,
+        2.0 * (double)(n * w->inter * w->hidden));
+}
+
 /* ---- dense products ---- */
 
 static void dense_row(const char *name, int64_t rows, int64_t cols, int64_t n)
@@ -301,6 +335,7 @@ static void all_rows(void)
     copy_rows();
     for (int i = 0; i < 4; i++) experts_row(few[i], false);
     for (int i = 0; i < 4; i++) experts_row(few[i], true);
+    for (int i = 0; i < 3; i++) shared_row(some[i]);
     for (int i = 0; i < 3; i++) attend_row(1, quick ? 600 : lengths[i]);
     attend_row(quick ? 2 : 32, quick ? 70 : 8192);
     for (int i = 0; i < 2; i++) absorb_row(some[i]);
