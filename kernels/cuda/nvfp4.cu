@@ -30,7 +30,7 @@
  *   copies on or off by predicate, runs of steps                  29.4   35.6   45.4
  *   codes to bytes before they become pairs, by lop3              27.2   33.5   43.0
  *   addresses counted on instead of computed                      22.4   27.7   40.1
- *   32 rows a warp, fewer registers, of which none are spilled    21.9   26.9   37.4 */
+ *   32 rows a warp, fewer registers, of which none are spilled    21.8   27.1   38.2 */
 #include "kernels/cuda/launch.h"
 
 #include "kernels/cuda/codes.h"
@@ -43,27 +43,32 @@ enum { DIGITS = 2048, FACTORS = 128 };
 
 /* ---- work ---- */
 
-/* A unit is what a block computes at a time: a tile of one matrix for one item.  The block takes every
- * gridDim.x-th tile of all items, and of each all matrices one after the other. */
+/* A unit is what a block computes at a time: a tile of one matrix for one item.  The tiles of all items stand
+ * in a row, those of the same rows of W side by side, so that items of one expert find its weights in the
+ * second cache.  A block takes every gridDim.x-th tile, and of each all matrices one after the other. */
 struct unit {
     int expert, first, count; /* sorted pairs [first, first + count) */
     int row;                  /* the tile's first row of W */
     int matrix;
 };
 
+DEVICE int item_count(const struct moe_cuda_nvfp4 *a, int N)
+{
+    return a->items ? *a->item_count : ((int)a->tokens + N - 1) / N;
+}
+
 /* The number of this block's units. */
 DEVICE int unit_count(const struct moe_cuda_nvfp4 *a, int N)
 {
-    const int items = a->items ? *a->item_count : ((int)a->tokens + N - 1) / N;
-    const int tiles = items * (int)moe_cuda_nvfp4_tiles(a->rows), grid = (int)gridDim.x;
+    const int tiles = item_count(a, N) * (int)moe_cuda_nvfp4_tiles(a->rows), grid = (int)gridDim.x;
     return max(0, tiles - (int)blockIdx.x + grid - 1) / grid * a->matrices;
 }
 
 /* Unit i of this block. */
 DEVICE struct unit unit_at(const struct moe_cuda_nvfp4 *a, int N, int i)
 {
-    const int tiles = (int)moe_cuda_nvfp4_tiles(a->rows), two = a->matrices - 1;
-    const int at = (int)blockIdx.x + (i >> two) * (int)gridDim.x, item = at / tiles, tile = at % tiles;
+    const int items = (int)computed_here((uint32_t)item_count(a, N)), two = a->matrices - 1;
+    const int at = (int)blockIdx.x + (i >> two) * (int)gridDim.x, item = at % items, tile = at / items;
     struct unit u;
     u.matrix = i & two;
     u.row = tile / 2 * 128 + tile % 2 * 16;
@@ -106,7 +111,7 @@ DEVICE void feed_unit(const struct moe_cuda_nvfp4 *a, int N, int steps, struct f
 {
     const int tid = (int)threadIdx.x, tiles = (int)((a->cols + 63) / 64); /* of scales, side by side */
     const struct unit u = unit_at(a, N, f->unit);
-    const int64_t expert = u.expert * a->stride, pitch = a->cols / 2;
+    const int64_t expert = u.expert * a->stride, pitch = computed_here((uint32_t)a->cols) / 2;
     const float *from = u.matrix ? a->global[1] : a->global[0];
     known += f->unit % AHEAD;
     f->x = (uint32_t)tid % 128;
