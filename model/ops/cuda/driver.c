@@ -45,11 +45,12 @@ static enum moe_code load(struct moe_driver *d, struct moe_err *err)
     if (!lib)
         return moe_fail(err, MOE_DEVICE, "no NVIDIA driver is installed (libcuda.so.1 cannot be opened)");
     MOE_TRY(find_functions(d, lib, err));
-    if (d->cuDriverGetVersion(&d->version) != MOE_CU_OK) d->version = 0;
+    moe_cu_result r = d->cuDriverGetVersion(&d->version);
+    if (r != MOE_CU_OK) return moe_driver_fail(d, r, err, "cuDriverGetVersion");
     if (d->version < OLDEST)
         return moe_fail(err, MOE_DEVICE, "the NVIDIA driver is for CUDA %d.%d, which is too old (install one "
                         "for CUDA %d or later)", d->version / 1000, d->version % 1000 / 10, OLDEST / 1000);
-    moe_cu_result r = d->cuInit(0);
+    r = d->cuInit(0);
     return r == MOE_CU_OK ? MOE_OK : start_failed(d, r, err);
 }
 
@@ -75,9 +76,10 @@ enum moe_code moe_driver_fail(const struct moe_driver *d, moe_cu_result r, struc
     vsnprintf(what, sizeof what, doing, args);
     va_end(args);
     const char *name = NULL, *text = NULL;
-    if (d->cuGetErrorName(r, &name) != MOE_CU_OK || !name) name = "a result that the driver has no name for";
-    if (d->cuGetErrorString(r, &text) != MOE_CU_OK || !text) text = "";
-    return moe_fail(err, MOE_DEVICE, "%s: %s, %s (%d)", what, *text ? text : "it failed", name, r);
+    if (d->cuGetErrorString(r, &text) != MOE_CU_OK || !text) text = "it failed";
+    if (d->cuGetErrorName(r, &name) == MOE_CU_OK && name)
+        return moe_fail(err, MOE_DEVICE, "%s: %s, %s", what, text, name);
+    return moe_fail(err, MOE_DEVICE, "%s: %s with result %d, which has no name", what, text, r);
 }
 
 int moe_driver_is_sticky(moe_cu_result r)

@@ -38,6 +38,10 @@ const char *moe_cuda_kernel_name(enum moe_cuda_kernel k);
 
 /* Makes the GPU's context the calling thread's, so that it may call the driver; fails when it is lost. */
 enum moe_code moe_gpu_enter(struct moe_gpu *g, struct moe_err *err);
+/* Waits before something is given back, so that nothing uses it any more; what reads have brought stays where
+ * it is.  A lost context may fail here; what is given back then still counts for a driver that keeps
+ * books. */
+void moe_gpu_finish(struct moe_gpu *g);
 /* MOE_OK for MOE_CU_OK; else fills *err for the call `doing`, and remembers a lost context. */
 __attribute__((format(printf, 4, 5)))
 enum moe_code moe_gpu_check(struct moe_gpu *g, moe_cu_result r, struct moe_err *err, const char *doing, ...);

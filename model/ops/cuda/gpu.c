@@ -36,6 +36,7 @@ enum moe_code moe_gpu_enter(struct moe_gpu *g, struct moe_err *err)
 enum moe_code moe_gpu_check(struct moe_gpu *g, moe_cu_result r, struct moe_err *err, const char *doing, ...)
 {
     if (r == MOE_CU_OK) return MOE_OK;
+    g->stage.n_readings = 0; /* nobody waits for them any more, and their memory may go */
     char what[256], blamed[128] = "";
     va_list args;
     va_start(args, doing);
@@ -46,8 +47,8 @@ enum moe_code moe_gpu_check(struct moe_gpu *g, moe_cu_result r, struct moe_err *
     moe_driver_fail(g->d, r, err, "GPU %d: %s%s", g->info.index, what, blamed);
     if (!moe_driver_is_sticky(r)) return err->code;
     moe_err_remedy(err, r == MOE_CU_ECC ? "nvidia-smi -q -d ECC,ROW_REMAPPER says whether to reset the GPU"
-                        : g->wait_each  ? "start again"
-                                        : "MOE_GPU_WAIT=1 names the kernel to blame");
+                        : g->wait_each || !g->last ? "start again"
+                                                   : "MOE_GPU_WAIT=1 names the kernel to blame");
     g->lost = *err;
     return err->code;
 }
@@ -171,7 +172,7 @@ static enum moe_code load_image(struct moe_gpu *g, const struct moe_cuda_image *
 {
     moe_cu_result r = g->d->cuModuleLoadData(&g->modules[g->n_modules], image->data);
     bool marker = image->bytes >= 8 && !memcmp(image->data, "moe-shim", 8);
-    if (r != MOE_CU_OK && marker) return no_kernels(err);
+    if (r == MOE_CU_INVALID_IMAGE && marker) return no_kernels(err);
     if (r == MOE_CU_NO_BINARY || r == MOE_CU_UNSUPPORTED_PTX || r == MOE_CU_INVALID_IMAGE) {
         moe_gpu_check(g, r, err, "cuModuleLoadData of the kernels of '%s'", image->family);
         return moe_err_remedy(err, "install a driver as new as the toolkit that made this program");

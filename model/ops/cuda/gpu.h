@@ -9,7 +9,8 @@
  * FAILURES.  MOE_NOMEM: host memory, and the memory of a model or of a range that does not fit.  MOE_DEVICE:
  * everything else, with the call of the driver and, where it may be to blame, the kernel that was launched
  * last.  Once an error has made the context useless (an access to an address that has no memory, an ECC error
- * that cannot be corrected), every later call fails with the first message; close still works.
+ * that cannot be corrected), every later call fails with the first message; close still works.  After a
+ * failure nothing comes any more of what was to be read.
  *
  * THREADS.  One thread at a time uses a GPU; it need not be the one that opened it. */
 #ifndef MOE_MODEL_OPS_CUDA_GPU_H

@@ -276,10 +276,9 @@ enum moe_code moe_space_import(struct moe_space *s, int layer, int expert, int f
 void moe_space_close(struct moe_space **pointer)
 {
     struct moe_space *s = *pointer;
-    struct moe_err ignored;
     *pointer = NULL;
     if (!s) return;
-    moe_gpu_wait(s->g, &ignored);
+    moe_gpu_finish(s->g);
     for (int l = 0; s->layer && l < s->n; l++) {
         struct layer *y = &s->layer[l];
         for (int32_t e = 0; y->base && e < s->experts; e++) leave(s, y, e);

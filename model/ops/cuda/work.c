@@ -27,9 +27,7 @@ enum moe_code moe_gpu_alloc(struct moe_gpu *g, uint64_t bytes, struct moe_addr *
     return MOE_OK;
 }
 
-/* Before something is given back: nothing uses it any more.  A lost context may fail here, and what is given
- * back then still counts for a driver that keeps books. */
-static void finish(struct moe_gpu *g)
+void moe_gpu_finish(struct moe_gpu *g)
 {
     MOE_CHECK(!g->capturing);
     g->d->cuCtxSetCurrent(g->context);
@@ -39,7 +37,7 @@ static void finish(struct moe_gpu *g)
 void moe_gpu_free(struct moe_gpu *g, struct moe_addr a)
 {
     if (!a.at) return;
-    finish(g);
+    moe_gpu_finish(g);
     g->d->cuMemFree_v2(a.at);
 }
 
@@ -81,7 +79,7 @@ enum moe_code moe_gpu_pin(struct moe_gpu *g, uint64_t bytes, void **out, struct 
 void moe_gpu_unpin(struct moe_gpu *g, void *p)
 {
     if (!p) return;
-    finish(g);
+    moe_gpu_finish(g);
     g->d->cuMemFreeHost(p);
 }
 
@@ -269,7 +267,7 @@ enum moe_code moe_gpu_graph_launch(struct moe_gpu *g, struct moe_gpu_graph *grap
 void moe_gpu_graph_free(struct moe_gpu *g, struct moe_gpu_graph **graph)
 {
     if (!*graph) return;
-    finish(g);
+    moe_gpu_finish(g);
     g->d->cuGraphExecDestroy((*graph)->exec);
     free(*graph);
     *graph = NULL;
