@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/cuda/attend.cu - attention over pages of the latent cache.
  *
- * A block has 16 heads of a token and goes through the token's rows page by page.  Each page comes through
- * shared memory twice, in pieces of 16 KB of which three are on their way at a time:
+ * A block has 16 heads of a token (attend_8: 8 heads, with half as many threads) and goes through the token's
+ * rows page by page.  Each page comes through shared memory twice, in pieces of 16 KB of which three are on
+ * their way at a time:
  *
  *   first as keys, 64 rows x 64 columns a piece.  Warp w makes the scores of rows 8w .. 8w + 7.  Lanes 0-15
  *   are the 16 sums of the reduction order for heads 0-7, lanes 16-31 for heads 8-15: 8 x 8 sums a lane, two
@@ -15,19 +16,19 @@
 
 #include "kernels/cuda/attend.h"
 
-enum { THREADS = MOE_CUDA_ATTEND_THREADS, HEADS = MOE_CUDA_ATTEND_HEADS, COLS = MOE_CUDA_ATTEND_COLS,
-       ROWS = MOE_CUDA_ATTEND_ROWS, PIECE = MOE_CUDA_ATTEND_PIECE, STAGES = MOE_CUDA_ATTEND_STAGES,
-       SCORES = MOE_PAGE };
+enum { COLS = MOE_CUDA_ATTEND_COLS, ROWS = MOE_CUDA_ATTEND_ROWS, PIECE = MOE_CUDA_ATTEND_PIECE,
+       STAGES = MOE_CUDA_ATTEND_STAGES, SCORES = MOE_PAGE };
 
 /* What a block knows while it goes through the rows [begin, end) of a token. */
 struct job {
     const struct moe_cuda_attend *a;
     const int32_t *table;          /* the token's block table */
     int64_t t, begin, end;         /* begin: a multiple of MOE_PAGE */
+    int most;                      /* a constant: how many heads a block can have, 16 or 8 */
     int heads, h0;                 /* the block's heads: [h0, h0 + heads) */
     int keys, pieces;              /* pieces of a page: as keys; as keys and values together */
     bool whole;                    /* whether rows are made of whole pieces of 16 bytes */
-    float *ring, *query, *score, *factor; /* shared memory: score [HEADS][SCORES], factor [2][HEADS] */
+    float *ring, *query, *score, *factor; /* shared memory: score [most][SCORES], factor [2][most] */
     const float *page, *next;      /* the page at hand and the one after it, and how many rows they have */
     int rows, next_rows;
     int slot;                      /* where in the ring the next piece is */
@@ -44,32 +45,40 @@ DEVICE void turn_page(struct job *j, int64_t at)
     if (left > 0) j->next = j->a->cache.rows + j->table[at / MOE_PAGE + 1] * j->a->cache.page_step;
 }
 
+/* Where column c of row r of a piece of keys is in its row.  In blocks of 8 heads the half warps of a warp
+ * read neighbouring rows at the same time.  So each second row has its groups of 16 columns exchanged in
+ * pairs, and the two halves use different banks. */
+DEVICE int key_column(int most, int r, int c) { return most == 8 ? c ^ (r & 1) << 4 : c; }
+
 /* `rows` x `cols` values (cols a multiple of 4), of which `there` of each row exist; the others become 0. */
-DEVICE void fetch(const float *from, int64_t ld, int rows, int cols, int there, bool whole, float *to)
+DEVICE void fetch(const struct job *j, const float *from, int rows, int cols, int there, bool keys, float *to)
 {
     const int quads = cols / 4;
+    const int64_t ld = j->a->cache.width;
 #pragma unroll 1
-    for (int i = (int)threadIdx.x; i < rows * quads; i += THREADS) {
+    for (int i = (int)threadIdx.x; i < rows * quads; i += 16 * j->most) {
         const int r = i / quads, c = i % quads * 4;
-        float *p = to + r * cols + c;
-        if (whole && c + 4 <= there) cp_async_16(p, from + r * ld + c);
+        float *p = to + r * cols + (keys ? key_column(j->most, r, c) : c);
+        if (j->whole && c + 4 <= there) cp_async_16(p, from + r * ld + c);
         else
 #pragma unroll 1
-            for (int j = 0; j < 4; j++)
-                if (c + j < there) cp_async_4(p + j, from + r * ld + c + j);
-                else p[j] = 0;
+            for (int k = 0; k < 4; k++)
+                if (c + k < there) cp_async_4(p + k, from + r * ld + c + k);
+                else p[k] = 0;
     }
 }
 
 /* The same where all of `cols` values exist, a multiple of 16 bytes, and so many are a piece: cols is 64, or
  * the 512 of K2's values. */
-DEVICE void fetch_whole(const float *from, int64_t ld, int rows, int cols, float *to)
+DEVICE void fetch_whole(const struct job *j, const float *from, int rows, int cols, bool keys, float *to)
 {
-    const int r = (int)threadIdx.x / (cols / 4), step = THREADS / (cols / 4);
-    const float *p = from + r * ld + (int)threadIdx.x % (cols / 4) * 4;
+    const int r = (int)threadIdx.x / (cols / 4), c = (int)threadIdx.x % (cols / 4) * 4;
+    const int step = 16 * j->most / (cols / 4);
+    const int64_t ld = j->a->cache.width;
+    from += r * ld + c, to += r * cols + (keys ? key_column(j->most, r, c) : c); /* keys: `step` is even */
 #pragma unroll
-    for (int i = 0; i < PIECE / 16 / THREADS; i++)
-        if (r + i * step < rows) cp_async_16(to + (i * THREADS + (int)threadIdx.x) * 4, p + i * step * ld);
+    for (int i = 0; i < PIECE / 4 / cols; i += step)
+        if (r + i < rows) cp_async_16(to + i * cols, from + i * ld);
 }
 
 /* Asks for piece i of the page at hand or, from `pieces` on, of the next one. */
@@ -82,12 +91,13 @@ DEVICE void fetch_piece(const struct job *j, int i, float *to)
     if (over) i -= j->pieces;
     if (i < j->keys) {
         const int left = (int)ld - i * COLS;
-        if (j->whole && left >= COLS) fetch_whole(page + i * COLS, ld, rows, COLS, to);
-        else fetch(page + i * COLS, ld, rows, COLS, left, j->whole, to);
+        if (j->whole && left >= COLS) fetch_whole(j, page + i * COLS, rows, COLS, true, to);
+        else fetch(j, page + i * COLS, rows, COLS, left, true, to);
     } else {
         const int r = (i - j->keys) * ROWS, n = rows - r < ROWS ? rows - r : ROWS;
-        if (j->whole && kl == MOE_CUDA_ATTEND_KL) fetch_whole(page + r * ld, ld, n, MOE_CUDA_ATTEND_KL, to);
-        else fetch(page + r * ld, ld, n, (kl + 3) / 4 * 4, kl, j->whole, to);
+        if (j->whole && kl == MOE_CUDA_ATTEND_KL)
+            fetch_whole(j, page + r * ld, n, MOE_CUDA_ATTEND_KL, false, to);
+        else fetch(j, page + r * ld, n, (kl + 3) / 4 * 4, kl, false, to);
     }
 }
 
@@ -106,29 +116,32 @@ DEVICE const float *next_piece(struct job *j, int i)
 /* ---- scores ---- */
 
 /* Adds 16 columns to the sums of 8 heads times 8 rows; x: the lane's value of the first of its heads'
- * queries, k: that of the first of the warp's rows. */
-DEVICE void add_score(const float *x, int ld, const float *k, float sum[64])
+ * queries, k: that of the first of its rows, which are `step` values apart. */
+DEVICE void add_score(const float *x, int ld, const float *k, int step, float sum[64])
 {
     float q[8], key[8];
 #pragma unroll
     for (int i = 0; i < 8; i++) q[i] = x[i * ld];
 #pragma unroll
-    for (int i = 0; i < 8; i++) key[i] = k[i * COLS];
+    for (int i = 0; i < 8; i++) key[i] = k[i * step];
 #pragma unroll
     for (int h = 0; h < 8; h++)
 #pragma unroll
         for (int r = 0; r < 8; r++) sum[h * 8 + r] = __fmaf_rn(q[h], key[r], sum[h * 8 + r]);
 }
 
-/* Adds the columns of a piece, `steps` times 16 of them. */
-DEVICE void add_scores(const float *x, int ld, const float *k, int steps, float sum[64])
+/* Adds the columns of a piece, `steps` times 16 of them; k: the first of the lane's rows, row `row`. */
+DEVICE void add_scores(int most, const float *x, int ld, const float *k, int row, int steps, float sum[64])
 {
+    const int step = most == 8 ? 2 * COLS : COLS, lane = (int)(threadIdx.x & 15);
     if (steps == COLS / 16)
 #pragma unroll
-        for (int s = 0; s < COLS / 16; s++) add_score(x + 16 * s, ld, k + 16 * s, sum);
+        for (int s = 0; s < COLS / 16; s++)
+            add_score(x + 16 * s, ld, k + key_column(most, row, 16 * s + lane), step, sum);
     else
 #pragma unroll 1
-        for (int s = 0; s < steps; s++) add_score(x + 16 * s, ld, k + 16 * s, sum);
+        for (int s = 0; s < steps; s++)
+            add_score(x + 16 * s, ld, k + key_column(most, row, 16 * s + lane), step, sum);
 }
 
 /* One exchange of a fold: of 2 n values, lanes that have `bit` keep the upper n, the others the lower n, each
@@ -140,9 +153,8 @@ DEVICE void add_scores(const float *x, int ld, const float *k, int steps, float 
         sum[i] = keep + __shfl_xor_sync(0xffffffffu, give, (bit)); \
     }
 
-/* Folds 64 sums over the 16 lanes of each half warp.  The lane whose number in its half is l then holds those
- * of index 4 * reversed(l) + i in sum[i], i < 4, where `reversed` swaps no bits: bit 3 of l is the highest of
- * the index. */
+/* Folds 64 sums over the 16 lanes of each half warp.  Lane l of a half then holds sums 4 l to 4 l + 3, in
+ * sum[0] to sum[3]. */
 DEVICE void fold_64(float sum[64])
 {
     FOLD_HALF(32, 8)
@@ -151,23 +163,33 @@ DEVICE void fold_64(float sum[64])
     FOLD_HALF(4, 1)
 }
 
+/* The first of the lane's eight heads, and the first of its four columns of values.  With 16 heads the half
+ * warps of a warp have different heads, with 8 heads different rows of keys and columns of values. */
+DEVICE int first_head(const struct job *j) { return j->most == 8 ? 0 : (int)lane_id() / 16 * 8; }
+DEVICE int first_column(const struct job *j)
+{
+    return j->most == 8 ? (int)threadIdx.x * 4 : (int)warp_id() * 64 + (int)(threadIdx.x & 15) * 4;
+}
+
 /* The scores of the page at hand; those of rows that it does not have are undefined. */
 DEVICE void make_scores(struct job *j)
 {
     const int width = (int)j->a->cache.width, ld = MOE_CUDA_ATTEND_QUERY(width), w = (int)warp_id();
-    const int lane = (int)(threadIdx.x & 15), half = (int)lane_id() / 16;
+    const int lane = (int)(threadIdx.x & 15), half = (int)lane_id() / 16, head = first_head(j);
+    /* the half warp's rows: `row` and seven more, `apart` from each other */
+    const int row = j->most == 8 ? w * 16 + half : w * 8, apart = j->most == 8 ? 2 : 1;
     float sum[64];
 #pragma unroll
     for (int i = 0; i < 64; i++) sum[i] = 0;
     for (int i = 0; i < j->keys; i++) {
         const float *k = next_piece(j, i);
         const int left = width - i * COLS, steps = left < COLS ? (left + 15) / 16 : COLS / 16;
-        add_scores(j->query + half * 8 * ld + i * COLS + lane, ld, k + w * 8 * COLS + lane, steps, sum);
+        add_scores(j->most, j->query + head * ld + i * COLS + lane, ld, k + row * COLS, row, steps, sum);
     }
     fold_64(sum);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const int at = 4 * lane + i, h = half * 8 + at / 8, r = w * 8 + at % 8;
+        const int at = 4 * lane + i, h = head + at / 8, r = row + at % 8 * apart;
         j->score[h * SCORES + r] = j->a->scale * sum[i];
     }
 }
@@ -243,16 +265,15 @@ DEVICE void add_rows(const float *v, int ld, const float *e, int there, float o[
 /* o of the lane: times the factor, then the rows of the page at hand, ascending. */
 DEVICE void add_values(struct job *j, float o[32])
 {
-    const int ld = ((int)j->a->kl + 3) / 4 * 4, w = (int)warp_id();
-    const int col = w * 64 + (int)(threadIdx.x & 15) * 4, half = (int)lane_id() / 16;
+    const int ld = ((int)j->a->kl + 3) / 4 * 4, col = first_column(j), head = first_head(j);
 #pragma unroll
     for (int h = 0; h < 8; h++) {
-        const float f = j->factor[half * 8 + h];
+        const float f = j->factor[head + h];
 #pragma unroll
         for (int c = 0; c < 4; c++) o[h * 4 + c] = o[h * 4 + c] * f;
     }
     for (int i = 0; i < MOE_PAGE / ROWS; i++) {
-        const float *v = next_piece(j, j->keys + i) + col, *e = j->score + half * 8 * SCORES + i * ROWS;
+        const float *v = next_piece(j, j->keys + i) + col, *e = j->score + head * SCORES + i * ROWS;
         const int there = j->rows - i * ROWS;
         if (col >= ld) continue;
         if (there >= ROWS) {
@@ -289,29 +310,28 @@ DEVICE void attend_chunk(struct job *j, int64_t begin, int64_t end, struct resul
  * meet in shared memory. */
 DEVICE void merge(const struct job *j, struct result *a, const struct result *b)
 {
-    const int h = (int)threadIdx.x / 16, half = (int)lane_id() / 16;
+    const int h = (int)threadIdx.x / 16, head = first_head(j);
     const float most = b->max > a->max ? b->max : a->max;
     const float f = exp_f32(a->max - most), f2 = exp_f32(b->max - most);
-    if ((threadIdx.x & 15) == 0) j->factor[h] = f, j->factor[HEADS + h] = f2;
+    if ((threadIdx.x & 15) == 0) j->factor[h] = f, j->factor[j->most + h] = f2;
     __syncthreads();
     a->max = most, a->sum = __fmaf_rn(b->sum, f2, a->sum * f);
 #pragma unroll
     for (int i = 0; i < 32; i++)
-        a->o[i] = __fmaf_rn(b->o[i], j->factor[HEADS + half * 8 + i / 4],
-                            a->o[i] * j->factor[half * 8 + i / 4]);
+        a->o[i] = __fmaf_rn(b->o[i], j->factor[j->most + head + i / 4], a->o[i] * j->factor[head + i / 4]);
 }
 
-/* Stores the lane's outputs into rows of kl values, head h of the block `step` floats after head 0; times
- * 1 / l where `finish`. */
+/* Stores the lane's outputs into rows of kl values, the block's first head first; times 1 / l where
+ * `finish`. */
 DEVICE void store(const struct job *j, const struct result *r, bool finish, float *to)
 {
-    const int col = (int)warp_id() * 64 + (int)(threadIdx.x & 15) * 4, half = (int)lane_id() / 16;
+    const int col = first_column(j), head = first_head(j);
     const int64_t kl = j->a->kl;
     if ((threadIdx.x & 15) == 0) j->factor[threadIdx.x / 16] = 1.f / r->sum;
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < 32; i++) {
-        const int h = half * 8 + i / 4, c = col + i % 4;
+        const int h = head + i / 4, c = col + i % 4;
         if (h < j->heads && c < kl) to[h * kl + c] = finish ? r->o[i] * j->factor[h] : r->o[i];
     }
 }
@@ -321,13 +341,14 @@ DEVICE void load_queries(const struct job *j)
     const int64_t width = j->a->cache.width;
     const int ld = MOE_CUDA_ATTEND_QUERY((int)width);
     const float *q = j->a->q + (j->t * j->a->heads + j->h0) * width;
-    for (int i = (int)threadIdx.x; i < HEADS * ld; i += THREADS) {
+    for (int i = (int)threadIdx.x; i < j->most * ld; i += 16 * j->most) {
         const int h = i / ld, c = i % ld;
         j->query[i] = h < j->heads && c < width ? q[h * width + c] : 0;
     }
 }
 
-KERNEL(moe_cuda_attend, MOE_CUDA_ATTEND_THREADS) (const struct moe_cuda_attend a)
+/* The whole of a block's work. */
+DEVICE void attend(const struct moe_cuda_attend a, int most)
 {
     DYNAMIC_SHARED(float, memory);
     const int64_t t = blockIdx.z, rows = (int64_t)a.cache.pos[t] + 1;
@@ -337,15 +358,15 @@ KERNEL(moe_cuda_attend, MOE_CUDA_ATTEND_THREADS) (const struct moe_cuda_attend a
     struct result all = { 0, 0, { 0 } }, next;
 
     if (first >= rows) return;
-    j.a = &a, j.t = t, j.begin = first;
+    j.a = &a, j.most = most, j.t = t, j.begin = first;
     j.end = a.split && rows - first > MOE_CHUNK ? first + MOE_CHUNK : rows;
-    j.h0 = (int)blockIdx.y * HEADS;
-    j.heads = a.heads - j.h0 < HEADS ? (int)a.heads - j.h0 : HEADS;
+    j.h0 = (int)blockIdx.y * most;
+    j.heads = min((int)a.heads - j.h0, most);
     j.keys = (int)((a.cache.width + COLS - 1) / COLS), j.pieces = j.keys + MOE_PAGE / ROWS;
     j.whole = a.cache.width % 4 == 0 && a.cache.page_step % 4 == 0;
     j.ring = memory, j.query = memory + STAGES * (PIECE / 4);
-    j.score = j.query + HEADS * MOE_CUDA_ATTEND_QUERY((int)a.cache.width);
-    j.factor = j.score + HEADS * SCORES;
+    j.score = j.query + most * MOE_CUDA_ATTEND_QUERY((int)a.cache.width);
+    j.factor = j.score + most * SCORES;
     load_queries(&j);
     j.table = a.cache.page + a.cache.segment[t] * a.cache.table, j.slot = 0;
     j.next = a.cache.rows, j.next_rows = 0;
@@ -368,6 +389,15 @@ KERNEL(moe_cuda_attend, MOE_CUDA_ATTEND_THREADS) (const struct moe_cuda_attend a
     }
     __syncthreads(); /* nobody reads factors any more */
     store(&j, &all, !a.split, a.split ? a.part + slot * a.kl : a.out + (t * a.heads + j.h0) * a.kl);
+}
+
+KERNEL(moe_cuda_attend, MOE_CUDA_ATTEND_THREADS) (const struct moe_cuda_attend a)
+{
+    attend(a, MOE_CUDA_ATTEND_HEADS);
+}
+KERNEL(moe_cuda_attend_8, MOE_CUDA_ATTEND_THREADS / 2) (const struct moe_cuda_attend a)
+{
+    attend(a, MOE_CUDA_ATTEND_HEADS / 2);
 }
 
 KERNEL(moe_cuda_attend_merge, 128) (const struct moe_cuda_attend a)

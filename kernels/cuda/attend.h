@@ -30,12 +30,14 @@ struct moe_cuda_attend {
     int64_t n, heads, kl, chunks;
     float scale;                   /* what scores are multiplied by */
     uint32_t split;
+    uint32_t few;                  /* whether blocks have 8 heads, not 16: attend_8 */
+    uint32_t unused;               /* 0 */
 };
-static_assert(sizeof(struct moe_cuda_attend) == 136, "the host and the device agree on attend's arguments");
+static_assert(sizeof(struct moe_cuda_attend) == 144, "the host and the device agree on attend's arguments");
 
 enum {
-    MOE_CUDA_ATTEND_THREADS = 256,
-    MOE_CUDA_ATTEND_HEADS = 16,    /* of a block */
+    MOE_CUDA_ATTEND_THREADS = 256, /* of a block; of attend_8 half as many */
+    MOE_CUDA_ATTEND_HEADS = 16,
     MOE_CUDA_ATTEND_KL = 512,      /* the largest kl */
     MOE_CUDA_ATTEND_WIDTH = 640,   /* the largest width */
     /* A piece of a page in shared memory: 64 columns of all its rows, or 8 rows of kl columns. */
@@ -59,6 +61,17 @@ static inline uint32_t moe_cuda_attend_split(int64_t n, int64_t heads, int64_t c
     return chunks > 1 && blocks < 2 * processors;
 }
 
+/* Whether to give blocks 8 heads: where even so each can have a multiprocessor of its own.  `chunks`: of a
+ * split, else 1. */
+static inline uint32_t moe_cuda_attend_few(int64_t n, int64_t heads, int64_t chunks, int64_t processors)
+{
+    return n * chunks * ((heads + MOE_CUDA_ATTEND_HEADS / 2 - 1) / (MOE_CUDA_ATTEND_HEADS / 2)) <= processors;
+}
+static inline enum moe_cuda_kernel moe_cuda_attend_kernel(const struct moe_cuda_attend *a)
+{
+    return a->few ? MOE_CUDA_attend_8 : MOE_CUDA_attend;
+}
+
 /* Floats of max, sum and part together; 0 where nothing is split. */
 static inline int64_t moe_cuda_attend_floats(const struct moe_cuda_attend *a)
 {
@@ -68,11 +81,10 @@ static inline int64_t moe_cuda_attend_floats(const struct moe_cuda_attend *a)
 /* Tokens with the longest rows would be best first; they come in the batch's order.  x: chunks. */
 static inline struct moe_cuda_grid moe_cuda_attend_grid(const struct moe_cuda_attend *a)
 {
-    uint32_t floats =
-        MOE_CUDA_ATTEND_HEADS * (MOE_CUDA_ATTEND_QUERY((uint32_t)a->cache.width) + MOE_PAGE + 2);
+    uint32_t heads = MOE_CUDA_ATTEND_HEADS >> a->few;
+    uint32_t floats = heads * (MOE_CUDA_ATTEND_QUERY((uint32_t)a->cache.width) + MOE_PAGE + 2);
     struct moe_cuda_grid g = { a->split ? (uint32_t)a->chunks : 1,
-                               moe_cuda_blocks(a->heads, MOE_CUDA_ATTEND_HEADS), (uint32_t)a->n,
-                               MOE_CUDA_ATTEND_THREADS,
+                               moe_cuda_blocks(a->heads, heads), (uint32_t)a->n, 16 * heads,
                                MOE_CUDA_ATTEND_STAGES * MOE_CUDA_ATTEND_PIECE + 4 * floats };
     return g;
 }

@@ -204,6 +204,7 @@ static void attend_row(int64_t sequences, int64_t rows)
     free(page), free(at);
     a.chunks = moe_cuda_attend_chunks(rows);
     a.split = moe_cuda_attend_split(a.n, a.heads, a.chunks, moe_gpu_info(gpu)->multiprocessors);
+    a.few = moe_cuda_attend_few(a.n, a.heads, a.split ? a.chunks : 1, moe_gpu_info(gpu)->multiprocessors);
     a.q = take(4 * a.n * a.heads * width);
     a.out = take(4 * a.n * a.heads * a.kl);
     if (a.split) {
@@ -212,7 +213,8 @@ static void attend_row(int64_t sequences, int64_t rows)
         a.part = take(4 * a.n * a.chunks * a.heads * a.kl);
     }
     const struct launch l[2] = {
-        { .kernel = MOE_CUDA_attend, .grid = moe_cuda_attend_grid(&a), .args = &a, .bytes = sizeof a },
+        { .kernel = moe_cuda_attend_kernel(&a), .grid = moe_cuda_attend_grid(&a), .args = &a,
+          .bytes = sizeof a },
         { .kernel = MOE_CUDA_attend_merge, .grid = moe_cuda_attend_merge_grid(&a), .args = &a,
           .bytes = sizeof a } };
     row("attention", SHAPE("%lld sequences of %lld%s", (long long)sequences, (long long)rows,

@@ -92,16 +92,17 @@ static void check_case(struct attended *c, const char *pattern)
     const int64_t each = c->heads * c->kl, floats = c->n * each;
     float *want = room(floats), *got = room(floats);
     for (int64_t t = 0; t < c->n; t++) want_of(c, t, want + t * each);
-    for (uint32_t split = 0; split < 2; split++) {
-        CUDA_CASE("attend: %d tokens, %d rows, %d heads of %d, values of %d, %s, %s", (int)c->n,
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t split = i & 1, few = i >> 1;
+        CUDA_CASE("attend: %d tokens, %d rows, %d heads of %d, values of %d, %s, %s%s", (int)c->n,
                   c->pos[0] + 1, (int)c->heads, (int)c->width, (int)c->kl, pattern,
-                  split ? "split" : "whole");
+                  split ? "split" : "whole", few ? ", 8 heads a block" : "");
         struct moe_cuda_attend a = upload(c);
-        a.split = split, a.chunks = moe_cuda_attend_chunks(c->pos[0] + 1) + random_below(2);
+        a.split = split, a.few = few, a.chunks = moe_cuda_attend_chunks(c->pos[0] + 1) + random_below(2);
         const size_t results = sizeof(float) * (size_t)(c->n * a.chunks * c->heads);
         if (split) a.max = cuda_out(results), a.sum = cuda_out(results), a.part =
             cuda_out(results * (size_t)c->kl);
-        CUDA_LAUNCH(attend, a);
+        cuda_launch(moe_cuda_attend_kernel(&a), moe_cuda_attend_grid(&a), &a, sizeof a);
         if (split) CUDA_LAUNCH(attend_merge, a);
         cuda_get(got, a.out, sizeof *got * (size_t)floats);
         cuda_compare("out", want, got, floats);

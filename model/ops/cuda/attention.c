@@ -113,7 +113,7 @@ static void attend_some(const struct slab *s, struct moe_cuda_attend *a, int64_t
     a->part = d->at.part;
     a->max = a->part + partial * (uint64_t)a->kl * sizeof(float);
     a->sum = a->max + partial * sizeof(float);
-    MOE_CUDA_LAUNCH(d, attend, *a);
+    moe_cuda_launch(d, moe_cuda_attend_kernel(a), moe_cuda_attend_grid(a), a, sizeof *a);
     if (a->split) MOE_CUDA_LAUNCH(d, attend_merge, *a);
 }
 
@@ -129,6 +129,7 @@ static void attend(const struct slab *s)
                                  .chunks = moe_cuda_attend_chunks(rows),
                                  .scale = d->device.model->softmax_scale };
     a.split = moe_cuda_attend_split(s->n, a.heads, a.chunks, moe_gpu_info(d->gpu)->multiprocessors);
+    a.few = moe_cuda_attend_few(s->n, a.heads, a.split ? a.chunks : 1, moe_gpu_info(d->gpu)->multiprocessors);
     if (a.split) fit = d->part_floats / (a.chunks * a.heads * (a.kl + 2));
     for (int64_t t = 0; t < s->n; t += a.n) {
         a.n = moe_min_i64(fit, s->n - t);
