@@ -272,14 +272,41 @@ static struct moe_job *admit(struct moe_schedule *s, struct moe_tenant *t)
     return j;
 }
 
+/* Whether the step computes a page that the job would then find: those before it can be found already. */
+static bool is_coming(const struct moe_schedule *s, const struct moe_job *j)
+{
+    for (int64_t i = 0; i < s->step.n_rows; i++) {
+        const struct moe_schedule_row *r = &s->step.row[i];
+        int64_t end = (r->first / MOE_PAGE + 1) * MOE_PAGE;
+        if (r->first + r->n >= end && j->n_ids > end && r->job->root.a == j->root.a &&
+            r->job->root.b == j->root.b && !memcmp(r->job->ids, j->ids, (size_t)end * sizeof *j->ids))
+            return true;
+    }
+    return false;
+}
+
+/* Several prompts that begin alike and come together are so computed once.  Those that wait for a page keep
+ * their place in the order, and a place among the running. */
 static void plan_waiting(struct moe_schedule *s)
 {
-    while (s->step.tokens < s->limits.batch_tokens && s->n_running < s->limits.running) {
+    enum { DEFERRED = 64 };
+    struct moe_job *deferred = NULL;
+    for (int64_t n = 0; n < DEFERRED && s->step.tokens < s->limits.batch_tokens &&
+                        s->n_running + n < s->limits.running; ) {
         struct moe_tenant *t = next_tenant(s);
-        struct moe_job *j = t ? admit(s, t) : NULL;
-        if (!j) return;
+        struct moe_job *j = t ? t->heap[0] : NULL;
+        if (j && is_coming(s, j)) {
+            leave_line(s, j);
+            j->next_deferred = deferred;
+            deferred = j;
+            n++;
+            continue;
+        }
+        j = j ? admit(s, t) : NULL;
+        if (!j) break;
         add_row(s, j, secure(s, j, most(s, j, s->limits.batch_tokens - s->step.tokens)));
     }
+    for (; deferred; deferred = deferred->next_deferred) wait_in_line(s, deferred);
 }
 
 /* Powers of two up to 256, then its multiples. */

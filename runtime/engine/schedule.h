@@ -6,7 +6,8 @@
  *
  *   1. every running sequence whose tokens are computed but for the last one computes that one,
  *   2. the prompts that have begun go on, the first in order getting as much as it can use,
- *   3. waiting sequences are admitted while tokens, pages and places are left.
+ *   3. waiting sequences are admitted while tokens, pages and places are left; but one that begins as a
+ *      prompt does of which this step computes a page waits, in order, until it can find that page.
  *
  * ORDER.  Sequences are ordered by the time they arrived, less `aging` seconds for each step of priority; so
  * a low priority waits longer, but not for ever.  That order holds within a tenant.  Of several tenants with
@@ -50,6 +51,7 @@ struct moe_job {
     int64_t reached;                /* positions that were computed for it, before preemptions too */
     int64_t preempted;              /* how often it lost its pages */
     bool admitted;                  /* at least once */
+    struct moe_job *next_deferred;
 };
 
 struct moe_schedule_limits {

@@ -334,6 +334,36 @@ static void test_newcomer(void)
     close_world(w);
 }
 
+/* Prompts that begin alike and come together: the beginning is computed once, and others go on meanwhile. */
+static void test_alike(void)
+{
+    struct world *w = open_world(40, 4, 300, 100, 0);
+    struct request *a = submit(w, 200, 0, 0, 0), *b = submit(w, 200, 0, 0, 1), *c = submit(w, 10, 0, 0, 2);
+    memcpy(b->ids, a->ids, 150 * sizeof *b->ids);
+    struct moe_schedule_step s = turn(w); /* b waits for the page that a computes, and c does not */
+    OK(s.n_rows == 2 && s.row[0].job == &a->job && s.row[0].n == 100 && s.row[1].job == &c->job);
+    s = turn(w); /* and for the second page that both have */
+    OK(s.n_rows == 2 && a->job.table.positions == 200 && b->job.state == MOE_JOB_WAITING);
+    s = turn(w); /* it takes over these two and rows of the third, and computes the rest */
+    OK(s.n_rows == 3 && b->job.found == 150 && b->job.table.positions == 200);
+    OK(!moe_schedule_check(w->s));
+    close_world(w);
+    w = open_world(40, 2, 300, 0, 0); /* who waits for a page keeps a place */
+    a = submit(w, 200, 0, 0, 0), b = submit(w, 200, 0, 0, 1), c = submit(w, 10, 0, 0, 2);
+    memcpy(b->ids, a->ids, 200 * sizeof *b->ids);
+    turn(w);
+    OK(b->job.state == MOE_JOB_WAITING && c->job.state == MOE_JOB_WAITING);
+    turn(w);
+    OK(b->job.state == MOE_JOB_RUNNING && b->job.found == 192 && c->job.state == MOE_JOB_WAITING);
+    close_world(w);
+    w = open_world(40, 4, 300, 0, 0); /* with another salt there is nothing to wait for */
+    a = submit(w, 100, 0, 0, 0), b = submit(w, 100, 0, 0, 1);
+    memcpy(b->ids, a->ids, 100 * sizeof *b->ids);
+    b->job.root.a++;
+    OK(turn(w).n_rows == 2);
+    close_world(w);
+}
+
 /* A job that lacks pages is not looked for in each step. */
 static void test_blocked(void)
 {
@@ -408,6 +438,7 @@ int main(int argc, char **argv)
     test_order();
     test_tenants();
     test_newcomer();
+    test_alike();
     test_blocked();
     test_preemption();
     test_refusals();
