@@ -20,7 +20,8 @@
  * KERNEL2(name, threads, blocks): the same, of which a multiprocessor can hold `blocks` blocks at a time.
  * SHARED(type, name, n): an array in the block's shared memory, aligned to 16 bytes, undefined at first.
  * DYNAMIC_SHARED(type, name): a pointer to the block's dynamic shared memory, aligned to 128 bytes.
- * DEVICE: goes before the type of a function that kernels call. */
+ * DEVICE: goes before the type of a function that kernels call.  Under nvcc it is not static: names of static
+ * functions, and of shared arrays in them, hold a hash of the directory that they are compiled in. */
 #if defined(__CUDACC__)
 #define KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) name
 #define KERNEL2(name, threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks) name
@@ -28,7 +29,7 @@
 #define DYNAMIC_SHARED(type, name)                                     \
     extern __shared__ __align__(128) unsigned char moe_dynamic_shared[]; \
     type *name = (type *)moe_dynamic_shared
-#define DEVICE static __device__ __forceinline__
+#define DEVICE __device__ __forceinline__
 #else
 #include "tests/shim/cuda/names.h"
 #endif

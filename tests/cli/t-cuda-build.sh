@@ -64,6 +64,7 @@ for f in kernels/cuda/*.cu; do
     ! grep -nE '^[^/]*(mul|add|sub|fma|div|sqrt|rcp)(\.ftz|\.approx|\.full|\.sat)*\.f(32|64)' "$T/$name.ptx" ||
         fail "$f: an operation is not rounded to nearest, or may be contracted"
     ! grep -nE '^[^/]*\.(approx|ftz|full)\.' "$T/$name.ptx" || fail "$f: an approximate operation"
+    ! grep -n _INTERNAL_ "$T/$name.ptx" || fail "$f: a static function or array, whose name depends on the directory"
 done
 fused=$(cat "$T"/swiglu.ptx | grep -c 'fma\.rn\.f32')
 [ "$fused" -gt 0 ] || fail "the exponential is written with fma, and none is in the PTX of swiglu"
