@@ -93,16 +93,42 @@ static const char *why_not_gpu(void)
     return moe_gpus_found(&n, &none) == MOE_OK ? "not measured" : "no gpu";
 }
 
+/* How the weights came onto the GPU, for people; rates of one thread, where several worked. */
+static void tell_load(const struct moe_run_args *o, const struct moe_load_result *l, int gpu)
+{
+    char size[16];
+    if (l->seconds <= 0 || l->copying <= 0 || l->reading <= 0) return;
+    moe_notice(&o->run, "%s came onto GPU %d in %.2f s (%s, %.2f GB/s; a thread read %.2f GB/s, the GPU "
+               "copied %.2f GB/s)", moe_human_bytes(l->bytes, size), gpu, l->seconds,
+               moe_load_path_name(l->path), (double)l->bytes / l->seconds * 1e-9,
+               (double)l->bytes_read / l->reading * 1e-9, (double)l->bytes_read / l->copying * 1e-9);
+}
+
+static void add_load(cJSON *o, const struct moe_load_result *l)
+{
+    if (!o) return;
+    moe_json_add_str(o, "path", moe_load_path_name(l->path));
+    moe_json_add_i64(o, "bytes", (int64_t)l->bytes);
+    moe_json_add_measured(o, "seconds", l->seconds);
+    moe_json_add_i64(o, "bytes_read", (int64_t)l->bytes_read);
+    moe_json_add_i64(o, "pinned_bytes", (int64_t)l->pinned_bytes);
+    moe_json_add_measured(o, "seconds_reading", l->reading);
+    moe_json_add_measured(o, "seconds_checking", l->checking);
+    moe_json_add_measured(o, "seconds_copying", l->copying);
+}
+
 void moe_run_device_json(const struct moe_run_args *o, const struct moe_engine *e, cJSON *json)
 {
     cJSON *d = o->run.json ? moe_json_add_object(json, "device") : NULL;
     bool cuda = !strcmp(e->device->ops->name, "cuda");
+    struct moe_load_result load = { 0 };
+    if (cuda) load = moe_cuda_loaded(e->device);
+    if (cuda && !o->run.json) tell_load(o, &load, moe_cuda_info(e->device)->index);
     if (!d) return;
     moe_json_add_str(d, "kind", e->device->ops->name);
     if (!strcmp(o->device, "auto")) moe_json_add_str(d, "reason", why_not_gpu());
     if (!cuda) return;
     const struct moe_gpu_info *info = moe_cuda_info(e->device);
-    const struct moe_load_result load = moe_cuda_loaded(e->device);
     moe_json_add_i64(d, "index", info->index);
     moe_json_add_str(d, "name", info->name);
     moe_json_add_str(d, "arithmetic", o->arithmetic);
@@ -110,10 +136,7 @@ void moe_run_device_json(const struct moe_run_args *o, const struct moe_engine *
     moe_json_add_i64(d, "launches", counts.launches);
     moe_json_add_i64(d, "graphs", counts.graphs);
     moe_json_add_i64(d, "graph_launches", counts.graph_launches);
-    if (!(d = moe_json_add_object(json, "load"))) return;
-    moe_json_add_str(d, "path", moe_load_path_name(load.path));
-    moe_json_add_i64(d, "bytes", (int64_t)load.bytes);
-    moe_json_add_measured(d, "seconds", load.seconds);
+    add_load(moe_json_add_object(json, "load"), &load);
 }
 
 /* Writes what a sequence is called into name[NAME]: the prompt's number (its index in JSON), its line and,

@@ -29,6 +29,10 @@ static void test_list(void)
     FAILS(MOE_DEVICE, moe_gpu_describe(1, &info, &err));
     SAYS("there is no GPU 1 here (the last one is GPU 0)");
     FAILS(MOE_DEVICE, moe_gpu_describe(-1, &info, &err));
+    standin_fail("cuDeviceGetAttribute", 3, 999); /* the multiprocessors: grids are made for so many */
+    FAILS(MOE_DEVICE, moe_gpu_describe(0, &info, &err));
+    SAYS("GPU 0: cuDeviceGetAttribute");
+    standin_fail("any", 0, 0);
     OK(standin_left() == 0);
 }
 

@@ -84,7 +84,7 @@ enum moe_code moe_gpus_found(int *n, struct moe_err *err)
     return *n ? MOE_OK : moe_fail(err, MOE_DEVICE, "the NVIDIA driver finds no GPU");
 }
 
-/* An attribute that this driver may be too old to know is 0. */
+/* An ability that this driver may be too old to know of is 0: the GPU is taken not to have it. */
 static int attribute(const struct moe_driver *d, moe_cu_device device, int which)
 {
     int v = 0;
@@ -104,19 +104,29 @@ static int numa_node_of(const char *bus)
     return node;
 }
 
+/* What nobody can do without. */
+static enum moe_code describe_essentials(const struct moe_driver *d, moe_cu_device device,
+                                         struct moe_gpu_info *i, struct moe_err *err)
+{
+    size_t bytes = 0;
+    moe_cu_result r = d->cuDeviceTotalMem_v2(&bytes, device);
+    if (r != MOE_CU_OK) return moe_driver_fail(d, r, err, "GPU %d: cuDeviceTotalMem", i->index);
+    r = d->cuDeviceGetName(i->name, sizeof i->name, device);
+    if (r != MOE_CU_OK) return moe_driver_fail(d, r, err, "GPU %d: cuDeviceGetName", i->index);
+    r = d->cuDeviceGetAttribute(&i->major, MOE_CU_MAJOR, device);
+    if (r == MOE_CU_OK) r = d->cuDeviceGetAttribute(&i->minor, MOE_CU_MINOR, device);
+    if (r == MOE_CU_OK) r = d->cuDeviceGetAttribute(&i->multiprocessors, MOE_CU_MULTIPROCESSORS, device);
+    if (r == MOE_CU_OK) r = d->cuDeviceGetAttribute(&i->shared_bytes, MOE_CU_SHARED_OPTIN, device);
+    if (r != MOE_CU_OK) return moe_driver_fail(d, r, err, "GPU %d: cuDeviceGetAttribute", i->index);
+    i->bytes = bytes;
+    return MOE_OK;
+}
+
 static enum moe_code describe(const struct moe_driver *d, moe_cu_device device, struct moe_gpu_info *i,
                               struct moe_err *err)
 {
-    size_t bytes;
-    moe_cu_result r = d->cuDeviceTotalMem_v2(&bytes, device);
-    if (r == MOE_CU_OK) r = d->cuDeviceGetName(i->name, sizeof i->name, device);
-    if (r != MOE_CU_OK) return moe_driver_fail(d, r, err, "GPU %d: cuDeviceGetName", i->index);
+    MOE_TRY(describe_essentials(d, device, i, err));
     if (d->cuDeviceGetPCIBusId(i->bus, sizeof i->bus, device) != MOE_CU_OK) i->bus[0] = 0;
-    i->bytes = bytes;
-    i->major = attribute(d, device, MOE_CU_MAJOR);
-    i->minor = attribute(d, device, MOE_CU_MINOR);
-    i->multiprocessors = attribute(d, device, MOE_CU_MULTIPROCESSORS);
-    i->shared_bytes = attribute(d, device, MOE_CU_SHARED_OPTIN);
     i->integrated = attribute(d, device, MOE_CU_INTEGRATED);
     i->ecc = attribute(d, device, MOE_CU_ECC_ENABLED);
     i->host_pages = attribute(d, device, MOE_CU_HOST_PAGE_TABLES);
