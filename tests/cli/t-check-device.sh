@@ -21,6 +21,8 @@ if [ -z "$(ldconfig -p 2>/dev/null | grep 'libcuda\.so\.1')" ]; then
     [ $r = 77 ] || { cat "$T/said"; fail "exit $r without a driver"; }
     says 'no GPU to test here: no NVIDIA driver is installed'
 fi
+! LD_LIBRARY_PATH=$B/shim "$B/tests/bench-cuda" --gpu 2>&1 | grep -q 'has no GPU kernels' ||
+    skip "this build has no GPU kernels (no nvcc)"
 MOE_SHIM_DEVICES=0 standin bench && r=0 || r=$?
 [ $r = 77 ] || { cat "$T/said"; fail "exit $r without a GPU"; }
 says 'no GPU to test here: .*finds no GPU'
