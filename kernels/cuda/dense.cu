@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/cuda/dense.cu - products with a stored weight in the reduction order.
  *
+ * LADDER for BF16, read in the machine code for sm_90, not timed on a GPU: instructions of each of the four
+ * warps of dense_1 for a piece of 8 rows x 128 columns; share of fma in the main loop of dense_8.
+ *   codes through shared memory, an address computed for each copy     about 175    77 %
+ *   addresses counted from piece to piece                              about 115    78 %
+ *   for many tokens: dense_16, 64 rows x 16 tokens a block                          85 %
+ * An H100's memory gives a multiprocessor 7.2 BF16 weights a clock, which leaves 142 instructions a piece.
+ *
  * The order's 16 sums are the lanes of a half warp, which walk along a row 16 columns at a time.  That reads
  * W two bytes a lane, so the codes come through shared memory: asynchronous copies of 16 bytes bring pieces
  * of the block's rows, MOE_CUDA_DENSE_STAGES of them on their way at a time, and with each piece the same

@@ -143,8 +143,29 @@ static void check_broken(void)
     }
 }
 
+/* How work is divided, on a GPU of 132 multiprocessors with K2's 64 heads. */
+static void check_division(void)
+{
+    static const struct { int64_t n, chunks; uint32_t split, few; } of[] = {
+        { 1, 1, 0, 1 },   { 1, 4, 1, 1 },    { 1, 16, 1, 1 },  { 1, 17, 1, 0 },  { 2, 8, 1, 1 },
+        { 32, 16, 1, 0 }, { 65, 16, 1, 0 },  { 66, 16, 0, 0 }, { 16, 1, 0, 1 },  { 17, 1, 0, 0 } };
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        const uint32_t split = moe_cuda_attend_split(of[i].n, 64, of[i].chunks, 132);
+        const uint32_t few = moe_cuda_attend_few(of[i].n, 64, split ? of[i].chunks : 1, 132);
+        CUDA_CASE("attend: %d sequences of %d chunks", (int)of[i].n, (int)of[i].chunks);
+        CUDA_CHECK(split == of[i].split && few == of[i].few, "split %u, few %u", split, few);
+        struct moe_cuda_attend a = { .n = of[i].n, .heads = 64, .kl = 512, .chunks = of[i].chunks,
+                                     .split = split, .few = few, .cache.width = 576 };
+        const struct moe_cuda_grid g = moe_cuda_attend_grid(&a);
+        CUDA_CHECK(g.x == (split ? of[i].chunks : 1) && g.y * (g.threads / 16) == 64 && g.z == of[i].n,
+                   "a grid of %u x %u x %u", g.x, g.y, g.z);
+        CUDA_CHECK(g.shared <= 227 << 10, "%u bytes of shared memory", g.shared);
+    }
+}
+
 static void check(void)
 {
+    check_division();
     check_shapes();
     check_broken();
 }

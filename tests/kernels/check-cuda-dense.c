@@ -139,8 +139,30 @@ static void check_list(int type, int most)
     run(&p, (enum pattern)random_below(PATTERNS));
 }
 
+/* Which kernel serves how many tokens, and that its blocks cover them and fit a multiprocessor. */
+static void check_division(void)
+{
+    static const struct { int64_t n; enum moe_cuda_kernel kernel; } of[] = {
+        { 1, MOE_CUDA_dense_1 }, { 2, MOE_CUDA_dense_2 },  { 3, MOE_CUDA_dense_4 },   { 4, MOE_CUDA_dense_4 },
+        { 5, MOE_CUDA_dense_8 }, { 63, MOE_CUDA_dense_8 }, { 64, MOE_CUDA_dense_16 },
+        { 999, MOE_CUDA_dense_16 } };
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++)
+        for (uint32_t codes = MOE_CUDA_F32; codes <= MOE_CUDA_NVFP4; codes++) {
+            struct moe_cuda_dense a = { .w = { .codes = codes }, .n = of[i].n, .rows = 577, .items = 1 };
+            const enum moe_cuda_kernel k = moe_cuda_dense_kernel(&a);
+            const struct moe_cuda_grid g = moe_cuda_dense_grid(&a);
+            CUDA_CASE("dense: %d tokens, codes %u", (int)of[i].n, codes);
+            CUDA_CHECK(k == (codes == MOE_CUDA_NVFP4 ? MOE_CUDA_dense_nvfp4 : of[i].kernel), "kernel %d",
+                       (int)k);
+            CUDA_CHECK(g.x * moe_cuda_dense_tokens(k) >= of[i].n && g.y * moe_cuda_dense_rows(k) >= 577,
+                       "a grid of %u x %u", g.x, g.y);
+            CUDA_CHECK(g.shared <= 227 << 10, "%u bytes of shared memory", g.shared);
+        }
+}
+
 static void check(void)
 {
+    check_division();
     static const int64_t tokens[] = { 1, 2, 3, 4, 5, 8, 9, 17 };
     for (int i = 0; i < 8 * MOE_DTYPE_COUNT; i++) {
         const int type = i % MOE_DTYPE_COUNT;
