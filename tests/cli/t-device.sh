@@ -33,7 +33,7 @@ twice() { name=$1; shift
     cuda "$@" --prompt 'And it came to pass' --context 40 --trace "$T/cuda.trace" >"$T/cuda" || fail "$name on the GPU"
     [ -s "$T/cpu" ] || fail "$name: no text"
     same cpu cuda; same cpu.trace cuda.trace; }
-for m in $F/bf16 $F/fp8 $F/int4 "$T/experts.moe" "$T/all.moe" "$T/modelopt" "$T/tensors"; do twice "$m" "$m" -n 8; done
+for m in $F/bf16 $F/fp8 $F/int4 "$T/experts.moe" "$T/all.moe" "$T/modelopt" "$T/tensors"; do twice "$m" "$m" -n 19 --ignore-eos; done
 for a in nvfp4 nvfp4-four-over-six nvfp4-search; do twice $a "$T/all.moe" --activations $a -n 2 2>"$T/warnings"; done
 
 # ---- several prompts at once, sampled, with log-probabilities ----

@@ -52,6 +52,7 @@ static struct moe_engine *open_engine(const char *path, bool cuda, int64_t conte
 
 /* How a batch is made of two sequences: positions before it, and tokens in it. */
 struct shape { int64_t first[2], n[2]; };
+enum { PAGES = 24 };
 
 /* The states of a batch after a layer, and the rows of the cache that it wrote. */
 struct outcome { float *h, *rows; };
@@ -62,14 +63,15 @@ static void run_layer(struct moe_engine *e, int layer, const struct shape *s, co
     const struct moe_config *c = &e->model->config;
     struct moe_latent cache;
     int64_t n = s->n[0] + s->n[1], hidden = c->hidden_size;
-    OK(moe_latent_open(&cache, e->device, c->num_hidden_layers, 8, &err) == MOE_OK);
-    const int32_t page[2][4] = { { 5, 0, 3, 6 }, { 7, 2, 1, 4 } };
+    OK(moe_latent_open(&cache, e->device, c->num_hidden_layers, PAGES, &err) == MOE_OK);
+    const int32_t page[2][PAGES / 2] = { { 5, 0, 23, 6, 8, 19, 10, 9, 12, 13, 18, 15 },
+                                         { 7, 2, 1, 4, 16, 17, 14, 11, 20, 21, 22, 3 } };
     uint64_t bytes = cache.bytes;
     e->device->ops->write(e->device, cache.rows, before, bytes);
     const struct moe_segment segment[] = { { &cache, page[0], s->first[0], s->n[0] },
                                            { &cache, page[1], s->first[1], s->n[1] } };
     const struct moe_batch b = { NULL, n, segment, s->n[1] ? 2 : 1 };
-    OK(n <= e->batch && moe_latent_pages(s->first[0] + s->n[0]) <= 4);
+    OK(n <= e->batch && moe_latent_pages(s->first[0] + s->n[0]) <= PAGES / 2);
     out->h = malloc((size_t)(n * hidden) * sizeof *h);
     out->rows = malloc(bytes);
     moe_forward_put(e->forward, h, n);
@@ -83,7 +85,7 @@ static bool same_layer(struct moe_engine *cpu, struct moe_engine *gpu, int layer
 {
     const struct moe_config *c = &cpu->model->config;
     int64_t values = (s->n[0] + s->n[1]) * c->hidden_size;
-    size_t bytes = (size_t)moe_latent_estimate(c, c->num_hidden_layers, 8) - 8 * sizeof(int32_t);
+    size_t bytes = (size_t)moe_latent_estimate(c, c->num_hidden_layers, PAGES) - PAGES * sizeof(int32_t);
     float *before = malloc(bytes), *h = malloc((size_t)values * sizeof *h);
     struct outcome a, b;
     for (size_t i = 0; i < bytes / sizeof *before; i++) before[i] = hostile();
@@ -246,12 +248,12 @@ int main(void)
     static const char small[] = "tests/data/golden-v1.moe", fixture[] = "tests/data/tiny-k2/int4";
     static const struct shape few[] = { { { 0, 0 }, { 1, 0 } }, { { 63, 20 }, { 2, 1 } },
                                         { { 5, 64 }, { 9, 8 } }, { { 30, 0 }, { 40, 60 } } };
-    /* the second has more tokens than a slab of attention, over the border of which a sequence goes */
-    static const struct shape deep[] = { { { 70, 2 }, { 2, 3 } }, { { 30, 0 }, { 90, 50 } } };
+    /* in the first a sequence has two chunks of attention, in the second a slab ends within a sequence */
+    static const struct shape deep[] = { { { 700, 2 }, { 2, 3 } }, { { 30, 0 }, { 90, 50 } } };
     real = getenv("MOE_TEST_GPU") != NULL;
     if (!real && !standin_open()) return 77;
     test_layers(small, 0, few, 4);
-    test_layers(fixture, 256, deep, 2);
+    test_layers(fixture, 768, deep, 2);
     test_graphs(small);
     test_nan(small);
     if (!real) test_memory(small);

@@ -90,6 +90,7 @@ struct moe_cuda {
         uint64_t router;                      /* [T, E] */
         uint64_t quantized;                   /* [T, the widest input], and [T k, H] in MoE layers */
         uint64_t digits, factors;             /* of the input of a product with NVFP4 weights */
+        uint64_t acted, acted_factors;        /* the same of the input of `down`, [T k] rows, padded with 0 */
         uint64_t gate, up;                    /* [T k, inter], or [T, inter] of the common MLP */
         uint64_t query, latent;               /* [SLAB, heads, kl + rope], [SLAB, heads, kl] */
         uint64_t part;                        /* what split attention merges */
@@ -155,8 +156,8 @@ struct moe_cuda_activations;
 void moe_cuda_quantize_rows(struct moe_cuda *d, struct moe_cuda_activations *a);
 /* at.digits and at.factors of x [n, cols], for products with NVFP4 weights. */
 void moe_cuda_make_digits(struct moe_cuda *d, uint64_t x, int64_t n, int64_t cols);
-/* Launches nvfp4_<tokens> for one or two matrices of the same shape with at.digits: fills in of *a what
- * follows from these. */
+/* Launches nvfp4_<tokens> for one or two matrices of the same shape with at.digits, unless *a names other
+ * digits: fills in of *a what follows from these. */
 struct moe_cuda_nvfp4;
 void moe_cuda_nvfp4(struct moe_cuda *d, const struct moe_cuda_matrix *m, int matrices,
                     struct moe_cuda_nvfp4 *a, int tokens);

@@ -113,23 +113,23 @@ static void group(const struct routed *r)
     MOE_CUDA_LAUNCH(d, group, a);
 }
 
-/* Products of NVFP4 weights with at.digits, whose row for a sorted pair is named by `in`. */
-static void multiply_items(const struct routed *r, const struct moe_cuda_matrix *m, int matrices, uint64_t in,
-                           uint64_t y, uint32_t flags)
+/* Products of NVFP4 weights with the lists of work: `how` says which digits they take, what becomes of the
+ * results, and by `in` which row belongs to a sorted pair. */
+static void multiply_items(const struct routed *r, const struct moe_cuda_matrix *m, int matrices,
+                           const struct moe_cuda_nvfp4 *how)
 {
     struct moe_cuda *d = r->d;
     int64_t experts = moe_cuda_config(d)->n_routed_experts;
-    for (int b = 0; b < MOE_CUDA_BUCKETS; b++) {
+    /* an item of list b has more than 2b pairs, which are of as many tokens */
+    for (int b = 0; b < MOE_CUDA_BUCKETS && r->tokens > 2 * b; b++) {
         uint64_t before = (uint64_t)b * (uint64_t)r->chosen * sizeof(struct moe_cuda_item);
-        struct moe_cuda_nvfp4 a = { .stride = r->x->stride,
-                                    .items = d->at.items + before,
-                                    .item_count = d->at.counts + (uint64_t)b * sizeof(int32_t),
-                                    .in = in,
-                                    .out = d->at.pair,
-                                    .y = { y },
-                                    .ldy = m->w.rows,
-                                    .most = moe_cuda_group_most(r->chosen, experts, b),
-                                    .flags = flags };
+        struct moe_cuda_nvfp4 a = *how;
+        a.stride = r->x->stride;
+        a.items = d->at.items + before;
+        a.item_count = d->at.counts + (uint64_t)b * sizeof(int32_t);
+        a.out = d->at.pair;
+        a.ldy = m->w.rows;
+        a.most = moe_cuda_group_most(r->chosen, experts, b);
         if (a.most > 0) moe_cuda_nvfp4(d, m, matrices, &a, 2 << b);
     }
 }
@@ -140,7 +140,6 @@ static void multiply_others(const struct routed *r, const struct moe_cuda_matrix
 {
     struct moe_cuda *d = r->d;
     int64_t experts = moe_cuda_config(d)->n_routed_experts;
-    /* an item of list b has more than 2b pairs, which are of as many tokens */
     for (int b = 0; b < MOE_CUDA_BUCKETS && r->tokens > 2 * b; b++) {
         uint64_t before = (uint64_t)b * (uint64_t)r->chosen * sizeof(struct moe_cuda_item);
         const struct moe_cuda_dense a = { .w = m->w,
@@ -166,7 +165,8 @@ static void multiply(const struct routed *r, const struct moe_cuda_matrix *m, ui
                      uint64_t y)
 {
     uint64_t in = per_token ? r->d->at.token : r->d->at.pair;
-    if (moe_cuda_is_nvfp4(m)) multiply_items(r, m, 1, in, y, 0);
+    const struct moe_cuda_nvfp4 how = { .in = in, .y = { y } };
+    if (moe_cuda_is_nvfp4(m)) multiply_items(r, m, 1, &how);
     else multiply_others(r, m, x, in, y);
 }
 
@@ -187,7 +187,14 @@ static void quantize_choices(const struct routed *r, uint64_t x)
     moe_cuda_quantize_rows(d, &a);
 }
 
-/* at.gate [choices, inter] = what goes into `down`. */
+/* Whether gate and up leave at.acted for `down`, and not at.gate. */
+static bool leaves_digits(const struct routed *r)
+{
+    const struct moe_cuda_mlp *m = &r->x->mlp;
+    return is_fused(m) && moe_cuda_is_nvfp4(&m->down) && !r->x->down_scale && m->gate.w.rows % 16 == 0;
+}
+
+/* at.gate [choices, inter], or at.acted, = what goes into `down`. */
 static void gate_and_up(const struct routed *r, uint64_t x)
 {
     struct moe_cuda *d = r->d;
@@ -201,7 +208,11 @@ static void gate_and_up(const struct routed *r, uint64_t x)
         moe_cuda_make_digits(d, x, per_token ? r->tokens : r->chosen, m->gate.w.cols);
     if (is_fused(m)) {
         const struct moe_cuda_matrix both[] = { m->gate, m->up };
-        multiply_items(r, both, 2, per_token ? d->at.token : d->at.pair, d->at.gate, MOE_CUDA_NVFP4_SWIGLU);
+        struct moe_cuda_nvfp4 how = { .in = per_token ? d->at.token : d->at.pair,
+                                      .flags = MOE_CUDA_NVFP4_SWIGLU };
+        if (leaves_digits(r)) how.digits_out = d->at.acted, how.factors_out = d->at.acted_factors;
+        else how.y[0] = d->at.gate;
+        multiply_items(r, both, 2, &how);
         return;
     }
     multiply(r, &m->gate, x, per_token, d->at.gate);
@@ -213,6 +224,14 @@ static void down(const struct routed *r)
 {
     struct moe_cuda *d = r->d;
     const struct moe_cuda_matrix *m = &r->x->mlp.down;
+    if (leaves_digits(r)) {
+        const struct moe_cuda_nvfp4 how = { .in = d->at.pair,
+                                            .digits = d->at.acted,
+                                            .factors = d->at.acted_factors,
+                                            .y = { r->c->rows.at } };
+        multiply_items(r, m, 1, &how);
+        return;
+    }
     if (r->x->down_scale) {
         struct moe_cuda_activations a = { .x = d->at.gate,
                                           .out = d->at.gate,

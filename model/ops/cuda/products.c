@@ -71,8 +71,7 @@ void moe_cuda_nvfp4(struct moe_cuda *d, const struct moe_cuda_matrix *m, int mat
     }
     a->rows = m->w.rows;
     a->cols = m->w.cols;
-    a->digits = d->at.digits;
-    a->factors = d->at.factors;
+    if (!a->digits) a->digits = d->at.digits, a->factors = d->at.factors;
     a->matrices = matrices;
     a->flags |= m->w.reciprocal ? MOE_CUDA_NVFP4_RECIPROCAL : 0;
     a->blocks = 2 * (uint32_t)moe_gpu_info(d->gpu)->multiprocessors;
