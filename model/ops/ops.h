@@ -42,8 +42,8 @@ struct moe_batch {
 };
 
 /* The router's choices for a batch: where experts [T, k] (int32) and weights [T, k] lie, and the outputs of
- * the experts: choice c = t k + j is row slot[c] (int32 [T, k]) of rows [T k, H].  A device that puts choice c
- * into row c, as a GPU does, leaves slot alone: what `mlps` has written is for its own `combine`. */
+ * the experts: choice c = t k + j is row slot[c] (int32 [T, k]) of rows [T k, H].  A device that puts choice
+ * c into row c, as a GPU does, leaves slot alone: what `mlps` has written is for its own `combine`. */
 struct moe_choices { struct moe_addr experts, weights, slot, rows; };
 
 /* One routed expert applied to one row in host memory: y [H] = E(x [H]), without the router's weight. */
