@@ -152,7 +152,8 @@ static enum moe_code open_parts(struct moe_engine *e, const char *path, const st
     if (o->dense_only) MOE_TRY(moe_resident_open(&e->resident, e->source, err));
     MOE_TRY(moe_model_open(&e->model, e->resident ? &e->resident->source : e->source, o->lora_eps, err));
     if (o->cuda) {
-        const struct moe_cuda_options cuda = { .index = o->gpu, .activations = o->activations };
+        const struct moe_cuda_options cuda = { .index = o->gpu, .activations = o->activations,
+                                               .fast = o->fast };
         MOE_TRY(moe_cuda_open(&e->device, e->model, &cuda, err));
     }
     /* after opening, so that it counts the memory that descriptors and tokenizer take */

@@ -120,7 +120,8 @@ static const struct moe_opt opts[] = {
                 "through it, or read by the GPU where it lies (a GPU that shares the host's page tables); "
                 "auto looks whether it is in the cache"),
     MOE_STR(0, "arithmetic", &moe_run_asked.arithmetic, "exact|fast",
-            "exact: a GPU gives the bits that the processor gives; fast is not in this version"),
+            "exact: a GPU gives the bits that the processor gives; fast: products with NVFP4 weights take "
+            "less work and round otherwise (--device cuda)"),
     MOE_STR(0, "activations", &moe_run_asked.activations,
             "float|int16|nvfp4|nvfp4-four-over-six|nvfp4-search",
             "what NVFP4 weights are multiplied with: float32 values; int16: 16-bit integers, faster for "
@@ -312,10 +313,8 @@ static enum moe_code check_arithmetic(const struct moe_run_args *o, struct moe_e
         return moe_fail(err, MOE_USAGE, "unknown --mla-norm-eps '%s' (config or 1e-6)", o->eps);
     if (strcmp(o->mla, "absorbed") && strcmp(o->mla, "plain"))
         return moe_fail(err, MOE_USAGE, "unknown --mla '%s' (absorbed or plain)", o->mla);
-    if (!strcmp(o->arithmetic, "fast"))
-        return moe_fail(err, MOE_UNSUPPORTED, "--arithmetic fast is not in this version (exact)");
-    if (strcmp(o->arithmetic, "exact"))
-        return moe_fail(err, MOE_USAGE, "unknown --arithmetic '%s' (exact)", o->arithmetic);
+    if (strcmp(o->arithmetic, "exact") && strcmp(o->arithmetic, "fast"))
+        return moe_fail(err, MOE_USAGE, "unknown --arithmetic '%s' (exact or fast)", o->arithmetic);
     int activations = moe_activations_find(o->activations);
     if (activations < 0 || activations == MOE_ACTIVATIONS_NVFP4_ALL)
         return moe_fail(
@@ -346,6 +345,9 @@ static enum moe_code check_device(const struct moe_run_args *o, struct moe_err *
         return moe_fail(err, MOE_USAGE, "unknown --load-from '%s' (auto, direct, cached or mapped)",
                         o->load_from);
     if (!is_gpu(o->device, &gpu)) {
+        if (!strcmp(o->arithmetic, "fast"))
+            return moe_fail(err, MOE_UNSUPPORTED,
+                            "--arithmetic fast is computed by a GPU alone (--device cuda)");
         if (path != MOE_LOAD_AUTO) return moe_fail(err, MOE_USAGE, "--load-from goes with --device cuda");
         if (!strcmp(o->device, "auto") || !strcmp(o->device, "cpu")) return MOE_OK;
         return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto, cpu, cuda or cuda:N)", o->device);
@@ -434,6 +436,7 @@ enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine
                                       .lora_eps = strcmp(o->eps, "config") ? 1e-6 : 0,
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_EXPANDED,
                                       .activations = (enum moe_activations)activations,
+                                      .fast = !strcmp(o->arithmetic, "fast"),
                                       .tokenizer = o->score || o->stop.n || o->prompts ||
                                                    (!o->prompt.tokens && !o->bench) };
     e->cuda = is_gpu(o->device, &e->gpu);

@@ -211,7 +211,7 @@ refused 14 "--bench times the processor" $M/bf16 --bench --device cuda
 refused 14 "one GPU in this version" $M/bf16 --prompt x --device cuda --ranks 2
 refused 14 "--mla plain" $M/bf16 --prompt x --device cuda --mla plain
 refused 14 "--activations int16" $M/bf16 --prompt x --device cuda --activations int16
-refused 14 "--arithmetic fast is not" $M/bf16 --prompt x --arithmetic fast
+refused 14 "--arithmetic fast is computed by a GPU alone" $M/bf16 --prompt x --arithmetic fast
 refused 2 "unknown --arithmetic 'quick'" $M/bf16 --prompt x --arithmetic quick
 refused 14 "nccl" $M/bf16 --prompt x --ranks 2 --comm nccl
 refused 3 "no-folder" $M/bf16 --prompt x -n 0 --trace "$T/no-folder/x"

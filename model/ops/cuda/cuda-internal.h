@@ -33,7 +33,7 @@ struct moe_cuda_layer {
 
 /* NVFP4's scales in rows of `blocks`, in a checkpoint, which lie as tiles of 128 x 4 at `to`; bytes: of the
  * tiles. */
-struct moe_cuda_tiles { const uint8_t *from; int64_t rows, blocks; uint64_t bytes, to; };
+struct moe_cuda_tiled { const uint8_t *from; int64_t rows, blocks; uint64_t bytes, to; };
 
 struct moe_cuda_weights {
     struct moe_cuda_matrix embed, head;
@@ -43,7 +43,7 @@ struct moe_cuda_weights {
     struct moe_addr block; uint64_t block_bytes;           /* of what belongs to no routed expert */
     struct moe_space *space; uint64_t *expert_bytes;       /* [layers]: of an expert; 0: there are none */
     struct moe_load_piece *piece; size_t n_pieces, cap_pieces; /* what comes from files; then what is tiled */
-    struct moe_cuda_tiles *tile; size_t n_tiles, cap_tiles;
+    struct moe_cuda_tiled *tile; size_t n_tiles, cap_tiles;
     struct moe_arena arena;           /* of the descriptors, and of input scales until they are loaded */
 };
 
@@ -89,12 +89,13 @@ struct moe_cuda {
         uint64_t rows;                        /* [T] int32 which rows `logits` takes */
         uint64_t router;                      /* [T, E] */
         uint64_t quantized;                   /* [T, the widest input], and [T k, H] in MoE layers */
-        uint64_t digits, factors;             /* of the input of a product with NVFP4 weights */
+        uint64_t digits, factors;             /* of the input of a product with NVFP4 weights; fast: halves */
         uint64_t acted, acted_factors;        /* the same of the input of `down`, [T k] rows, padded with 0 */
         uint64_t gate, up;                    /* [T k, inter], or [T, inter] of the common MLP */
         uint64_t query, latent;               /* [SLAB, heads, kl + rope], [SLAB, heads, kl] */
         uint64_t part;                        /* what split attention merges */
         uint64_t sorted, pair, token, items, counts; /* of group.h: first, pair, token, items, item_count */
+        uint64_t tiles, tile_counts;          /* of tiles.h: items, item_count */
         uint64_t drawing, most, weight, count;/* of sample.h */
     } at;
     int64_t part_floats;
@@ -154,10 +155,12 @@ static inline bool moe_cuda_is_nvfp4(const struct moe_cuda_matrix *m)
 /* Sets a->method and launches. */
 struct moe_cuda_activations;
 void moe_cuda_quantize_rows(struct moe_cuda *d, struct moe_cuda_activations *a);
-/* at.digits and at.factors of x [n, cols], for products with NVFP4 weights. */
+/* at.digits and at.factors of x [n, cols], for products with NVFP4 weights; halves where d is fast. */
 void moe_cuda_make_digits(struct moe_cuda *d, uint64_t x, int64_t n, int64_t cols);
-/* Launches nvfp4_<tokens> for one or two matrices of the same shape with at.digits, unless *a names other
- * digits: fills in of *a what follows from these. */
+/* The most rows of x in an item of the kernel for n of them: 2, 4 or 8, or 8 to 64 where d is fast. */
+int moe_cuda_nvfp4_tokens(const struct moe_cuda *d, int64_t n);
+/* Launches nvfp4_<tokens>, or nvfp4_fast_<tokens>, for one or two matrices of the same shape with at.digits,
+ * unless *a names other digits: fills in of *a what follows from these. */
 struct moe_cuda_nvfp4;
 void moe_cuda_nvfp4(struct moe_cuda *d, const struct moe_cuda_matrix *m, int matrices,
                     struct moe_cuda_nvfp4 *a, int tokens);

@@ -6,6 +6,7 @@
 #include "kernels/cuda/digits.h"
 #include "kernels/cuda/group.h"
 #include "kernels/cuda/sample.h"
+#include "kernels/cuda/tiles.h"
 #include "model/ops/cuda/cuda-internal.h"
 
 #include <stdlib.h>
@@ -76,6 +77,8 @@ static void take_products(struct taker *b, struct moe_cuda *d, const struct moe_
     d->at.token = take(b, chosen, 4);
     d->at.items = take(b, MOE_CUDA_BUCKETS * chosen, sizeof(struct moe_cuda_item));
     d->at.counts = take(b, MOE_CUDA_BUCKETS, 4);
+    d->at.tiles = take(b, MOE_CUDA_TILE_LISTS * chosen, sizeof(struct moe_cuda_item));
+    d->at.tile_counts = take(b, MOE_CUDA_TILE_LISTS, 4);
 }
 
 /* Takes all buffers; or only counts their bytes, where b->base is 0. */

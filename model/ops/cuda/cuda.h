@@ -2,7 +2,9 @@
 /* model/ops/cuda/cuda.h - one GPU as a device: the operations of model/ops/ops.h as launches of kernels
  * (kernels/cuda/), on weights that lie in the GPU's memory.
  *
- * Every result has the bits of the processor's AVX2 kernels, whatever the batch.  Addresses are those of the
+ * Every result has the bits of the processor's AVX2 kernels, whatever the batch.  With `fast`, products with
+ * NVFP4 weights are those of kernels/cuda/nvfp4-fast.h instead: near these bits, and the same whatever the
+ * batch, too.  Addresses are those of the
  * GPU.  All segments of a batch have the same cache.  Of the observers there is `routed` alone, and `serve`
  * must not be called: one GPU has all experts.  The host keeps nothing of the model but its descriptors once
  * it is loaded.
@@ -18,6 +20,7 @@
 struct moe_cuda_options {
     int index;                        /* of the GPU, as the driver counts */
     enum moe_activations activations; /* any but INT16 */
+    bool fast;
 };
 
 /* Opens the GPU for `m`, whose source must stay open and mapped until moe_cuda_begin returns, and m itself

@@ -11,6 +11,7 @@
 #include "kernels/cuda/nvfp4.h"
 #include "kernels/cuda/route.h"
 #include "kernels/cuda/swiglu.h"
+#include "kernels/cuda/tiles.h"
 #include "model/ops/cuda/cuda-internal.h"
 
 /* ---- the router ---- */
@@ -76,7 +77,7 @@ static void common(struct moe_cuda *d, const struct moe_cuda_mlp *m, uint64_t x,
             .y = { d->at.gate }, .ldy = inter, .tokens = n, .flags = MOE_CUDA_NVFP4_SWIGLU
         };
         const struct moe_cuda_matrix both[] = { m->gate, m->up };
-        moe_cuda_nvfp4(d, both, 2, &a, n <= 2 ? 2 : n <= 4 ? 4 : 8);
+        moe_cuda_nvfp4(d, both, 2, &a, moe_cuda_nvfp4_tokens(d, n));
     } else {
         moe_cuda_multiply(d, &m->gate, x, n, d->at.gate);
         moe_cuda_multiply(d, &m->up, x, n, d->at.up);
@@ -111,6 +112,36 @@ static void group(const struct routed *r)
                                       .experts = (int32_t)moe_cuda_config(d)->n_routed_experts,
                                       .bit = MOE_CUDA_WORD_ABSENT };
     MOE_CUDA_LAUNCH(d, group, a);
+    const struct moe_cuda_tiles tiles = { .first = d->at.sorted,
+                                          .items = d->at.tiles,
+                                          .item_count = d->at.tile_counts,
+                                          .pairs = a.pairs,
+                                          .experts = a.experts };
+    if (d->o.fast) MOE_CUDA_LAUNCH(d, tiles, tiles);
+}
+
+/* A list of work for products of NVFP4 weights: its items have more than `above` pairs, at most `tokens`. */
+struct list { uint64_t items, count; int64_t most; int tokens, above; };
+
+static int lists_of(const struct moe_cuda *d) { return d->o.fast ? MOE_CUDA_TILE_LISTS : MOE_CUDA_BUCKETS; }
+
+static struct list list_at(const struct routed *r, int i)
+{
+    const struct moe_cuda *d = r->d;
+    const uint64_t items = (uint64_t)i * (uint64_t)r->chosen * sizeof(struct moe_cuda_item);
+    const uint64_t count = (uint64_t)i * sizeof(int32_t);
+    int64_t experts = moe_cuda_config(d)->n_routed_experts;
+    if (d->o.fast)
+        return (struct list){ .items = d->at.tiles + items,
+                              .count = d->at.tile_counts + count,
+                              .most = moe_cuda_tiles_most(r->chosen, experts, i),
+                              .tokens = moe_cuda_tile_pairs(i),
+                              .above = i ? moe_cuda_tile_pairs(i - 1) : 0 };
+    return (struct list){ .items = d->at.items + items,
+                          .count = d->at.counts + count,
+                          .most = moe_cuda_group_most(r->chosen, experts, i),
+                          .tokens = 2 << i,
+                          .above = 2 * i };
 }
 
 /* Products of NVFP4 weights with the lists of work: `how` says which digits they take, what becomes of the
@@ -119,18 +150,17 @@ static void multiply_items(const struct routed *r, const struct moe_cuda_matrix 
                            const struct moe_cuda_nvfp4 *how)
 {
     struct moe_cuda *d = r->d;
-    int64_t experts = moe_cuda_config(d)->n_routed_experts;
-    /* an item of list b has more than 2b pairs, which are of as many tokens */
-    for (int b = 0; b < MOE_CUDA_BUCKETS && r->tokens > 2 * b; b++) {
-        uint64_t before = (uint64_t)b * (uint64_t)r->chosen * sizeof(struct moe_cuda_item);
+    for (int i = 0; i < lists_of(d); i++) {
+        const struct list l = list_at(r, i);
         struct moe_cuda_nvfp4 a = *how;
+        if (l.most <= 0 || r->tokens <= l.above) continue; /* the pairs of an item are of as many tokens */
         a.stride = r->x->stride;
-        a.items = d->at.items + before;
-        a.item_count = d->at.counts + (uint64_t)b * sizeof(int32_t);
+        a.items = l.items;
+        a.item_count = l.count;
         a.out = d->at.pair;
         a.ldy = m->w.rows;
-        a.most = moe_cuda_group_most(r->chosen, experts, b);
-        if (a.most > 0) moe_cuda_nvfp4(d, m, matrices, &a, 2 << b);
+        a.most = l.most;
+        moe_cuda_nvfp4(d, m, matrices, &a, l.tokens);
     }
 }
 
@@ -191,7 +221,8 @@ static void quantize_choices(const struct routed *r, uint64_t x)
 static bool leaves_digits(const struct routed *r)
 {
     const struct moe_cuda_mlp *m = &r->x->mlp;
-    return is_fused(m) && moe_cuda_is_nvfp4(&m->down) && !r->x->down_scale && m->gate.w.rows % 16 == 0;
+    return !r->d->o.fast && is_fused(m) && moe_cuda_is_nvfp4(&m->down) && !r->x->down_scale &&
+           m->gate.w.rows % 16 == 0;
 }
 
 /* at.gate [choices, inter], or at.acted, = what goes into `down`. */

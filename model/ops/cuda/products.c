@@ -6,7 +6,7 @@
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/norm.h"
-#include "kernels/cuda/nvfp4.h"
+#include "kernels/cuda/nvfp4-fast.h"
 #include "kernels/cuda/sample.h"
 #include "model/ops/cuda/cuda-internal.h"
 
@@ -48,8 +48,25 @@ void moe_cuda_quantize(struct moe_cuda *d, uint64_t x, float scale, int64_t cols
     moe_cuda_quantize_rows(d, &a);
 }
 
+/* at.digits and at.factors as fast products read them. */
+static void make_halves(struct moe_cuda *d, uint64_t x, int64_t n, int64_t cols)
+{
+    const struct moe_cuda_halves a = { .x = x,
+                                       .halves = d->at.digits,
+                                       .factors = d->at.factors,
+                                       .rows = n,
+                                       .n = cols,
+                                       .ldx = cols,
+                                       .kind = MOE_CUDA_HALVES_CODES };
+    MOE_CUDA_LAUNCH(d, halves, a);
+}
+
 void moe_cuda_make_digits(struct moe_cuda *d, uint64_t x, int64_t n, int64_t cols)
 {
+    if (d->o.fast) {
+        make_halves(d, x, n, cols);
+        return;
+    }
     const struct moe_cuda_digits a = { .x = x,
                                        .digits = d->at.digits,
                                        .factors = d->at.factors,
@@ -60,10 +77,19 @@ void moe_cuda_make_digits(struct moe_cuda *d, uint64_t x, int64_t n, int64_t col
     MOE_CUDA_LAUNCH(d, digits, a);
 }
 
+int moe_cuda_nvfp4_tokens(const struct moe_cuda *d, int64_t n)
+{
+    int least = d->o.fast ? 8 : 2, most = d->o.fast ? 64 : 8;
+    while (least < n && least < most) least *= 2;
+    return least;
+}
+
 void moe_cuda_nvfp4(struct moe_cuda *d, const struct moe_cuda_matrix *m, int matrices,
                     struct moe_cuda_nvfp4 *a, int tokens)
 {
     static const enum moe_cuda_kernel kernel[] = { MOE_CUDA_nvfp4_2, MOE_CUDA_nvfp4_4, MOE_CUDA_nvfp4_8 };
+    static const enum moe_cuda_kernel fast[] = { MOE_CUDA_nvfp4_fast_8, MOE_CUDA_nvfp4_fast_16,
+                                                 MOE_CUDA_nvfp4_fast_32, [4] = MOE_CUDA_nvfp4_fast_64 };
     for (int i = 0; i < matrices; i++) {
         a->codes[i] = m[i].w.data;
         a->scales[i] = m[i].w.scale;
@@ -75,7 +101,9 @@ void moe_cuda_nvfp4(struct moe_cuda *d, const struct moe_cuda_matrix *m, int mat
     a->matrices = matrices;
     a->flags |= m->w.reciprocal ? MOE_CUDA_NVFP4_RECIPROCAL : 0;
     a->blocks = 2 * (uint32_t)moe_gpu_info(d->gpu)->multiprocessors;
-    moe_cuda_launch(d, kernel[tokens / 4], moe_cuda_nvfp4_grid(a, tokens), a, sizeof *a);
+    if (d->o.fast)
+        moe_cuda_launch(d, fast[tokens / 16], moe_cuda_nvfp4_fast_grid(a, tokens), a, sizeof *a);
+    else moe_cuda_launch(d, kernel[tokens / 4], moe_cuda_nvfp4_grid(a, tokens), a, sizeof *a);
 }
 
 void moe_cuda_multiply(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint64_t x, int64_t n,
@@ -83,7 +111,7 @@ void moe_cuda_multiply(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint
 {
     if (moe_cuda_is_nvfp4(m)) {
         struct moe_cuda_nvfp4 a = { .y = { y }, .ldy = m->w.rows, .tokens = n };
-        moe_cuda_nvfp4(d, m, 1, &a, n <= 2 ? 2 : n <= 4 ? 4 : 8);
+        moe_cuda_nvfp4(d, m, 1, &a, moe_cuda_nvfp4_tokens(d, n));
         return;
     }
     const struct moe_cuda_dense a = { .w = m->w,

@@ -59,7 +59,7 @@ static uint64_t put_scales(struct placer *p, const struct moe_weight *w)
     if (!p->base || p->failed) return to;
     p->failed = !MOE_GROW(all->tile, all->cap_tiles, all->n_tiles + 1);
     if (!p->failed)
-        all->tile[all->n_tiles++] = (struct moe_cuda_tiles){ w->scale, w->rows, w->cols / 16, bytes, to };
+        all->tile[all->n_tiles++] = (struct moe_cuda_tiled){ w->scale, w->rows, w->cols / 16, bytes, to };
     return to;
 }
 
@@ -230,7 +230,7 @@ enum moe_code moe_cuda_weights_plan(struct moe_cuda *d, struct moe_err *err)
 /* ---- loading ---- */
 
 /* NVFP4's scales in rows -> tiles. */
-static enum moe_code write_tiles(struct moe_cuda *d, const struct moe_cuda_tiles *t, struct moe_err *err)
+static enum moe_code write_tiles(struct moe_cuda *d, const struct moe_cuda_tiled *t, struct moe_err *err)
 {
     uint8_t *tiles = calloc(1, (size_t)t->bytes);
     if (!tiles) return moe_fail(err, MOE_NOMEM, "no memory to lay out scales");
