@@ -6,16 +6,17 @@
  *
  *     X = 4096 h + l,   h in [-2040, 2040],   l in [-2048, 2047],
  *
- * and 16 h and 16 l are stored as float16, which holds them exactly.  The factor of a block is 2^(e - 13):
- * that is 2^(e - 24) times 2^11, which takes away the 16 and the 2^-15 by which the products scale codes.  It
- * is NaN where a value of the block is NaN or Inf, so that all results of the row become NaN.
+ * and 16 h and 16 l are stored as float16, which holds them exactly.  The factor of a block takes away the
+ * 16 and what products scale codes by: it is 2^(e - 13) where these are 2^-14 times their value, and
+ * 2^(e - 27) where they have it (codes.h).  It is NaN where a value of the block is NaN or Inf, so that all
+ * results of the row become NaN.
  *
  * With bits = 16 (matmul_int16 of kernels.def) X is 256 times the 16-bit integer; all else is the same.
  *
  * A row has moe_cuda_digit_groups(n) groups of 256 columns.  Blocks past the end of the row are 0.
- *   digits 1024 bytes a group: 8 pairs of blocks of 128 bytes.  In a pair stand block 0 and 1; in a block the
- *            h and then the l; in each the columns 0-7 and then 8-15; and 8 columns are 16 bytes, in the
- *            order in which products take codes out of a word of 32 bits: MOE_CUDA_CODE_ORDER.
+ *   digits   1024 bytes a group: 8 pairs of blocks of 128 bytes.  In a pair stand block 0 and 1; in a block
+ *            the h and then the l; in each the columns 0-7 and then 8-15; and 8 columns are 16 bytes, in the
+ *            order in which products take codes out of a word of 32 bits (codes.h).
  *   factors  16 float32 a group, of its blocks in order. */
 #ifndef MOE_KERNELS_CUDA_DIGITS_H
 #define MOE_KERNELS_CUDA_DIGITS_H

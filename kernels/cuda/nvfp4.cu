@@ -105,8 +105,8 @@ enum { AHEAD = 8 }; /* more than the units that can be pointed at or copied befo
 /* What all threads know of a unit: where in the digits its rows of x begin, in 16 bytes, and its global. */
 struct known { uint32_t x[8]; float global; };
 
-/* Points at the first step of unit number f->unit. *known is filled in after the next barrier; the global,
- * which is copied like the step, when that has come. */
+/* Points at the first step of unit number f->unit.  What all threads know of it is there after the next
+ * barrier; the global, which is copied like the step, when that has come. */
 DEVICE void feed_unit(const struct moe_cuda_nvfp4 *a, int N, int steps, struct feed *f, struct known *known)
 {
     const int tid = (int)threadIdx.x, tiles = (int)((a->cols + 63) / 64); /* of scales, side by side */
@@ -259,8 +259,8 @@ DEVICE void clear(int N, sums sum)
 enum { APART = 72 }; /* values between rows of x in shared memory: lanes that store together use all banks */
 
 /* Adds the partial sums up, to [sums of even number, of odd number][row of x][row of the tile], which is
- * returned.  The warps of parts 1 and 3 hand theirs over to those of parts 0 and 2. `room` is shared memory
- * that nobody uses: a slot of the ring. */
+ * returned.  The warps of parts 1 and 3 hand theirs over to those of parts 0 and 2.  The room is shared
+ * memory that nobody uses: a slot of the ring. */
 DEVICE const float *fold(int N, sums sum, float *room)
 {
     const int tid = (int)computed_here(threadIdx.x), l = tid % 32, w = tid / 32, g = l / 4, t = l % 4;
