@@ -369,7 +369,11 @@ static void test_random(uint64_t from, uint64_t n)
 int main(int argc, char **argv)
 {
 #if CORE_CUDA
+#if defined(__SANITIZE_ADDRESS__)
+    uint64_t n = 3;
+#else
     uint64_t n = 10;
+#endif
     if (!getenv("MOE_TEST_GPU") && !standin_open()) return 77;
 #elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     uint64_t n = 20;
