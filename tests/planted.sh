@@ -25,7 +25,7 @@ plant()
     for o in "$B"/shim/*.o; do [ "$(basename "$o")" = "$name.cu.o" ] || others="$others $o"; done
     ok ${CC:-cc} -shared $sanflags -Wl,-soname,libcuda.so.1 -o "$T/shim/libcuda.so.1" "$T/m.o" $others -lpthread
     for c; do
-        [ -e "$T/tests/$c" ] || cp "$GEN/$c" "$T/tests"
+        [ -e "$T/tests/$c" ] || cp "$GEN/$c" "$T/tests" || fail "no program $c"
         r=0
         (timeout 120 "$T/tests/$c") >"$T/said" 2>&1 || r=$?
         tail -n 1 "$T/said" >"$T/why"
