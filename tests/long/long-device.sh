@@ -53,5 +53,5 @@ for m in "$T/all.moe" $F/bf16; do both "--score" "$m" --score "$T/text" --window
 for a in nvfp4 nvfp4-four-over-six nvfp4-search; do
     both $a "$T/all.moe" --activations $a --prompt "$(head -c 300 $F/valid.txt)" -n 20 --ignore-eos --context 256
 done
-"$GEN/test-core-cuda" 100 >"$T/out" 2>&1 || { cat "$T/out"; fail "random schedules"; }
+"$GEN/test-core-cuda" 60 >"$T/out" 2>&1 || { cat "$T/out"; fail "random schedules"; }
 echo "long-device: $checks runs on both devices"
