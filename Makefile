@@ -231,7 +231,7 @@ $(B)/shim/libcuda.so.1: $(B)/shim/libshim.a
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,libcuda.so.1 -o $@ -Wl,--whole-archive $< -Wl,--no-whole-archive -lpthread -lm
 # The same with kernels that take E2M1 codes apart as on sm_100f, by an instruction.
-e2m1 := $(patsubst kernels/cuda/%,$(B)/shim/e2m1/%.o,$(shell grep -l '"kernels/cuda/codes.h"' $(cusrc)))
+e2m1 := $(patsubst kernels/cuda/%,$(B)/shim/e2m1/%.o,$(shell grep -l '"kernels/cuda/codes' $(cusrc)))
 $(e2m1): private before = -DPTX_HAS_E2M1=1
 $(B)/shim/e2m1/%.cu.o: kernels/cuda/%.cu $(B)/flags
 	$(compile_cu)

@@ -5,7 +5,7 @@
 . tests/common.sh
 B=$(dirname "$BIN")
 [ -e "$B/shim/e2m1/libcuda.so.1" ] || skip "the stand-in with E2M1 codes is not built"
-for check in nvfp4 experts; do
+for check in nvfp4 experts nvfp4-fast; do
     status=0
     LD_LIBRARY_PATH="$B/shim/e2m1" MOE_TEST_GPU=1 "$B/tests/check-cuda-$check" -s 1 >"$T/out" 2>&1 || status=$?
     [ $status != 77 ] || skip "$(cat "$T/out")"
