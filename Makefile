@@ -211,7 +211,7 @@ shimcc   = -DMOE_CUDA_SHIM $(ours) $(repro) $(pic) $(sanflags) $(sanquick) -ffp-
            $(before) $(AUTO_INIT) $(CPPFLAGS) $(CFLAGS) -MMD -MP
 define compile_cu
 @echo "  SHIM  $<"
-$(Q)mkdir -p $(@D) && $(CC) -x c++ -std=c++17 -Wall -Wextra -Wundef -Wno-unknown-pragmas \
+$(Q)mkdir -p $(@D) && $(CC) -x c++ -std=c++17 -Wall -Wextra -Wundef -Wno-unknown-pragmas -Wno-pass-failed \
   $(if $(filter 1,$(WERROR)),-Werror) -fno-exceptions -fno-threadsafe-statics $(shimcc) -c -o $@ $<
 endef
 $(B)/shim/%.cu.o: kernels/cuda/%.cu $(B)/flags
