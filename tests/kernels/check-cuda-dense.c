@@ -163,6 +163,9 @@ static void check_division(void)
 static void check(void)
 {
     check_division();
+    /* First of all launches: dense_8 has 48 KiB of dynamic shared memory for F32 and static memory besides,
+     * and no other type has asked for more before. */
+    check_plain(MOE_F32, 8, 33, 200, NORMAL, false);
     static const int64_t tokens[] = { 1, 2, 3, 4, 5, 8, 9, 17 };
     for (int i = 0; i < 8 * MOE_DTYPE_COUNT; i++) {
         const int type = i % MOE_DTYPE_COUNT;

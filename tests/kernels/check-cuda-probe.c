@@ -123,7 +123,7 @@ static void run(uint32_t what, int64_t n)
     /* the twins, in this process */
     a.in = (uint64_t)(uintptr_t)in;
     a.out = (uint64_t)(uintptr_t)want;
-    shim_launch(shim_find("moe_cuda_probe"), grid, g.threads, g.shared, &a);
+    shim_launch(shim_find("moe_cuda_probe"), grid, g.threads, g.shared, SHIM_NOT_ALLOWED, &a);
     compare(what, n);
 }
 

@@ -148,7 +148,7 @@ static void check_products(enum kind k, bool bf16)
     static float d[WARPS][32][4];
     for (int w = 0; w < WARPS; w++) make(&m[w], k, bf16), take_apart(&m[w], p[w]);
     struct fragments a = { .part = p[0], .d = d[0][0], .bf16 = bf16 };
-    shim_launch(&mma, (const unsigned[3]){ 1, 1, 1 }, 256, 0, &a);
+    shim_launch(&mma, (const unsigned[3]){ 1, 1, 1 }, 256, 0, SHIM_NOT_ALLOWED, &a);
     for (int w = 0; w < WARPS; w++)
         for (unsigned l = 0; l < 32; l++)
             for (unsigned v = 0; v < 4; v++) {
@@ -173,7 +173,7 @@ static void check_matrices(void)
     for (int form = FRAGMENTS_X4; form <= FRAGMENTS_MOVE; form++) {
         const void *from = rows;
         struct fragments a = { .rows = from, .words = words[0], .form = form };
-        shim_launch(&load, (const unsigned[3]){ 1, 1, 1 }, 32, 0, &a);
+        shim_launch(&load, (const unsigned[3]){ 1, 1, 1 }, 32, 0, SHIM_NOT_ALLOWED, &a);
         unsigned n = form == FRAGMENTS_X2 ? 2 : form == FRAGMENTS_MOVE ? 1 : 4;
         bool turned = form == FRAGMENTS_TRANS || form == FRAGMENTS_MOVE;
         for (unsigned i = 0; i < n; i++)

@@ -51,6 +51,9 @@ static const struct test_kernel { struct shim_kernel k; void (*want)(float *); }
 };
 enum { REVERSE, REVERSE_WARP, SHUFFLE, RING, PRODUCT, KERNELS };
 
+/* What the next launches have of dynamic shared memory, and what they were allowed (shim_launch). */
+static struct { size_t bytes; int allowed; } dynamic = { 0, SHIM_NOT_ALLOWED };
+
 /* Whether the kernel gives what it has to, with this fault and seed. */
 static bool is_right(int i, int fault, int seed)
 {
@@ -60,7 +63,8 @@ static bool is_right(int i, int fault, int seed)
     setenv("MOE_SHIM_SEED", text, 1);
     memset(out, 0, sizeof out);
     struct planted a = { in, in2, out, STEPS, fault };
-    shim_launch(&kernel[i].k, (const unsigned[3]){ 1, 1, 1 }, kernel[i].k.threads, 0, &a);
+    shim_launch(&kernel[i].k, (const unsigned[3]){ 1, 1, 1 }, kernel[i].k.threads, dynamic.bytes,
+                dynamic.allowed, &a);
     kernel[i].want(want);
     return !memcmp(out, want, sizeof out);
 }
@@ -110,6 +114,25 @@ static float *guarded(size_t n)
     return (float *)(void *)(m + bytes) - n;
 }
 
+/* The static kilobyte of `reverse` counts, with the default of 48 KiB and with the 227 KiB of a block. */
+static void check_shared_sizes(void)
+{
+    enum { STATIC = N * sizeof(float), DEFAULT = 48 << 10, MOST = 227 << 10 };
+    dynamic.bytes = DEFAULT - STATIC, dynamic.allowed = SHIM_NOT_ALLOWED;
+    OK(is_right(REVERSE, FAULT_NONE, 1));
+    dynamic.bytes++;
+    ends(REVERSE, FAULT_NONE, "was allowed no more than 49152");
+    dynamic.allowed = (int)dynamic.bytes;
+    OK(is_right(REVERSE, FAULT_NONE, 1));
+    dynamic.allowed--;
+    ends(REVERSE, FAULT_NONE, "bytes of dynamic shared memory, and was allowed 48128");
+    dynamic.bytes = MOST - STATIC, dynamic.allowed = MOST - STATIC;
+    OK(is_right(REVERSE, FAULT_NONE, 1));
+    dynamic.allowed++;
+    ends(REVERSE, FAULT_NONE, "together at most 232448");
+    dynamic.bytes = 0, dynamic.allowed = SHIM_NOT_ALLOWED;
+}
+
 int main(void)
 {
     in = guarded(STEPS * N), in2 = guarded(N);
@@ -132,6 +155,7 @@ int main(void)
     ends(SHUFFLE, FAULT_OTHER_OPERATION, "while a lane of its warp waits in");
     ends(SHUFFLE, FAULT_MASK, "has to be full");
     ends(RING, FAULT_ALIGNMENT, "no multiple of 4");
+    check_shared_sizes();
     /* with n beyond the input, so that the read past its end meets the guard page */
     in += (STEPS - 1) * N;
     ends(SHUFFLE, FAULT_READ_BOUNDS, "");

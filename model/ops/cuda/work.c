@@ -170,15 +170,17 @@ enum moe_code moe_gpu_fill(struct moe_gpu *g, struct moe_addr to, uint8_t byte, 
 
 /* ---- work ---- */
 
-/* Dynamic shared memory above 48 KiB has to be allowed for each kernel. */
+/* Without the attribute a kernel's dynamic and static shared memory together are at most 48 KiB.  How much is
+ * static is the compiler's affair, so whatever is dynamic is allowed, whether or not it had to be. */
 static enum moe_code allow_shared(struct moe_gpu *g, enum moe_cuda_kernel k, uint32_t bytes,
                                   struct moe_err *err)
 {
-    if (bytes <= 48 << 10 || bytes <= g->shared[k]) return MOE_OK;
+    if (bytes <= g->shared[k]) return MOE_OK;
     MOE_TRY(moe_gpu_check(g, g->d->cuFuncSetAttribute(g->function[k], MOE_CU_DYNAMIC_SHARED, (int)bytes), err,
                           "cuFuncSetAttribute of %s (%u bytes of shared memory)", moe_cuda_kernel_name(k),
                           bytes));
-    g->d->cuFuncSetAttribute(g->function[k], MOE_CU_CARVEOUT, 100); /* a wish: more blocks fit beside it */
+    if (bytes > 48 << 10) /* a wish: more blocks fit beside it */
+        g->d->cuFuncSetAttribute(g->function[k], MOE_CU_CARVEOUT, 100);
     g->shared[k] = bytes;
     return MOE_OK;
 }

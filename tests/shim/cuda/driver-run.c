@@ -32,7 +32,7 @@ static moe_cu_result launch(const struct drv_op *op)
     sigaction(SIGSEGV, &a, &before);
     if (sigsetjmp(after_fault, 1) == 0) {
         in_kernel = 1;
-        shim_launch(op->kernel, op->grid, op->threads, op->shared, op->data);
+        shim_launch(op->kernel, op->grid, op->threads, op->shared, op->allowed, op->data);
     } else {
         in_kernel = 0;
         shim_abandon();

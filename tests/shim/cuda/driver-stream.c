@@ -280,12 +280,13 @@ moe_cu_result cuMemsetD8Async(moe_cu_ptr to, unsigned char byte, size_t n, moe_c
 /* ---- launches ---- */
 
 /* The manual, "Execution Control", cuLaunchKernel, and the table "Technical Specifications per Compute
- * Capability" of the programming guide: the sizes of grids and blocks; shared memory above 48 KiB has to be
- * allowed for the function first. */
+ * Capability" of the programming guide: the sizes of grids and blocks; shared memory above 48 KiB, static
+ * memory included, has to be allowed for the function first.  Static memory is known only while the kernel
+ * runs, so that shared.c has the last word. */
 static moe_cu_result check_launch(const struct CUfunc_st *f, const unsigned grid[3], unsigned threads,
                                   unsigned shared, void **extra)
 {
-    size_t allowed = f->shared > 48 << 10 ? f->shared : 48 << 10;
+    unsigned allowed = f->allowed == SHIM_NOT_ALLOWED ? 48 << 10 : (unsigned)f->allowed;
     if (extra || !grid[0] || !grid[1] || !grid[2] || !threads) return MOE_CU_INVALID_VALUE;
     if (grid[0] > 0x7fffffff || grid[1] > 65535 || grid[2] > 65535) return MOE_CU_INVALID_VALUE;
     if (threads > 1024 || shared > allowed) return MOE_CU_INVALID_VALUE;
@@ -307,6 +308,7 @@ moe_cu_result cuLaunchKernel(moe_cu_function f, unsigned grid_x, unsigned grid_y
     memcpy(op->grid, grid, sizeof grid);
     op->threads = block_x;
     op->shared = shared_bytes;
+    op->allowed = f->allowed;
     return drv_leave(append(s, op));
 }
 

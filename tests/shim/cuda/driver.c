@@ -277,16 +277,17 @@ moe_cu_result cuModuleGetFunction(moe_cu_function *f, moe_cu_module m, const cha
     if (!k || m->n == sizeof m->function / sizeof *m->function) return drv_leave(MOE_CU_NOT_FOUND);
     *f = &m->function[m->n++];
     (*f)->kernel = k;
+    (*f)->allowed = SHIM_NOT_ALLOWED;
     return drv_leave(MOE_CU_OK);
 }
 
 /* The manual, "Execution Control", cuFuncSetAttribute: static and dynamic shared memory together are at most
- * what the device allows a block to opt in to. */
+ * what the device allows a block to opt in to.  (shared.c checks the sum, when it knows the static part.) */
 moe_cu_result cuFuncSetAttribute(moe_cu_function f, moe_cu_function_attribute a, int value)
 {
     ENTER(cuFuncSetAttribute, DRV_CONTEXT);
     if (a == MOE_CU_CARVEOUT) return drv_leave(value < -1 || value > 100 ? MOE_CU_INVALID_VALUE : MOE_CU_OK);
     if (a != MOE_CU_DYNAMIC_SHARED || value < 0 || value > DRV_SHARED) return drv_leave(MOE_CU_INVALID_VALUE);
-    f->shared = (size_t)value;
+    f->allowed = value;
     return drv_leave(MOE_CU_OK);
 }

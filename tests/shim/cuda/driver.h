@@ -85,7 +85,7 @@ struct drv_op {
     struct drv_op *next;
     enum drv_op_kind kind;
     const struct shim_kernel *kernel;        /* LAUNCH, with its arguments in `data` */
-    unsigned grid[3], threads; size_t shared;
+    unsigned grid[3], threads; size_t shared; int allowed;
     moe_cu_ptr to, from;                     /* IN, OUT, WITHIN, FILL */
     const void *host_from; void *host_to;    /* IN: NULL when the bytes are in `data` */
     size_t bytes; unsigned char byte;
@@ -99,7 +99,7 @@ struct CUstream_st {
     bool invalid;                            /* the capture has failed */
 };
 struct CUevent_st { uint64_t asked, done; struct CUstream_st *stream; double when; bool timed; };
-struct CUfunc_st { const struct shim_kernel *kernel; size_t shared; };
+struct CUfunc_st { const struct shim_kernel *kernel; int allowed; }; /* as of shim_launch */
 
 /* Does the op; a kernel's fault is a result. */
 moe_cu_result drv_do(const struct drv_op *op);

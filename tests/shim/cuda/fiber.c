@@ -252,15 +252,13 @@ static void make_stacks(unsigned n)
     }
 }
 
-static void check_launch(const unsigned grid[3], unsigned threads, size_t shared)
+static void check_launch(const unsigned grid[3], unsigned threads)
 {
     if (threads == 0 || threads % WARP || threads > B.kernel->threads || threads > MOST_THREADS)
         shim_fail("launched with %u threads a block (a multiple of 32, at most %u)", threads,
                   B.kernel->threads);
     if (!grid[0] || !grid[1] || !grid[2] || grid[0] > INT32_MAX || grid[1] > 65535 || grid[2] > 65535)
         shim_fail("launched with a grid of %u x %u x %u blocks", grid[0], grid[1], grid[2]);
-    if (shared > SHIM_SHARED)
-        shim_fail("launched with %zu bytes of shared memory (at most %d)", shared, SHIM_SHARED);
 }
 
 /* A number below n, and without a common divisor with it, so that its multiples reach every block. */
@@ -286,7 +284,7 @@ void shim_abandon(void)
 }
 
 void shim_launch(const struct shim_kernel *k, const unsigned grid[3], unsigned threads, size_t shared,
-                 const void *args)
+                 int allowed, const void *args)
 {
     pthread_mutex_lock(&one);
     const char *seed = getenv("MOE_SHIM_SEED");
@@ -294,12 +292,12 @@ void shim_launch(const struct shim_kernel *k, const unsigned grid[3], unsigned t
     for (int i = 0; i < 8; i++) random_bits();
     B.kernel = k, B.args = args, B.n = threads, B.n_warps = threads / WARP;
     shim_here.of = NULL;
-    check_launch(grid, threads, shared);
+    check_launch(grid, threads);
     make_stacks(threads);
     shim_context_here(&B.home);
     shim_threads = (struct shim_dim){ threads, 1, 1 };
     shim_grid = (struct shim_dim){ grid[0], grid[1], grid[2] };
-    shim_shared_size(shared);
+    shim_shared_size(shared, allowed);
     uint64_t n = (uint64_t)grid[0] * grid[1] * grid[2], at = random_bits() % n, by = stride(n);
     for (uint64_t i = 0; i < n; i++, at = (at + by) % n) {
         shim_block.x = (unsigned)(at % grid[0]);

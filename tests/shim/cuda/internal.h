@@ -48,10 +48,12 @@ _Noreturn void shim_thread_main(void);
 
 /* ---- shared.c: the block's shared memory ---- */
 
-enum { SHIM_SHARED = 232448, SHIM_STATIC = 48 << 10 }; /* bytes: at most, on sm_90; of static arrays */
+/* Bytes of a block on sm_90: the most there can be; the most of static arrays, and the most of static and
+ * dynamic memory of a kernel that was allowed no more. */
+enum { SHIM_SHARED = 232448, SHIM_STATIC = 48 << 10 };
 
-void shim_shared_size(size_t dynamic); /* of the launch that begins */
-void shim_shared_begin(void);          /* a block begins */
+void shim_shared_size(size_t dynamic, int allowed); /* of the launch that begins: as of shim_launch */
+void shim_shared_begin(void);                       /* a block begins */
 
 /* ---- copies of cp.async, in the order they were asked for; `group` is that of the next ---- */
 

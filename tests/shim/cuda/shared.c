@@ -16,9 +16,33 @@
 enum { ALIGN = 128, BETWEEN = 128 };
 static _Alignas(1024) unsigned char memory[SHIM_SHARED + SHIM_STATIC + 64 * (ALIGN + BETWEEN)];
 static size_t dynamic, used, statics;
+static int allowed;
 static uint64_t block;
 
-void shim_shared_size(size_t n) { dynamic = n; }
+/* The manual of the driver, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: without the attribute static and
+ * dynamic memory share 48 KiB; with it, the static memory and the attribute's value share what a block can
+ * have at most.  Static arrays are known here only when a thread comes to their declarations, so a kernel is
+ * stopped there, where a GPU would not start it. */
+static void check_sizes(void)
+{
+    if (statics > SHIM_STATIC) shim_fail("has %zu bytes of shared arrays (at most %d)", statics, SHIM_STATIC);
+    if (allowed == SHIM_NOT_ALLOWED && statics + dynamic > SHIM_STATIC)
+        shim_fail("has %zu bytes of shared memory, and was allowed no more than %d", statics + dynamic,
+                  SHIM_STATIC);
+    if (allowed != SHIM_NOT_ALLOWED && dynamic > (size_t)allowed)
+        shim_fail("has %zu bytes of dynamic shared memory, and was allowed %d", dynamic, allowed);
+    if (allowed != SHIM_NOT_ALLOWED && statics + (size_t)allowed > SHIM_SHARED)
+        shim_fail("has %zu bytes of shared arrays and was allowed %d more (together at most %d)", statics,
+                  allowed, SHIM_SHARED);
+}
+
+void shim_shared_size(size_t n, int most)
+{
+    dynamic = n;
+    allowed = most;
+    statics = 0;
+    check_sizes();
+}
 
 void shim_shared_begin(void)
 {
@@ -34,9 +58,7 @@ void *shim_shared(struct shim_site *site, size_t bytes)
 {
     if (site->block == block) return site->at;
     statics += (bytes + 15) / 16 * 16;
-    if (statics > SHIM_STATIC) shim_fail("has %zu bytes of shared arrays (at most %d)", statics, SHIM_STATIC);
-    if (statics + dynamic > SHIM_SHARED)
-        shim_fail("has %zu bytes of shared memory (at most %d)", statics + dynamic, SHIM_SHARED);
+    check_sizes();
     site->block = block;
     site->at = memory + used;
     ASAN_UNPOISON_MEMORY_REGION(site->at, bytes);

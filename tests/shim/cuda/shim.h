@@ -35,9 +35,13 @@ struct shim_kernel {
 
 /* NULL: there is none. */
 const struct shim_kernel *shim_find(const char *name);
-/* Runs all blocks of a grid, with `shared` bytes of dynamic shared memory each. */
+/* The dynamic shared memory that a kernel may have when nobody allowed it more: the default. */
+enum { SHIM_NOT_ALLOWED = -1 };
+/* Runs all blocks of a grid, with `shared` bytes of dynamic shared memory each.  allowed: the most dynamic
+ * shared memory that the kernel was allowed, in bytes, or SHIM_NOT_ALLOWED.  The default is 48 KiB less the
+ * kernel's static shared memory; what is allowed and the static memory together are at most 227 KiB. */
 void shim_launch(const struct shim_kernel *k, const unsigned grid[3], unsigned threads, size_t shared,
-                 const void *args);
+                 int allowed, const void *args);
 /* Gives a launch up whose kernel has met a signal, after a jump out of its handler to whoever asked for the
  * launch.  What the kernel did so far stays done. */
 void shim_abandon(void);
