@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checks moe_cuda_halves, moe_cuda_tiles and the products moe_cuda_nvfp4_fast_*: bit for bit against their
- * order of sums in plain C, whichever kernel and item a row is in; against the exact product within the bound
- * that kernels/cuda/nvfp4-fast.h states. */
+/* Checks moe_cuda_tiles, with experts for one warp, for several, and for more threads than a block has;
+ * moe_cuda_halves; and the products moe_cuda_nvfp4_fast_*: bit for bit against their order of sums in plain
+ * C, whichever kernel and item a row is in; against the exact product within the bound that
+ * kernels/cuda/nvfp4-fast.h states. */
 #include "tests/kernels/cuda-harness.h"
 #include "tests/kernels/cuda-mma.h"
 
@@ -173,6 +174,51 @@ static void launch_tiles(const struct work *k, uint64_t *items, uint64_t *counts
     }
 }
 
+/* ---- tiles ---- */
+
+/* The items of so many experts in plain C, behind those counted: item [lists][pairs], count [lists]. */
+static void list_tiles(const int32_t *first, int experts, struct moe_cuda_item *item, int32_t *count)
+{
+    for (int e = 0; e < experts; e++)
+        for (int at = first[e]; at < first[e + 1]; at += MOE_CUDA_TILE_PAIRS) {
+            const int n = first[e + 1] - at < MOE_CUDA_TILE_PAIRS ? first[e + 1] - at : MOE_CUDA_TILE_PAIRS;
+            const int list = n <= 8 ? 0 : n <= 16 ? 1 : n <= 32 ? 2 : 3;
+            item[list * first[experts] + count[list]++] = (struct moe_cuda_item){ e, at, n, 0 };
+        }
+}
+
+/* Experts of more than one warp, and more experts than the block has threads.  most: pairs of an expert; a
+ * third of the experts has none. */
+static void check_tiles(int experts, int most)
+{
+    int32_t first[400] = { 0 }, want_count[MOE_CUDA_TILE_LISTS] = { 0 }, count[MOE_CUDA_TILE_LISTS];
+    assert(experts < 400);
+    for (int e = 0; e < experts; e++)
+        first[e + 1] = first[e] + (random_below(3) || !e ? 1 + (int32_t)random_below(most) : 0);
+    const int32_t pairs = first[experts];
+    const size_t list = sizeof(struct moe_cuda_item) * (size_t)pairs;
+    struct moe_cuda_item *want = malloc(MOE_CUDA_TILE_LISTS * list), *got = malloc(list);
+    struct moe_cuda_tiles a = { .pairs = pairs, .experts = experts };
+    assert(want && got);
+    list_tiles(first, experts, want, want_count);
+    CUDA_CASE("tiles: %d experts, %d pairs", experts, pairs);
+    a.first = cuda_in(first, sizeof *first * ((size_t)experts + 1));
+    a.items = cuda_out(MOE_CUDA_TILE_LISTS * list);
+    a.item_count = cuda_out(sizeof count);
+    CUDA_LAUNCH(tiles, a);
+    cuda_get(count, a.item_count, sizeof count);
+    for (int l = 0; l < MOE_CUDA_TILE_LISTS; l++) {
+        const size_t items = sizeof *got * (size_t)want_count[l];
+        CUDA_CHECK(count[l] == want_count[l], "list %d has %d items instead of %d", l, count[l],
+                   want_count[l]);
+        CUDA_CHECK(count[l] <= moe_cuda_tiles_most(pairs, experts, l), "list %d is too long", l);
+        cuda_get(got, a.items + (uint64_t)l * list, items);
+        CUDA_CHECK(!memcmp(got, want + l * pairs, items), "list %d differs", l);
+    }
+    cuda_free_all();
+    free(want), free(got);
+}
+
 /* ---- halves ---- */
 
 static void check_halves(void)
@@ -333,6 +379,8 @@ static void check_listed(void)
 
 static void check(void)
 {
+    static const int experts[] = { 1, 32, 33, 255, 256, 257, 384 };
+    for (int i = 0; i < 14; i++) check_tiles(experts[i / 2], i % 2 ? 200 : 20);
     check_halves();
     check_plain();
     check_listed();

@@ -8,8 +8,8 @@
 # Lines whose absence the shim cannot show.  group, sort_pairs: the shuffles of the next round meet, too, but only
 # __syncwarp orders memory.  group: list_items ends behind a barrier of its own.  route: each lane reads what it
 # wrote itself.  probe: ldmatrix meets, too.  sample: block_max is called once in a kernel; each thread asks for the
-# weights that it stored itself.  tiles: the barrier is needed, but check-cuda-nvfp4-fast has experts for one warp alone.
-cannot_show="group:2 probe:1 route:2 sample:3 tiles:1"
+# weights that it stored itself.
+cannot_show="group:2 probe:1 route:2 sample:3"
 n=0
 # every KERNELS CHECK...: of one file, or of HEADER
 every()
