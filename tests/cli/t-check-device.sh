@@ -6,48 +6,97 @@
 B=$(dirname "$BIN")
 [ -x "$B/tests/bench-cuda" ] && [ -e "$B/shim/libcuda.so.1" ] || skip "bench-cuda is not built"
 [ -z "${MOE_SAN:-}" ] || skip "the stand-in runs the same kernels in the other tests"
-device() { QUICK=1 B=$B OUT=$T/out sh tests/device.sh "$@" >"$T/said" 2>&1; }
+# A folder of the build's programs that counts as one of `tests/device.sh pack`, so that nothing is built within a test.
+built=$(cd "$B" && pwd)
+P=$T/build
+mkdir -p "$P/lib"
+for f in tests bin shim; do mkdir "$P/$f"; ln -s "$built/$f"/* "$P/$f/"; done
+# replace NAME COMMANDS: another program in the place of a check
+replace() { rm -f "$P/tests/$1"; printf '#!/bin/sh\n%s\n' "$2" >"$P/tests/$1"; chmod +x "$P/tests/$1"; }
+device() { QUICK=1 B=${D:-$P} OUT=$T/out sh tests/device.sh "$@" >"$T/said" 2>&1; }
 CHECKS='check-cuda-norm check-cuda-route'; export CHECKS
-standin() { LD_LIBRARY_PATH=$B/shim device "$@"; }
-says() { grep -q "$1" "$T/said" || { cat "$T/said"; fail "does not say '$1'"; }; }
+standin() { LD_LIBRARY_PATH=$built/shim device "$@"; }
+says() { grep -q -- "$1" "$T/said" || { cat "$T/said"; fail "does not say '$1'"; }; }
+# exits EXPECTED COMMAND...
+exits()
+{
+    want=$1 r=0
+    shift
+    "$@" || r=$?
+    [ $r = "$want" ] || { cat "$T/said"; fail "exit $r, not $want: $*"; }
+}
 
-device nonsense && r=0 || r=$?
-[ $r = 2 ] || fail "exit $r for a part that is none"
+exits 2 device nonsense
 says "no part 'nonsense'"
 
-# no driver, and a driver that finds nothing
-if [ -z "$(ldconfig -p 2>/dev/null | grep 'libcuda\.so\.1')" ]; then
-    device conformance && r=0 || r=$?
-    [ $r = 77 ] || { cat "$T/said"; fail "exit $r without a driver"; }
+# no driver: nothing is built to say so
+if [ ! -e /dev/nvidiactl ] && [ -z "$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep 'libcuda\.so\.1')" ]; then
+    D=$T/none exits 77 device conformance
     says 'no GPU to test here: no NVIDIA driver is installed'
 fi
-! LD_LIBRARY_PATH=$B/shim "$B/tests/bench-cuda" --gpu 2>&1 | grep -q 'has no GPU kernels' ||
+
+# a build that fails, here of another make
+mkdir "$T/make"
+printf '#!/bin/sh\necho "$@" >"%s/asked"; echo "nvcc: too old"; exit 2\n' "$T" >"$T/make/make"
+chmod +x "$T/make/make"
+PATH=$T/make:$PATH D=$T/none exits 1 standin conformance
+says '^nvcc: too old'
+says 'cannot be built here: this needs nvcc 12.9 or later (compute_100f)'
+grep -q "B=$T/none CUDA=1 test-programs" "$T/asked" || { cat "$T/asked"; fail "not what make has to build"; }
+
+! LD_LIBRARY_PATH=$built/shim "$built/tests/bench-cuda" --gpu 2>&1 | grep -q 'has no GPU kernels' ||
     skip "this build has no GPU kernels (no nvcc)"
-MOE_SHIM_DEVICES=0 standin bench && r=0 || r=$?
-[ $r = 77 ] || { cat "$T/said"; fail "exit $r without a GPU"; }
+
+# a driver that finds nothing, a GPU that is listed and does not open, a driver that does not start
+MOE_SHIM_DEVICES=0 exits 77 standin bench
 says 'no GPU to test here: .*finds no GPU'
+MOE_SHIM_MAJOR=8 exits 1 standin bench
+says 'a GPU is listed, and cannot be opened: .*compute capability'
+MOE_SHIM_FAIL=cuInit:1:999 exits 1 standin bench
+says 'cannot be listed: .*cuInit'
 
 # each part in little; profilers where they are
-standin bench || { cat "$T/said"; fail "exit $? of bench"; }
+exits 0 standin bench
 says '^device: stand-in for a GPU'
 says '^  ok    kernels'
 says '^experts up .*NVFP4'
 says '^attention '
 says '^sequences  *ms a step$'
-says '^2  *[0-9.]*$'
-says '2 run, 0 failed'
-PART_SECONDS=4 standin conformance profile || { cat "$T/said"; fail "exit $? of parts that have no time"; }
-says '^  late  models'
+awk '$1 == 2 && $2 > 0 && NF == 2 { found = 1 } END { exit !found }' "$T/said" || { cat "$T/said"; fail "a step takes no time"; }
+says '^2 run, 0 skipped, 0 late, 0 failed$'
+[ ! -e "$T/out/model" ] || fail "the model that bench made is left"
+CHECKS='check-cuda-norm check-cuda-route test-core-cuda' exits 0 standin conformance
+says '^  ok    test-core-cuda .* checks$'
+says '^  ok    models .* loaded by.* cached: the same text'
+says '^  ok    fast .*: 3 prompts'
+says '^6 run, 0 skipped, 0 late, 0 failed$'
 
-# what fails is counted, and the rest goes on
-mkdir "$T/build" "$T/build/tests" "$T/build/bin" "$T/build/shim"
-for f in tests bin shim; do ln -s "$PWD/$B/$f"/* "$T/build/$f/" 2>/dev/null || ln -s "$B/$f"/* "$T/build/$f/"; done
-rm "$T/build/tests/check-cuda-norm"
-printf '#!/bin/sh\necho "norm: broken"; exit 1\n' >"$T/build/tests/check-cuda-norm"
-chmod +x "$T/build/tests/check-cuda-norm"
-B=$T/build
-standin conformance && r=0 || r=$?
-[ $r = 1 ] || { cat "$T/said"; fail "exit $r where a check fails"; }
-says '^  FAIL  check-cuda-norm (exit 1'
+# what there is no time for was not tested, and no table of an earlier run stands in its place
+PART_SECONDS=4 exits 1 standin conformance bench
+says '^  left  models: not started'
+says '^0 run, 0 skipped, 0 late, 0 failed$'
+! grep -q '^experts up' "$T/said" || fail "an old table is shown"
+
+# What fails is counted, and the rest goes on.
+replace bench-cuda 'echo "a GPU"; [ "$1" = --gpu ]'
+replace genmodel 'echo "no room"; exit 3'
+exits 1 standin bench
+says '^  FAIL  kernels (exit 1'
+says '^  FAIL  steps (exit 3, .*no room'
+says '^2 run, 0 skipped, 0 late, 2 failed$'
+
+# What hangs, and does not even hear that it is to stop, fails too; what is skipped is not run.
+CHECKS='check-cuda-norm check-cuda-embed check-cuda-route'
+replace check-cuda-norm "trap '' TERM; while :; do sleep 1; done"
+replace check-cuda-embed 'echo "no such unit"; exit 77'
+STEP_SECONDS=2 exits 1 standin conformance
+says '^  late  check-cuda-norm: stopped after'
+says '^  skip  check-cuda-embed: no such unit'
 says '^  ok    check-cuda-route'
-says ', 1 failed'
+says '^5 run, 1 skipped, 1 late, 0 failed$'
+
+# a pack has all that conformance runs
+CHECKS='check-cuda-route test-core-cuda test-cuda-device'
+exits 0 device pack
+for t in $CHECKS bench-cuda; do [ -x "$T/out/pack/tests/$t" ] || fail "the pack has no $t"; done
+echo "t-check-device: all parts"

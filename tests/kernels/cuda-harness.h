@@ -4,7 +4,8 @@
  * A check computes with the kernels of AVX2 and with those of kernels/cuda, through the driver as the model
  * does, and compares all bits; any NaN is equal to any other.  It runs with the stand-in for the driver that
  * lies beside it ($(B)/shim/libcuda.so.1), in three orders of threads, or with MOE_TEST_GPU=1 on the GPU of
- * the machine.  It skips (77) where the processor has no AVX2 and where there is neither.
+ * the machine.  It skips (77) where the processor has no AVX2, where the build has no kernels of a GPU and
+ * where the stand-in is not built; with MOE_TEST_GPU=1 a GPU that does not open is a failure (1).
  *
  * Arrays in device memory end where their allocation ends, less than 16 bytes before a page that has no
  * memory in the stand-in; the bytes around them keep a pattern, which is compared when they are freed. Inputs
@@ -197,11 +198,15 @@ static int cuda_main(int argc, char **argv, void (*check)(void))
         return 77;
     }
     moe_kernels_init(&cuda_avx2, MOE_CPU_AVX2);
-    if (!real || strcmp(real, "1")) standin_open();
-    struct moe_err err = { 0 };
-    if (moe_gpu_open(&cuda_gpu, 0, &err) != MOE_OK) {
-        printf("skip: %s\n", err.msg);
+    if ((!real || strcmp(real, "1")) && !standin_open()) {
+        printf("skip: the stand-in for the driver cannot be opened\n");
         return 77;
+    }
+    struct moe_err err = { 0 };
+    enum moe_code code = moe_gpu_open(&cuda_gpu, 0, &err);
+    if (code != MOE_OK) {
+        printf("%s: %s\n", code == MOE_UNSUPPORTED ? "skip" : "the GPU cannot be used", err.msg);
+        return code == MOE_UNSUPPORTED ? 77 : 1;
     }
     uint64_t first = argc == 3 && !strcmp(argv[1], "-s") ? strtoull(argv[2], NULL, 10) : 0, n = first ? 1 : 3;
     for (uint64_t i = 0; i < n; i++) {
