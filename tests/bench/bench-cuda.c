@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bench-cuda [--quick | --once | --gpu]
  *
- * Times each kernel of a step of Kimi K2 on GPU 0, beside a copy within the GPU in the same run: a table on
- * stdout.  Bytes are those that a kernel has to read and write at least, so the share of the copy says how
- * much of the memory's speed it attains.  --quick: tiny shapes, to see that all rows run; their numbers
- * mean nothing.  --once: a single run of each, for profilers.  --gpu: only says which GPU is there.  Exit
- * 17 where there is none.  tests/device.sh runs it. */
+ * Times the main exact kernels of a step of Kimi K2 on GPU 0, beside a copy within the GPU in the same run: a
+ * table on stdout.  Those of --arithmetic fast are left out, and of the exact ones embed, append, group,
+ * check, combine and swiglu.  Bytes are those that a kernel has to read and write at least, so the share of
+ * the copy says how much of the memory's speed it attains.  --quick: tiny shapes, to see that all rows run;
+ * their numbers mean nothing.  --once: a single run of each, for profilers.  --gpu: only says which GPU is
+ * there.  Exit 17 where there is none.  tests/device.sh runs it. */
 #include "tests/bench/bench-cuda.h"
 
 #include "kernels/cuda/absorb.h"

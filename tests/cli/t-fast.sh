@@ -15,7 +15,7 @@ fast() { LD_LIBRARY_PATH=$B/shim "$RUN" -q --device cuda --arithmetic fast "$@" 
 ok "$BIN/moe-quantize" -q --quantize all-linear --tensor-type kv_b_proj=nvfp4 $F/int4 -o "$T/all.moe"
 
 # ---- near the exact probabilities ----
-# The processor's are exact.  WINDOWS: how many pieces of the text; 9 of 900 bytes have 2,048 positions.
+# The processor's are exact.  WINDOWS: how many pieces of the text; 9 of 900 bytes have 2,664 positions.
 windows=${WINDOWS:-1} bytes=900
 sanitized && bytes=120
 for w in $(seq $windows); do
