@@ -94,13 +94,14 @@ static uint64_t down(uint64_t n) { return n / MOE_LOAD_ALIGN * MOE_LOAD_ALIGN; }
 static uint64_t up(uint64_t n) { return down(n + MOE_LOAD_ALIGN - 1); }
 
 /* Puts a part of a piece, which begins `done` bytes after the piece, into the last read, or into a new one
- * that begins with it; returns the bytes of the part.  The arrays are NULL while they are only counted. */
+ * that begins with it; returns the bytes of the part.  A piece can begin before the last read, where another
+ * piece of the same bytes has filled several.  The arrays are NULL while they are only counted. */
 static uint64_t add_part(struct moe_load_plan *p, const struct moe_located *l, uint64_t done,
                          uint64_t slot_bytes, struct moe_load_read *last)
 {
     uint64_t offset = l->offset + done, left = l->piece->bytes - done;
-    bool near = last->n_parts && last->file == l->file && offset <= last->offset + last->bytes + GAP &&
-                offset < last->offset + slot_bytes;
+    bool near = last->n_parts && last->file == l->file && offset >= last->offset &&
+                offset <= last->offset + last->bytes + GAP && offset < last->offset + slot_bytes;
     if (!near) {
         *last = (struct moe_load_read){ .file = l->file, .offset = down(offset), .part = p->n_parts };
         p->n_reads++;
