@@ -85,9 +85,9 @@ struct moe_ops {
 
     /* ---- memory ---- */
 
-    /* Memory of the device, aligned to 64 bytes, its content undefined.  MOE_NOMEM where there is not so
-     * much; MOE_DEVICE where the device has failed.  *out is then 0.  free: of what alloc gave, once
-     * everything is done; nothing for an address of 0. */
+    /* Memory of the device, aligned to 64 bytes, its content undefined.  MOE_NOMEM where the host has not so
+     * much; MOE_DEVICE where a GPU has not so much, or has failed.  *out is then 0.  free: of what alloc
+     * gave, once everything is done; nothing for an address of 0. */
     enum moe_code (*alloc)(struct moe_device *d, uint64_t bytes, struct moe_addr *out, struct moe_err *err);
     void (*free)(struct moe_device *d, struct moe_addr a);
     /* Copies from host memory, which may change as soon as the call returns; copies to host memory, which is

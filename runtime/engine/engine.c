@@ -3,6 +3,7 @@
 
 #include "base/io.h"
 #include "base/show.h"
+#include "runtime/engine/core.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -81,6 +82,18 @@ static enum moe_code fail_context(const struct moe_engine_options *o, int64_t co
         o->memory ? " or a larger --memory" : "");
 }
 
+/* Loading a model onto a GPU takes long: a cache that will not fit beside it is refused before. */
+static enum moe_code check_cache(const struct moe_engine *e, const struct moe_config *c,
+                                 const struct moe_engine_options *o, struct moe_err *err)
+{
+    uint64_t page = moe_core_page_bytes(c), pages = (uint64_t)moe_latent_pages(e->context) + e->spare / page;
+    char asked[16], have[16];
+    if (!o->cuda || o->cache_bytes / page <= pages) return MOE_OK;
+    return moe_fail(err, MOE_NOMEM, "a cache of %s does not fit what the model leaves of GPU %d for it, %s "
+                    "(try a smaller --cache)", moe_human_bytes(o->cache_bytes, asked), o->gpu,
+                    moe_human_bytes(pages * page, have));
+}
+
 /* Chooses the context, then as large a batch as the rest of the memory allows, up to MAX_BATCH.  In a larger
  * batch the weights of an expert are read once for more tokens; a batch that is a few tokens smaller costs
  * little, so it is rounded down to a multiple of MIN_BATCH. */
@@ -113,7 +126,7 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
     s.o.max_tokens = e->batch;
     e->spare = limit - estimate(&s);
     *cpu = s.o;
-    return MOE_OK;
+    return check_cache(e, c, o, err);
 }
 
 /* ---- open and close ---- */

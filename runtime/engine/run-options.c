@@ -117,8 +117,8 @@ static const struct moe_opt opts[] = {
                 "model; N is its number, 0 by default. auto takes the processor, and JSON says why"),
     MOE_OWN_STR(0, "load-from", &moe_run_asked.load_from, "auto|direct|cached|mapped",
                 "with --device cuda: how the model comes onto the GPU: past the system's cache of files, "
-                "through it, or read by the GPU where it lies (a GPU that shares the host's page tables); "
-                "auto looks whether it is in the cache"),
+                "or through it; auto looks whether it is in the cache. mapped, by which a GPU that shares "
+                "the host's page tables would read the model where it lies, is not in this version"),
     MOE_STR(0, "arithmetic", &moe_run_asked.arithmetic, "exact|fast",
             "exact: a GPU gives the bits that the processor gives; fast: products with NVFP4 weights take "
             "less work and round otherwise (--device cuda)"),

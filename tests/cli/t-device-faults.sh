@@ -43,7 +43,30 @@ says() { grep -qF "$1" "$T/err" || { cat "$T/err"; fail "does not say '$1'"; }; 
 one cuStreamSynchronize:5:214 && says "uncorrectable ECC error encountered, CUDA_ERROR_ECC_UNCORRECTABLE (nvidia-smi"
 one cuMemCreate:1:2 && says "for experts" && says "out of memory, CUDA_ERROR_OUT_OF_MEMORY"
 one cuLaunchKernel:3:700 && says "cuLaunchKernel of moe_cuda_" && says "an illegal memory access"
-one cuModuleLoadData:1:209 && says "install a driver as new as the toolkit"
-one cuGraphLaunch:1:719 && says "cuGraphLaunch after moe_cuda_"
+one cuModuleLoadData:1:222 && says "install a driver as new as the toolkit"
+one cuGraphLaunch:1:719; [ $got = 17 ] && says "cuGraphLaunch after moe_cuda_"
 one cuMemHostAlloc:1:12345 && says "cuMemHostAlloc of 16777216 bytes"
+
+# a driver that says anything of the stand-in's image: it holds no GPU's kernels
+for r in 1 200 209 218; do
+    MOE_SHIM_FAIL=cuModuleLoadData:1:$r run >"$T/out" 2>"$T/err" && got=0 || got=$?
+    says "this build has no GPU kernels"
+    [ $got = 14 ] || fail "result $r for the stand-in's image: exit $got"
+done
+
+# a step that cannot be recorded is launched, and only a GPU that is lost ends the run
+for f in cuStreamBeginCapture_v2:1 cuStreamEndCapture:1 cuGraphInstantiateWithFlags:1; do
+    one $f:2
+    [ $got = 0 ] || { cat "$T/err"; fail "$f: exit $got, although launches do the same"; }
+    one $f:700
+    [ $got = 17 ] || fail "$f: exit $got on a GPU that is lost"
+done
+
+# where each kernel is waited for there are no graphs, so that a repeated step, too, names the kernel that failed
+MOE_GPU_WAIT=1; export MOE_GPU_WAIT
+one cuGraphLaunch:1:719
+[ $got = 0 ] || { cat "$T/err"; fail "MOE_GPU_WAIT=1 has launched a graph"; }
+one cuStreamSynchronize:400:700 && says "after moe_cuda_"
+[ $got = 17 ] || fail "MOE_GPU_WAIT=1: fewer than 400 waits"
+unset MOE_GPU_WAIT
 echo "$checks runs, $failed of which failed"

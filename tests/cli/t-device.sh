@@ -74,6 +74,12 @@ refused 17 "GPU 7" --device cuda:7 $F/bf16 --tokens 1 -n 1
 MOE_SHIM_MEMORY=65536; export MOE_SHIM_MEMORY
 refused 10 "GPU 0: the model needs" $F/bf16 --tokens 1 -n 1
 unset MOE_SHIM_MEMORY
+MOE_SHIM_FAIL=cuMemCreate:1:2; export MOE_SHIM_FAIL  # nothing of the weights is loaded before
+refused 10 "a cache of 80.0 GiB does not fit what the model leaves of GPU 0" $F/bf16 --prompts "$T/prompts" --context 64 --cache 80G
+unset MOE_SHIM_FAIL
+MOE_SHIM_SHARED=101376; export MOE_SHIM_SHARED
+refused 17 "gives a block 99 KiB of shared memory" $F/bf16 --tokens 1 -n 1
+unset MOE_SHIM_SHARED
 ok "$BIN/moe-quantize" -q --tensor-type 'experts\.31\.=source' $F/bf16 -o "$T/mixed.moe"
 refused 14 "expert 31 is stored in another type" "$T/mixed.moe" --tokens 1 -n 1
 echo "$checks checks"

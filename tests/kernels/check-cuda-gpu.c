@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* model/ops/cuda/gpu.h on the stand-in for NVIDIA's driver: what is there, memory, copies, launches, graphs,
  * and every way to fail. */
+#include "kernels/cuda/absorb.h"
+#include "kernels/cuda/attend.h"
+#include "kernels/cuda/dense.h"
+#include "kernels/cuda/group.h"
 #include "kernels/cuda/images.h"
 #include "kernels/cuda/norm.h"
+#include "kernels/cuda/nvfp4-fast.h"
+#include "kernels/cuda/route.h"
 #include "model/ops/cuda/gpu.h"
 
 #include "tests/ok.h"
@@ -225,6 +231,41 @@ static void old_gpu(void)
     SAYS("compute capability 8.0, and the kernels need 9.0 (Hopper) or later");
 }
 
+/* A Blackwell GPU of a work station: its kernels load, and the first large launch would fail. */
+static void small_gpu(void)
+{
+    struct moe_gpu *g;
+    setenv("MOE_SHIM_MAJOR", "12", 1);
+    setenv("MOE_SHIM_SHARED", "101376", 1);
+    FAILS(MOE_DEVICE, moe_gpu_open(&g, 0, &err));
+    SAYS("gives a block 99 KiB of shared memory, and the kernels need 148");
+}
+
+static uint32_t most;
+static void note(struct moe_cuda_grid g) { most = g.shared > most ? g.shared : most; }
+
+/* The most shared memory of any grid, K2's shapes among them, and somewhat more for what is not dynamic. */
+static void test_shared(void)
+{
+    for (int tokens = 2; tokens <= 8; tokens *= 2)
+        note(moe_cuda_nvfp4_grid(&(struct moe_cuda_nvfp4){ .rows = 128, .blocks = 1 }, tokens));
+    for (int tokens = 8; tokens <= 64; tokens *= 2)
+        note(moe_cuda_nvfp4_fast_grid(&(struct moe_cuda_nvfp4){ .rows = 128, .blocks = 1 }, tokens));
+    for (int few = 0; few < 2; few++)
+        note(moe_cuda_attend_grid(&(struct moe_cuda_attend){
+            .cache = { .width = MOE_CUDA_ATTEND_WIDTH }, .kl = MOE_CUDA_ATTEND_KL, .n = 1, .heads = 64,
+            .few = (uint32_t)few }));
+    for (uint32_t codes = 0; codes <= MOE_CUDA_NVFP4; codes++)
+        for (int64_t n = 1; n <= 64; n++) {
+            const struct moe_cuda_weight w = { .codes = codes };
+            note(moe_cuda_dense_grid(&(struct moe_cuda_dense){ .w = w, .n = n, .rows = 64 }));
+            note(moe_cuda_absorb_grid(&(struct moe_cuda_absorb){ .w = w, .n = n }));
+        }
+    note(moe_cuda_group_grid(&(struct moe_cuda_group){ .experts = 1024 }));
+    note(moe_cuda_route_grid(&(struct moe_cuda_route){ .n_experts = 1024, .top_k = 32, .n_group = 64 }));
+    OK(most + 2048 <= MOE_GPU_SHARED_MOST && most + 8192 > MOE_GPU_SHARED_MOST);
+}
+
 static void old_driver(void)
 {
     int n;
@@ -283,6 +324,7 @@ int main(void)
     OK(WIFEXITED(run_in_child(old_driver)) && WEXITSTATUS(run_in_child(old_driver)) == 0);
     OK(run_in_child(no_gpu) == 0 && run_in_child(stub) == 0);
     test_list();
+    test_shared();
     struct moe_gpu *g;
     if (!moe_cuda_image_count) {
         FAILS(MOE_UNSUPPORTED, moe_gpu_open(&g, 0, &err));
@@ -291,7 +333,7 @@ int main(void)
         return 0;
     }
     OK(run_in_child(old_gpu) == 0 && run_in_child(fault) == 0 && run_in_child(fault_waiting) == 0);
-    OK(run_in_child(ecc) == 0);
+    OK(run_in_child(ecc) == 0 && run_in_child(small_gpu) == 0);
     int status = run_in_child(touch);
     OK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
     OK(moe_gpu_open(&g, 0, &err) == MOE_OK && moe_gpu_info(g)->multiprocessors == 132);

@@ -40,6 +40,7 @@ typedef struct CUgraphExec_st *moe_cu_graph_exec;
     X(MOE_CU_INVALID_CONTEXT, CUDA_ERROR_INVALID_CONTEXT, 201)                 \
     X(MOE_CU_NO_BINARY, CUDA_ERROR_NO_BINARY_FOR_GPU, 209)                     \
     X(MOE_CU_ECC, CUDA_ERROR_ECC_UNCORRECTABLE, 214)                           \
+    X(MOE_CU_INVALID_PTX, CUDA_ERROR_INVALID_PTX, 218)                         \
     X(MOE_CU_UNSUPPORTED_PTX, CUDA_ERROR_UNSUPPORTED_PTX_VERSION, 222)         \
     X(MOE_CU_INVALID_HANDLE, CUDA_ERROR_INVALID_HANDLE, 400)                   \
     X(MOE_CU_NOT_FOUND, CUDA_ERROR_NOT_FOUND, 500)                             \

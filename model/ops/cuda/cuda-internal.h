@@ -59,6 +59,7 @@ struct moe_cuda_steps {
     unsigned char *list; size_t n, cap; int64_t calls;
     struct moe_cuda_graph graph[MOE_CUDA_GRAPHS]; uint64_t clock;
     uint64_t seen[MOE_CUDA_SEEN]; int next_seen; /* hashes of lists that came last */
+    bool refused;                                /* a recording has failed: there are no more */
 };
 
 struct moe_cuda {

@@ -116,7 +116,12 @@ uint64_t moe_cuda_estimate(const struct moe_config *c, enum moe_activations a, i
 
 static enum moe_code allocate(struct moe_device *d, uint64_t bytes, struct moe_addr *out, struct moe_err *err)
 {
-    return moe_gpu_alloc(moe_cuda_of(d)->gpu, bytes, out, err);
+    struct moe_gpu *g = moe_cuda_of(d)->gpu;
+    struct moe_err ignored = MOE_ERR_INIT;
+    uint64_t left;
+    enum moe_code code = moe_gpu_alloc(g, bytes, out, err);
+    bool too_little = code == MOE_DEVICE && moe_gpu_free_now(g, &left, &ignored) == MOE_OK && left < bytes;
+    return too_little ? moe_err_remedy(err, "try a smaller --context") : code;
 }
 
 static void release(struct moe_device *d, struct moe_addr a)

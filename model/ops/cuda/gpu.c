@@ -69,9 +69,14 @@ enum moe_code moe_gpu_check_build(struct moe_err *err)
 
 enum moe_code moe_gpu_check_usable(const struct moe_gpu_info *i, struct moe_err *err)
 {
-    if (i->major >= 9) return MOE_OK;
-    return moe_fail(err, MOE_DEVICE, "GPU %d (%s) has compute capability %d.%d, and the kernels need 9.0 "
-                    "(Hopper) or later", i->index, i->name, i->major, i->minor);
+    if (i->major < 9)
+        return moe_fail(err, MOE_DEVICE, "GPU %d (%s) has compute capability %d.%d, and the kernels need 9.0 "
+                        "(Hopper) or later", i->index, i->name, i->major, i->minor);
+    if (i->shared_bytes < MOE_GPU_SHARED_MOST)
+        return moe_fail(err, MOE_DEVICE, "GPU %d (%s) gives a block %d KiB of shared memory, and the kernels "
+                        "need %d, as GPUs of data centres have", i->index, i->name, i->shared_bytes >> 10,
+                        MOE_GPU_SHARED_MOST >> 10);
+    return MOE_OK;
 }
 
 enum moe_code moe_gpus_found(int *n, struct moe_err *err)
@@ -182,10 +187,12 @@ static enum moe_code load_image(struct moe_gpu *g, const struct moe_cuda_image *
 {
     moe_cu_result r = g->d->cuModuleLoadData(&g->modules[g->n_modules], image->data);
     bool marker = image->bytes >= 8 && !memcmp(image->data, "moe-shim", 8);
-    if (r == MOE_CU_INVALID_IMAGE && marker) return no_kernels(err);
-    if (r == MOE_CU_NO_BINARY || r == MOE_CU_UNSUPPORTED_PTX || r == MOE_CU_INVALID_IMAGE) {
+    bool strange = r == MOE_CU_INVALID_IMAGE || r == MOE_CU_NO_BINARY || r == MOE_CU_INVALID_PTX;
+    if (marker && (strange || r == MOE_CU_INVALID_VALUE)) return no_kernels(err);
+    if (strange || r == MOE_CU_UNSUPPORTED_PTX) {
         moe_gpu_check(g, r, err, "cuModuleLoadData of the kernels of '%s'", image->family);
-        return moe_err_remedy(err, "install a driver as new as the toolkit that made this program");
+        return moe_err_remedy(err, "install a driver as new as the toolkit that made this program, of the "
+                                   "same major version of CUDA or a later one");
     }
     MOE_TRY(moe_gpu_check(g, r, err, "cuModuleLoadData of the kernels of '%s'", image->family));
     g->n_modules++;
@@ -259,6 +266,8 @@ void moe_gpu_close(struct moe_gpu **pointer)
 }
 
 const struct moe_gpu_info *moe_gpu_info(const struct moe_gpu *g) { return &g->info; }
+bool moe_gpu_waits(const struct moe_gpu *g) { return g->wait_each; }
+bool moe_gpu_is_lost(const struct moe_gpu *g) { return g->lost.code != MOE_OK; }
 
 enum moe_code moe_gpu_free_now(struct moe_gpu *g, uint64_t *bytes, struct moe_err *err)
 {

@@ -6,11 +6,11 @@
  * ORDER.  A GPU has one stream.  Copies, fills, launches and graphs are done one after the other in the order
  * of the calls, and most calls return before that.
  *
- * FAILURES.  MOE_NOMEM: host memory, and the memory of a model or of a range that does not fit.  MOE_DEVICE:
- * everything else, with the call of the driver and, where it may be to blame, the kernel that was launched
- * last.  Once an error has made the context useless (an access to an address that has no memory, an ECC error
- * that cannot be corrected), every later call fails with the first message; close still works.  After a
- * failure nothing comes any more of what was to be read.
+ * FAILURES.  MOE_NOMEM: ordinary host memory.  MOE_DEVICE: everything else, too little memory of the GPU and
+ * of host memory that stays in place included, with the call of the driver and, where it may be to blame, the
+ * kernel that was launched last.  Once an error has made the context useless (an access to an address that
+ * has no memory, an ECC error that cannot be corrected), every later call fails with the first message; close
+ * still works.  After a failure nothing comes any more of what was to be read.
  *
  * THREADS.  One thread at a time uses a GPU; it need not be the one that opened it. */
 #ifndef MOE_MODEL_OPS_CUDA_GPU_H
@@ -22,6 +22,10 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+
+/* The shared memory in bytes that a GPU must give a block: the most that any kernel takes (dense_16), with
+ * its static part.  Hopper and the Blackwell of data centres give 227 KiB, other Blackwells 99. */
+enum { MOE_GPU_SHARED_MOST = 148 << 10 };
 
 /* What a GPU is.  bytes: of all its memory. */
 struct moe_gpu_info {
@@ -40,7 +44,8 @@ struct moe_gpu_info {
 
 /* MOE_UNSUPPORTED where this build has no GPU kernels (no nvcc was there when it was made). */
 enum moe_code moe_gpu_check_build(struct moe_err *err);
-/* MOE_DEVICE where the kernels cannot run on such a GPU: it is older than Hopper. */
+/* MOE_DEVICE where the kernels cannot run on such a GPU: it is older than Hopper, or gives a block less than
+ * MOE_GPU_SHARED_MOST bytes of shared memory. */
 enum moe_code moe_gpu_check_usable(const struct moe_gpu_info *info, struct moe_err *err);
 /* How many GPUs there are, at least one; what GPU `index` is.  Neither touches a GPU. */
 enum moe_code moe_gpus_found(int *n, struct moe_err *err);
@@ -52,11 +57,15 @@ enum moe_code moe_gpu_free_bytes(int index, uint64_t *bytes, struct moe_err *err
 struct moe_gpu;
 
 /* Opens GPU `index` and loads all kernels.  MOE_UNSUPPORTED where this build has none; MOE_DEVICE where there
- * is no driver, no such GPU, or one older than Hopper.  After a failure *g is NULL. */
+ * is no driver, no such GPU, or one that is not usable.  After a failure *g is NULL. */
 enum moe_code moe_gpu_open(struct moe_gpu **g, int index, struct moe_err *err);
 /* Waits for the GPU and gives everything back but what alloc, pin and capture gave; NULL-safe, nulls. */
 void moe_gpu_close(struct moe_gpu **g);
 const struct moe_gpu_info *moe_gpu_info(const struct moe_gpu *g);
+/* Whether every launch outside a graph is waited for, to find the kernel that fails (MOE_GPU_WAIT); whether
+ * the context is useless, so that every call fails. */
+bool moe_gpu_waits(const struct moe_gpu *g);
+bool moe_gpu_is_lost(const struct moe_gpu *g);
 /* The bytes of its memory that are free now. */
 enum moe_code moe_gpu_free_now(struct moe_gpu *g, uint64_t *bytes, struct moe_err *err);
 

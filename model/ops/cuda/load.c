@@ -55,7 +55,8 @@ enum moe_code moe_load_check(const struct moe_gpu_info *info, enum moe_load_path
         return moe_fail(err, MOE_UNSUPPORTED, "GPU %d (%s) cannot read host memory through the host's page "
                         "tables, as loading from mapped files needs (use --load-from auto)", info->index,
                         info->name);
-    return moe_fail(err, MOE_UNSUPPORTED, "loading from mapped files is not built (use --load-from auto)");
+    return moe_fail(err, MOE_UNSUPPORTED, "loading from mapped files is not in this version (use --load-from "
+                    "auto)");
 }
 
 /* ---- reading, by any thread ---- */

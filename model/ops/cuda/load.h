@@ -5,9 +5,8 @@
  * into pinned slots, by several threads, and copied from there while others are read:
  *   direct   past the page cache (O_DIRECT), for files that are not in it
  *   cached   from the page cache, or into it
- * mapped   by a kernel, straight from the mapping, where the GPU reads any host memory through the host's
- * page
- *            tables (Grace); the bytes are in the page cache then
+ *   mapped   by a kernel, straight from the mapping, where the GPU reads any host memory through the host's
+ *            page tables (Grace): not in this version, moe_load_check refuses it
  * auto is cached where samples of what is needed are in the page cache, and where the file system cannot read
  * past it; else direct.
  *

@@ -4,7 +4,11 @@
  * A list of launches that was handed over before, the same kernels with the same grids and arguments, is
  * recorded as a graph when it comes again, and is one call of the driver from then on.  What differs from
  * step to step (tokens, positions, pages) is in device memory, so the steps of a batch of so many rows are
- * the same list until its longest sequence needs more pages than `begin` has rounded up to. */
+ * the same list until its longest sequence needs more pages than `begin` has rounded up to.
+ *
+ * Nothing is recorded for an observer, whose waits divide the lists; nor where each kernel is waited for
+ * (MOE_GPU_WAIT), which a graph would hide; nor any more after a recording has failed, because launches do
+ * the same. */
 #include "base/grow.h"
 #include "base/hash.h"
 #include "model/ops/cuda/cuda-internal.h"
@@ -59,25 +63,44 @@ static void drop(struct moe_cuda *d, struct moe_cuda_graph *g)
     *g = (struct moe_cuda_graph){ 0 };
 }
 
-/* Records the list as a graph in the place of the one that was used longest ago. */
+static enum moe_code capture(struct moe_cuda *d, struct moe_gpu_graph **out, struct moe_err *err)
+{
+    MOE_TRY(moe_gpu_capture_begin(d->gpu, err));
+    enum moe_code code = launch_all(d, d->steps.list, d->steps.n, err);
+    struct moe_err later = MOE_ERR_INIT;
+    enum moe_code end = moe_gpu_capture_end(d->gpu, out, code == MOE_OK ? err : &later);
+    return code == MOE_OK ? end : code;
+}
+
+/* Records the list as a graph in the place of the one that was used longest ago.  NULL where that fails; only
+ * a GPU that is lost fails for good. */
 static enum moe_code record(struct moe_cuda *d, uint64_t hash, struct moe_cuda_graph **out,
                             struct moe_err *err)
 {
     struct moe_cuda_steps *s = &d->steps;
     struct moe_cuda_graph *g = s->graph;
+    struct moe_err why = MOE_ERR_INIT;
     for (int i = 1; i < MOE_CUDA_GRAPHS; i++)
         if (s->graph[i].used < g->used) g = &s->graph[i];
     drop(d, g);
     *g = (struct moe_cuda_graph){ .hash = hash, .bytes = s->n, .list = malloc(s->n) };
-    if (!g->list) return moe_fail(err, MOE_NOMEM, "no memory for a list of launches");
-    memcpy(g->list, s->list, s->n);
-    MOE_TRY(moe_gpu_capture_begin(d->gpu, err));
-    enum moe_code code = launch_all(d, s->list, s->n, err);
-    struct moe_err later = MOE_ERR_INIT;
-    enum moe_code end = moe_gpu_capture_end(d->gpu, &g->graph, code == MOE_OK ? err : &later);
-    d->counts.graphs++;
-    *out = g;
-    return code == MOE_OK ? end : code;
+    if (g->list) memcpy(g->list, s->list, s->n);
+    if (g->list && capture(d, &g->graph, &why) == MOE_OK) {
+        d->counts.graphs++;
+        *out = g;
+        return MOE_OK;
+    }
+    drop(d, g);
+    s->refused = true;
+    *out = NULL;
+    if (!moe_gpu_is_lost(d->gpu)) return MOE_OK;
+    *err = why;
+    return err->code;
+}
+
+static bool may_record(const struct moe_cuda *d)
+{
+    return !d->steps.refused && !d->hooks.routed && !moe_gpu_waits(d->gpu);
 }
 
 static enum moe_code hand_over(struct moe_cuda *d, struct moe_err *err)
@@ -86,8 +109,8 @@ static enum moe_code hand_over(struct moe_cuda *d, struct moe_err *err)
     if (s->calls < LEAST || s->n > MOST) return launch_all(d, s->list, s->n, err);
     uint64_t hash = moe_hash64(s->list, s->n);
     struct moe_cuda_graph *g = find(s, hash);
-    if (!g && !seen_before(s, hash)) return launch_all(d, s->list, s->n, err);
-    if (!g) MOE_TRY(record(d, hash, &g, err));
+    if (!g && may_record(d) && seen_before(s, hash)) MOE_TRY(record(d, hash, &g, err));
+    if (!g) return launch_all(d, s->list, s->n, err);
     g->used = ++s->clock;
     d->counts.graph_launches++;
     return moe_gpu_graph_launch(d->gpu, g->graph, err);

@@ -199,7 +199,7 @@ moe_cu_result cuDeviceGetAttribute(int *value, moe_cu_attribute a, moe_cu_device
     switch (a) {
     case MOE_CU_MULTIPROCESSORS: *value = 132; break;
     case MOE_CU_MAJOR: *value = (int)number("MOE_SHIM_MAJOR", 9); break;
-    case MOE_CU_SHARED_OPTIN: *value = DRV_SHARED; break;
+    case MOE_CU_SHARED_OPTIN: *value = (int)number("MOE_SHIM_SHARED", DRV_SHARED); break;
     case MOE_CU_HOST_PAGE_TABLES:
     case MOE_CU_PAGEABLE_ACCESS: *value = drv_has("host-pages"); break;
     case MOE_CU_VIRTUAL_MEMORY: *value = drv_has("vmm"); break;

@@ -12,6 +12,7 @@
  *   MOE_SHIM_MEMORY=BYTES     the memory of each (4 GiB)
  *   MOE_SHIM_VERSION=N        the version of the API (13000)
  *   MOE_SHIM_MAJOR=N          the compute capability (9)
+ *   MOE_SHIM_SHARED=BYTES     the most shared memory of a block (227 KiB)
  *   MOE_SHIM_HAS=WORD,...     abilities: vmm, fd, fabric, host-pages (vmm,fd)
  *   MOE_SHIM_FAIL=CALL:N[:R]  the Nth call of this function fails with result R (999); CALL "any" counts all
  *                             but those that give something back.  Results that end a context do so here.
