@@ -61,21 +61,21 @@ enum { ROWS = 144, COLS = 18432, PAIRS = 65536, HEAD = 163840 };
 #define STRIDE (3 * 2048ull * (7168 / 2 + 7168 / 16) + 48) /* of K2's experts, and the globals */
 
 /* A row of x as digits or halves, row `row` of those at 10 GiB, whose factors are at 15 GiB. */
-static void put_row(const float *x, bool fast, int64_t row, struct moe_cuda_nvfp4 *a)
+static void put_row(const float *x, int64_t n, bool fast, int64_t row, struct moe_cuda_nvfp4 *a)
 {
-    const uint64_t from = cuda_in(x, F * COLS);
-    const uint64_t pitch = (uint64_t)(fast ? moe_cuda_halves_pitch(MOE_CUDA_HALVES_CODES, COLS)
-                                           : moe_cuda_digit_bytes(1, COLS)),
-                   factors = (uint64_t)(fast ? 4 : moe_cuda_factor_bytes(1, COLS));
+    const uint64_t from = cuda_in(x, F * (size_t)n);
+    const uint64_t pitch = (uint64_t)(fast ? moe_cuda_halves_pitch(MOE_CUDA_HALVES_CODES, n)
+                                           : moe_cuda_digit_bytes(1, n)),
+                   factors = (uint64_t)(fast ? 4 : moe_cuda_factor_bytes(1, n));
     const uint64_t to = room(10 * GIB + (uint64_t)row * pitch, pitch),
                    factor = room(15 * GIB + (uint64_t)row * factors, factors);
     if (fast) {
-        struct moe_cuda_halves h = { .x = from, .halves = to, .factors = factor, .rows = 1, .n = COLS,
-                                     .ldx = COLS, .kind = MOE_CUDA_HALVES_CODES };
+        struct moe_cuda_halves h = { .x = from, .halves = to, .factors = factor, .rows = 1, .n = n,
+                                     .ldx = n, .kind = MOE_CUDA_HALVES_CODES };
         CUDA_LAUNCH(halves, h);
     } else {
-        struct moe_cuda_digits d = { .x = from, .digits = to, .factors = factor, .rows = 1, .n = COLS,
-                                     .ldx = COLS, .bits = 24 };
+        struct moe_cuda_digits d = { .x = from, .digits = to, .factors = factor, .rows = 1, .n = n,
+                                     .ldx = n, .bits = 24 };
         CUDA_LAUNCH(digits, d);
     }
     a->digits = base() + 10 * GIB, a->factors = base() + 15 * GIB;
@@ -100,7 +100,7 @@ static void multiply(enum moe_cuda_kernel k, int tokens, const uint8_t *bytes, s
     a.items = cuda_in(&item, sizeof item), a.item_count = cuda_in(&one, sizeof one);
     a.y[0] = base() + 16 * GIB;
     for (int i = 0; i < 2; i++) {
-        put_row(x + i * COLS, fast, in[i], &a);
+        put_row(x + i * COLS, COLS, fast, in[i], &a);
         room(16 * GIB + (uint64_t)out[i] * HEAD * F, ROWS * F);
     }
     cuda_launch(k, fast ? moe_cuda_nvfp4_fast_grid(&a, tokens) : moe_cuda_nvfp4_grid(&a, tokens), &a,
@@ -138,6 +138,51 @@ static void check_nvfp4(void)
     free(bytes), free(x);
 }
 
+/* y [2][128], the first and the last 128 results of a weight with that many rows.  Its first 128 rows and its
+ * last are those of w, and all others are zero. */
+static void multiply_head(bool fast, const struct moe_weight *w, int64_t rows, const float *x, float *y)
+{
+    const size_t codes = (size_t)(w->rows * w->cols / 2),
+                 scales = (size_t)moe_plane_bytes(MOE_NVFP4, w->layout, MOE_PLANE_SCALE, w->rows, w->cols);
+    const uint64_t blocks = (uint64_t)rows / 128, last = blocks - 1;
+    struct moe_cuda_nvfp4 a = { .rows = rows, .cols = w->cols, .tokens = 1, .ldy = rows, .matrices = 1,
+                                .blocks = 264 };
+    const struct moe_addr whole = { room(0, codes * blocks) }, all = { room(2 * GIB, scales * blocks) };
+    CUDA_OK(moe_gpu_fill(cuda_gpu, whole, 0, codes * blocks, &err));
+    CUDA_OK(moe_gpu_fill(cuda_gpu, all, 0, scales * blocks, &err));
+    put(0, w->data, codes), put(2 * GIB, w->scale, scales);
+    put(last * codes, w->data, codes), put(2 * GIB + last * scales, w->scale, scales);
+    a.codes[0] = whole.at, a.scales[0] = all.at, a.global[0] = cuda_in(&w->global, sizeof w->global);
+    a.y[0] = room(16 * GIB, F * (size_t)rows);
+    put_row(x, w->cols, fast, 0, &a);
+    if (fast) cuda_launch(MOE_CUDA_nvfp4_fast_8, moe_cuda_nvfp4_fast_grid(&a, 8), &a, sizeof a);
+    else cuda_launch(MOE_CUDA_nvfp4_2, moe_cuda_nvfp4_grid(&a, 2), &a, sizeof a);
+    get(y, a.y[0], F * 128), get(y + 128, a.y[0] + last * F * 128, F * 128);
+    cuda_free_all();
+}
+
+/* On a GPU with all columns; the stand-in would take hours. */
+static void check_nvfp4_head(void)
+{
+    const char *real = getenv("MOE_TEST_GPU");
+    const int64_t cols = real && !strcmp(real, "1") ? 7168 : 64;
+    struct moe_weight w = random_weight(MOE_NVFP4, 128, cols, false);
+    while (w.layout != MOE_LAYOUT_TILE_128X4) {
+        random_weight_free(&w);
+        w = random_weight(MOE_NVFP4, 128, cols, false);
+    }
+    float *x = random_floats(cols), near[256], far[256];
+    for (int fast = 0; fast < 2; fast++) {
+        CUDA_CASE("a head of [163840 x %d], %s", (int)cols, fast ? "fast" : "exact");
+        multiply_head(fast, &w, 128, x, near);
+        multiply_head(fast, &w, HEAD, x, far);
+        cuda_compare("y of the first rows", near, far, 128);
+        cuda_compare("y of the last rows", near, far + 128, 128);
+    }
+    random_weight_free(&w);
+    free(x);
+}
+
 /* ---- products with other weights, and the embedding ---- */
 
 /* Puts 128 rows of a weight where rows from row0 on of a larger one are. */
@@ -166,6 +211,38 @@ static void multiply_dense(const struct moe_weight *w, int64_t row0, int64_t n, 
     cuda_launch(moe_cuda_dense_kernel(&a), moe_cuda_dense_grid(&a), &a, sizeof a);
     for (int64_t t = 0; t < n; t++)
         get(y + t * rows, a.y + (uint64_t)(t * apart) * F, F * (size_t)rows);
+}
+
+/* y [rows] of one pair: expert `expert` of a list, BF16. */
+static void multiply_listed(const struct moe_weight *w, int32_t expert, int32_t row, const float *x, float *y)
+{
+    const struct moe_cuda_item item = { expert, 0, 1, 0 };
+    const int32_t one = 1;
+    const size_t bytes = (size_t)(w->rows * w->cols * 2);
+    const uint64_t y_at = 16 * GIB + (uint64_t)row * HEAD * F;
+    struct moe_cuda_dense a = { .w = moe_cuda_weight_of(w, base(), 0), .x = base() + 16 * GIB,
+                                .y = base() + 16 * GIB, .list = cuda_in(&item, sizeof item),
+                                .count = cuda_in(&one, sizeof one), .in = cuda_in(&row, sizeof row), .n = 1,
+                                .ldx = HEAD / 2, .ldy = HEAD, .rows = w->rows, .items = 1, .stride = STRIDE };
+    a.out = a.in;
+    put(expert * STRIDE, w->data, bytes);
+    put(16 * GIB + (uint64_t)row * HEAD / 2 * F, x, F * (size_t)w->cols);
+    room(y_at, F * (size_t)w->rows);
+    cuda_launch(moe_cuda_dense_kernel(&a), moe_cuda_dense_grid(&a), &a, sizeof a);
+    get(y, base() + y_at, F * (size_t)w->rows);
+    cuda_free_all();
+}
+
+static void check_listed(void)
+{
+    struct moe_weight w = random_weight(MOE_BF16, 48, 2048, false);
+    float *x = random_floats(w.cols), near[48], far[48];
+    CUDA_CASE("a product of expert 383 in BF16");
+    multiply_listed(&w, 0, 1, x, near);
+    multiply_listed(&w, 383, 29999, x, far);
+    cuda_compare("y", near, far, w.rows);
+    random_weight_free(&w);
+    free(x);
 }
 
 static void embed(const struct moe_weight *w, int64_t row0, float *out)
@@ -325,7 +402,9 @@ static void check(void)
     check_rows();
     check_cache();
     check_head();
+    check_listed();
     check_nvfp4();
+    if (cuda_seed < 2) check_nvfp4_head();
     moe_space_close(&space);
 }
 
