@@ -67,6 +67,16 @@ for f in cuMemcpyHtoDAsync_v2:9:214 cuLaunchKernel:60:719 cuStreamSynchronize:3:
     unset MOE_SHIM_FAIL
 done
 
+# --memory bounds what the host keeps of prompts; the engine, which the processor's run does not hold in it, is
+# as large as the GPU's memory allows.
+line="--tokens 1,2,3 -n 4 --context 40 --ignore-eos"
+cpu $F/bf16 $line >"$T/cpu.text" || fail "cpu"
+! cpu $F/bf16 $line --memory 1M >/dev/null 2>&1 || fail "the processor's run fits 1 MiB: nothing is tested"
+cuda $F/bf16 $line --memory 1M >"$T/cuda.text" || fail "--memory 1M"
+same cpu.text cuda.text
+echo "the king said" >"$T/line"
+refused 10 "a larger --memory" $F/bf16 --prompts "$T/line" -n 2 --context 40 --memory 1M
+
 # ---- what is refused ----
 refused 2 "unknown --load-from" $F/bf16 --tokens 1 -n 1 --load-from disk
 refused 14 "host memory through the host's page tables" $F/bf16 --tokens 1 -n 1 --load-from mapped
