@@ -86,14 +86,23 @@ says '^  FAIL  steps (exit 3, .*no room'
 says '^2 run, 0 skipped, 0 late, 2 failed$'
 
 # What hangs, and does not even hear that it is to stop, fails too; what is skipped is not run.
-CHECKS='check-cuda-norm check-cuda-embed check-cuda-route'
+CHECKS='check-cuda-norm check-cuda-embed check-cuda-dense'
 replace check-cuda-norm "trap '' TERM; while :; do sleep 1; done"
 replace check-cuda-embed 'echo "no such unit"; exit 77'
+replace check-cuda-dense 'echo quick'
 STEP_SECONDS=2 exits 1 standin conformance
 says '^  late  check-cuda-norm: stopped after'
 says '^  skip  check-cuda-embed: no such unit'
-says '^  ok    check-cuda-route'
+says '^  ok    check-cuda-dense'
 says '^5 run, 1 skipped, 1 late, 0 failed$'
+
+# A part that has begun and does not come to its end is no success either.
+replace check-cuda-probe 'echo fragments'
+replace check-cuda-norm 'sleep 4; echo slow'
+PART_SECONDS=8 exits 1 standin conformance
+says '^  ok    fragments'
+says '^  left  fast: not started'
+says '^[1-9] run, 0 skipped, 0 late, 0 failed$'
 
 # a pack has all that conformance runs
 CHECKS='check-cuda-route test-core-cuda test-cuda-device'
