@@ -56,6 +56,9 @@ assert d["graphs"] == 1 and d["graph_launches"] == 4, d
 assert list(l) == ["path", "bytes", "seconds", "bytes_read", "pinned_bytes", "seconds_reading", "seconds_checking", "seconds_copying"], l
 assert l["bytes_read"] > 100000 and l["pinned_bytes"] > 0 and l["path"] in ("cached", "direct") and l["bytes"] > 100000, l' "$T/json" || { cat "$T/json"; fail "JSON"; }
 count
+cuda --json $F/bf16 --tokens 1,2,3 -n 6 --context 16 --ignore-eos --record-routing "$T/routing.json" >"$T/json" || fail "routing"
+grep -qF '"graphs": 0, "graph_launches": 0' "$T/json" || { cat "$T/json"; fail "graphs of pieces of a step"; }
+count
 LD_LIBRARY_PATH=$B/shim "$RUN" -q --json $F/bf16 --tokens 1,2,3 -n 1 >"$T/json" || fail "--device auto"
 grep -qF '"device": {"kind": "cpu", "reason": "not measured"}' "$T/json" || { cat "$T/json"; fail "auto's reason"; }
 count
