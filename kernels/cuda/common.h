@@ -28,8 +28,9 @@
 #define MOE_CUDA_BOTH static inline
 #endif
 
-/* The shape of a launch: blocks in three directions (x below 2^31, y and z at most 65535), the threads of a
- * block (a multiple of 32), and the bytes of its dynamic shared memory. */
+enum { MOE_CUDA_GRID_YZ = 65535 };
+/* The shape of a launch: blocks in three directions (x below 2^31, y and z at most MOE_CUDA_GRID_YZ), the
+ * threads of a block (a multiple of 32), and the bytes of its dynamic shared memory. */
 struct moe_cuda_grid { uint32_t x, y, z, threads, shared; };
 
 /* The number of blocks of `size` that cover n; n is not negative. */

@@ -15,6 +15,7 @@
  * warp has rows g, g + 8, ..: a value of x serves them all. */
 #include "kernels/cuda/launch.h"
 
+#include "kernels/cuda/codes.h"
 #include "kernels/cuda/decode.h"
 #include "kernels/cuda/dense.h"
 
@@ -251,12 +252,9 @@ DEVICE void prepare(const struct moe_cuda_dense *a, const struct job *j, int64_t
         uint32_t m = __float_as_uint(x[i]) & 0x7fffffffu;
         most = m > most ? m : most;
     }
-    const bool sound = there && most < 0x7f800000u;
     if (most >= 0x7f800000u) f->broken[t] = 1;
-    uint32_t e = __float_as_uint(__uint_as_float(most) * 1.004f) & 0x7f800000u;
-    if (e < 30u << 23) e = 30u << 23;
-    const float to = __uint_as_float((276u << 23) - e);
-    for (int i = 0; i < 16; i++) f->x[t][b][i] = sound ? __float2int_rn(x[i] * to) : 0;
+    const uint32_t e = digit_exponent(most);
+    for (int i = 0; i < 16; i++) f->x[t][b][i] = there ? digit_integer(x[i], most, e, 24) : 0;
     f->power[t][b] = __uint_as_float(e - (23u << 23));
 }
 

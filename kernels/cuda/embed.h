@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernels/cuda/embed.hthe rows of the embedding that tokens name: moe_ops.embed on a GPU.
+/* kernels/cuda/embed.h - the rows of the embedding that tokens name: moe_ops.embed on a GPU.
  *
  * out[t][i] = the value of W[token[t]][i], t in [0, n), i in [0, W's columns), bit for bit that of
  * `dequantize` in kernels.def.  out is float32; token and out are multiples of 4.  A token that W has no row

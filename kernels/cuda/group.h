@@ -16,8 +16,9 @@ enum { MOE_CUDA_BUCKETS = 3, MOE_CUDA_ITEM_ROWS = 8 };
 struct moe_cuda_item { int32_t expert, first, count, unused; };
 static_assert(sizeof(struct moe_cuda_item) == 16, "the host and the device agree on items");
 
-/* An expert that is not resident (or is none of the `experts` there are) is left out of all results, and
- * `bit` is set in *word. */
+/* The k ids of a token are distinct.  A pair whose expert is not resident, or is none of the `experts` there
+ * are, is not among the sorted pairs: products write no rows of y for it, and `bit` is set in *word, which
+ * says that the results of the batch are void. */
 struct moe_cuda_group {
     MOE_CU(const int32_t) ids;        /* [pairs] */
     MOE_CU(const uint32_t) resident;  /* bit e % 32 of word e / 32; 0: all experts are */
@@ -41,7 +42,8 @@ static inline int64_t moe_cuda_group_most(int64_t pairs, int64_t experts, int bu
     return most < experts ? most : experts;
 }
 
-enum { MOE_CUDA_GROUP_WARPS = 8 };
+/* The most experts: tables of 144 KiB. */
+enum { MOE_CUDA_GROUP_WARPS = 8, MOE_CUDA_GROUP_EXPERTS = 4096 };
 
 /* One block; a table of counts for each warp, and one for the whole block. */
 static inline struct moe_cuda_grid moe_cuda_group_grid(const struct moe_cuda_group *a)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/cuda/halves.h - rows of float32 as float16 or bfloat16, the form in which fast products read them
- * (nvfp4-fast.h, dense-fast.h).
+ * (nvfp4-fast.h).
  *
  * A row of n values has one factor, a power of two f: with m the largest magnitude of the row and
  * 2^e <= max(m, 2^-97) < 2^(e+1), f = 2^(e - 14).  Stored is x / f, which lies within (-2^15, 2^15), rounded

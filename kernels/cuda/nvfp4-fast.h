@@ -5,8 +5,9 @@
  * nvfp4_fast_8, _16, _32 and _64 take items of up to so many pairs, and the arguments of nvfp4 (nvfp4.h).
  * There, `digits` and `factors` are the halves and factors of rows of x (halves.h, CODES); digits_out is 0.
  *
- * The order of sums is the same for every kernel, item and GPU, so that a result depends on its own row of W
- * and its own row of x alone:
+ * The order of sums is the same for every kernel and item, so that a result depends on its own row of W and
+ * its own row of x alone.  It has the same bits on GPUs whose tensor cores sum as tests/shim/cuda/mma.c says;
+ * check-cuda-probe asks a GPU whether they do:
  * - w = 2^-7 * code * scale, exact in float16; x is the stored half.
  * - The columns of a row are taken in groups of 64.  A group is four sums of 16 products
  *   each, one on top of the other; the first begins at 0.  Of columns c in [0, 32) of the group the first sum

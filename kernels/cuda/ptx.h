@@ -63,17 +63,7 @@ DEVICE void cp_async_16(void *to, const void *from)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(PTX_SHARED(to)), "l"(from) : "memory");
 }
-/* The first `bytes` (0 to 16) of 16 bytes, the others as zeros. */
-DEVICE void cp_async_16_fill(void *to, const void *from, unsigned bytes)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(PTX_SHARED(to)), "l"(from), "r"(bytes)
-                 : "memory");
-}
-/* 8 and 4 bytes; addresses are multiples of that. */
-DEVICE void cp_async_8(void *to, const void *from)
-{
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(PTX_SHARED(to)), "l"(from) : "memory");
-}
+/* 4 bytes; addresses are multiples of 4. */
 DEVICE void cp_async_4(void *to, const void *from)
 {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(PTX_SHARED(to)), "l"(from) : "memory");
@@ -85,12 +75,6 @@ DEVICE void cp_async_commit(void) { asm volatile("cp.async.commit_group;" ::: "m
 
 /* ---- loads and stores of 16 bytes; addresses are multiples of 16 ---- */
 
-/* From memory that nothing writes while the kernel runs, and which is read once. */
-DEVICE void load_16_once(uint32_t v[4], const void *p)
-{
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "l"(p));
-}
 DEVICE void load_16(uint32_t v[4], const void *p)
 {
     const uint4 q = *(const uint4 *)p;
@@ -214,12 +198,9 @@ DEVICE void ldmatrix_x2(uint32_t m[2], const void *row) { shim_ldmatrix(m, row, 
 DEVICE void ldmatrix_x4_trans(uint32_t m[4], const void *row) { shim_ldmatrix(m, row, 4, 1); }
 DEVICE uint32_t movmatrix_trans(uint32_t m) { return shim_movmatrix(m); }
 DEVICE void cp_async_16(void *to, const void *from) { shim_copy(to, from, 16, 16); }
-DEVICE void cp_async_16_fill(void *to, const void *from, unsigned n) { shim_copy(to, from, n, 16); }
-DEVICE void cp_async_8(void *to, const void *from) { shim_copy(to, from, 8, 8); }
 DEVICE void cp_async_4(void *to, const void *from) { shim_copy(to, from, 4, 4); }
 DEVICE void cp_async_commit(void) { shim_copy_commit(); }
 DEVICE void cp_async_wait(unsigned n) { shim_copy_wait(n); }
-DEVICE void load_16_once(uint32_t v[4], const void *p) { shim_move(v, p, 16, p); }
 DEVICE void load_16(uint32_t v[4], const void *p) { shim_move(v, p, 16, p); }
 DEVICE void store_16(void *p, const uint32_t v[4]) { shim_move(p, v, 16, p); }
 typedef uintptr_t shared_at;

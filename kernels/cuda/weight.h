@@ -47,8 +47,12 @@ static inline struct moe_cuda_weight moe_cuda_weight_of(const struct moe_weight 
                                                     [MOE_FP8_B128] = MOE_CUDA_FP8,
                                                     [MOE_INT4_G32] = MOE_CUDA_INT4,
                                                     [MOE_NVFP4] = MOE_CUDA_NVFP4 };
-    static_assert((int)MOE_CUDA_SCALE_E4M3 == (int)MOE_SCALE_E4M3 &&
-                  (int)MOE_CUDA_SCALE_F32 == (int)MOE_SCALE_F32, "the types of scales have the same numbers");
+    static_assert((int)MOE_CUDA_SCALE_NONE == (int)MOE_SCALE_NONE &&
+                  (int)MOE_CUDA_SCALE_F32 == (int)MOE_SCALE_F32 &&
+                  (int)MOE_CUDA_SCALE_BF16 == (int)MOE_SCALE_BF16 &&
+                  (int)MOE_CUDA_SCALE_F16 == (int)MOE_SCALE_F16 &&
+                  (int)MOE_CUDA_SCALE_E8M0 == (int)MOE_SCALE_E8M0 &&
+                  (int)MOE_CUDA_SCALE_E4M3 == (int)MOE_SCALE_E4M3, "types of scales have the same numbers");
     const struct moe_dtype_row *t = &moe_dtypes[w->type];
     return (struct moe_cuda_weight){ .data = data,
                                      .scale = scale,

@@ -279,10 +279,34 @@ static const struct moe_ops ops = { .name = "cuda",
                                     .hooks = set_hooks,
                                     .serve = serve };
 
+/* What does not fit the grids and the shared memory of the kernels.  The rows of products are the y of a grid
+ * with at least 8 rows a block, heads are its y or z. */
+static enum moe_code check_sizes(const struct moe_config *c, struct moe_err *err)
+{
+    const struct { const char *what; int64_t is, most; } size[] = {
+        { "routed experts", c->n_routed_experts, MOE_CUDA_GROUP_EXPERTS },
+        { "attention heads", c->num_attention_heads, MOE_CUDA_GRID_YZ },
+        { "tokens in its vocabulary", c->vocab_size, 8 * MOE_CUDA_GRID_YZ },
+        { "values in a state", c->hidden_size, 8 * MOE_CUDA_GRID_YZ },
+        { "values in a token's queries", c->num_attention_heads * (c->qk_nope_head_dim + c->qk_rope_head_dim),
+          8 * MOE_CUDA_GRID_YZ },
+        { "values in a dense MLP", c->intermediate_size, 8 * MOE_CUDA_GRID_YZ },
+        { "values in its experts' MLPs", c->moe_intermediate_size * moe_max_i64(c->n_shared_experts, 1),
+          8 * MOE_CUDA_GRID_YZ },
+    };
+    for (size_t i = 0; i < sizeof size / sizeof *size; i++)
+        if (size[i].is > size[i].most)
+            return moe_fail(err, MOE_UNSUPPORTED,
+                            "the model has %lld %s, and a GPU computes at most %lld (try --device cpu)",
+                            (long long)size[i].is, size[i].what, (long long)size[i].most);
+    return MOE_OK;
+}
+
 /* What the kernels cannot compute. */
 static enum moe_code check_shape(const struct moe_config *c, struct moe_err *err)
 {
     int64_t width = c->kv_lora_rank + c->qk_rope_head_dim;
+    MOE_TRY(check_sizes(c, err));
     if (c->kv_lora_rank <= MOE_CUDA_ATTEND_KL && width <= MOE_CUDA_ATTEND_WIDTH) return MOE_OK;
     return moe_fail(err, MOE_UNSUPPORTED,
                     "the model's latents have %lld values and keys %lld, and a GPU computes at most %d and "
@@ -349,6 +373,14 @@ enum moe_code moe_cuda_begin(struct moe_device *device, const struct moe_cuda_st
                              struct moe_err *err)
 {
     struct moe_cuda *d = moe_cuda_of(device);
+    const struct moe_config *c = &device->model->config;
+    /* a product's items are the z of its grid, and there are most of those with more than 4 pairs */
+    if (moe_cuda_group_most(start->max_tokens * c->num_experts_per_tok, c->n_routed_experts,
+                            MOE_CUDA_BUCKETS - 1) > MOE_CUDA_GRID_YZ)
+        return moe_fail(err, MOE_UNSUPPORTED,
+                        "batches of %lld tokens with %lld experts each are too large for a GPU (it computes "
+                        "at most %d choices at a time)", (long long)start->max_tokens,
+                        (long long)c->num_experts_per_tok, 5 * MOE_CUDA_GRID_YZ);
     device->max_tokens = start->max_tokens;
     device->context = start->context;
     MOE_TRY(take_buffers(d, err));
