@@ -4,6 +4,7 @@
 #include "kernels/cuda/launch.h"
 
 #include "kernels/cuda/group.h"
+#include "kernels/cuda/scan.h"
 
 enum { WARPS = MOE_CUDA_GROUP_WARPS, THREADS = 32 * WARPS };
 enum { BUCKETS = MOE_CUDA_BUCKETS, ROWS = MOE_CUDA_ITEM_ROWS };
@@ -14,26 +15,6 @@ DEVICE int expert_of(const struct moe_cuda_group *a, int i)
     const int e = a->ids[i];
     if (e < 0 || e >= a->experts) return -1;
     return a->resident && !(a->resident[e / 32] >> e % 32 & 1) ? -1 : e;
-}
-
-/* The sum of v over the threads before this one.  All threads take part; total: the sum over all. */
-DEVICE int sum_before(int v, int *warp_sum, int *total)
-{
-    const int lane = (int)lane_id(), warp = (int)warp_id();
-    int sum = v, before = 0;
-    *total = 0;
-    for (int d = 1; d < 32; d *= 2) {
-        const int other = __shfl_up_sync(0xffffffffu, sum, (unsigned)d);
-        if (lane >= d) sum += other;
-    }
-    __syncthreads();
-    if (lane == 31) warp_sum[warp] = sum;
-    __syncthreads();
-    for (int w = 0; w < WARPS; w++) {
-        if (w < warp) before += warp_sum[w];
-        *total += warp_sum[w];
-    }
-    return before + sum - v;
 }
 
 /* The number of items that n pairs of an expert add to a list. */
@@ -62,7 +43,7 @@ DEVICE void place_experts(const struct moe_cuda_group *a, int e, int end, int *c
     int mine = 0, all;
     for (int x = e; x < end; x++)
         for (int w = 0; w < WARPS; w++) mine += count[w * a->experts + x];
-    int at = sum_before(mine, warp_sum, &all);
+    int at = sum_before(mine, WARPS, warp_sum, &all);
     for (int x = e; x < end; x++) {
         a->first[x] = at;
         for (int w = 0; w < WARPS; w++) {
@@ -81,7 +62,7 @@ DEVICE void list_items(const struct moe_cuda_group *a, int e, int end, const int
     for (int b = 0; b < BUCKETS; b++) {
         int mine = 0, all;
         for (int x = e; x < end; x++) mine += items_of(total[x], b);
-        struct moe_cuda_item *to = a->items + (int64_t)b * a->pairs + sum_before(mine, warp_sum, &all);
+        struct moe_cuda_item *to = a->items + (int64_t)b * a->pairs + sum_before(mine, WARPS, warp_sum, &all);
         for (int x = e; x < end; x++) {
             const int n = total[x], items = items_of(n, b), whole = b == BUCKETS - 1 ? n / ROWS : 0;
             for (int i = 0; i < items; i++, to++) {

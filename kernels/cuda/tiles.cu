@@ -3,29 +3,10 @@
  * threads before it. */
 #include "kernels/cuda/launch.h"
 
+#include "kernels/cuda/scan.h"
 #include "kernels/cuda/tiles.h"
 
 enum { WARPS = 8, THREADS = 32 * WARPS, LISTS = MOE_CUDA_TILE_LISTS, MOST = MOE_CUDA_TILE_PAIRS };
-
-/* The sum of v over the threads before this one.  All threads take part; total: the sum over all. */
-DEVICE int sum_before(int v, int *warp_sum, int *total)
-{
-    const int lane = (int)lane_id(), warp = (int)warp_id();
-    int sum = v, before = 0;
-    *total = 0;
-    for (int d = 1; d < 32; d *= 2) {
-        const int other = __shfl_up_sync(0xffffffffu, sum, (unsigned)d);
-        if (lane >= d) sum += other;
-    }
-    __syncthreads();
-    if (lane == 31) warp_sum[warp] = sum;
-    __syncthreads();
-    for (int w = 0; w < WARPS; w++) {
-        if (w < warp) before += warp_sum[w];
-        *total += warp_sum[w];
-    }
-    return before + sum - v;
-}
 
 /* The list of the last item of n pairs; -1 where all items are whole. */
 DEVICE int last_list(int n)
@@ -45,7 +26,8 @@ KERNEL(moe_cuda_tiles, 256) (const struct moe_cuda_tiles a)
     for (int list = 0; list < LISTS; list++) {
         int mine = 0, all;
         for (int e = begin; e < end; e++) mine += items_of(a.first[e + 1] - a.first[e], list);
-        struct moe_cuda_item *to = a.items + (int64_t)list * a.pairs + sum_before(mine, warp_sum, &all);
+        struct moe_cuda_item *to = a.items + (int64_t)list * a.pairs;
+        to += sum_before(mine, WARPS, warp_sum, &all);
         for (int e = begin; e < end; e++) {
             const int first = a.first[e], n = a.first[e + 1] - first, items = items_of(n, list);
             const int whole = list == LISTS - 1 ? n / MOST : 0;

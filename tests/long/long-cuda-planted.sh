@@ -35,4 +35,5 @@ for f in kernels/cuda/*.cu; do
     esac
 done
 HEADER=rms.h every norm check-cuda-norm
+HEADER=scan.h every group check-cuda-group check-cuda-experts
 echo "long-cuda-planted: $n mistakes"
