@@ -37,4 +37,5 @@ for f in kernels/cuda/*.cu; do
 done
 HEADER=rms.h every norm check-cuda-norm
 HEADER=scan.h every group check-cuda-group check-cuda-experts
+HEADER=scan.h every tiles check-cuda-nvfp4-fast
 echo "long-cuda-planted: $n mistakes"
