@@ -41,17 +41,23 @@ static size_t put_byte(struct moe_decoder *d, unsigned char c, char *out)
     return n;
 }
 
-size_t moe_decode(const struct moe_tokenizer *t, struct moe_decoder *d, int32_t id, char *out)
+size_t moe_decode_bytes(struct moe_decoder *d, const char *s, size_t len, char *out)
 {
-    char room[MOE_TOKEN_ROOM];
-    size_t len, n = 0;
-    const char *s = moe_token_bytes(t, id, room, &len);
-    if (!s || !(d->keep_special || moe_token_is_text(t, id))) return 0;
+    size_t n = 0;
     for (size_t i = 0; i < len; i++) {
         if (!d->n && (unsigned char)s[i] < 0x80) out[n++] = s[i];
         else n += put_byte(d, (unsigned char)s[i], out + n);
     }
     return n;
+}
+
+size_t moe_decode(const struct moe_tokenizer *t, struct moe_decoder *d, int32_t id, char *out)
+{
+    char room[MOE_TOKEN_ROOM];
+    size_t len;
+    const char *s = moe_token_bytes(t, id, room, &len);
+    if (!s || !(d->keep_special || moe_token_is_text(t, id))) return 0;
+    return moe_decode_bytes(d, s, len, out);
 }
 
 size_t moe_decode_flush(struct moe_decoder *d, char out[16])

@@ -27,6 +27,9 @@ struct moe_tokenizer {
     bool first[256];             /* for each byte: whether an added name begins with it */
 };
 
+/* moe_decode for the bytes of a token, or a part of them. */
+size_t moe_decode_bytes(struct moe_decoder *d, const char *s, size_t len, char *out);
+
 /* Build b's hash map and small tables from its bytes, start and count.  Returns 1; 0 when token *twice has
  * the same bytes as an earlier one; -1 when out of memory. */
 int moe_bpe_index(struct moe_bpe *b, int32_t *twice);
