@@ -189,6 +189,7 @@ enum moe_code moe_engine_open(struct moe_engine **out, const char *path, const s
     *out = NULL;
     if (!e) return moe_fail(err, MOE_NOMEM, "no memory for an engine");
     e->cancel = o->cancel;
+    e->cuda = o->cuda;
     e->cache_bytes = o->cache_bytes;
     e->max_sequences = o->max_sequences;
     enum moe_code code = open_parts(e, path, o, pool, err);

@@ -23,6 +23,7 @@ struct moe_engine {
     struct moe_device *device;
     struct moe_forward *forward;
     int64_t context, batch;           /* the largest number of positions; of tokens in a batch */
+    bool cuda;                        /* buffers and caches are in a GPU's memory, not the host's */
     /* bytes of the memory allowed, or of the GPU's, that a full context leaves */
     uint64_t spare;
     uint64_t cache_bytes; int64_t max_sequences; /* as struct moe_engine_options has them */

@@ -128,7 +128,9 @@ enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const st
     char *text;
     size_t bytes;
     *p = (struct moe_prompts){ .tokenizer = e->tokenizer };
-    uint64_t memory = moe_prompt_memory(o), before = o->memory ? moe_peak_anonymous() : 0;
+    uint64_t memory = moe_prompt_memory(o);
+    /* with a GPU the memory is for prompts alone: the engine and the driver are not held in it */
+    uint64_t before = o->memory && !e->cuda ? moe_peak_anonymous() : 0;
     MOE_TRY(moe_prompt_file(o, path, &text, &bytes, err));
     r.memory = !memory ? UINT64_MAX : memory > before ? memory - before : 1;
     r.held = bytes;

@@ -24,9 +24,9 @@ enum moe_code moe_rank_prompts(struct moe_rank *r, const struct moe_prompts *p, 
     for (int64_t i = 0; i < p->n; i++)
         if (p->v[i].rank == r->rank) own[n++] = p->v[i];
 
-    /* the spare memory is for the caches of several sequences: take off what the prompts hold */
+    /* the spare memory is for the caches of several sequences: take off what the prompts hold of it */
     uint64_t *spare = &r->engine->spare;
-    uint64_t held = p->bytes / (uint64_t)r->ranks;
+    uint64_t held = r->engine->cuda ? 0 : p->bytes / (uint64_t)r->ranks;
     *spare -= held < *spare ? held : *spare;
 
     struct moe_core_stats stats = { 0 };
@@ -46,6 +46,7 @@ static enum moe_code open_reference(struct moe_engine **reference, const struct 
     struct moe_engine_options bare = *t->engine;
     bare.tokenizer = false; /* the model's own tokenizer has made ids of the text */
     bare.activations = MOE_ACTIVATIONS_FLOAT; /* the reference is computed as exactly as possible */
+    bare.fast = false;
     bare.sharers = (bare.sharers ? bare.sharers : 1) * r->ranks;
     return moe_engine_open(reference, t->reference, &bare, r->pool, err);
 }

@@ -84,15 +84,6 @@ void moe_run_report_generated(const struct moe_run_args *o, cJSON *json, const s
         rate((double)prompt, seconds[1]), rate(decoded, seconds[2]), moe_human_bytes(moe_peak_rss(), peak));
 }
 
-/* Why `auto` took the processor: a GPU is taken only when it is asked for by name, for no kernel has been
- * timed on one. */
-static const char *why_not_gpu(void)
-{
-    struct moe_err none = MOE_ERR_INIT;
-    int n;
-    return moe_gpus_found(&n, &none) == MOE_OK ? "not measured" : "no gpu";
-}
-
 /* How the weights came onto the GPU, for people; rates of one thread, where several worked. */
 static void tell_load(const struct moe_run_args *o, const struct moe_load_result *l, int gpu)
 {
@@ -120,14 +111,15 @@ static void add_load(cJSON *o, const struct moe_load_result *l)
 void moe_run_device_json(const struct moe_run_args *o, const struct moe_engine *e, cJSON *json)
 {
     cJSON *d = o->run.json ? moe_json_add_object(json, "device") : NULL;
-    bool cuda = !strcmp(e->device->ops->name, "cuda");
     struct moe_load_result load = { 0 };
-    if (cuda) load = moe_cuda_loaded(e->device);
-    if (cuda && !o->run.json) tell_load(o, &load, moe_cuda_info(e->device)->index);
+    if (e->cuda) load = moe_cuda_loaded(e->device);
+    if (e->cuda && !o->run.json) tell_load(o, &load, moe_cuda_info(e->device)->index);
     if (!d) return;
     moe_json_add_str(d, "kind", e->device->ops->name);
-    if (!strcmp(o->device, "auto")) moe_json_add_str(d, "reason", why_not_gpu());
-    if (!cuda) return;
+    /* a GPU is taken only when it is asked for by name, for no kernel has been timed on one; whether one is
+     * there is not looked up: the driver takes a second, and may be broken */
+    if (!strcmp(o->device, "auto")) moe_json_add_str(d, "reason", "not measured");
+    if (!e->cuda) return;
     const struct moe_gpu_info *info = moe_cuda_info(e->device);
     moe_json_add_i64(d, "index", info->index);
     moe_json_add_str(d, "name", info->name);

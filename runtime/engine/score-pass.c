@@ -30,6 +30,7 @@ uint64_t moe_score_side_bytes(const struct moe_engine *e, int64_t window, int th
     int64_t batch = moe_score_batch(e, window);
     const struct moe_config *c = &e->model->config;
     const struct moe_cpu_options o = { .max_tokens = e->batch, .context = window };
+    if (e->cuda) return moe_score_state_bytes(e, batch); /* the rest is on the GPU */
     return moe_cpu_estimate(c, &o, threads) + moe_forward_estimate(c, e->batch) +
            moe_score_state_bytes(e, batch) +
            moe_latent_estimate(c, 1, pages_of(batch, window));

@@ -23,8 +23,8 @@ struct moe_score_side {
 
 /* How many positions are computed at once: those of several whole windows, or a part of one window. */
 int64_t moe_score_batch(const struct moe_engine *e, int64_t window);
-/* Bytes that one model takes besides its mapped files and the states of the text; bytes of the states of n
- * positions. */
+/* Bytes of host memory that one model takes besides its mapped files and the states of the text; bytes of
+ * the states of n positions. */
 uint64_t moe_score_side_bytes(const struct moe_engine *e, int64_t window, int threads);
 uint64_t moe_score_state_bytes(const struct moe_engine *e, int64_t n);
 

@@ -128,10 +128,11 @@ void moe_score_total(struct moe_score *r, struct moe_score_sums *s)
 
 /* ---- memory ---- */
 
+/* Of the mapped files that are read while scoring. */
 static uint64_t files_bytes(const struct moe_engine *e)
 {
     uint64_t bytes = 0;
-    for (int32_t i = 0; e && i < e->source->n_files; i++) bytes += e->source->files[i].size;
+    for (int32_t i = 0; e && !e->cuda && i < e->source->n_files; i++) bytes += e->source->files[i].size;
     return bytes;
 }
 
@@ -152,7 +153,9 @@ static enum moe_code place(const struct scorer *s, const struct moe_engine *e, c
 {
     /* small arrays, threads, and what the C library keeps of freed memory */
     enum { REST = 160 << 10 };
-    uint64_t held = moe_peak_anonymous(), limit = t->memory ? t->memory : moe_available_memory();
+    /* with a GPU it bounds what is kept of the text, as --memory does of prompts (moe_prompts_read) */
+    uint64_t held = e->cuda ? 0 : moe_peak_anonymous();
+    uint64_t limit = t->memory ? t->memory : moe_available_memory();
     /* with a reference, the divergence of each position, twice while the C library sorts them */
     uint64_t need = moe_score_side_bytes(e, t->window, threads) + (ref ? 16 : 8) * (uint64_t)s->n + REST,
              states = moe_score_state_bytes(e, s->n);

@@ -59,8 +59,11 @@ count
 cuda --json $F/bf16 --tokens 1,2,3 -n 6 --context 16 --ignore-eos --record-routing "$T/routing.json" >"$T/json" || fail "routing"
 grep -qF '"graphs": 0, "graph_launches": 0' "$T/json" || { cat "$T/json"; fail "graphs of pieces of a step"; }
 count
-LD_LIBRARY_PATH=$B/shim "$RUN" -q --json $F/bf16 --tokens 1,2,3 -n 1 >"$T/json" || fail "--device auto"
+# auto takes the processor, and does not open the driver to say so
+LD_DEBUG=libs LD_LIBRARY_PATH=$B/shim "$RUN" -q --json $F/bf16 --tokens 1,2,3 -n 1 >"$T/json" 2>"$T/libs" || fail "--device auto"
 grep -qF '"device": {"kind": "cpu", "reason": "not measured"}' "$T/json" || { cat "$T/json"; fail "auto's reason"; }
+grep -q libcjson "$T/libs" || fail "LD_DEBUG shows no library: nothing is tested"
+! grep libcuda "$T/libs" || fail "--device auto opens the driver"
 count
 
 # A GPU that is lost ends the run with one sentence, wherever that is: while it loads, in a pass, in a graph.
@@ -78,7 +81,15 @@ cpu $F/bf16 $line >"$T/cpu.text" || fail "cpu"
 cuda $F/bf16 $line --memory 1M >"$T/cuda.text" || fail "--memory 1M"
 same cpu.text cuda.text
 echo "the king said" >"$T/line"
-refused 10 "a larger --memory" $F/bf16 --prompts "$T/line" -n 2 --context 40 --memory 1M
+refused 10 "a larger --memory" $F/bf16 --prompts "$T/line" -n 2 --context 40 --memory 2K
+# of --score: the states of the text and some logits, but no buffers, which are the GPU's
+head -c 300 $F/valid.txt >"$T/text"
+score="--score $T/text --window 32"
+cpu $F/bf16 $score >"$T/cpu.score" || fail "score"
+! cpu $F/bf16 $score --memory 600K >/dev/null 2>&1 || fail "the processor's score fits 600 KiB: nothing is tested"
+cuda $F/bf16 $score --memory 600K >"$T/cuda.score" || fail "--score --memory 600K"
+same cpu.score cuda.score
+refused 10 "for their hidden states, 64.0 KiB are allowed" $F/bf16 $score --memory 64K
 
 # ---- what is refused ----
 refused 2 "unknown --load-from" $F/bf16 --tokens 1 -n 1 --load-from disk
