@@ -6,6 +6,7 @@
 # make check-threads  pools, communicator, engine and expert-parallel runs under ThreadSanitizer
 # make check-device   on a machine with a GPU: tests, speeds and profiles of its kernels (tests/device.sh)
 # make bench      one table of speeds beside what this machine can do (docs/measurements/performance.md); BENCH_JSON=FILE
+# make count      what GPU kernels do to memory, counted without a GPU (docs/measurements/gpu.md)
 # make fuzz       run each fuzz target, or those named in FUZZ, for FUZZ_SECONDS (60)
 # make setup      install missing Debian packages (or name the command, without root)
 # make install    DESTDIR= PREFIX=/usr/local      make uninstall
@@ -77,6 +78,8 @@ libsrc   := $(filter-out $(tools) $(clisrc),$(allsrc))
 cusrc    := $(sort $(wildcard kernels/cuda/*.cu))
 # Tests and helpers have names that differ, so that their programs lie in one folder, $(B)/tests.
 tests    := $(basename $(notdir $(sort $(wildcard tests/unit/test-*.c tests/kernels/check*.c))))
+# The count of accesses takes the place of a sanitizer.
+tests    := $(filter-out $(if $(SAN),check-cuda-count),$(tests))
 helpers  := $(basename $(notdir $(sort $(wildcard tests/gen/gen*.c)))) bench bench-cuda
 fuzzers  := $(basename $(notdir $(sort $(wildcard tests/fuzz/fuzz-*.c))))
 scripts  := $(basename $(notdir $(sort $(wildcard tests/cli/t-*.sh))))
@@ -140,7 +143,7 @@ vpath moe-%.c $(sort $(dir $(tools)))
 vpath %.c tests/unit tests/kernels tests/ops tests/fuzz tests/gen tests/bench
 
 # ---- rules ------------------------------------------------------------------
-.PHONY: all build check check-headers check-layers bench install uninstall clean help setup demo check-long fuzz test-programs FORCE
+.PHONY: all build check check-headers check-layers bench count install uninstall clean help setup demo check-long fuzz test-programs FORCE
 all: $(bins) $(B)/libmoe.a $(B)/libmoe.so $(B)/moe.pc $(if $(filter build/release,$(B)),links) $(if $(filter shim,$(CUDA)),$(B)/shim/libcuda.so.1)
 test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so $(checked) $(shimmed) $(B)/shim/libcuda.so.1 \
   $(B)/shim/e2m1/libcuda.so.1
@@ -238,6 +241,19 @@ $(B)/shim/e2m1/%.cu.o: kernels/cuda/%.cu $(B)/flags
 $(B)/shim/e2m1/libcuda.so.1: $(e2m1) $(filter-out $(e2m1:$(B)/shim/e2m1/%=$(B)/shim/%),$(shimobj)) $(B)/objects
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,libcuda.so.1 -o $@ $(filter %.o,$^) -lpthread -lm
+# The same once more with calls before each access to memory, which tests/shim/count counts.
+counted := $(cusrc:kernels/cuda/%.cu=$(B)/shim/count/%.cu.o) $(B)/shim/count/counted.cu.o
+$(counted): private before = -fsanitize=thread -DMOE_SHIM_COUNT
+$(B)/shim/count/%.cu.o: kernels/cuda/%.cu $(B)/flags
+	$(compile_cu)
+$(B)/shim/count/%.cu.o: tests/shim/count/%.cu $(B)/flags
+	$(compile_cu)
+$(B)/shim/count/%.o: tests/shim/count/%.c $(B)/flags
+	@echo "  SHIM  $<"
+	$(Q)mkdir -p $(@D) && $(CC) $(std) $(WARN) $(shimcc) -c -o $@ $<
+countobj := $(counted) $(B)/shim/count/count.o $(filter-out $(B)/shim/driver%.o %.cu.o,$(shimobj))
+$(B)/tests/check-cuda-count: $(countobj)
+$(B)/tests/check-cuda-count: wrap := $(foreach f,barrier shuffle ballot sync_warp movmatrix mma_f16 mma_bf16 ldmatrix copy move,-Wl$(comma)--wrap=shim_$f)
 # Checks of kernels find the stand-in beside them.  A build without images tests with the marker in their place.
 cuchecks := $(filter $(B)/tests/check-cuda-% $(addprefix $(B)/tests/,test-core-cuda test-cuda-device),$(testbins))
 $(cuchecks): | $(B)/shim/libcuda.so.1
@@ -323,6 +339,9 @@ check-device: setup
 
 bench: all $(B)/tests/bench $(B)/tests/genmodel $(B)/tests/genrouting
 	$(Q)$(B)/tests/bench $(B)/bin $(B)/tests
+
+count: $(B)/tests/check-cuda-count
+	$(Q)$<
 
 # ---- set-up, demo, tests: each starts make again, so that probes run after packages are there ----
 again := $(MAKE) --no-print-directory -j$(shell nproc 2>/dev/null || echo 2)
