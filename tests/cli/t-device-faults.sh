@@ -41,7 +41,7 @@ done
 # what a user reads
 says() { grep -qF "$1" "$T/err" || { cat "$T/err"; fail "does not say '$1'"; }; }
 one cuStreamSynchronize:5:214 && says "uncorrectable ECC error encountered, CUDA_ERROR_ECC_UNCORRECTABLE (nvidia-smi"
-one cuMemCreate:1:2 && says "for experts" && says "out of memory, CUDA_ERROR_OUT_OF_MEMORY"
+one cuMemCreate:1:2 && says "for weights" && says "out of memory, CUDA_ERROR_OUT_OF_MEMORY"
 one cuLaunchKernel:3:700 && says "cuLaunchKernel of moe_cuda_" && says "an illegal memory access"
 one cuModuleLoadData:1:222 && says "install a driver as new as the toolkit"
 one cuGraphLaunch:1:719; [ $got = 17 ] && says "cuGraphLaunch after moe_cuda_"

@@ -100,7 +100,7 @@ static void test_too_much(struct moe_gpu *g)
     OK(moe_space_back(s, 0, all, 2, &err) == MOE_OK);
     put(g, s, 0, 1, 5);
     FAILS(MOE_DEVICE, moe_space_back(s, 0, all, EXPERTS, &err));
-    SAYS("cuMemCreate of 4.0 MiB for experts, beside 0.06 GiB of them, where ");
+    SAYS("cuMemCreate of 4.0 MiB for weights, beside 0.06 GiB of them, where ");
     OK(moe_space_bytes(s) == 8 * MIB && holds(g, s, 0, 1, 5));
     moe_space_close(&s);
 }

@@ -19,7 +19,7 @@ enum {
     PROP_USAGE = offsetof(moe_cu_alloc_prop, usage), ACCESS = sizeof(moe_cu_access_desc),
     ACCESS_FLAGS = offsetof(moe_cu_access_desc, flags),
     LOCATION = sizeof(struct moe_cu_location), LOCATION_ID = offsetof(struct moe_cu_location, id),
-    RESULT = sizeof(moe_cu_result)
+    RESULT = sizeof(moe_cu_result), UUID = sizeof(moe_cu_uuid)
 };
 _Static_assert(__builtin_types_compatible_p(moe_cu_ptr, unsigned long long), "what cuda.h is compared with");
 
@@ -32,7 +32,7 @@ _Static_assert(PROP_RDMA == offsetof(CUmemAllocationProp, allocFlags.gpuDirectRD
 _Static_assert(PROP_USAGE == offsetof(CUmemAllocationProp, allocFlags.usage), "");
 _Static_assert(ACCESS == sizeof(CUmemAccessDesc) && ACCESS_FLAGS == offsetof(CUmemAccessDesc, flags), "");
 _Static_assert(LOCATION == sizeof(CUmemLocation) && LOCATION_ID == offsetof(CUmemLocation, id), "");
-_Static_assert(RESULT == sizeof(CUresult), "");
+_Static_assert(RESULT == sizeof(CUresult) && UUID == sizeof(CUuuid), "");
 
 #define X(ours, theirs, value) _Static_assert((long)(theirs) == (value), #theirs);
 MOE_CU_RESULTS(X)
@@ -59,6 +59,7 @@ MOE_CU_VALUES(X)
 #define moe_cu_handle_type CUmemAllocationHandleType
 #define moe_cu_alloc_prop CUmemAllocationProp
 #define moe_cu_access_desc CUmemAccessDesc
+#define moe_cu_uuid CUuuid
 /* cuda.h names an older symbol of these only where it is asked to (__CUDA_API_VERSION_INTERNAL). */
 #undef cuEventElapsedTime
 CUresult CUDAAPI cuEventElapsedTime(float *ms, CUevent from, CUevent to);

@@ -112,8 +112,10 @@ struct moe_cu_prop {                                                    /* CUmem
     unsigned short usage;
     unsigned char reserved[4];
 };
+struct moe_cu_uuid_bytes { char bytes[16]; };                           /* CUuuid */
 typedef struct moe_cu_access moe_cu_access_desc;
 typedef struct moe_cu_prop moe_cu_alloc_prop;
+typedef struct moe_cu_uuid_bytes moe_cu_uuid;
 
 /* X(symbol, (parameters)): every function that is called.  All return moe_cu_result. */
 #define MOE_CU_FUNCTIONS(X)                                                                               \
@@ -125,6 +127,7 @@ typedef struct moe_cu_prop moe_cu_alloc_prop;
     X(cuDeviceGet, (moe_cu_device *d, int ordinal))                                                       \
     X(cuDeviceGetName, (char *name, int cap, moe_cu_device d))                                            \
     X(cuDeviceGetAttribute, (int *value, moe_cu_attribute a, moe_cu_device d))                            \
+    X(cuDeviceGetUuid_v2, (moe_cu_uuid *uuid, moe_cu_device d))                                           \
     X(cuDeviceTotalMem_v2, (size_t *bytes, moe_cu_device d))                                              \
     X(cuDeviceGetPCIBusId, (char *id, int cap, moe_cu_device d))                                          \
     X(cuDevicePrimaryCtxRetain, (moe_cu_context *c, moe_cu_device d))                                     \

@@ -5,8 +5,9 @@
 #define MOE_MODEL_OPS_CUDA_CUDA_INTERNAL_H
 
 #include "base/arena.h"
+#include "base/hash.h"
 #include "kernels/cuda/weight.h"
-#include "model/ops/cuda/cuda.h"
+#include "model/ops/cuda/kept.h"
 #include "model/ops/cuda/space.h"
 
 /* A weight on the GPU: the first of E that lie `stride` bytes apart, or one alone.  global: the address of
@@ -39,8 +40,11 @@ struct moe_cuda_weights {
     struct moe_cuda_matrix embed, head;
     uint64_t norm;
     struct moe_cuda_layer *layers;
-    uint64_t bytes;                   /* of the GPU's memory */
-    struct moe_addr block; uint64_t block_bytes;           /* of what belongs to no routed expert */
+    uint64_t bytes, shared_bytes;     /* of the memory that they take; of block and space together */
+    uint64_t granularity;
+    struct moe_hash128 layout;        /* of where things lie in these two */
+    struct moe_space *block; uint64_t block_bytes;         /* what belongs to no routed expert, as expert 0 */
+    struct moe_addr own; uint64_t own_bytes;               /* what follows from options: input scales */
     struct moe_space *space; uint64_t *expert_bytes;       /* [layers]: of an expert; 0: there are none */
     struct moe_load_piece *piece; size_t n_pieces, cap_pieces; /* what comes from files; then what is tiled */
     struct moe_cuda_tiled *tile; size_t n_tiles, cap_tiles;
@@ -140,6 +144,12 @@ enum moe_code moe_cuda_weights_plan(struct moe_cuda *d, struct moe_err *err);
 enum moe_code moe_cuda_weights_load(struct moe_cuda *d, const struct moe_cuda_start *start,
                                     struct moe_err *err);
 void moe_cuda_weights_free(struct moe_cuda *d);
+
+/* ---- kept.c ---- */
+
+/* Gives block and space, which have addresses and no memory, that of start->lender, and sets d->load. */
+enum moe_code moe_cuda_kept_import(struct moe_cuda *d, const struct moe_cuda_start *start,
+                                   struct moe_err *err);
 
 /* ---- products.c ---- */
 

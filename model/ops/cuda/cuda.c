@@ -381,6 +381,7 @@ enum moe_code moe_cuda_begin(struct moe_device *device, const struct moe_cuda_st
                         "batches of %lld tokens with %lld experts each are too large for a GPU (it computes "
                         "at most %d choices at a time)", (long long)start->max_tokens,
                         (long long)c->num_experts_per_tok, 5 * MOE_CUDA_GRID_YZ);
+    MOE_CHECK(d->o.attached == (start->lender != NULL));
     device->max_tokens = start->max_tokens;
     device->context = start->context;
     MOE_TRY(take_buffers(d, err));

@@ -21,6 +21,7 @@ struct moe_cuda_options {
     int index;                        /* of the GPU, as the driver counts */
     enum moe_activations activations; /* any but INT16 */
     bool fast;
+    bool attached;                    /* another process keeps the weights in the GPU's memory (kept.h) */
 };
 
 /* Opens the GPU for `m`, whose source must stay open and mapped until moe_cuda_begin returns, and m itself
@@ -28,16 +29,20 @@ struct moe_cuda_options {
  * when the GPU does not hold its weights, or what moe_gpu_open fails with; *d is then NULL. */
 enum moe_code moe_cuda_open(struct moe_device **d, const struct moe_model *m,
                             const struct moe_cuda_options *o, struct moe_err *err);
-/* Bytes that the weights leave for buffers and caches on this GPU. */
+/* Bytes that the weights leave for buffers and caches on this GPU; those of another process are there
+ * already. */
 uint64_t moe_cuda_room(const struct moe_device *d);
 /* Bytes of the buffers of a device for batches of so many tokens and sequences of so many positions. */
 uint64_t moe_cuda_estimate(const struct moe_config *c, enum moe_activations a, int64_t max_tokens,
                            int64_t context);
 /* How a device begins: for batches of max_tokens and sequences of `context` positions, with weights that come
- * by `path`.  progress and cancel may be NULL. */
+ * by `path`, or, where moe_cuda_options.attached is set, from the lender (kept.h).  shared: their memory can
+ * be handed to other processes.  progress, cancel and lender may be NULL. */
 struct moe_cuda_start {
     int64_t max_tokens, context;
     enum moe_load_path path;
+    bool shared;
+    const struct moe_cuda_lender *lender;
     struct moe_progress *progress;
     const struct moe_cancel *cancel;
 };

@@ -127,11 +127,23 @@ static enum moe_code describe_essentials(const struct moe_driver *d, moe_cu_devi
     return MOE_OK;
 }
 
+static void describe_uuid(const struct moe_driver *d, moe_cu_device device, struct moe_gpu_info *i)
+{
+    moe_cu_uuid u;
+    char *to = i->uuid, *end = to + sizeof i->uuid;
+    if (d->cuDeviceGetUuid_v2(&u, device) != MOE_CU_OK) return;
+    to += snprintf(to, (size_t)(end - to), "GPU");
+    for (int k = 0; k < 16; k++)
+        to += snprintf(to, (size_t)(end - to), "%s%02x", !k || (k >= 4 && k <= 10 && k % 2 == 0) ? "-" : "",
+                       (unsigned char)u.bytes[k]);
+}
+
 static enum moe_code describe(const struct moe_driver *d, moe_cu_device device, struct moe_gpu_info *i,
                               struct moe_err *err)
 {
     MOE_TRY(describe_essentials(d, device, i, err));
     if (d->cuDeviceGetPCIBusId(i->bus, sizeof i->bus, device) != MOE_CU_OK) i->bus[0] = 0;
+    describe_uuid(d, device, i);
     i->integrated = attribute(d, device, MOE_CU_INTEGRATED);
     i->ecc = attribute(d, device, MOE_CU_ECC_ENABLED);
     i->host_pages = attribute(d, device, MOE_CU_HOST_PAGE_TABLES);

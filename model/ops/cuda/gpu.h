@@ -31,6 +31,7 @@ enum { MOE_GPU_SHARED_MOST = 148 << 10 };
 struct moe_gpu_info {
     int index;
     char name[128], bus[24];              /* "NVIDIA H100 80GB HBM3", "0000:18:00.0" */
+    char uuid[48];                        /* "GPU-" and hex digits, as nvidia-smi -L prints; "": unknown */
     int major, minor;                     /* compute capability */
     int multiprocessors, numa_node;       /* numa_node: of the host memory next to it, -1 when unknown */
     int shared_bytes;                     /* of shared memory that a block may have */

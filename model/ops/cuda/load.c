@@ -34,7 +34,7 @@ struct loader {
 
 const char *moe_load_path_name(enum moe_load_path p)
 {
-    static const char *const names[] = { "auto", "direct", "cached", "mapped" };
+    static const char *const names[] = { "auto", "direct", "cached", "mapped", "attached" };
     return names[p];
 }
 

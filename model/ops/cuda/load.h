@@ -20,8 +20,9 @@
 #include "formats/source.h"
 #include "model/ops/cuda/gpu.h"
 
-enum moe_load_path { MOE_LOAD_AUTO, MOE_LOAD_DIRECT, MOE_LOAD_CACHED, MOE_LOAD_MAPPED };
-/* "auto", "direct", "cached", "mapped"; parse: false for any other text. */
+enum moe_load_path { MOE_LOAD_AUTO, MOE_LOAD_DIRECT, MOE_LOAD_CACHED, MOE_LOAD_MAPPED, MOE_LOAD_ATTACHED };
+/* "auto", "direct", "cached", "mapped", "attached" (which moe_load does not know: another process has loaded,
+ * kept.h); parse: false for "attached" and for any other text. */
 const char *moe_load_path_name(enum moe_load_path p);
 bool moe_load_path_parse(const char *text, enum moe_load_path *p);
 

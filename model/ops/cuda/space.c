@@ -137,12 +137,12 @@ static void unback_unit(struct moe_space *s, struct layer *y, int64_t u)
     s->bytes -= y->unit_bytes;
 }
 
-/* Maps the handle, which is the unit's from now on, or released after a failure. */
-static enum moe_code map_unit(struct moe_space *s, struct layer *y, int64_t u, moe_cu_handle h,
+/* Maps the handle, which is the unit's from now on, or released after a failure.  may: MOE_CU_ACCESS_*. */
+static enum moe_code map_unit(struct moe_space *s, struct layer *y, int64_t u, moe_cu_handle h, int may,
                               struct moe_err *err)
 {
     const struct moe_driver *d = s->g->d;
-    moe_cu_access_desc access = { { MOE_CU_AT_DEVICE, s->g->device }, MOE_CU_ACCESS_WRITE };
+    moe_cu_access_desc access = { { MOE_CU_AT_DEVICE, s->g->device }, may };
     moe_cu_result r = d->cuMemMap(unit_at(y, u), y->unit_bytes, 0, h, 0);
     enum moe_code code = moe_gpu_check(s->g, r, err, "cuMemMap");
     if (code != MOE_OK) {
@@ -164,12 +164,12 @@ static enum moe_code back_unit(struct moe_space *s, struct layer *y, int64_t u, 
     moe_cu_result r = s->g->d->cuMemCreate(&h, y->unit_bytes, &p, 0);
     size_t left = 0, all;
     if (r == MOE_CU_OUT_OF_MEMORY && s->g->d->cuMemGetInfo_v2(&left, &all) == MOE_CU_OK)
-        return moe_gpu_check(s->g, r, err, "cuMemCreate of %.1f MiB for experts, beside %.2f GiB of them, "
+        return moe_gpu_check(s->g, r, err, "cuMemCreate of %.1f MiB for weights, beside %.2f GiB of them, "
                              "where %.1f MiB are free", (double)y->unit_bytes / 0x1p20,
                              (double)s->bytes / 0x1p30, (double)left / 0x1p20);
-    MOE_TRY(moe_gpu_check(s->g, r, err, "cuMemCreate of %.1f MiB for experts",
+    MOE_TRY(moe_gpu_check(s->g, r, err, "cuMemCreate of %.1f MiB for weights",
                           (double)y->unit_bytes / 0x1p20));
-    return map_unit(s, y, u, h, err);
+    return map_unit(s, y, u, h, MOE_CU_ACCESS_WRITE, err);
 }
 
 /* The expert no longer counts; the last one of a unit gives its memory back. */
@@ -265,7 +265,7 @@ enum moe_code moe_space_import(struct moe_space *s, int layer, int expert, int f
     MOE_TRY(moe_gpu_check(s->g, s->g->d->cuMemImportFromShareableHandle(&h, (void *)(intptr_t)fd,
                                                                         MOE_CU_HANDLE_FD),
                           err, "cuMemImportFromShareableHandle"));
-    MOE_TRY(map_unit(s, y, u, h, err));
+    MOE_TRY(map_unit(s, y, u, h, MOE_CU_ACCESS_READ, err));
     y->has[expert] = true;
     y->unit[u].users = 1;
     return MOE_OK;
@@ -308,3 +308,14 @@ bool moe_space_has(const struct moe_space *s, int layer, int expert)
 }
 
 uint64_t moe_space_bytes(const struct moe_space *s) { return s->bytes; }
+
+int64_t moe_space_units(const struct moe_space *s, int layer)
+{
+    const struct layer *y = &s->layer[layer];
+    return y->base ? (int64_t)(y->range_bytes / y->unit_bytes) : 0;
+}
+
+int32_t moe_space_unit_first(const struct moe_space *s, int layer, int64_t unit)
+{
+    return (int32_t)(unit * s->layer[layer].experts_per_unit);
+}

@@ -40,6 +40,9 @@ uint64_t moe_space_stride(const struct moe_space *s, int layer);          /* byt
 struct moe_addr moe_space_resident(const struct moe_space *s, int layer);
 bool moe_space_has(const struct moe_space *s, int layer, int expert);     /* whether it is shown */
 uint64_t moe_space_bytes(const struct moe_space *s);                      /* memory that ranges have now */
+/* The units of a layer's range, with and without memory (0: no experts), and the first expert of one. */
+int64_t moe_space_units(const struct moe_space *s, int layer);
+int32_t moe_space_unit_first(const struct moe_space *s, int layer, int64_t unit);
 
 /* Gives memory to n experts, ascending, whose content is then undefined; those that have memory keep it.
  * After a failure the experts have what they had before. */
@@ -56,7 +59,8 @@ enum moe_code moe_space_drop(struct moe_space *s, int layer, const int32_t *expe
 
 /* A descriptor, which the caller closes, of the memory of the unit that expert e lies in, for another process
  * on this machine; of a shared space alone.  import: gives expert e, which has none, such memory, which must
- * have the size of its unit, together with what the other process put there; *fd stays the caller's. */
+ * have the size of its unit, together with what the other process put there, to be read and not written; *fd
+ * stays the caller's.  The other experts of the unit get it by back. */
 enum moe_code moe_space_export(struct moe_space *s, int layer, int expert, int *fd, struct moe_err *err);
 enum moe_code moe_space_import(struct moe_space *s, int layer, int expert, int fd, struct moe_err *err);
 

@@ -4,7 +4,10 @@
  * What belongs to no routed expert is one block of memory.  The experts of a layer have an address range
  * (space.h), all with the same planes at the same distances, in the order that a container has.  Every plane
  * begins at a multiple of 256 bytes and is what the source holds, but for NVFP4's scales in rows, which
- * checkpoints have: they become the tiles of a container. */
+ * checkpoints have: they become the tiles of a container.
+ *
+ * Both follow from the model alone, so that another process can compute with them (kept.h).  What follows
+ * from options lies in memory that is never shared. */
 #include "base/grow.h"
 #include "model/ops/cuda/cuda-internal.h"
 
@@ -13,8 +16,9 @@
 
 enum { ALIGN = 256 };
 
-/* Gives out places from `base` on; 0: the memory is not there yet, and only its bytes count. */
-struct placer { struct moe_cuda *d; uint64_t base, at; bool failed; };
+/* Gives out places from `base` on; 0: the memory is not there yet, and only its bytes count.  there: so are
+ * the bytes, and nothing is to be copied.  layout: digests the places and their bytes; may be NULL. */
+struct placer { struct moe_cuda *d; uint64_t base, at; bool failed, there; struct moe_hash *layout; };
 
 static uint64_t up(uint64_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
 
@@ -22,6 +26,7 @@ static uint64_t take(struct placer *p, uint64_t bytes)
 {
     uint64_t at = up(p->at);
     p->at = at + bytes;
+    if (p->layout) moe_hash_add128(p->layout, (uint64_t[]){ at, bytes }, 2 * sizeof(uint64_t));
     return p->base + at;
 }
 
@@ -30,7 +35,7 @@ static uint64_t put(struct placer *p, const void *from, uint64_t bytes)
 {
     struct moe_cuda_weights *w = &p->d->weights;
     uint64_t to = take(p, bytes);
-    if (!p->base || p->failed) return to;
+    if (!p->base || p->there || p->failed) return to;
     p->failed = !MOE_GROW(w->piece, w->cap_pieces, w->n_pieces + 1);
     if (p->failed) return to;
     w->piece[w->n_pieces++] = (struct moe_load_piece){ .from = from, .bytes = bytes, .to = to };
@@ -56,7 +61,7 @@ static uint64_t put_scales(struct placer *p, const struct moe_weight *w)
     if (w->type != MOE_NVFP4 || w->layout == MOE_LAYOUT_TILE_128X4)
         return put(p, w->scale, plane_bytes(w, w->layout, MOE_PLANE_SCALE));
     uint64_t bytes = plane_bytes(w, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE), to = take(p, bytes);
-    if (!p->base || p->failed) return to;
+    if (!p->base || p->there || p->failed) return to;
     p->failed = !MOE_GROW(all->tile, all->cap_tiles, all->n_tiles + 1);
     if (!p->failed)
         all->tile[all->n_tiles++] = (struct moe_cuda_tiled){ w->scale, w->rows, w->cols / 16, bytes, to };
@@ -136,31 +141,31 @@ static uint64_t put_input_scales(struct placer *p, float **host)
 }
 
 /* The bytes of an expert of a layer; 0 for a layer without. */
-static uint64_t expert_bytes(struct moe_cuda *d, int layer)
+static uint64_t expert_bytes(struct moe_cuda *d, int layer, struct moe_hash *layout)
 {
     const struct moe_layer *y = &d->device.model->layers[layer];
-    struct placer one = { .d = d };
+    struct placer one = { .d = d, .layout = layout };
     if (y->moe) put_mlp(&one, y->experts);
     return up(one.at);
 }
 
-/* The experts of a layer, whose range has memory; `p` is for what belongs to all of them. */
-static void put_experts(struct placer *p, int layer)
+/* The experts of a layer, whose range has memory once p has; `own` is for what is not shared. */
+static void put_experts(struct placer *p, struct placer *own, int layer)
 {
     struct moe_cuda *d = p->d;
     const struct moe_expert *from = d->device.model->layers[layer].experts;
     struct moe_cuda_experts *x = &d->weights.layers[layer].experts;
     float *gate = NULL, *down = NULL;
     if (moe_activations_nvfp4(d->o.activations)) {
-        x->gate_scale = put_input_scales(p, &gate);
-        x->down_scale = put_input_scales(p, &down);
+        x->gate_scale = put_input_scales(own, &gate);
+        x->down_scale = put_input_scales(own, &down);
     }
     if (!p->base) return;
     uint64_t base = moe_space_base(d->weights.space, layer).at;
     x->stride = (int64_t)moe_space_stride(d->weights.space, layer);
     x->resident = moe_space_resident(d->weights.space, layer).at;
     for (int64_t e = 0; !p->failed && e < moe_cuda_config(d)->n_routed_experts; e++) {
-        struct placer one = { .d = d, .base = base + (uint64_t)(e * x->stride) };
+        struct placer one = { .d = d, .base = base + (uint64_t)(e * x->stride), .there = p->there };
         struct moe_cuda_mlp m = put_mlp(&one, &from[e]);
         p->failed = one.failed;
         if (e == 0) x->mlp = m;
@@ -171,7 +176,7 @@ static void put_experts(struct placer *p, int layer)
 
 /* ---- all weights ---- */
 
-static void put_layer(struct placer *p, int layer)
+static void put_layer(struct placer *p, struct placer *own, int layer)
 {
     const struct moe_config *c = moe_cuda_config(p->d);
     const struct moe_layer *from = &p->d->device.model->layers[layer];
@@ -190,41 +195,61 @@ static void put_layer(struct placer *p, int layer)
     if (!from->moe) return;
     y->router = put_matrix(p, &from->router);
     y->router_bias = put_vector(p, from->router_bias, c->n_routed_experts);
-    put_experts(p, layer);
+    put_experts(p, own, layer);
 }
 
-/* Decides on the place of everything; returns the bytes of what belongs to no routed expert. */
-static enum moe_code put_all(struct moe_cuda *d, uint64_t *bytes, struct moe_err *err)
+/* Decides on the place of everything, and counts its bytes.  there: as in struct placer, of what is shared. */
+static enum moe_code put_all(struct moe_cuda *d, bool there, struct moe_hash *layout, struct moe_err *err)
 {
     struct moe_cuda_weights *w = &d->weights;
     const struct moe_model *m = d->device.model;
-    struct placer p = { .d = d, .base = w->block.at };
+    struct placer p = { .d = d, .base = w->block ? moe_space_base(w->block, 0).at : 0, .there = there,
+                        .layout = layout };
+    struct placer own = { .d = d, .base = w->own.at };
     w->embed = put_matrix(&p, &m->embed);
     w->head = put_matrix(&p, &m->head);
     w->norm = put_vector(&p, m->norm, m->config.hidden_size);
-    for (int l = 0; l < m->config.num_hidden_layers; l++) put_layer(&p, l);
-    *bytes = up(p.at);
-    return p.failed ? moe_fail(err, MOE_NOMEM, "no memory for the list of a model's weights") : MOE_OK;
+    for (int l = 0; l < m->config.num_hidden_layers; l++) put_layer(&p, &own, l);
+    w->block_bytes = up(p.at);
+    w->own_bytes = up(own.at);
+    return p.failed || own.failed ? moe_fail(err, MOE_NOMEM, "no memory for the list of a model's weights")
+                                  : MOE_OK;
+}
+
+/* Counts the bytes of everything, and digests where it lies. */
+static enum moe_code measure(struct moe_cuda *d, struct moe_hash *layout, struct moe_err *err)
+{
+    struct moe_cuda_weights *w = &d->weights;
+    const struct moe_config *c = moe_cuda_config(d);
+    MOE_TRY(moe_space_granularity(d->gpu, &w->granularity, err));
+    moe_hash_reset128(layout);
+    moe_hash_add128(layout, &w->granularity, sizeof w->granularity);
+    MOE_TRY(put_all(d, false, layout, err));
+    w->shared_bytes = moe_space_estimate(w->block_bytes, 1, w->granularity);
+    for (int l = 0; l < c->num_hidden_layers; l++) {
+        w->expert_bytes[l] = expert_bytes(d, l, layout);
+        w->shared_bytes += moe_space_estimate(w->expert_bytes[l], c->n_routed_experts, w->granularity);
+        moe_hash_add128(layout, &w->expert_bytes[l], sizeof w->expert_bytes[l]);
+    }
+    w->layout = moe_hash_get128(layout);
+    return MOE_OK;
 }
 
 enum moe_code moe_cuda_weights_plan(struct moe_cuda *d, struct moe_err *err)
 {
     struct moe_cuda_weights *w = &d->weights;
     const struct moe_config *c = moe_cuda_config(d);
-    uint64_t granularity;
     w->layers = MOE_NEWN(&w->arena, struct moe_cuda_layer, c->num_hidden_layers);
     w->expert_bytes = MOE_NEWN(&w->arena, uint64_t, c->num_hidden_layers);
     if (!w->layers || !w->expert_bytes)
         return moe_fail(err, MOE_NOMEM, "no memory for the descriptors of a model's weights");
     for (int l = 0; l < c->num_hidden_layers; l++) MOE_TRY(check_experts(d->device.model, l, err));
-    MOE_TRY(moe_space_granularity(d->gpu, &granularity, err));
-    MOE_TRY(put_all(d, &w->block_bytes, err));
-    w->bytes = w->block_bytes;
-    for (int l = 0; l < c->num_hidden_layers; l++) {
-        w->expert_bytes[l] = expert_bytes(d, l);
-        w->bytes += moe_space_estimate(w->expert_bytes[l], c->n_routed_experts, granularity);
-    }
-    return MOE_OK;
+    struct moe_hash *layout = moe_hash_new();
+    if (!layout) return moe_fail(err, MOE_NOMEM, "no memory for a checksum");
+    enum moe_code code = measure(d, layout, err);
+    moe_hash_free(layout);
+    w->bytes = w->own_bytes + (d->o.attached ? 0 : w->shared_bytes);
+    return code;
 }
 
 /* ---- loading ---- */
@@ -242,7 +267,7 @@ static enum moe_code write_tiles(struct moe_cuda *d, const struct moe_cuda_tiled
     return code;
 }
 
-/* Gives the experts of all layers memory, or (shown) lets kernels use them. */
+/* Gives the experts of all layers memory that have none, or (shown) lets kernels use them. */
 static enum moe_code each_layer(struct moe_cuda *d, bool shown, struct moe_err *err)
 {
     const struct moe_config *c = moe_cuda_config(d);
@@ -258,32 +283,53 @@ static enum moe_code each_layer(struct moe_cuda *d, bool shown, struct moe_err *
     return code;
 }
 
-static enum moe_code take_memory(struct moe_cuda *d, struct moe_err *err)
+/* Reserves addresses, and takes or imports the memory behind them. */
+static enum moe_code take_memory(struct moe_cuda *d, const struct moe_cuda_start *start, struct moe_err *err)
 {
     struct moe_cuda_weights *w = &d->weights;
     const struct moe_config *c = moe_cuda_config(d);
-    MOE_TRY(moe_gpu_alloc(d->gpu, w->block_bytes, &w->block, err));
+    MOE_TRY(moe_gpu_alloc(d->gpu, w->own_bytes, &w->own, err));
+    MOE_TRY(moe_space_open(&w->block, d->gpu, 1, &w->block_bytes, 1, start->shared, err));
     MOE_TRY(moe_space_open(&w->space, d->gpu, (int)c->num_hidden_layers, w->expert_bytes,
-                           (int)c->n_routed_experts, false, err));
+                           (int)c->n_routed_experts, start->shared, err));
+    if (start->lender) MOE_TRY(moe_cuda_kept_import(d, start, err));
+    MOE_TRY(moe_space_back(w->block, 0, &(int32_t){ 0 }, 1, err));
     return each_layer(d, false, err);
+}
+
+static enum moe_code read_weights(struct moe_cuda *d, const struct moe_cuda_start *start, struct moe_err *err)
+{
+    struct moe_cuda_weights *w = &d->weights;
+    const struct moe_load_options o = {
+        .path = start->path, .progress = start->progress, .cancel = start->cancel
+    };
+    MOE_TRY(moe_load(d->gpu, d->device.model->source, w->piece, (int64_t)w->n_pieces, &o, &d->load, err));
+    for (size_t i = 0; i < w->n_tiles; i++) {
+        MOE_TRY(moe_cancel_check(start->cancel, err));
+        MOE_TRY(write_tiles(d, &w->tile[i], err));
+    }
+    return MOE_OK;
+}
+
+/* What is not shared, where the rest is there. */
+static enum moe_code write_own(struct moe_cuda *d, struct moe_err *err)
+{
+    const struct moe_cuda_weights *w = &d->weights;
+    for (size_t i = 0; i < w->n_pieces; i++)
+        MOE_TRY(moe_gpu_write(d->gpu, (struct moe_addr){ w->piece[i].to }, w->piece[i].from,
+                              w->piece[i].bytes, err));
+    return MOE_OK;
 }
 
 enum moe_code moe_cuda_weights_load(struct moe_cuda *d, const struct moe_cuda_start *start,
                                     struct moe_err *err)
 {
     struct moe_cuda_weights *w = &d->weights;
-    const struct moe_load_options o = {
-        .path = start->path, .progress = start->progress, .cancel = start->cancel
-    };
-    uint64_t bytes;
+    bool attached = start->lender;
     MOE_TRY(moe_load_check(moe_gpu_info(d->gpu), start->path, err));
-    MOE_TRY(take_memory(d, err));
-    MOE_TRY(put_all(d, &bytes, err));
-    MOE_TRY(moe_load(d->gpu, d->device.model->source, w->piece, (int64_t)w->n_pieces, &o, &d->load, err));
-    for (size_t i = 0; i < w->n_tiles; i++) {
-        MOE_TRY(moe_cancel_check(start->cancel, err));
-        MOE_TRY(write_tiles(d, &w->tile[i], err));
-    }
+    MOE_TRY(take_memory(d, start, err));
+    MOE_TRY(put_all(d, attached, NULL, err));
+    MOE_TRY(attached ? write_own(d, err) : read_weights(d, start, err));
     MOE_TRY(each_layer(d, true, err));
     MOE_TRY(moe_gpu_wait(d->gpu, err));
     free(w->piece);
@@ -297,7 +343,8 @@ void moe_cuda_weights_free(struct moe_cuda *d)
 {
     struct moe_cuda_weights *w = &d->weights;
     moe_space_close(&w->space);
-    moe_gpu_free(d->gpu, w->block);
+    moe_space_close(&w->block);
+    moe_gpu_free(d->gpu, w->own);
     free(w->piece);
     free(w->tile);
     moe_arena_clear(&w->arena);

@@ -184,6 +184,15 @@ moe_cu_result cuDeviceGetPCIBusId(char *id, int cap, moe_cu_device d)
     return drv_leave(check_device(d));
 }
 
+/* The same for a device in every process, as an identity of hardware is. */
+moe_cu_result cuDeviceGetUuid_v2(moe_cu_uuid *uuid, moe_cu_device d)
+{
+    ENTER(cuDeviceGetUuid_v2, DRV_STARTED);
+    memcpy(uuid->bytes, "stand-in for GPU", sizeof uuid->bytes);
+    uuid->bytes[15] = (char)('0' + d);
+    return drv_leave(check_device(d));
+}
+
 moe_cu_result cuDeviceTotalMem_v2(size_t *bytes, moe_cu_device d)
 {
     ENTER(cuDeviceTotalMem_v2, DRV_STARTED);
