@@ -3,6 +3,7 @@
 
 #include "base/io.h"
 #include "base/show.h"
+#include "runtime/engine/attach.h"
 #include "runtime/engine/core.h"
 
 #include <math.h>
@@ -157,28 +158,43 @@ static enum moe_code open_source(struct moe_engine *e, const char *path, const s
     return MOE_OK;
 }
 
+/* Opens the GPU, chooses sizes, and brings the weights onto it or attaches to them. */
+static enum moe_code open_cuda(struct moe_engine *e, const char *path, const struct moe_engine_options *o,
+                               int threads, struct moe_err *err)
+{
+    const struct moe_cuda_options cuda = {
+        .index = o->gpu, .activations = o->activations, .fast = o->fast, .attached = o->attach
+    };
+    struct moe_cpu_options sizes = { .max_tokens = 0 };
+    struct moe_attach a = { .fd = -1 };
+    MOE_TRY(moe_cuda_open(&e->device, e->model, &cuda, err));
+    if (o->attach) MOE_TRY(moe_attach_open(&a, o->attach, e->device, path, o->cancel, err));
+    enum moe_code code = fit(e, &e->source->config, o, &sizes, threads, err);
+    const struct moe_cuda_start start = { .max_tokens = sizes.max_tokens,
+                                          .context = sizes.context,
+                                          .path = o->load,
+                                          .lender = o->attach ? &a.lender : NULL,
+                                          .progress = o->progress,
+                                          .cancel = o->cancel };
+    if (code == MOE_OK) code = moe_cuda_begin(e->device, &start, err);
+    if (o->attach) moe_attach_close(&a);
+    return code;
+}
+
 static enum moe_code open_parts(struct moe_engine *e, const char *path, const struct moe_engine_options *o,
                                 struct moe_pool *pool, struct moe_err *err)
 {
     MOE_TRY(open_source(e, path, o, false, err));
-    const struct moe_config *c = &e->source->config;
     if (o->dense_only) MOE_TRY(moe_resident_open(&e->resident, e->source, err));
     MOE_TRY(moe_model_open(&e->model, e->resident ? &e->resident->source : e->source, o->lora_eps, err));
+    /* sizes are chosen after opening, so that they count the memory that descriptors and tokenizer take */
     if (o->cuda) {
-        const struct moe_cuda_options cuda = { .index = o->gpu, .activations = o->activations,
-                                               .fast = o->fast };
-        MOE_TRY(moe_cuda_open(&e->device, e->model, &cuda, err));
+        MOE_TRY(open_cuda(e, path, o, moe_pool_threads(pool), err));
+    } else {
+        struct moe_cpu_options cpu;
+        MOE_TRY(fit(e, &e->source->config, o, &cpu, moe_pool_threads(pool), err));
+        MOE_TRY(moe_cpu_open(&e->device, e->model, &cpu, pool, err));
     }
-    /* after opening, so that it counts the memory that descriptors and tokenizer take */
-    struct moe_cpu_options cpu;
-    MOE_TRY(fit(e, c, o, &cpu, moe_pool_threads(pool), err));
-    const struct moe_cuda_start start = { .max_tokens = cpu.max_tokens,
-                                          .context = cpu.context,
-                                          .path = o->load,
-                                          .progress = o->progress,
-                                          .cancel = o->cancel };
-    if (o->cuda) MOE_TRY(moe_cuda_begin(e->device, &start, err));
-    else MOE_TRY(moe_cpu_open(&e->device, e->model, &cpu, pool, err));
     return moe_forward_open(&e->forward, e->device, err);
 }
 

@@ -53,6 +53,7 @@ struct moe_engine_options {
      * bounds the context in the place of `memory`; not with EXPANDED, INT16 or dense_only */
     bool cuda; int gpu;
     enum moe_load_path load;          /* how the weights come onto it */
+    const char *attach;               /* the socket of a keeper that has them there (attach.h); NULL: none */
     struct moe_progress *progress;    /* of that; may be NULL */
     const struct moe_cancel *cancel;  /* for struct moe_engine.cancel */
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* moe-run - main() only: it parses the options, calls the work and ends with its report. */
 #include "runtime/comm/secret.h"
+#include "runtime/engine/run-keep.h"
 #include "runtime/engine/run-ranks.h"
 
 #include <stdlib.h>
@@ -39,7 +40,8 @@ static enum moe_code run(struct moe_run_args *o, cJSON *json, char **argv, enum 
     /* also after a failure: the other ranks accept a message about it only with their secret */
     enum moe_code read = o->secret ? moe_secret_read(&secret, o->secret, code ? &later : err) : MOE_OK;
     if (code == MOE_OK) code = read;
-    if (code == MOE_OK || o->rendezvous) /* else nobody waits for this process */
+    if (code == MOE_OK && o->keep) code = moe_run_keep(&j, err);
+    else if (code == MOE_OK || o->rendezvous) /* else nobody waits for this process */
         code = is_alone(o) ? moe_run_alone(&j, err) : moe_run_ranks(&j, secret, argv, code, err);
     moe_run_job_release(&j);
     moe_secret_free(&secret);

@@ -119,6 +119,12 @@ static const struct moe_opt opts[] = {
                 "with --device cuda: how the model comes onto the GPU: past the system's cache of files, "
                 "or through it; auto looks whether it is in the cache. mapped, by which a GPU that shares "
                 "the host's page tables would read the model where it lies, is not in this version"),
+    MOE_OWN_STR(0, "keep", &moe_run_asked.keep, "SOCKET",
+                "with --device cuda, and without a prompt: load the model and keep it in the GPU's memory "
+                "until SIGINT or SIGTERM, for engines that start with --attach SOCKET"),
+    MOE_OWN_STR(0, "attach", &moe_run_asked.attach, "SOCKET",
+                "with --device cuda: use the weights that moe-run --keep SOCKET keeps on the GPU, and read "
+                "none"),
     MOE_STR(0, "arithmetic", &moe_run_asked.arithmetic, "exact|fast",
             "exact: a GPU gives the bits that the processor gives; fast: products with NVFP4 weights take "
             "less work and round otherwise (--device cuda)"),
@@ -190,6 +196,10 @@ static const struct moe_opt_rule rules[] = {
     { "min-p", "temperature", false },
     { "seed", "temperature", false },
     { "replan-after", "replan", false },
+    { "keep", "attach prompt prompt-file prompts tokens chat score bench trace record-routing", true },
+    { "keep", "n-predict temperature stop ignore-eos context batch-tokens memory", true },
+    { "keep", "arithmetic activations", true },
+    { "attach", "load-from reference", true },
     { "split", "ranks plan rendezvous", false },
     { "rank-timeout", "ranks plan rendezvous", false },
     { NULL, NULL, false },
@@ -348,6 +358,9 @@ static enum moe_code check_device(const struct moe_run_args *o, struct moe_err *
         if (!strcmp(o->arithmetic, "fast"))
             return moe_fail(err, MOE_UNSUPPORTED,
                             "--arithmetic fast is computed by a GPU alone (--device cuda)");
+        if (o->keep || o->attach)
+            return moe_fail(err, MOE_UNSUPPORTED, "--%s is about the memory of a GPU (--device cuda)",
+                            o->keep ? "keep" : "attach");
         if (path != MOE_LOAD_AUTO) return moe_fail(err, MOE_USAGE, "--load-from goes with --device cuda");
         if (!strcmp(o->device, "auto") || !strcmp(o->device, "cpu")) return MOE_OK;
         return moe_fail(err, MOE_USAGE, "unknown --device '%s' (auto, cpu, cuda or cuda:N)", o->device);
@@ -441,6 +454,7 @@ enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine
                                                    (!o->prompt.tokens && !o->bench) };
     e->cuda = is_gpu(o->device, &e->gpu);
     e->progress = o->run.progress;
+    e->attach = o->attach;
     moe_load_path_parse(o->load_from, &e->load); /* check_device has found it */
     if (o->score) { /* memory is shared by the model, its reference if any, and the hidden states */
         e->sharers = o->reference ? 3 : 2;

@@ -88,6 +88,8 @@ void moe_run_report_generated(const struct moe_run_args *o, cJSON *json, const s
 static void tell_load(const struct moe_run_args *o, const struct moe_load_result *l, int gpu)
 {
     char size[16];
+    if (l->path == MOE_LOAD_ATTACHED)
+        moe_notice(&o->run, "the weights were on GPU %d, and attached to in %.2f s", gpu, l->seconds);
     if (l->seconds <= 0 || l->copying <= 0 || l->reading <= 0) return;
     moe_notice(&o->run, "%s came onto GPU %d in %.2f s (%s, %.2f GB/s; a thread read %.2f GB/s, the GPU "
                "copied %.2f GB/s)", moe_human_bytes(l->bytes, size), gpu, l->seconds,
@@ -95,17 +97,19 @@ static void tell_load(const struct moe_run_args *o, const struct moe_load_result
                (double)l->bytes_read / l->reading * 1e-9, (double)l->bytes_read / l->copying * 1e-9);
 }
 
-static void add_load(cJSON *o, const struct moe_load_result *l)
+void moe_run_report_load(const struct moe_run_args *o, const struct moe_load_result *l, int gpu, cJSON *json)
 {
-    if (!o) return;
-    moe_json_add_str(o, "path", moe_load_path_name(l->path));
-    moe_json_add_i64(o, "bytes", (int64_t)l->bytes);
-    moe_json_add_measured(o, "seconds", l->seconds);
-    moe_json_add_i64(o, "bytes_read", (int64_t)l->bytes_read);
-    moe_json_add_i64(o, "pinned_bytes", (int64_t)l->pinned_bytes);
-    moe_json_add_measured(o, "seconds_reading", l->reading);
-    moe_json_add_measured(o, "seconds_checking", l->checking);
-    moe_json_add_measured(o, "seconds_copying", l->copying);
+    cJSON *to = o->run.json ? moe_json_add_object(json, "load") : NULL;
+    if (!o->run.json) tell_load(o, l, gpu);
+    if (!to) return;
+    moe_json_add_str(to, "path", moe_load_path_name(l->path));
+    moe_json_add_i64(to, "bytes", (int64_t)l->bytes);
+    moe_json_add_measured(to, "seconds", l->seconds);
+    moe_json_add_i64(to, "bytes_read", (int64_t)l->bytes_read);
+    moe_json_add_i64(to, "pinned_bytes", (int64_t)l->pinned_bytes);
+    moe_json_add_measured(to, "seconds_reading", l->reading);
+    moe_json_add_measured(to, "seconds_checking", l->checking);
+    moe_json_add_measured(to, "seconds_copying", l->copying);
 }
 
 void moe_run_device_json(const struct moe_run_args *o, const struct moe_engine *e, cJSON *json)
@@ -113,7 +117,7 @@ void moe_run_device_json(const struct moe_run_args *o, const struct moe_engine *
     cJSON *d = o->run.json ? moe_json_add_object(json, "device") : NULL;
     struct moe_load_result load = { 0 };
     if (e->cuda) load = moe_cuda_loaded(e->device);
-    if (e->cuda && !o->run.json) tell_load(o, &load, moe_cuda_info(e->device)->index);
+    if (e->cuda && !d) moe_run_report_load(o, &load, moe_cuda_info(e->device)->index, json);
     if (!d) return;
     moe_json_add_str(d, "kind", e->device->ops->name);
     /* a GPU is taken only when it is asked for by name, for no kernel has been timed on one; whether one is
@@ -128,7 +132,7 @@ void moe_run_device_json(const struct moe_run_args *o, const struct moe_engine *
     moe_json_add_i64(d, "launches", counts.launches);
     moe_json_add_i64(d, "graphs", counts.graphs);
     moe_json_add_i64(d, "graph_launches", counts.graph_launches);
-    add_load(moe_json_add_object(json, "load"), &load);
+    moe_run_report_load(o, &load, info->index, json);
 }
 
 /* Writes what a sequence is called into name[NAME]: the prompt's number (its index in JSON), its line and,

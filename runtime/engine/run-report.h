@@ -50,6 +50,8 @@ void moe_run_report_score(const struct moe_run_args *o, struct moe_score_sums *s
 /* Prints the rows of moe_bench_all as a table. */
 void moe_run_print_bench(FILE *out, const cJSON *rows);
 
+/* How weights came onto GPU `gpu`: a line for people, or the object `load`. */
+void moe_run_report_load(const struct moe_run_args *o, const struct moe_load_result *l, int gpu, cJSON *json);
 /* Adds where the model was computed, and how it came there: device and, of a GPU, load. */
 void moe_run_device_json(const struct moe_run_args *o, const struct moe_engine *e, cJSON *json);
 

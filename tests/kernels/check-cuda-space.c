@@ -124,6 +124,23 @@ static void test_export(struct moe_gpu *g)
     moe_space_close(&b);
 }
 
+/* What another process put there cannot be written. */
+static void read_only(void)
+{
+    struct moe_gpu *g;
+    struct moe_space *a, *b;
+    const int32_t e[] = { 5 };
+    int fd;
+    OK(moe_gpu_open(&g, 0, &err) == MOE_OK);
+    OK(moe_space_open(&a, g, LAYERS, sizes, EXPERTS, true, &err) == MOE_OK);
+    OK(moe_space_open(&b, g, LAYERS, sizes, EXPERTS, true, &err) == MOE_OK);
+    OK(moe_space_back(a, 0, e, 1, &err) == MOE_OK);
+    put(g, a, 0, 5, 77);
+    OK(moe_space_export(a, 0, 5, &fd, &err) == MOE_OK && moe_space_import(b, 0, 5, fd, &err) == MOE_OK);
+    OK(close(fd) == 0);
+    OK(moe_gpu_fill(g, at(b, 0, 5), 1, 1, &err) != MOE_OK || moe_gpu_wait(g, &err) != MOE_OK);
+}
+
 /* A hole: the copy that touches it is refused, and the driver says so. */
 static void hole(void)
 {
@@ -166,10 +183,12 @@ int main(void)
     if (!standin_open()) return 77;
     if (!moe_cuda_image_count) return 77;
     test_sizes();
-    pid_t child = fork();
-    if (!child) hole(), _exit(0);
-    int status;
-    OK(waitpid(child, &status, 0) == child && status == 0);
+    for (int i = 0; i < 2; i++) { /* each ends its context */
+        int status;
+        pid_t child = fork();
+        if (!child) i ? hole() : read_only(), _exit(0);
+        OK(waitpid(child, &status, 0) == child && status == 0);
+    }
     OK(moe_gpu_open(&g, 0, &err) == MOE_OK);
     test_moves(g);
     test_too_much(g);

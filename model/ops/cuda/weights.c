@@ -198,7 +198,8 @@ static void put_layer(struct placer *p, struct placer *own, int layer)
     put_experts(p, own, layer);
 }
 
-/* Decides on the place of everything, and counts its bytes.  there: as in struct placer, of what is shared. */
+/* Decides on the place of everything, and counts its bytes.  there: as in struct placer, of what is
+ * shared. */
 static enum moe_code put_all(struct moe_cuda *d, bool there, struct moe_hash *layout, struct moe_err *err)
 {
     struct moe_cuda_weights *w = &d->weights;
@@ -297,7 +298,8 @@ static enum moe_code take_memory(struct moe_cuda *d, const struct moe_cuda_start
     return each_layer(d, false, err);
 }
 
-static enum moe_code read_weights(struct moe_cuda *d, const struct moe_cuda_start *start, struct moe_err *err)
+static enum moe_code read_weights(struct moe_cuda *d, const struct moe_cuda_start *start,
+                                  struct moe_err *err)
 {
     struct moe_cuda_weights *w = &d->weights;
     const struct moe_load_options o = {
