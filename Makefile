@@ -74,7 +74,9 @@ allsrc   := $(sort $(shell find $(folders) -name '*.c') \
 # link it from libcli.a, which is not installed; check-layers lets nothing in the library include its headers.
 clisrc   := $(filter-out $(tools),$(filter base/cli/% %-options.c %-man.c runtime/engine/run-% \
               convert/convert-report.c convert/inspect-gguf.c convert/inspect-print.c quantize/quantize-tell.c,$(allsrc)))
-libsrc   := $(filter-out $(tools) $(clisrc),$(allsrc))
+# The HTTP server is for moe-serve alone, and is built where libmicrohttpd is.
+httpsrc  := $(filter-out $(tools) $(clisrc),$(filter runtime/server/%,$(allsrc)))
+libsrc   := $(filter-out $(tools) $(clisrc) $(httpsrc),$(allsrc))
 cusrc    := $(sort $(wildcard kernels/cuda/*.cu))
 # Tests and helpers have names that differ, so that their programs lie in one folder, $(B)/tests.
 tests    := $(basename $(notdir $(sort $(wildcard tests/unit/test-*.c tests/kernels/check*.c))))
@@ -110,6 +112,7 @@ $(B)/config.mk: Makefile $(B)/config.in
 	  if $(nvcc) -o $(B)/probe $(B)/probe.cu; then cuda=1; fi; fi; \
 	nccl=0; if [ $$cuda = 1 ] && try '#include <nccl.h>\nint main(void){return ncclSuccess;}\n' -I$(dir $(NVCC))../include -lnccl; then nccl=1; fi; \
 	ucx=0; if try '#include <ucp/api/ucp.h>\nint main(void){ucp_config_t *c;return ucp_config_read(0,0,&c)!=UCS_OK;}\n' -lucp -lucs; then ucx=1; fi; \
+	mhd=0; if try '#include <microhttpd.h>\nint main(void){return MHD_VERSION<0x00097500||!MHD_is_feature_supported(MHD_FEATURE_EPOLL);}\n' -lmicrohttpd; then mhd=1; fi; \
 	base=0; if try '#include <cjson/cJSON.h>\n#include <xxhash.h>\n#include <zlib.h>\n#define PCRE2_CODE_UNIT_WIDTH 8\n#include <pcre2.h>\nint main(void){return !cJSON_Version()||!XXH3_64bits("",0)||!zlibVersion()||pcre2_config_8(0,0)<0;}\n' -lcjson -lxxhash -lz -lpcre2-8; then base=1; fi; \
 	init=; if try 'int main(void){return 0;}\n' -Werror -ftrivial-auto-var-init=pattern; then init=-ftrivial-auto-var-init=pattern; fi; \
 	harden= hardlink= fortify=; main='int main(void){return 0;}\n'; copy='#include <string.h>\n'"$$main"; \
@@ -118,12 +121,13 @@ $(B)/config.mk: Makefile $(B)/config.in
 	for f in -Wl,-z,relro -Wl,-z,now; do if try "$$main" -Werror $$f; then hardlink="$$hardlink $$f"; fi; done; \
 	for n in 2 3; do \
 	  if try "$$copy" -Werror -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=$$n; then fortify=$$n; fi; done; \
-	printf 'HAVE_BASE := %s\nHAVE_CUDA := %s\nHAVE_NCCL := %s\nHAVE_UCX := %s\n' $$base $$cuda $$nccl $$ucx >$@; \
+	printf 'HAVE_BASE := %s\nHAVE_CUDA := %s\nHAVE_NCCL := %s\nHAVE_UCX := %s\nHAVE_MHD := %s\n' $$base $$cuda $$nccl $$ucx $$mhd >$@; \
 	printf 'HARDEN :=%s\nHARDEN_LINK :=%s\nFORTIFY := %s\nAUTO_INIT := %s\n' "$$harden" "$$hardlink" "$$fortify" "$$init" >>$@; \
 	rm -f $(B)/probe $(B)/probe.c $(B)/probe.cu
 	$(Q)sed 's/ := */=/; s/ :=/=/; s/^/  /' $@
 	$(Q)if grep -q 'HAVE_BASE := 0' $@; then \
 	  echo "cJSON, xxHash, zlib or PCRE2 is missing: run 'make setup' (log: $(B)/config.log)" >&2; rm -f $@; exit 2; fi
+	$(Q)if grep -q 'HAVE_MHD := 0' $@; then echo "  libmicrohttpd is missing: moe-serve is not built (make setup)"; fi
 	$(Q)if [ "$(CUDA)" = 1 ] && grep -q 'HAVE_CUDA := 0' $@; then \
 	  echo "CUDA=1, but nvcc does not work: see $(B)/config.log" >&2; rm -f $@; exit 2; fi
 
@@ -132,7 +136,8 @@ libs      = -lcjson -lxxhash -lz -lpcre2-8 -lm -lpthread $(LDLIBS)
 
 libobj   := $(libsrc:%.c=$(B)/%.o)
 cliobj   := $(clisrc:%.c=$(B)/%.o)
-bins     := $(foreach t,$(tools),$(B)/bin/$(basename $(notdir $t)))
+httpobj  := $(httpsrc:%.c=$(B)/%.o)
+bins     := $(foreach t,$(if $(filter 1,$(HAVE_MHD)),$(tools),$(filter-out %/moe-serve.c,$(tools))),$(B)/bin/$(basename $(notdir $t)))
 testbins := $(tests:%=$(B)/tests/%)
 helpbins := $(helpers:%=$(B)/tests/%)
 fuzzbins := $(fuzzers:%=$(B)/tests/%)
@@ -269,7 +274,7 @@ $(B)/tests/check-mma $(B)/tests/check-shim $(B)/tests/check-cuda-probe: $(B)/shi
 # The list of objects is a prerequisite too: a source file that goes away leaves the archive.  It is without
 # the build folder, which may be named in another way the next time.
 $(B)/objects: FORCE
-	$(Q)mkdir -p $(@D); $(call keep,$(patsubst $(B)/%,%,$(libobj) | $(cliobj) | $(shimobj) | $(cuhead)))
+	$(Q)mkdir -p $(@D); $(call keep,$(patsubst $(B)/%,%,$(libobj) | $(cliobj) | $(httpobj) | $(shimobj) | $(cuhead)))
 $(B)/libmoe.a: $(libobj) $(B)/objects
 $(B)/libcli.a: $(cliobj) $(B)/objects
 $(B)/libmoe.a $(B)/libcli.a:
@@ -288,6 +293,12 @@ $(B)/libmoe.so: $(libobj) $(B)/objects libmoe.map
 
 # In a build with CUDA=shim the tools find the stand-in for the driver beside them.
 beside   := $(if $(filter shim,$(CUDA)),-Wl$(comma)-rpath$(comma)'$$ORIGIN/../shim')
+$(B)/libhttp.a: $(httpobj) $(B)/objects
+	@echo "  AR    $@"
+	$(Q)rm -f $@ && $(AR) rcsD $@ $(filter %.o,$^)
+$(B)/bin/moe-serve: $(B)/obj/moe-serve.o $(B)/libhttp.a $(archives)
+	@echo "  LINK  $@"
+	$(Q)mkdir -p $(@D) && $(CC) $(linkflags) $(beside) -o $@ $^ -lmicrohttpd $(libs)
 $(B)/bin/moe-%: $(B)/obj/moe-%.o $(archives)
 	@echo "  LINK  $@"
 	$(Q)mkdir -p $(@D) && $(CC) $(linkflags) $(beside) -o $@ $^ $(libs)

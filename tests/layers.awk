@@ -11,6 +11,7 @@ BEGIN {
     for (k = split(cli, names, " "); k; k--) speaks[names[k]] = 1
     r["base"] = 0; r["formats"] = 1; r["kernels"] = 2; r["model"] = 3; r["convert"] = r["quantize"] = r["runtime"] = 4
     within["plan"] = 0; within["comm"] = 1; within["parallel"] = 2; within["engine"] = 3 # of runtime/
+    within["server"] = 4
     within["ops"] = 0; within["export"] = 1; within["rewrite"] = 2 # of model/, whose own files stand beside them
     within["rounding"] = 0; within["passes"] = 1; within["calibrate"] = 2 # of quantize/
 }

@@ -3,7 +3,7 @@
 # Installs the Debian packages that are missing, and only those, and says so.  Without root it prints the
 # command.
 set -u
-want="build-essential libcjson-dev libxxhash-dev zlib1g-dev libpcre2-dev python3"
+want="build-essential libcjson-dev libxxhash-dev zlib1g-dev libpcre2-dev libmicrohttpd-dev python3"
 cc=${CC:-cc} # may be two words: ccache gcc
 have() # is what the package is for there, wherever it came from?
 {
@@ -14,6 +14,7 @@ have() # is what the package is for there, wherever it came from?
     libxxhash-dev) [ -e /usr/include/xxhash.h ] ;;
     zlib1g-dev) [ -e /usr/include/zlib.h ] ;;
     libpcre2-dev) [ -e /usr/include/pcre2.h ] ;;
+    libmicrohttpd-dev) [ -e /usr/include/microhttpd.h ] ;;
     python3) command -v python3 >/dev/null ;;
     *) dpkg -s "$1" >/dev/null 2>&1 ;;
     esac

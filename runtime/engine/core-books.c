@@ -152,8 +152,7 @@ bool moe_core_expire(struct moe_core *c)
 
 /* ---- what readers see ---- */
 
-/* With lock held. */
-static void make_ready(struct moe_core *c, struct moe_entry *e)
+void moe_core_make_ready(struct moe_core *c, struct moe_entry *e)
 {
     if (e->ready) return;
     e->ready = true;
@@ -176,7 +175,7 @@ static bool show(struct moe_core *c, struct moe_entry *e)
                                        .cached = e->job.found,
                                        .generated = e->answer.n,
                                        .preemptions = e->job.preempted };
-    if (e->ended || (!e->q.whole && e->shown > e->read)) make_ready(c, e);
+    if (e->ended || (!e->q.whole && !e->paused && e->shown > e->read)) moe_core_make_ready(c, e);
     e->held = !e->ended && !e->q.whole && c->o.unread > 0 && e->shown - e->read >= c->o.unread;
     return e->held;
 }

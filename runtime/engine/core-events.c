@@ -134,6 +134,19 @@ enum moe_code moe_core_events(struct moe_core *c, uint64_t id, double seconds, s
     return code;
 }
 
+void moe_core_pause(struct moe_core *c, uint64_t id, bool paused)
+{
+    pthread_mutex_lock(&c->lock);
+    struct moe_entry *e = moe_core_find(c, id);
+    if (e && !e->ended) {
+        e->paused = paused;
+        if (paused && e->ready) unready(c, e);
+        if (!paused && !e->q.whole && e->shown > e->read) moe_core_make_ready(c, e);
+        if (!paused) pthread_cond_broadcast(&c->news);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
 struct moe_core_stats moe_core_stats(struct moe_core *c)
 {
     pthread_mutex_lock(&c->lock);

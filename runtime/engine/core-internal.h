@@ -44,7 +44,7 @@ struct moe_entry {
     /* under core.lock */
     int asked; struct moe_entry *next_asked;
     bool orphan;                        /* its end was read while it was in that list */
-    bool held;
+    bool held, paused;
     int64_t shown, read;                /* tokens */
     size_t shown_text, read_text;
     bool ended;
@@ -107,6 +107,8 @@ bool moe_core_expire(struct moe_core *c);
 void moe_core_change(struct moe_core *c, struct moe_entry *e);
 /* Ends the request, with `err` for MOE_FINISH_ERROR, else NULL. */
 void moe_core_end(struct moe_core *c, struct moe_entry *e, enum moe_finish finish, const struct moe_err *err);
+/* Lets moe_core_events find the request, once; with lock held. */
+void moe_core_make_ready(struct moe_core *c, struct moe_entry *e);
 /* Shows what has changed to readers, and holds those whose readers lag. */
 void moe_core_publish(struct moe_core *c);
 

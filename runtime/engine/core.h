@@ -20,8 +20,8 @@
  * FAILURES.  What is wrong with one request ends that request.  A failure of the device, or of memory for
  * the pass, ends the core: all its requests end with that error, and every later call fails with it.
  *
- * THREADS.  submit, cancel, events and stats may be called from any thread, also while another is in step;
- * step and wait belong to one thread, which calls no other function of the engine meanwhile. */
+ * THREADS.  submit, cancel, events, pause and stats may be called from any thread, also while another is in
+ * step; step and wait belong to one thread, which calls no other function of the engine meanwhile. */
 #ifndef MOE_RUNTIME_ENGINE_CORE_H
 #define MOE_RUNTIME_ENGINE_CORE_H
 
@@ -101,6 +101,11 @@ enum { MOE_ANY_REQUEST = 0 };
  * taken; the error that ended the core, once all ends were read. */
 enum moe_code moe_core_events(struct moe_core *core, uint64_t id, double seconds, struct moe_event *ev,
                               bool *there, struct moe_err *err);
+
+/* While a request is paused, moe_core_events gives nothing of it before it has ended, so that a reader of all
+ * requests can leave one unread whose own reader is slow: it is then held as READERS says.  Does nothing
+ * where the end was read. */
+void moe_core_pause(struct moe_core *core, uint64_t id, bool paused);
 
 /* What docs/reference/engine.md describes.  Counts are since open. */
 struct moe_core_stats {

@@ -17,6 +17,7 @@ struct reading {
     int64_t max_completion_tokens, top_logprobs; /* -1: not given */
     int64_t priority;
     bool skip_special, streams_options;
+    bool open;                      /* keys that are not known here are read over */
 };
 
 static enum moe_code fail_type(const struct reading *r, const char *what, struct moe_err *err)
@@ -291,6 +292,16 @@ static const struct { const char *key, *value; } neutral[] = {
     { "use_beam_search", "false" },
 };
 
+/* Options of other servers that would change the answer; a body may have other keys that are not known. */
+static const char *const missing[] = {
+    "allowed_token_ids", "audio", "bad_words", "documents", "dry_multiplier", "functions", "function_call",
+    "grammar", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "input_embeds",
+    "json_schema", "logits_processors", "max_thinking_tokens", "min_thinking_tokens", "mirostat",
+    "prediction", "prompt_embeds", "prompt_logprobs", "reasoning_effort", "regex", "structural_tag",
+    "structured_outputs", "thinking_token_budget", "truncate_prompt_tokens", "typical_p",
+    "web_search_options", "xtc_probability",
+};
+
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 /* Whether a value is printed as `want`, which is short. */
@@ -315,6 +326,10 @@ static enum moe_code read_key(struct reading *r, const cJSON *v, struct moe_err 
         return moe_fail(err, MOE_UNSUPPORTED, "'%s' is not supported but as %s (take it out)", r->key,
                         neutral[i].value);
     }
+    for (size_t i = 0; r->open && i < COUNT(missing); i++)
+        if (!strcmp(missing[i], r->key))
+            return moe_fail(err, MOE_UNSUPPORTED, "'%s' is not supported (take it out)", r->key);
+    if (r->open) return MOE_OK;
     return moe_fail(err, MOE_UNSUPPORTED,
                     "'%.64s' is no key of a request here (take it out; docs/reference/request.md lists them)",
                     r->key);
@@ -343,9 +358,9 @@ static enum moe_code combine(struct reading *r, struct moe_err *err)
     return MOE_OK;
 }
 
-enum moe_code moe_request_read(struct moe_request_options *out, const cJSON *o,
-                               const struct moe_request *defaults, int64_t vocab, const char **key,
-                               struct moe_err *err)
+static enum moe_code read_options(struct moe_request_options *out, const cJSON *o,
+                                  const struct moe_request *defaults, int64_t vocab, bool open,
+                                  const char **key, struct moe_err *err)
 {
     struct reading r = { .o = { .request = *defaults, .n = 1 },
                          .vocab = vocab,
@@ -353,7 +368,8 @@ enum moe_code moe_request_read(struct moe_request_options *out, const cJSON *o,
                          .max_completion_tokens = -1,
                          .top_logprobs = -1,
                          .priority = -(int64_t)defaults->priority,
-                         .skip_special = !defaults->keep_special };
+                         .skip_special = !defaults->keep_special,
+                         .open = open };
     enum moe_code code = cJSON_IsObject(o) ? MOE_OK : moe_fail(err, MOE_CORRUPT, "is not an object");
     for (const cJSON *v = o->child; v && code == MOE_OK; v = v->next) {
         r.key = v->string;
@@ -366,6 +382,20 @@ enum moe_code moe_request_read(struct moe_request_options *out, const cJSON *o,
     }
     *out = r.o;
     return code;
+}
+
+enum moe_code moe_request_read(struct moe_request_options *out, const cJSON *o,
+                               const struct moe_request *defaults, int64_t vocab, const char **key,
+                               struct moe_err *err)
+{
+    return read_options(out, o, defaults, vocab, false, key, err);
+}
+
+enum moe_code moe_request_read_body(struct moe_request_options *out, const cJSON *o,
+                                    const struct moe_request *defaults, int64_t vocab, const char **key,
+                                    struct moe_err *err)
+{
+    return read_options(out, o, defaults, vocab, true, key, err);
 }
 
 void moe_request_options_release(struct moe_request_options *o)

@@ -43,6 +43,12 @@ struct moe_request_options {
 enum moe_code moe_request_read(struct moe_request_options *out, const cJSON *o,
                                const struct moe_request *defaults, int64_t vocab, const char **key,
                                struct moe_err *err);
+/* The same for the body of a request to a server: keys that are not known are read over, as other servers
+ * do it; those of options that would change the answer, and are not to be had here, are still
+ * MOE_UNSUPPORTED. */
+enum moe_code moe_request_read_body(struct moe_request_options *out, const cJSON *o,
+                                    const struct moe_request *defaults, int64_t vocab, const char **key,
+                                    struct moe_err *err);
 void moe_request_options_release(struct moe_request_options *o);
 
 #endif

@@ -1,67 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/results-json.h"
 
-#include "base/buffer.h"
-#include "kernels/logprob.h"
+#include "runtime/engine/logprobs-json.h"
 
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
-
-/* ---- logarithms of probabilities ---- */
-
-/* Adds the list of bytes as text: a node for each of them would take more memory than all the rest. */
-static void add_bytes(cJSON *o, const char *bytes, size_t n)
-{
-    struct moe_buffer t = { 0 };
-    moe_buffer_put(&t, "[", 1);
-    for (size_t i = 0; i < n; i++) moe_buffer_printf(&t, i ? ", %d" : "%d", (unsigned char)bytes[i]);
-    moe_buffer_put(&t, "]", 1);
-    moe_json_add(o, "bytes", t.failed ? NULL : cJSON_CreateRaw(t.p));
-    free(t.p);
-}
-
-/* Adds a token's text, what of it is UTF-8, and its bytes. */
-static void add_text(cJSON *o, const struct moe_tokenizer *t, int32_t id)
-{
-    char room[MOE_TOKEN_ROOM];
-    struct moe_decoder d = { .keep_special = true };
-    size_t len = 0;
-    const char *bytes = t ? moe_token_bytes(t, id, room, &len) : NULL;
-    if (!bytes) len = 0;
-    char *text = malloc(MOE_DECODE_BOUND(len) + 16);
-    if (!text) {
-        moe_json_add(o, "token", NULL); /* marks the tree as incomplete */
-        return;
-    }
-    size_t n = bytes ? moe_decode(t, &d, id, text) : 0;
-    n += moe_decode_flush(&d, text + n);
-    moe_json_add_text(o, "token", text, n);
-    free(text);
-    add_bytes(o, bytes, len);
-}
-
-/* An object of a token and its logarithm; -9999 is what others give for a probability of 0, which JSON has no
- * number for. */
-static cJSON *append_token(cJSON *list, const struct moe_tokenizer *t, int32_t id, float logprob)
-{
-    cJSON *o = moe_json_append(list, cJSON_CreateObject());
-    moe_json_add_i64(o, "id", id);
-    add_text(o, t, id);
-    moe_json_add_f32(o, "logprob", logprob < -9999 || isnan(logprob) ? -9999 : logprob);
-    return o;
-}
-
-static void add_logprobs(cJSON *json, const struct moe_generated *g, const struct moe_tokenizer *t)
-{
-    cJSON *all = moe_json_add_object(json, "logprobs"), *list = moe_json_add_array(all, "content");
-    for (int64_t i = 0; list && g->logprobs && i < g->n; i++) {
-        const struct moe_logprobs *l = &g->logprobs[i];
-        cJSON *o = append_token(list, t, g->tokens[i], l->logprob);
-        cJSON *top = moe_json_add_array(o, "top_logprobs");
-        for (int k = 0; top && k < l->n; k++) append_token(top, t, l->top[k].id, l->top[k].logprob);
-    }
-}
 
 /* ---- answers ---- */
 
@@ -108,7 +50,8 @@ static void add_choices(cJSON *o, const struct moe_results *r, const struct moe_
         add_text_and_tokens(c, s);
         moe_json_add_str(c, "finish_reason", finish_of(s));
         moe_json_add_i64(c, "rank", rank_of(s, &p->v[first + i]));
-        if (p->v[first + i].request.logprobs >= 0 && !s->out.err) add_logprobs(c, &s->out, p->tokenizer);
+        if (p->v[first + i].request.logprobs >= 0 && !s->out.err)
+            moe_logprobs_chat_json(c, s->out.tokens, s->out.n, s->out.logprobs, p->tokenizer);
     }
 }
 
@@ -123,7 +66,8 @@ cJSON *moe_results_prompt(const struct moe_results *r, const struct moe_prompts 
     moe_json_add_i64(o, "prompt_tokens", q->request.n_ids);
     moe_json_add_str(o, "finish_reason", finish_of(s));
     moe_json_add_i64(o, "rank", rank_of(s, q));
-    if (q->request.logprobs >= 0 && !s->out.err) add_logprobs(o, &s->out, p->tokenizer);
+    if (q->request.logprobs >= 0 && !s->out.err)
+        moe_logprobs_chat_json(o, s->out.tokens, s->out.n, s->out.logprobs, p->tokenizer);
     add_choices(o, r, p, first);
     return o;
 }

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The paths, and those that say something of the server. */
+#include "runtime/server/server-internal.h"
+
+#include <string.h>
+
+static bool answer(struct moe_exchange *x, int status, cJSON *json)
+{
+    moe_exchange_answer(x, status, json);
+    return true;
+}
+
+/* ---- of the server ---- */
+
+static bool health(struct moe_exchange *x, struct moe_api_error *e)
+{
+    static const char *const names[] = { "starting", "ready", "draining" };
+    int state = atomic_load(&x->server->state);
+    cJSON *json = cJSON_CreateObject();
+    (void)e;
+    moe_json_add_str(json, "status", names[state]);
+    if (state != MOE_SERVER_READY) x->retry_after = 5;
+    return answer(x, state == MOE_SERVER_READY ? 200 : 503, json);
+}
+
+static bool version(struct moe_exchange *x, struct moe_api_error *e)
+{
+    cJSON *json = cJSON_CreateObject();
+    (void)e;
+    moe_json_add_str(json, "version", MOE_VERSION);
+    return answer(x, 200, json);
+}
+
+static cJSON *model_json(const struct moe_server *s, const char *name)
+{
+    cJSON *o = cJSON_CreateObject();
+    moe_json_add_str(o, "id", name);
+    moe_json_add_str(o, "object", "model");
+    moe_json_add_i64(o, "created", s->created);
+    moe_json_add_str(o, "owned_by", "moe");
+    moe_json_add_str(o, "root", s->o.names[0]);
+    moe_json_add_i64(o, "max_model_len", s->info.context);
+    return o;
+}
+
+static bool models(struct moe_exchange *x, struct moe_api_error *e)
+{
+    const struct moe_server *s = x->server;
+    cJSON *json = cJSON_CreateObject();
+    (void)e;
+    moe_json_add_str(json, "object", "list");
+    cJSON *list = moe_json_add_array(json, "data");
+    for (size_t i = 0; i < s->o.n_names; i++) moe_json_append(list, model_json(s, s->o.names[i]));
+    return answer(x, 200, json);
+}
+
+static bool one_model(struct moe_exchange *x, struct moe_api_error *e)
+{
+    const struct moe_server *s = x->server;
+    for (size_t i = 0; i < s->o.n_names; i++)
+        if (!strcmp(x->tail, s->o.names[i])) return answer(x, 200, model_json(s, s->o.names[i]));
+    moe_api_fail(e, 404, "model", "there is no model '%.100s' here", x->tail);
+    e->code = "model_not_found";
+    return false;
+}
+
+/* What the server is, and what it has to do now. */
+static bool server_info(struct moe_exchange *x, struct moe_api_error *e)
+{
+    struct moe_server *s = x->server;
+    struct moe_core_stats t = moe_core_stats(s->core);
+    cJSON *json = cJSON_CreateObject();
+    (void)e;
+    pthread_mutex_lock(&s->lock);
+    int64_t requests = s->n_exchanges;
+    uint64_t bodies = s->bodies;
+    pthread_mutex_unlock(&s->lock);
+    moe_json_add_str(json, "version", MOE_VERSION);
+    moe_json_add_str(json, "model_path", s->o.model);
+    moe_json_add_str(json, "served_model_name", s->o.names[0]);
+    moe_json_add_str(json, "role", "both");
+    moe_json_add_i64(json, "context", s->info.context);
+    moe_json_add_i64(json, "cache_tokens", s->info.cache_tokens);
+    moe_json_add_i64(json, "requests", requests); /* this one, too */
+    moe_json_add_i64(json, "body_bytes", (int64_t)bodies);
+    moe_json_add_i64(json, "waiting", t.waiting);
+    moe_json_add_i64(json, "running", t.running);
+    moe_json_add_i64(json, "held", t.held);
+    moe_json_add_i64(json, "pages", t.pages);
+    moe_json_add_i64(json, "pages_used", t.pages_used);
+    moe_json_add_i64(json, "preemptions", t.preemptions);
+    return answer(x, 200, json);
+}
+
+/* ---- the table ---- */
+
+static const struct moe_route routes[] = {
+    { "/health", true, false, false, health },
+    { "/version", true, false, false, version },
+    { "/server_info", true, false, true, server_info },
+    { "/v1/models", true, false, true, models },
+    { "/v1/models/", true, false, true, one_model },
+    { "/v1/completions", false, true, true, moe_route_completions },
+    { "/tokenize", false, true, true, moe_route_tokenize },
+    { "/detokenize", false, true, true, moe_route_detokenize },
+};
+
+const struct moe_route *moe_route_find(const char *url)
+{
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
+        const char *path = routes[i].path;
+        size_t n = strlen(path);
+        if (!strcmp(path, url) || (path[n - 1] == '/' && !strncmp(path, url, n))) return &routes[i];
+    }
+    return NULL;
+}
+
+const char *moe_route_tail(const struct moe_route *r, const char *url)
+{
+    size_t n = strlen(r->path);
+    return r->path[n - 1] == '/' && strlen(url) >= n ? url + n : "";
+}
