@@ -6,6 +6,7 @@
 #include "base/strmap.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -152,17 +153,19 @@ enum moe_code moe_json_parse_row(const char *text, size_t size, const struct moe
                                  struct moe_err *err)
 {
     uint64_t need = row->memory ? moe_json_memory_bound(text, size) : 0;
+    char line[32] = "";
     *out = NULL;
+    if (row->line) snprintf(line, sizeof line, "line %lld: ", (long long)row->line);
     if (need > row->memory)
         return moe_fail_at(err, MOE_NOMEM, row->file, NULL,
-                           "line %lld: its JSON takes up to %llu bytes of memory, and %llu are there for it "
+                           "%sits JSON takes up to %llu bytes of memory, and %llu are there for it "
                            "(try a larger --memory, or shorter rows)",
-                           (long long)row->line, (unsigned long long)need, (unsigned long long)row->memory);
+                           line, (unsigned long long)need, (unsigned long long)row->memory);
     struct moe_err why = MOE_ERR_INIT;
     enum moe_code code = parse_kept(text, size, out, &why);
     if (code == MOE_OK) return MOE_OK;
     bool say = code == MOE_CORRUPT && row->why && strncmp(why.msg, moe_json_no_nul, strlen(moe_json_no_nul));
-    return moe_fail_at(err, code, row->file, NULL, "line %lld: %s%s%s%s", (long long)row->line, why.msg,
+    return moe_fail_at(err, code, row->file, NULL, "%s%s%s%s%s", line, why.msg,
                        say ? " (" : "", say ? row->why : "", say ? ")" : "");
 }
 

@@ -26,8 +26,8 @@ enum moe_code moe_json_keep_numbers(cJSON *root, const char *text, size_t size, 
  * for each byte of the text. */
 uint64_t moe_json_memory_bound(const char *text, size_t size);
 /* Parse one row of a file of JSON rows, like moe_json_parse followed by moe_json_keep_numbers; messages name
- * file and line.  MOE_NOMEM, before anything is parsed, when the tree may take more than row->memory bytes
- * (0: no limit). */
+ * file and line (line 0: the text is the whole file).  MOE_NOMEM, before anything is parsed, when the tree
+ * may take more than row->memory bytes (0: no limit). */
 struct moe_json_row {
     const char *file;
     int64_t line;

@@ -239,13 +239,3 @@ void moe_chat_close(struct moe_chat **c)
 }
 
 const char *moe_chat_name(const struct moe_chat *c) { return c->style.name; }
-
-size_t moe_chat_thinking(const struct moe_chat *c, const int32_t *ids, size_t n, size_t *from)
-{
-    *from = 0;
-    if (!c->style.thinks || c->mark[MOE_MARK_THINK_END] < 0) return 0;
-    if (n && !c->style.opens && ids[0] == c->mark[MOE_MARK_THINK]) *from = 1;
-    for (size_t i = 0; i < n; i++)
-        if (ids[i] == c->mark[MOE_MARK_THINK_END]) return i + 1;
-    return 0;
-}

@@ -89,9 +89,4 @@ enum moe_code moe_chat_text(const struct moe_chat *c, const struct moe_chat_requ
                             size_t *bytes, struct moe_chat_left *left,
                             struct moe_err *err);
 
-/* Where the thinking in an answer ends; the answer is n ids that were generated after moe_chat_encode's.
- * Returns the number of ids up to and including </think>; 0 when there is no thinking.  *from: the index of
- * the first id of the thinking itself, after <think> where the model wrote that. */
-size_t moe_chat_thinking(const struct moe_chat *c, const int32_t *ids, size_t n, size_t *from);
-
 #endif

@@ -43,6 +43,7 @@ static enum moe_code take(struct call *c, struct moe_err *err)
         memcpy(out->logprobs + out->n, ev->logprobs, (size_t)ev->n_tokens * sizeof *out->logprobs);
     out->n += ev->n_tokens;
     out->text_bytes += ev->text_bytes;
+    if (c->g->event) MOE_TRY(c->g->event(c->g->event_ctx, ev, err));
     if (ev->text_bytes && c->g->text) c->g->text(c->g->ctx, ev->text, ev->text_bytes);
     return MOE_OK;
 }

@@ -14,6 +14,9 @@ struct moe_generate {
     /* called with the next bytes of the text, whole UTF-8 characters; may be NULL */
     void (*text)(void *ctx, const char *bytes, size_t n);
     void *ctx;
+    /* called with each event, before `text`; may be NULL.  A failure ends the answer and is returned. */
+    enum moe_code (*event)(void *ctx, const struct moe_event *ev, struct moe_err *err);
+    void *event_ctx;
     const struct moe_cancel *cancel;    /* ends the answer after the present step; NULL: nobody will */
 };
 

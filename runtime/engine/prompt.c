@@ -150,10 +150,9 @@ enum moe_code moe_prompt_encode(const struct moe_prompt *o, const struct moe_eng
     return o->bos ? moe_prompt_bos(e, ids, n, err) : MOE_OK;
 }
 
-enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine *e, int32_t **ids, size_t *n,
-                             struct moe_err *err)
+enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine *e, const struct moe_chat *c,
+                             int32_t **ids, size_t *n, struct moe_err *err)
 {
-    struct moe_chat *c = NULL;
     char *text = NULL;
     size_t bytes;
     *ids = NULL;
@@ -162,10 +161,8 @@ enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine
         MOE_TRY(parse_tokens(o->tokens, ids, n, err));
         return o->bos ? moe_prompt_bos(e, ids, n, err) : MOE_OK;
     }
-    if (o->chat) MOE_TRY(moe_prompt_chat(o, e, &c, err));
     enum moe_code code = prompt_text(o, &text, &bytes, err);
     if (code == MOE_OK) code = moe_prompt_encode(o, e, c, text, bytes, ids, n, err);
     free(text);
-    moe_chat_close(&c);
     return code;
 }

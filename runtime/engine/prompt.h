@@ -23,9 +23,10 @@ struct moe_prompt {
     bool chat, special, bos;
 };
 
-/* The ids of the prompt.  The caller has to free() *ids, also after a failure. */
-enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine *e, int32_t **ids, size_t *n,
-                             struct moe_err *err);
+/* The ids of the prompt; c: the chat template where o->chat is set, else NULL.  The caller has to free()
+ * *ids, also after a failure. */
+enum moe_code moe_prompt_ids(const struct moe_prompt *o, const struct moe_engine *e, const struct moe_chat *c,
+                             int32_t **ids, size_t *n, struct moe_err *err);
 /* The ids of a text of `bytes` bytes with a NUL behind it: of one user turn where c, a chat template, is not
  * NULL.  MOE_USAGE for a turn that is blank or holds a NUL.  The caller has to free() *ids, also after a
  * failure. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* runtime/engine/prompts-internal.h - what the .c files of prompts.h share: the state of reading a file of
  * prompts.  prompts.c reads its lines, prompts-kind.c finds out whether they are JSON, prompts-request.c
- * makes ids and options of a line of JSON, and prompts-memory.c counts what all prompts and answers take. */
+ * makes ids and options of a line of JSON, and prompts-memory.c counts what all prompts and answers take.
+ * messages.c reads a file that is one request by the same functions. */
 #ifndef MOE_RUNTIME_ENGINE_PROMPTS_INTERNAL_H
 #define MOE_RUNTIME_ENGINE_PROMPTS_INTERNAL_H
 
@@ -23,7 +24,8 @@ struct moe_prompts_reading {
     struct moe_chat_left *left;
     uint64_t memory, held;       /* bytes allowed; bytes taken by the text and the prompts so far */
     struct moe_prompts_logprobs logprobs; /* besides */
-    int64_t line, blank;         /* the present line, from 1; the last blank line before it, 0: none */
+    /* the present line, from 1, or 0 where the file is one request; the last blank line before it, 0: none */
+    int64_t line, blank;
 };
 
 /* Opens the chat template unless it is open. */
@@ -62,8 +64,12 @@ enum moe_code moe_prompts_check_no_request(const struct moe_prompts_reading *r, 
 
 /* How many of the three keys that can hold the prompt an object has. */
 int moe_prompts_count_inputs(const cJSON *o);
-/* Sets *ids, which the caller frees even on failure, and *options, which are then empty, to what a line of
- * JSON says. */
+/* Sets *ids, which the caller frees even on failure, and *options, which are then empty, to what a request
+ * says.  need: bytes of memory that o takes. */
+enum moe_code moe_prompts_read_request(struct moe_prompts_reading *r, const cJSON *o, uint64_t need,
+                                       int32_t **ids, size_t *n, struct moe_request_options *options,
+                                       struct moe_err *err);
+/* The same for a line of JSON. */
 enum moe_code moe_prompts_encode_json(struct moe_prompts_reading *r, const char *line, size_t bytes,
                                       int32_t **ids, size_t *n, struct moe_request_options *options,
                                       struct moe_err *err);

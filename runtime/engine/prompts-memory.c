@@ -4,6 +4,8 @@
 
 #include "base/minmax.h"
 
+#include <stdio.h>
+
 /* Bytes that this reader, the run, the results and the report keep for each choice of a prompt besides its
  * ids and the tokens of its answer; and those of a token or an alternative in the JSON of logprobs, as a tree
  * and as text (650 were measured with short tokens). */
@@ -64,16 +66,26 @@ static uint64_t logprobs_bytes(const struct moe_prompts_reading *r)
     return held > reported ? held : reported;
 }
 
+/* What an error says of the present line in front of the rest. */
+enum { AT = 32 };
+static const char *at_line(const struct moe_prompts_reading *r, char room[AT])
+{
+    room[0] = 0;
+    if (r->line) snprintf(room, AT, "line %lld: ", (long long)r->line);
+    return room;
+}
+
 /* Fails because the prompts, of which there are n, take more than is allowed with their logarithms. */
 static enum moe_code fail_logprobs(const struct moe_prompts_reading *r, int64_t n, struct moe_err *err)
 {
-    bool all = r->use->printed && !r->use->each;
+    char at[AT];
+    bool all = r->use->printed && !r->use->each && r->line;
     const char *lines = all ? "--jsonl makes those of one prompt at a time; " : "";
     return moe_fail_at(err, MOE_NOMEM, r->path, NULL,
-                       "line %lld: %lld prompts take up to %llu bytes of memory with their results, %llu of "
+                       "%s%lld prompts take up to %llu bytes of memory with their results, %llu of "
                        "them for logprobs, and %llu are there for them (%stry fewer top_logprobs, a smaller "
                        "max_tokens, or a larger --memory)",
-                       (long long)r->line, (long long)n, (unsigned long long)(r->held + logprobs_bytes(r)),
+                       at_line(r, at), (long long)n, (unsigned long long)(r->held + logprobs_bytes(r)),
                        (unsigned long long)logprobs_bytes(r), (unsigned long long)r->memory, lines);
 }
 
@@ -82,10 +94,11 @@ static enum moe_code fail_logprobs(const struct moe_prompts_reading *r, int64_t 
 /* Fails because r->held, what n prompts take, is more than is allowed. */
 static enum moe_code fail_too_many(const struct moe_prompts_reading *r, int64_t n, struct moe_err *err)
 {
+    char at[AT];
     return moe_fail_at(err, MOE_NOMEM, r->path, NULL,
-                       "line %lld: %lld prompts take up to %llu bytes of memory with their results, "
+                       "%s%lld prompts take up to %llu bytes of memory with their results, "
                        "and %llu are there for them (try a larger --memory, or fewer prompts)",
-                       (long long)r->line, (long long)n, (unsigned long long)r->held,
+                       at_line(r, at), (long long)n, (unsigned long long)r->held,
                        (unsigned long long)r->memory);
 }
 

@@ -137,10 +137,9 @@ static enum moe_code check_minimum(const struct moe_prompts_reading *r, const cJ
                     least->valuedouble, (long long)most);
 }
 
-/* Sets *ids, which the caller frees even on failure, and *options, which are then empty, to what a request
- * says. */
-static enum moe_code read_request(struct moe_prompts_reading *r, const cJSON *o, uint64_t need, int32_t **ids,
-                                  size_t *n, struct moe_request_options *options, struct moe_err *err)
+enum moe_code moe_prompts_read_request(struct moe_prompts_reading *r, const cJSON *o, uint64_t need,
+                                       int32_t **ids, size_t *n, struct moe_request_options *options,
+                                       struct moe_err *err)
 {
     const cJSON *tools;
     cJSON *parsed = NULL;
@@ -152,7 +151,8 @@ static enum moe_code read_request(struct moe_prompts_reading *r, const cJSON *o,
     if (code == MOE_OK) code = encode_request(r, o, tools, ids, n, err);
     if (code == MOE_OK) code = check_ids(r, *ids, *n, err);
     if (code != MOE_OK) {
-        moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
+        if (r->line) moe_wrap(err, "line %lld", (long long)r->line);
+        moe_wrap(err, "'%s'", r->path);
         moe_request_options_release(options);
     }
     cJSON_Delete(parsed);
@@ -169,7 +169,8 @@ enum moe_code moe_prompts_encode_json(struct moe_prompts_reading *r, const char 
     cJSON *o;
     MOE_TRY(moe_json_parse_row(line, bytes, &at, &o, err));
     enum moe_code code = check_request(r, o, err);
-    if (code == MOE_OK) code = read_request(r, o, moe_json_memory_bound(line, bytes), ids, n, options, err);
+    if (code == MOE_OK) 
+        code = moe_prompts_read_request(r, o, moe_json_memory_bound(line, bytes), ids, n, options, err);
     cJSON_Delete(o);
     return code;
 }

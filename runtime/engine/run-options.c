@@ -42,13 +42,17 @@ static const struct moe_opt opts[] = {
     MOE_GROUP("prompt"),
     MOE_EXCLUSIVE('p', "prompt", &moe_run_asked.prompt.text, "TEXT",
             "go on from this text; standard input when there is no other prompt. Of --prompt, "
-            "--prompt-file, --prompts and --tokens the last one given counts"),
+            "--prompt-file, --prompts, --messages and --tokens the last one given counts"),
     MOE_EXCLUSIVE_INPUT(0, "prompt-file", &moe_run_asked.prompt.file, "FILE",
                   "go on from this file (may be gzipped; - is standard input)"),
     MOE_EXCLUSIVE_INPUT(
         0, "prompts", &moe_run_asked.prompts, "FILE",
         "every line is a prompt of its own, as text or as a request in JSON (may be gzipped; - is "
         "standard input); they run together"),
+    MOE_EXCLUSIVE_INPUT(
+        0, "messages", &moe_run_asked.messages, "FILE",
+        "answer this conversation: a request of OpenAI's chat API as JSON, or its list of messages (may be "
+        "gzipped; - is standard input)"),
     MOE_BOOL(0, "chat", &moe_run_asked.prompt.chat,
              "the prompt is a user's turn; on a terminal and without a prompt: a conversation, in which "
              "/help lists commands"),
@@ -171,15 +175,15 @@ static const struct moe_opt opts[] = {
 /* Which options exclude each other (true), and which need one of others (false).  --score and --bench are
  * tasks of their own, which read no prompt. */
 static const struct moe_opt_rule rules[] = {
-    { "bench", "score prompt prompt-file prompts tokens chat trace record-routing", true },
-    { "score", "prompt prompt-file prompts tokens chat trace", true },
+    { "bench", "score prompt prompt-file prompts messages tokens chat trace record-routing", true },
+    { "score", "prompt prompt-file prompts messages tokens chat trace", true },
     { "prompts", "trace", true },
     { "jsonl", "prompts", false },
     { "jsonl", "json", true },
     { "cache", "prompts", false },
     { "max-sequences", "prompts", false },
     { "batch-tokens", "bench", true },
-    { "chat", "tokens", true },
+    { "chat", "tokens messages", true },
     { "record-routing", "trace", true },
     { "window", "score", false },
     { "reference", "score", false },
@@ -196,7 +200,8 @@ static const struct moe_opt_rule rules[] = {
     { "min-p", "temperature", false },
     { "seed", "temperature", false },
     { "replan-after", "replan", false },
-    { "keep", "attach prompt prompt-file prompts tokens chat score bench trace record-routing", true },
+    { "keep", "attach prompt prompt-file prompts messages tokens chat", true },
+    { "keep", "score bench trace record-routing", true },
     { "keep", "n-predict temperature stop ignore-eos context batch-tokens memory", true },
     { "keep", "arithmetic activations", true },
     { "attach", "load-from reference", true },
@@ -284,13 +289,13 @@ static enum moe_code check_ranks(const struct moe_run_args *o, struct moe_err *e
     return MOE_OK;
 }
 
-/* Checks that --system and --chat-template come with a chat: with --chat, or with --prompts, whose lines may
- * be conversations without it. */
+/* Checks that --system and --chat-template come with a chat: with --chat, with --messages, or with --prompts,
+ * whose lines may be conversations without it. */
 static enum moe_code check_chat(const struct moe_run_args *o, struct moe_err *err)
 {
     const struct moe_prompt *p = &o->prompt;
-    if (p->chat || o->prompts || (!p->system && !p->chat_template)) return MOE_OK;
-    return moe_fail(err, MOE_USAGE, "%s goes with --chat, or with conversations in --prompts",
+    if (p->chat || o->prompts || o->messages || (!p->system && !p->chat_template)) return MOE_OK;
+    return moe_fail(err, MOE_USAGE, "%s goes with --chat, --messages, or with conversations in --prompts",
                     p->system ? "--system" : "--chat-template");
 }
 

@@ -35,6 +35,7 @@ setting()
     head -c $bytes "$FIXTURE/calib.txt" >text.txt
     printf 'And it came to pass\nIn the beginning\nBlessed are\n' >prompts.txt
     printf '{"messages": [{"role": "user", "content": "Who made the heaven?"}]}\n{"prompt": "And it"}\n' >requests.jsonl
+    printf '[{"role": "user",\n  "content": "Who?"}]\n' >request.json
     printf '{"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "The LORD."}]}\n' >chats.jsonl
 }
 

@@ -493,20 +493,6 @@ static void test_refusals(void)
             "'thinking' is not true or false");
 }
 
-static void test_thinking(void)
-{
-    struct moe_chat *five = open_chat("k2.5"), *thinking = open_chat("k2-thinking"),
-        *instruct = open_chat("k2-instruct");
-    int32_t open = moe_token_find_special(tok, "<think>"), close = moe_token_find_special(tok, "</think>");
-    const int32_t ids[] = { open, 5, close, 6, close };
-    size_t from;
-    OK(moe_chat_thinking(five, ids + 1, 4, &from) == 2 && from == 0);
-    OK(moe_chat_thinking(thinking, ids, 5, &from) == 3 && from == 1);
-    OK(moe_chat_thinking(five, ids + 1, 1, &from) == 0 && moe_chat_thinking(instruct, ids, 5, &from) == 0 &&
-       moe_chat_thinking(five, ids, 0, &from) == 0);
-    moe_chat_close(&five), moe_chat_close(&thinking), moe_chat_close(&instruct);
-}
-
 /* With a file as its argument this program only makes its prompts, as in chat-golden.jsonl, to compare
  * with. */
 int main(int argc, char **argv)
@@ -521,7 +507,6 @@ int main(int argc, char **argv)
     test_options();
     test_missing();
     test_refusals();
-    test_thinking();
 end:
     moe_tokenizer_close(&tok);
     OK(moe_remove_tree(dir, &err) == MOE_OK);
