@@ -87,7 +87,9 @@ fuzzers  := $(basename $(notdir $(sort $(wildcard tests/fuzz/fuzz-*.c))))
 scripts  := $(basename $(notdir $(sort $(wildcard tests/cli/t-*.sh))))
 longs    := $(basename $(notdir $(sort $(wildcard tests/long/long-*.sh))))
 public   := $(sort $(wildcard include/moe/*.h))
-cuonly   := $(addprefix kernels/cuda/,launch.h ptx.h codes.h codes-fast.h decode.h gated.h rms.h scan.h) # for .cu files
+# for .cu files
+cuonly   := $(addprefix kernels/cuda/,launch.h ptx.h attend-merge.h codes.h codes-fast.h decode.h gated.h rms.h \
+              scan.h)
 headers  := $(public) $(sort $(shell find $(folders) -name '*.h') $(wildcard kernels/*.h) \
               $(filter-out $(cuonly),$(wildcard kernels/cuda/*.h)))
 layered  := $(allsrc) $(headers) $(cusrc)

@@ -14,6 +14,7 @@
  * Between the two, 16 lanes a head turn the page's scores into exponentials. */
 #include "kernels/cuda/launch.h"
 
+#include "kernels/cuda/attend-merge.h"
 #include "kernels/cuda/attend.h"
 
 enum { COLS = MOE_CUDA_ATTEND_COLS, ROWS = MOE_CUDA_ATTEND_ROWS, PIECE = MOE_CUDA_ATTEND_PIECE,
@@ -402,18 +403,5 @@ KERNEL(moe_cuda_attend_8, MOE_CUDA_ATTEND_THREADS / 2) (const struct moe_cuda_at
 
 KERNEL(moe_cuda_attend_merge, 128) (const struct moe_cuda_attend a)
 {
-    const int64_t h = blockIdx.x, t = blockIdx.y, chunks = ((int64_t)a.cache.pos[t] + MOE_CHUNK) / MOE_CHUNK;
-    const int64_t step = a.heads * a.kl, row = t * a.chunks * a.heads + h;
-    for (int64_t i = threadIdx.x; i < a.kl; i += blockDim.x) {
-        const float *part = a.part + row * a.kl + i;
-        float max = a.max[row], sum = a.sum[row], o = part[0];
-        for (int64_t c = 1; c < chunks; c++) {
-            const float max2 = a.max[row + c * a.heads], sum2 = a.sum[row + c * a.heads];
-            const float most = max2 > max ? max2 : max, f = exp_f32(max - most), f2 = exp_f32(max2 - most);
-            o = __fmaf_rn(part[c * step], f2, o * f);
-            sum = __fmaf_rn(sum2, f2, sum * f);
-            max = most;
-        }
-        a.out[(t * a.heads + h) * a.kl + i] = o * (1.f / sum);
-    }
+    merge_chunks(&a, blockIdx.x, blockIdx.y, ((int64_t)a.cache.pos[blockIdx.y] + MOE_CHUNK) / MOE_CHUNK);
 }

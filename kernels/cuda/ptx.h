@@ -94,6 +94,16 @@ DEVICE void ldmatrix_x4_at(uint32_t m[4], shared_at row)
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"(row) : "memory");
 }
+DEVICE void ldmatrix_x2_at(uint32_t m[2], shared_at row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(m[0]), "=r"(m[1]) : "r"(row) : "memory");
+}
+DEVICE void ldmatrix_x4_trans_at(uint32_t m[4], shared_at row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"(row) : "memory");
+}
 /* 16 or 8 bytes, or as many zeros where !on; then nothing is read. (A number of bytes in a register would
  * become a tree of branches.) */
 DEVICE void cp_async_16_or_zero(shared_at to, const void *from, bool on)
@@ -168,6 +178,13 @@ DEVICE uint32_t f16_from_f32(float f) /* to nearest, ties to even */
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
     return h;
 }
+/* Two floats as two bfloat16, low and high half, to nearest, ties to even; a NaN becomes 0x7fff. */
+DEVICE uint32_t bf16x2_from_f32(float low, float high)
+{
+    uint32_t two;
+    asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(two) : "f"(low), "f"(high));
+    return two;
+}
 /* Products of the halves, each rounded to nearest; subnormals are kept. */
 DEVICE uint32_t mul_f16x2(uint32_t a, uint32_t b)
 {
@@ -206,6 +223,11 @@ DEVICE void store_16(void *p, const uint32_t v[4]) { shim_move(p, v, 16, p); }
 typedef uintptr_t shared_at;
 DEVICE shared_at shared_address(const void *p) { return (uintptr_t)p; }
 DEVICE void ldmatrix_x4_at(uint32_t m[4], shared_at row) { shim_ldmatrix(m, (const void *)row, 4, 0); }
+DEVICE void ldmatrix_x2_at(uint32_t m[2], shared_at row) { shim_ldmatrix(m, (const void *)row, 2, 0); }
+DEVICE void ldmatrix_x4_trans_at(uint32_t m[4], shared_at row)
+{
+    shim_ldmatrix(m, (const void *)row, 4, 1);
+}
 DEVICE void cp_async_16_or_zero(shared_at to, const void *from, bool on)
 {
     shim_copy((void *)to, from, on ? 16 : 0, 16);
@@ -232,6 +254,12 @@ DEVICE uint32_t f16x2_from_e4m3x2(uint32_t two)
 }
 DEVICE float f32_from_f16(uint32_t low_half) { return shim_f32_from_f16((uint16_t)low_half); }
 DEVICE uint32_t f16_from_f32(float f) { return shim_f16_from_f32(f); }
+DEVICE uint32_t ptx_bf16(float f)
+{
+    const uint32_t u = __float_as_uint(f);
+    return (u & 0x7fffffffu) > 0x7f800000u ? 0x7fff : (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+DEVICE uint32_t bf16x2_from_f32(float low, float high) { return ptx_bf16(low) | ptx_bf16(high) << 16; }
 DEVICE uint32_t mul_f16x2(uint32_t a, uint32_t b)
 {
     uint32_t low = shim_f16_from_f32(f32_from_f16(a & 0xffff) * f32_from_f16(b & 0xffff));

@@ -2,55 +2,7 @@
 /* Checks attention over pages (kernels/cuda/attend.h) against attend_pages, attend_merge and attend_finish of
  * AVX2, bit for bit: a chunk less one row, a chunk, a chunk and one row, several chunks; whole and split,
  * which also have to agree; the widths of K2 and odd ones; and scores that no sound model has. */
-#include "tests/kernels/cuda-harness.h"
-
-#include "kernels/cuda/attend.h"
-
-enum { SEGMENTS = 2, LAYERS = 2, MOST = 16 };
-
-/* Tokens of up to SEGMENTS sequences, and a cache whose pages lie in any order. */
-struct attended {
-    int64_t n, heads, kl, width, table, pages;
-    int32_t *page, segment[MOST], pos[MOST];
-    float scale, *cache, *q;
-    int64_t layer, page_step;      /* floats */
-};
-
-static float *room(int64_t n)
-{
-    float *x = calloc((size_t)n + 1, sizeof *x);
-    assert(x);
-    return x;
-}
-
-static const float *page_of(const struct attended *c, int64_t t, int64_t i)
-{
-    return c->cache + c->layer + c->page[c->segment[t] * c->table + i] * c->page_step;
-}
-
-static struct attended make(int64_t n, int64_t heads, int64_t kl, int64_t rope, int64_t longest,
-                            enum pattern p)
-{
-    struct attended c = { .n = n, .heads = heads, .kl = kl, .width = kl + rope };
-    c.table = (longest + MOE_PAGE - 1) / MOE_PAGE + random_below(2), c.pages = SEGMENTS * c.table;
-    c.page_step = LAYERS * MOE_PAGE * c.width, c.layer = random_below(LAYERS) * MOE_PAGE * c.width;
-    c.scale = 1 / sqrtf((float)c.width);
-    c.page = malloc(sizeof *c.page * (size_t)c.pages);
-    assert(c.page && n <= MOST);
-    for (int32_t i = 0; i < c.pages; i++) {
-        int64_t j = random_below(i + 1);
-        c.page[i] = c.page[j], c.page[j] = i;
-    }
-    for (int64_t t = 0; t < n; t++) {
-        c.segment[t] = (int32_t)random_below(SEGMENTS);
-        c.pos[t] = (int32_t)(t == 0 ? longest - 1 : random_below(longest));
-    }
-    c.cache = room(c.pages * c.page_step), c.q = room(n * heads * c.width);
-    fill(c.cache, c.pages * c.page_step, p), fill(c.q, n * heads * c.width, p == OUTLIER ? NORMAL : p);
-    return c;
-}
-
-static void release(struct attended *c) { free(c->page), free(c->cache), free(c->q); }
+#include "tests/kernels/cuda-attended.h"
 
 /* The result of token t by AVX2: out [heads, kl]. */
 static void want_of(const struct attended *c, int64_t t, float *out)
@@ -72,21 +24,6 @@ static void want_of(const struct attended *c, int64_t t, float *out)
     free(max), free(sum), free(max2), free(sum2), free(o2), free(seen);
 }
 
-static struct moe_cuda_attend upload(const struct attended *c)
-{
-    const size_t f = sizeof(float), n = (size_t)c->n;
-    struct moe_cuda_attend a = { .n = c->n, .heads = c->heads, .kl = c->kl, .scale = c->scale };
-    const uint64_t cache = cuda_in(c->cache, f * (size_t)(c->pages * c->page_step));
-    a.cache = (struct moe_cuda_latents){ .rows = cache + f * (uint64_t)c->layer,
-                                         .page = cuda_in(c->page, 4 * (size_t)c->pages),
-                                         .segment = cuda_in(c->segment, 4 * n),
-                                         .pos = cuda_in(c->pos, 4 * n),
-                                         .page_step = c->page_step, .table = c->table, .width = c->width };
-    a.q = cuda_in(c->q, f * n * (size_t)(c->heads * c->width));
-    a.out = cuda_out(f * n * (size_t)(c->heads * c->kl));
-    return a;
-}
-
 static void check_case(struct attended *c, const char *pattern)
 {
     const int64_t each = c->heads * c->kl, floats = c->n * each;
@@ -97,11 +34,9 @@ static void check_case(struct attended *c, const char *pattern)
         CUDA_CASE("attend: %d tokens, %d rows, %d heads of %d, values of %d, %s, %s%s", (int)c->n,
                   c->pos[0] + 1, (int)c->heads, (int)c->width, (int)c->kl, pattern,
                   split ? "split" : "whole", few ? ", 8 heads a block" : "");
-        struct moe_cuda_attend a = upload(c);
+        struct moe_cuda_attend a = upload(c, false);
         a.split = split, a.few = few, a.chunks = moe_cuda_attend_chunks(c->pos[0] + 1) + random_below(2);
-        const size_t results = sizeof(float) * (size_t)(c->n * a.chunks * c->heads);
-        if (split) a.max = cuda_out(results), a.sum = cuda_out(results), a.part =
-            cuda_out(results * (size_t)c->kl);
+        if (split) upload_parts(&a);
         cuda_launch(moe_cuda_attend_kernel(&a), moe_cuda_attend_grid(&a), &a, sizeof a);
         if (split) CUDA_LAUNCH(attend_merge, a);
         cuda_get(got, a.out, sizeof *got * (size_t)floats);
