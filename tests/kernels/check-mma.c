@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checks the tensor core of the shim (tests/shim/cuda/mma.c) on random fragments: check-mma [FRAGMENTS], by
- * default 10000 of each type.
+/* Checks the tensor core of the shim (tests/shim/cuda/mma.c) on random fragments: check-mma [FRAGMENTS
+ * [FILE]], by default 10000 of each type.
  *
  * The shim computes with integers and takes fragments apart as the PTX manual says. Here the published model
  * of Hopper's sum (MMA-Sim 2.1.1, function t_fdpa with F = 25, e_zero = -133, RZ-FP32) is computed in
- * doubles, on matrices, and fragments are made by another source's table: the layouts of CUTLASS, as strides
- * of a matrix that is stored column after column (include/cute/atom/mma_traits_sm80.hpp, SM80_16x8x16). */
+ * doubles, on matrices, and fragments are made by another source's tables: the layouts of CUTLASS.
+ *
+ * FILE gets the fragments and what the shim made of them, for a reader that has MMA-Sim itself
+ * (t-mma-oracle): of each, in words of 32 bits, 1 for bfloat16 or 0, then of each lane a [4], b [2], c [4]
+ * and d [4]. */
 #include "tests/ok.h"
 #include "kernels/scalar.h"
+#include "tests/kernels/cutlass-layouts.h"
 #include "tests/shim/cuda/fragments.h"
 #include "tests/shim/cuda/shim.h"
 
@@ -58,14 +62,7 @@ static float model(const double *a, const double *b, float c, int least)
     return (float)ldexp(trunc(ldexp(t, 23)), f - 23) + 0.f;
 }
 
-/* ---- fragments by CUTLASS's strides: (lane % 4, lane / 4), then the values of the lane ---- */
-
-static unsigned at_a(unsigned l, unsigned v)
-{
-    return l % 4 * 32 + l / 4 + v % 2 * 16 + v / 2 % 2 * 8 + v / 4 * 128;
-}
-static unsigned at_b(unsigned l, unsigned v) { return l % 4 * 16 + l / 4 + v % 2 * 8 + v / 2 * 64; }
-static unsigned at_c(unsigned l, unsigned v) { return l % 4 * 32 + l / 4 + v % 2 * 16 + v / 2 * 8; }
+/* ---- fragments by CUTLASS's tables ---- */
 
 /* Matrices stored column after column: a [16, 16], b [8, 16] (n, k), c [16, 8]. */
 struct matrices { uint16_t a[M * K], b[N * K]; float c[M * N]; };
@@ -74,9 +71,9 @@ static void take_apart(const struct matrices *m, struct fragments_part p[32])
 {
     memset(p, 0, 32 * sizeof *p);
     for (unsigned l = 0; l < 32; l++) {
-        for (unsigned v = 0; v < 8; v++) p[l].a[v / 2] |= (uint32_t)m->a[at_a(l, v)] << v % 2 * 16;
-        for (unsigned v = 0; v < 4; v++) p[l].b[v / 2] |= (uint32_t)m->b[at_b(l, v)] << v % 2 * 16;
-        for (unsigned v = 0; v < 4; v++) p[l].c[v] = m->c[at_c(l, v)];
+        for (unsigned v = 0; v < 8; v++) p[l].a[v / 2] |= (uint32_t)m->a[cutlass_a[l][v]] << v % 2 * 16;
+        for (unsigned v = 0; v < 4; v++) p[l].b[v / 2] |= (uint32_t)m->b[cutlass_b[l][v]] << v % 2 * 16;
+        for (unsigned v = 0; v < 4; v++) p[l].c[v] = m->c[cutlass_c[l][v]];
     }
 }
 
@@ -141,7 +138,15 @@ static void run_load(const void *a) { fragments_load(*(const struct fragments *)
 static const struct shim_kernel mma = { "fragments_mma", run_mma, sizeof(struct fragments), 256 };
 static const struct shim_kernel load = { "fragments_load", run_load, sizeof(struct fragments), 32 };
 
-static void check_products(enum kind k, bool bf16)
+static void write_fragment(FILE *f, bool bf16, const struct fragments_part p[32], float d[32][4])
+{
+    const uint32_t type = bf16;
+    OK(fwrite(&type, sizeof type, 1, f) == 1);
+    for (unsigned l = 0; l < 32; l++)
+        OK(fwrite(&p[l], sizeof *p, 1, f) == 1 && fwrite(d[l], sizeof d[l], 1, f) == 1);
+}
+
+static void check_products(enum kind k, bool bf16, FILE *f)
 {
     static struct matrices m[WARPS];
     static struct fragments_part p[WARPS][32];
@@ -149,10 +154,11 @@ static void check_products(enum kind k, bool bf16)
     for (int w = 0; w < WARPS; w++) make(&m[w], k, bf16), take_apart(&m[w], p[w]);
     struct fragments a = { .part = p[0], .d = d[0][0], .bf16 = bf16 };
     shim_launch(&mma, (const unsigned[3]){ 1, 1, 1 }, 256, 0, SHIM_NOT_ALLOWED, &a);
+    for (int w = 0; f && w < WARPS; w++) write_fragment(f, bf16, p[w], d[w]);
     for (int w = 0; w < WARPS; w++)
         for (unsigned l = 0; l < 32; l++)
             for (unsigned v = 0; v < 4; v++) {
-                unsigned at = at_c(l, v), r = at % M, c = at / M;
+                unsigned at = cutlass_c[l][v], r = at % M, c = at / M;
                 double x[K], y[K];
                 for (unsigned i = 0; i < K; i++)
                     x[i] = value(m[w].a[i * M + r], bf16), y[i] = value(m[w].b[i * N + c], bf16);
@@ -175,12 +181,15 @@ static void check_matrices(void)
         struct fragments a = { .rows = from, .words = words[0], .form = form };
         shim_launch(&load, (const unsigned[3]){ 1, 1, 1 }, 32, 0, SHIM_NOT_ALLOWED, &a);
         unsigned n = form == FRAGMENTS_X2 ? 2 : form == FRAGMENTS_MOVE ? 1 : 4;
-        bool turned = form == FRAGMENTS_TRANS || form == FRAGMENTS_MOVE;
         for (unsigned i = 0; i < n; i++)
             for (unsigned l = 0; l < 32; l++)
                 for (unsigned h = 0; h < 2; h++) {
-                    unsigned r = l / 4, c = 2 * (l % 4) + h;
-                    uint16_t want = turned ? rows[i * 8 + c][r] : rows[i * 8 + r][c];
+                    unsigned v = 2 * i + h; /* movmatrix is in no table: row and column change places */
+                    unsigned at = form == FRAGMENTS_X4 ? cutlass_x4[l][v]
+                                : form == FRAGMENTS_X2 ? cutlass_x2[l][v]
+                                : form == FRAGMENTS_TRANS ? cutlass_x4_trans[l][v]
+                                                          : (2 * (l % 4) + h) * 8 + l / 4;
+                    uint16_t want = rows[at / 8][at % 8];
                     OK((words[i][l] >> 16 * h & 0xffff) == want);
                 }
     }
@@ -211,8 +220,11 @@ static void check_numbers(void)
 int main(int argc, char **argv)
 {
     long fragments = argc > 1 ? atol(argv[1]) : 10000;
+    FILE *f = argc > 2 ? fopen(argv[2], "wb") : NULL;
+    OK(f || argc <= 2);
     for (long i = 0; i < fragments; i += WARPS)
-        for (int bf16 = 0; bf16 < 2; bf16++) check_products((enum kind)(i / WARPS % KINDS), bf16);
+        for (int bf16 = 0; bf16 < 2; bf16++) check_products((enum kind)(i / WARPS % KINDS), bf16, f);
+    if (f) OK(!fclose(f));
     check_matrices();
     check_numbers();
     printf("check-mma: %ld fragments of each type, %ld checks\n", fragments, checks);
