@@ -24,37 +24,56 @@ DEVICE uint32_t bf16_from_f32(float x)
     return (u + 0x7fffu + (u >> 16 & 1)) >> 16;
 }
 
-/* Eight values as float16, in order or in that of codes. */
-DEVICE void store_f16(const float *v, bool codes, uint8_t *to)
+/* Of the eight columns of a piece of 16 bytes: the first, and how far column i of them is behind it. */
+DEVICE int64_t first_column(uint32_t kind, int64_t piece)
 {
-    uint32_t pair[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const uint32_t plain = f16_from_f32(v[2 * i]) | f16_from_f32(v[2 * i + 1]) << 16;
-        const uint32_t other = f16_from_f32(v[FAST_LOW(i)]) | f16_from_f32(v[FAST_HIGH(i)]) << 16;
-        pair[i] = codes ? other : plain;
-    }
-    store_16(to, pair);
+    if (kind == MOE_CUDA_HALVES_CODES) return piece * 8;
+    return piece / 4 * 32 + piece % 4 * (kind == MOE_CUDA_HALVES_FP8 ? 4 : 2);
+}
+DEVICE int column_behind(uint32_t kind, int i)
+{
+    return kind == MOE_CUDA_HALVES_CODES  ? (i % 2 ? FAST_HIGH(i / 2) : FAST_LOW(i / 2))
+           : kind == MOE_CUDA_HALVES_FP8 ? i / 4 * 16 + i % 4
+                                         : i / 2 * 8 + i % 2;
 }
 
-/* Eight values as bfloat16, and what is left of them. */
-DEVICE void store_split(const float *v, uint8_t *to, uint8_t *rest)
+/* Eight values as float16 or bfloat16, two a word.  v becomes what is left of them. */
+DEVICE void take_halves(bool bf16, float *v, uint32_t pair[4])
 {
-    uint32_t high[4], low[4];
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        const uint32_t h = bf16_from_f32(v[i]), l = bf16_from_f32(v[i] - __uint_as_float(h << 16));
-        high[i / 2] = i % 2 ? high[i / 2] | h << 16 : h;
-        low[i / 2] = i % 2 ? low[i / 2] | l << 16 : l;
+        const uint32_t h = bf16 ? bf16_from_f32(v[i]) : f16_from_f32(v[i]);
+        v[i] = v[i] - (bf16 ? __uint_as_float(h << 16) : f32_from_f16(h));
+        pair[i / 2] = i % 2 ? pair[i / 2] | h << 16 : h;
     }
-    store_16(to, high);
-    store_16(rest, low);
+}
+
+/* Stores a row of finite values, or zeros where !finite.  kind is a constant. */
+DEVICE void store_row(uint32_t kind, const float *x, int64_t n, float up, bool finite, uint8_t *to)
+{
+    const int64_t columns = moe_cuda_halves_columns(n);
+    for (int64_t piece = threadIdx.x; piece < columns / 8; piece += 256) {
+        const int64_t first = first_column(kind, piece);
+        const int64_t at = kind == MOE_CUDA_HALVES_CODES ? piece : piece / 8 * 16 + piece % 8;
+        uint32_t pair[4];
+        float v[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const int64_t c = first + column_behind(kind, i);
+            v[i] = finite && c < n ? x[c] * up : 0.f;
+        }
+        take_halves(kind == MOE_CUDA_HALVES_BF16, v, pair);
+        store_16(to + at * 16, pair);
+        if (kind == MOE_CUDA_HALVES_CODES) continue;
+        take_halves(kind == MOE_CUDA_HALVES_BF16, v, pair);
+        store_16(to + (at + 8) * 16, pair);
+    }
 }
 
 KERNEL(moe_cuda_halves, 256) (const struct moe_cuda_halves a)
 {
     SHARED(uint32_t, warp_most, 8);
-    const int64_t t = blockIdx.x, columns = moe_cuda_halves_columns(a.n);
+    const int64_t t = blockIdx.x;
     const float *x = a.x + t * a.ldx;
     uint8_t *to = a.halves + t * moe_cuda_halves_pitch(a.kind, a.n);
     uint32_t most = 0;
@@ -65,12 +84,11 @@ KERNEL(moe_cuda_halves, 256) (const struct moe_cuda_halves a)
     const uint32_t e = max(most >> 23, 30u);              /* of the row, and 127 */
     const float up = finite ? __uint_as_float((268 - e) << 23) : 0.f;
 
-    for (int64_t i = 8 * (int64_t)threadIdx.x; i < columns; i += 8 * 256) {
-        float v[8];
-#pragma unroll
-        for (int j = 0; j < 8; j++) v[j] = finite && i + j < a.n ? x[i + j] * up : 0.f;
-        if (a.kind == MOE_CUDA_HALVES_SPLIT) store_split(v, to + 2 * i, to + 2 * (columns + i));
-        else store_f16(v, a.kind == MOE_CUDA_HALVES_CODES, to + 2 * i);
+    switch (a.kind) {
+    case MOE_CUDA_HALVES_CODES: store_row(MOE_CUDA_HALVES_CODES, x, a.n, up, finite, to); break;
+    case MOE_CUDA_HALVES_BF16: store_row(MOE_CUDA_HALVES_BF16, x, a.n, up, finite, to); break;
+    case MOE_CUDA_HALVES_F16: store_row(MOE_CUDA_HALVES_F16, x, a.n, up, finite, to); break;
+    default: store_row(MOE_CUDA_HALVES_FP8, x, a.n, up, finite, to); break;
     }
     if (threadIdx.x == 0) a.factors[t] = __uint_as_float(finite ? (e - 14) << 23 : 0x7fc00000u);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checks moe_cuda_tiles, with experts for one warp, for several, and for more threads than a block has;
- * moe_cuda_halves; and the products moe_cuda_nvfp4_fast_*: bit for bit against their order of sums in plain
+ * and the products moe_cuda_nvfp4_fast_*: bit for bit against their order of sums in plain
  * C, whichever kernel and item a row is in; against the exact product within the bound that
  * kernels/cuda/nvfp4-fast.h states. */
 #include "tests/kernels/cuda-harness.h"
@@ -219,40 +219,6 @@ static void check_tiles(int experts, int most)
     free(want), free(got);
 }
 
-/* ---- halves ---- */
-
-static void check_halves(void)
-{
-    static const enum moe_cuda_halves_kind kinds[] = { MOE_CUDA_HALVES_PLAIN, MOE_CUDA_HALVES_SPLIT };
-    for (int i = 0; i < 2 * PATTERNS; i++) {
-        struct moe_cuda_halves a = { .rows = 2, .n = 1 + random_below(600), .kind = kinds[i % 2] };
-        const int64_t columns = moe_cuda_halves_columns(a.n), pitch = moe_cuda_halves_pitch(a.kind, a.n) / 2;
-        float x[2 * 610];
-        uint16_t got[2 * 2 * 768];
-        a.ldx = a.n + random_below(10);
-        fill(x, a.ldx + a.n, (enum pattern)(i / 2));
-        a.x = cuda_in(x, sizeof *x * (size_t)(a.ldx + a.n));
-        a.halves = cuda_out(sizeof *got * 2 * (size_t)pitch);
-        a.factors = cuda_out(2 * sizeof(float));
-        CUDA_CASE("halves: %s of %" PRId64 ", %s", i % 2 ? "split" : "plain", a.n, pattern_name[i / 2]);
-        CUDA_LAUNCH(halves, a);
-        cuda_get(got, a.halves, sizeof *got * 2 * (size_t)pitch);
-        for (int64_t t = 0; t < 2; t++) {
-            float factor, want = halves_factor(x + t * a.ldx, a.n);
-            cuda_get(&factor, a.factors + (uint64_t)t * 4, sizeof factor);
-            cuda_compare("factor", &want, &factor, 1);
-            for (int64_t c = 0; c < columns; c++) {
-                float v = c < a.n && !isnan(want) ? x[t * a.ldx + c] / want : 0, high = round_bf16(v);
-                const uint16_t *at = got + t * pitch + c;
-                CUDA_CHECK(i % 2 ? moe_bf16_to_f32(at[0]) == high &&
-                                       moe_bf16_to_f32(at[columns]) == round_bf16(v - high)
-                                 : moe_f16_to_f32(*at) == round_f16(v), "column %" PRId64 " is wrong", c);
-            }
-        }
-        cuda_free_all();
-    }
-}
-
 /* ---- products ---- */
 
 static void launch_product(const struct moe_cuda_nvfp4 *a, int list)
@@ -381,7 +347,6 @@ static void check(void)
 {
     static const int experts[] = { 1, 32, 33, 255, 256, 257, 384 };
     for (int i = 0; i < 14; i++) check_tiles(experts[i / 2], i % 2 ? 200 : 20);
-    check_halves();
     check_plain();
     check_listed();
 }

@@ -34,6 +34,7 @@ static inline float mma_sum(const float *a, const float *b, float c, int least)
     for (int k = 0; k < 16; k++) sum += trunc((double)a[k] * (double)b[k] / unit);
     sum = (sum + trunc((double)c / unit)) * unit;
     if (sum == 0) return 0;
+    if (fabs(sum) >= 0x1p128) return sum < 0 ? -INFINITY : INFINITY;
     float f = (float)sum; /* to nearest; one step back where that was away from zero */
     if (fabs((double)f) > fabs(sum)) f = nextafterf(f, 0);
     return f;
