@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/cuda/dense-fast.cu - fast products with BF16, F16 and FP8 weights.
  *
- * PICTURE.  A block of 256 threads multiplies 128 rows of W with N rows of x, a group of 64 columns at a time,
- * which asynchronous copies bring into a ring of slots in shared memory.  With N = 8 each of its eight warps
- * has 16 rows of W and all rows of x; with more, a warp has 32 rows of W and half of the rows of x.
+ * PICTURE.  A block of 256 threads multiplies 128 rows of W with N rows of x, a group of 64 columns at a
+ * time, which asynchronous copies bring into a ring of slots in shared memory.  With N = 8 each of its eight
+ * warps has 16 rows of W and all rows of x; with more, a warp has 32 rows of W and half of the rows of x.
  *
- * Weights of 16 bits are operands as they lie.  A matrix of 8 rows of 16 bytes of FP8 has 16 columns, of which
- * a lane gets four neighbours: two pairs of float16, the operands of the same product, which sums its columns
- * in no order.  `halves` has put the values of x where each lane finds those of its own columns side by side.
+ * Weights of 16 bits are operands as they lie.  A matrix of 8 rows of 16 bytes of FP8 has 16 columns, of
+ * which a lane gets four neighbours: two pairs of float16, the operands of the same product, which sums its
+ * columns in no order.  `halves` has put the values of x where each lane finds those of its own columns side
+ * by side.
  *
  * Where a product has few rows, several blocks share the parts of the columns.  They leave the sums of parts
  * in memory, and the block that is done last adds them up. */
@@ -24,8 +25,8 @@ enum { ROWS = MOE_CUDA_DENSE_FAST_ROWS, PARTS = MOE_CUDA_DENSE_FAST_PARTS };
 /* Where a piece of a row lies among the row's: eight neighbours use all banks. */
 DEVICE int swizzle(int pieces, int row) { return pieces == 8 ? row % 8 : row / 2 % 4; }
 
-/* What a block computes: rows of W from `row` on, tokens from `token` on, parts [part, last), of `each` groups,
- * of which there are `groups` in all. */
+/* What a block computes: rows of W from `row` on, tokens from `token` on, parts [part, last), of `each`
+ * groups, of which there are `groups` in all. */
 struct tile { int row, token, part, last, each, groups; };
 
 DEVICE struct tile tile_of(const struct moe_cuda_dense_fast *a, int N)
@@ -146,7 +147,8 @@ DEVICE void product(uint32_t codes, float c[4], const uint32_t w[4], const uint3
 }
 
 /* Adds a group of 64 columns to the sums. */
-DEVICE void multiply_group(uint32_t codes, int N, const struct place *p, shared_at slot, float scale, sums sum)
+DEVICE void multiply_group(uint32_t codes, int N, const struct place *p, shared_at slot, float scale,
+                           sums sum)
 {
     uint32_t w[2][4][4];
 #pragma unroll

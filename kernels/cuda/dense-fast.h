@@ -2,8 +2,8 @@
 /* kernels/cuda/dense-fast.h - products with BF16, F16 and FP8 weights by tensor cores with sums in float32:
  * those of dense.h, with other bits.
  *
- * y[t*ldy + r] = sum_k W[r][k] x[t][k] of tokens t in [0, n) and all rows r of W.  x comes as halves, two terms
- * of each value (halves.h): of the kind BF16 for BF16 weights, F16 for F16, FP8 for FP8.
+ * y[t*ldy + r] = sum_k W[r][k] x[t][k] of tokens t in [0, n) and all rows r of W. x comes as halves, two
+ * terms of each value (halves.h): of the kind BF16 for BF16 weights, F16 for F16, FP8 for FP8.
  *
  * dense_fast_8, _32, _64 and _128 are the same product for blocks of up to so many tokens.  The order of sums
  * is the same for all of them, and for every n and `split`, so that a result depends on its own row of W and
@@ -18,12 +18,12 @@
  *   s_p = fma(c, scale, s_p) with the scale of the group's columns.
  * - s = 0; for each part in ascending order s = s + s_p.  y = s * the factor of x's row.
  *
- * Columns past the end of a row count as zeros.  How far y is from the exact product, with a = sum |W x| and m
- * the largest magnitude of x in its row, or 2^-97:
+ * Columns past the end of a row count as zeros.  How far y is from the exact product, with a = sum |W x| and
+ * m the largest magnitude of x in its row, or 2^-97:
  *     |y - W x| <= (e + 2^-17 + (q + 9) 2^-24) a + 2^-38 m sum |W|
- * where e is what x loses: 2^-17 of bfloat16, 2^-22 of float16; the rest is what the tensor core cuts, and the
- * roundings of s.  Products and sums beyond float32 become Inf or NaN; x is scaled to 2^15 at most, so for
- * this W has to be beyond 2^100. */
+ * where e is what x loses: 2^-17 of bfloat16, 2^-22 of float16; the rest is what the tensor core cuts, and
+ * the roundings of s.  Products and sums beyond float32 become Inf or NaN; x is scaled to 2^15 at most, so
+ * for this W has to be beyond 2^100. */
 #ifndef MOE_KERNELS_CUDA_DENSE_FAST_H
 #define MOE_KERNELS_CUDA_DENSE_FAST_H
 
@@ -66,7 +66,10 @@ static inline enum moe_cuda_halves_kind moe_cuda_dense_fast_kind(const struct mo
 }
 
 /* Which kernel is for n tokens: 8, 32, 64 or 128 of them a block. */
-static inline int moe_cuda_dense_fast_tokens(int64_t n) { return n <= 8 ? 8 : n <= 32 ? 32 : n <= 64 ? 64 : 128; }
+static inline int moe_cuda_dense_fast_tokens(int64_t n)
+{
+    return n <= 8 ? 8 : n <= 32 ? 32 : n <= 64 ? 64 : 128;
+}
 static inline enum moe_cuda_kernel moe_cuda_dense_fast_kernel(int64_t n)
 {
     const int tokens = moe_cuda_dense_fast_tokens(n);

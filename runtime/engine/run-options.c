@@ -130,8 +130,8 @@ static const struct moe_opt opts[] = {
                 "with --device cuda: use the weights that moe-run --keep SOCKET keeps on the GPU, and read "
                 "none"),
     MOE_STR(0, "arithmetic", &moe_run_asked.arithmetic, "exact|fast",
-            "exact: a GPU gives the bits that the processor gives; fast: products with NVFP4 weights take "
-            "less work and round otherwise (--device cuda)"),
+            "exact: a GPU gives the bits that the processor gives; fast: products run on "
+            "tensor cores, take less work and round otherwise (--device cuda)"),
     MOE_STR(0, "activations", &moe_run_asked.activations,
             "float|int16|nvfp4|nvfp4-four-over-six|nvfp4-search",
             "what NVFP4 weights are multiplied with: float32 values; int16: 16-bit integers, faster for "

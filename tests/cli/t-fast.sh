@@ -5,24 +5,20 @@
 . tests/common.sh
 need_tool moe-run moe-quantize
 need_python
-F=tests/data/tiny-k2 B=$(dirname "$BIN") checks=0
+F=tests/data/tiny-k2 B=$(dirname "$BIN") checks=0 kl=
 RUN=$B/tests/moe-run-shim
 [ -x "$RUN" ] && [ -e "$B/shim/libcuda.so.1" ] || skip "moe-run-shim is not built"
 count() { checks=$(($checks + 1)); }
 fast() { LD_LIBRARY_PATH=$B/shim "$RUN" -q --device cuda --arithmetic fast "$@" </dev/null; }
 
-# Every product with NVFP4 weights, but for kv_b_proj's.
+# Every product with NVFP4 weights, but for kv_b_proj's; and experts of NVFP4 beside BF16.
 ok "$BIN/moe-quantize" -q --quantize all-linear --tensor-type kv_b_proj=nvfp4 $F/int4 -o "$T/all.moe"
+ok "$BIN/moe-quantize" -q $F/bf16 -o "$T/bf16.moe"
 
 # ---- near the exact probabilities ----
 # The processor's are exact.  WINDOWS: how many pieces of the text; 9 of 900 bytes have 2,664 positions.
 windows=${WINDOWS:-1} bytes=900
 sanitized && bytes=120
-for w in $(seq $windows); do
-    tail -c +$((($w - 1) * $bytes + 1)) $F/valid.txt | head -c $bytes >"$T/text"
-    "$BIN/moe-run" -q "$T/all.moe" --prompt-file "$T/text" -n 1 --trace "$T/exact.$w" </dev/null >/dev/null || fail "exact"
-    fast "$T/all.moe" --prompt-file "$T/text" -n 1 --trace "$T/fast.$w" >/dev/null || fail "fast"
-done
 cat >"$T/kl.py" <<'P'
 import array, json, math, struct, sys
 def tensors(path):
@@ -40,8 +36,8 @@ def log_softmax(x):
     return [v - s for v in x]
 kl, chose, differ = [], [], 0 # chose: where all experts are those of exact
 for w in range(1, int(sys.argv[2]) + 1):
-    (rows, n), want, experts = tensors(f"{sys.argv[1]}/exact.{w}")
-    shape, got, others = tensors(f"{sys.argv[1]}/fast.{w}")
+    (rows, n), want, experts = tensors(f"{sys.argv[1]}.exact.{w}")
+    shape, got, others = tensors(f"{sys.argv[1]}.fast.{w}")
     assert shape == [rows, n], shape
     for r in range(0, rows * n, n):
         p, q = log_softmax(want[r:r + n]), log_softmax(got[r:r + n])
@@ -56,8 +52,18 @@ assert len(kl) >= int(sys.argv[3]), "few positions"
 assert differ == len(kl), "fast is exact: nothing was tested"
 assert same < 1e-5 and mean < 1e-4 and len(chose) > .97 * len(kl), "KL"
 P
-python3 "$T/kl.py" "$T" $windows $(($windows * $bytes / 8)) >"$T/out" || { cat "$T/out"; fail "far from exact"; }
-kl=$(cat "$T/out"); count
+near() # MODEL BYTES
+{
+    for w in $(seq $windows); do
+        tail -c +$((($w - 1) * $2 + 1)) $F/valid.txt | head -c $2 >"$T/text"
+        "$BIN/moe-run" -q "$T/$1.moe" --prompt-file "$T/text" -n 1 --trace "$T/$1.exact.$w" </dev/null >/dev/null || fail "exact"
+        fast "$T/$1.moe" --prompt-file "$T/text" -n 1 --trace "$T/$1.fast.$w" >/dev/null || fail "fast"
+    done
+    python3 "$T/kl.py" "$T/$1" $windows $(($windows * $2 / 8)) >"$T/out" || { cat "$T/out"; fail "$1 is far from exact"; }
+    kl="$kl; $1: $(cat "$T/out")"; count
+}
+near all $bytes
+near bf16 $(($bytes / 2))
 
 # ---- alone and among others ----
 cat >"$T/prompts" <<'P'
@@ -65,19 +71,24 @@ cat >"$T/prompts" <<'P'
 {"prompt": "In the beginning", "max_tokens": 9, "temperature": 0.9, "top_p": 0.9, "seed": 4, "n": 2, "logprobs": 2}
 {"prompt": "the king said", "max_tokens": 7, "temperature": 1.2, "top_k": 20, "min_p": 0.01, "seed": 9}
 P
-fast "$T/all.moe" --prompts "$T/prompts" --context 64 --jsonl >"$T/together" || fail "prompts"
-[ "$(wc -l <"$T/together")" = 3 ] || fail "not three answers"
-for i in 1 2 3; do
-    sed -n ${i}p "$T/prompts" >"$T/one"
-    fast "$T/all.moe" --prompts "$T/one" --context 64 --jsonl >"$T/alone" || fail "prompt $i"
-    sed -n ${i}p "$T/together" >"$T/other"
-    sed -i 's/^{"index": [0-9]*, "line": [0-9]*, //' "$T/alone" "$T/other"
-    cmp "$T/alone" "$T/other" || fail "prompt $i depends on others"
-    count
-done
+alone() # MODEL
+{
+    fast "$T/$1.moe" --prompts "$T/prompts" --context 64 --jsonl >"$T/together" || fail "prompts"
+    [ "$(wc -l <"$T/together")" = 3 ] || fail "not three answers"
+    for i in 1 2 3; do
+        sed -n ${i}p "$T/prompts" >"$T/one"
+        fast "$T/$1.moe" --prompts "$T/one" --context 64 --jsonl >"$T/alone" || fail "prompt $i"
+        sed -n ${i}p "$T/together" >"$T/other"
+        sed -i 's/^{"index": [0-9]*, "line": [0-9]*, //' "$T/alone" "$T/other"
+        cmp "$T/alone" "$T/other" || fail "$1: prompt $i depends on others"
+        count
+    done
+}
+alone all
+alone bf16
 
 # ---- what is said about it ----
 fast --json "$T/all.moe" --tokens 1,2 -n 1 --context 16 >"$T/json" || fail "--json"
 grep -qF '"arithmetic": "fast"' "$T/json" || { cat "$T/json"; fail "JSON"; }
 count
-echo "$checks checks; $kl"
+echo "$checks checks$kl"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checks moe_cuda_halves of two terms, and the products moe_cuda_dense_fast_*: bit for bit against their order
- * of sums in plain C, by whichever kernel and however many blocks; against the exact product within the bound
- * that kernels/cuda/dense-fast.h states. */
+/* Checks moe_cuda_halves of two terms, and the products moe_cuda_dense_fast_*: bit for bit against their
+ * order of sums in plain C, by whichever kernel and however many blocks; against the exact product within
+ * the bound that kernels/cuda/dense-fast.h states. */
 #include "tests/kernels/cuda-mma.h"
 #include "tests/kernels/cuda-weight.h"
 
@@ -70,8 +70,8 @@ static float code_at(const struct moe_weight *w, int64_t row, int64_t col)
 }
 static float scale_at(const struct moe_weight *w, int64_t row, int64_t col)
 {
-    if (!w->scale || moe_dtype_like(w->type) != MOE_FP8_B128) return 1;
-    return moe_scale_value(moe_dtypes[w->type].scale, w->scale, row / 128 * ((w->cols + 127) / 128) + col / 128);
+    const int64_t i = row / 128 * ((w->cols + 127) / 128) + col / 128;
+    return w->scale ? moe_scale_value(moe_dtypes[w->type].scale, w->scale, i) : 1;
 }
 
 /* The sum of a group: w and the terms of x, [64]. */
@@ -101,7 +101,8 @@ static float want_of(const struct moe_weight *w, int64_t row, const float *x)
                 h[i] = round_half(kind, of), l[i] = round_half(kind, of - h[i]);
             }
             const float c = sum_of_group(v, h, l, w->type == MOE_BF16 ? -126 : -14);
-            part = moe_dtype_like(w->type) == MOE_FP8_B128 ? fmaf(c, scale_at(w, row, g * 64), part) : part + c;
+            const bool scaled = moe_dtype_like(w->type) == MOE_FP8_B128;
+            part = scaled ? fmaf(c, scale_at(w, row, g * 64), part) : part + c;
         }
         s = s + part;
     }
@@ -155,14 +156,15 @@ static void check_product(int type, int64_t n, int64_t rows, int64_t cols, int s
 {
     const enum pattern pattern = (enum pattern)random_below(PATTERNS);
     struct moe_weight w = random_weight(type, rows, cols, any);
-    struct moe_cuda_dense_fast a = { .w = cuda_weight(&w), .n = n, .ldy = rows + random_below(3), .split = split };
+    struct moe_cuda_dense_fast a = { .w = cuda_weight(&w), .n = n, .ldy = rows + random_below(3) };
     const int64_t floats = (n - 1) * a.ldy + rows;
+    a.split = split;
     float *x = malloc(sizeof *x * (size_t)(n * cols)), *y = malloc(sizeof *y * (size_t)floats);
     assert(x && y);
     for (int64_t t = 0; t < n; t++) fill(x + t * cols, cols, t % 3 == 2 ? NORMAL : pattern);
     for (int64_t i = 0; i < floats; i++) y[i] = 77;
-    CUDA_CASE("dense_fast_%d: %s [%" PRId64 " x %" PRId64 "], %" PRId64 " tokens, split %d, %s%s",
-              moe_cuda_dense_fast_tokens(n), moe_dtype_name(type), rows, cols, n, split, pattern_name[pattern],
+    CUDA_CASE("dense_fast_%d: %s [%d x %d], %d tokens, split %d, %s%s", moe_cuda_dense_fast_tokens(n),
+              moe_dtype_name(type), (int)rows, (int)cols, (int)n, split, pattern_name[pattern],
               any ? ", any codes" : "");
     launch(&a, x, y);
     const int64_t by = n > 40 ? 13 : n > 8 ? 5 : 1, step = rows > 60 ? 3 : 1;
@@ -173,7 +175,7 @@ static void check_product(int type, int64_t n, int64_t rows, int64_t cols, int s
             if (!any) check_bound(&w, r, x + t * cols, (double)want);
         }
     for (int64_t i = 0; i < floats; i++)
-        CUDA_CHECK(i % a.ldy < rows || moe_f32_bits(y[i]) == moe_f32_bits(77), "something is written beside y");
+        CUDA_CHECK(i % a.ldy < rows || same_bits(y + i, &(float){ 77 }, 1), "a value is written beside y");
     cuda_free_all();
     random_weight_free(&w);
     free(x), free(y);
@@ -193,12 +195,12 @@ static void check_division(void)
             CUDA_CHECK(g.shared <= (tokens <= 32 ? 113 : 226) << 10, "%u bytes of shared memory", g.shared);
             CUDA_CHECK(a.split == 1 || (int)(g.x * g.y) * a.split <= room, "split %d", a.split);
             CUDA_CHECK(a.split == 8 || (int)(g.x * g.y) * a.split * 2 > room, "split %d", a.split);
-            CUDA_CHECK(moe_cuda_dense_fast_split(&a, 132, 8 * n * rows - 1) == 1, "there is no room for parts");
+            CUDA_CHECK(moe_cuda_dense_fast_split(&a, 132, 8 * n * rows - 1) == 1, "no room for parts");
         }
-    const struct moe_cuda_weight odd = { .codes = MOE_CUDA_BF16, .cols = 20 }, f32 = { .codes = MOE_CUDA_F32 },
-                                 fp8 = { .codes = MOE_CUDA_FP8, .cols = 24 };
-    CUDA_CHECK(!moe_cuda_dense_fast_has(&odd) && !moe_cuda_dense_fast_has(&f32) && !moe_cuda_dense_fast_has(&fp8),
-               "rows that do not begin at multiples of 16 bytes");
+    static const struct moe_cuda_weight without[] = { { .codes = MOE_CUDA_F32, .cols = 64 },
+                                                      { .codes = MOE_CUDA_BF16, .cols = 20 },
+                                                      { .codes = MOE_CUDA_FP8, .cols = 24 } };
+    for (int i = 0; i < 3; i++) CUDA_CHECK(!moe_cuda_dense_fast_has(&without[i]), "type or row %d", i);
 }
 
 static void check(void)

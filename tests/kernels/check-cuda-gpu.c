@@ -3,6 +3,7 @@
  * and every way to fail. */
 #include "kernels/cuda/absorb.h"
 #include "kernels/cuda/attend.h"
+#include "kernels/cuda/dense-fast.h"
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/group.h"
 #include "kernels/cuda/images.h"
@@ -238,7 +239,7 @@ static void small_gpu(void)
     setenv("MOE_SHIM_MAJOR", "12", 1);
     setenv("MOE_SHIM_SHARED", "101376", 1);
     FAILS(MOE_DEVICE, moe_gpu_open(&g, 0, &err));
-    SAYS("gives a block 99 KiB of shared memory, and the kernels need 148");
+    SAYS("gives a block 99 KiB of shared memory, and the kernels need 212");
 }
 
 static uint32_t most;
@@ -261,6 +262,10 @@ static void test_shared(void)
             note(moe_cuda_dense_grid(&(struct moe_cuda_dense){ .w = w, .n = n, .rows = 64 }));
             note(moe_cuda_absorb_grid(&(struct moe_cuda_absorb){ .w = w, .n = n }));
         }
+    for (int64_t n = 1; n <= 128; n++) {
+        const struct moe_cuda_weight w = { .codes = MOE_CUDA_BF16, .rows = 64 };
+        note(moe_cuda_dense_fast_grid(&(struct moe_cuda_dense_fast){ .w = w, .n = n, .split = 1 }));
+    }
     note(moe_cuda_group_grid(&(struct moe_cuda_group){ .experts = 1024 }));
     note(moe_cuda_route_grid(&(struct moe_cuda_route){ .n_experts = 1024, .top_k = 32, .n_group = 64 }));
     OK(most + 2048 <= MOE_GPU_SHARED_MOST && most + 8192 > MOE_GPU_SHARED_MOST);

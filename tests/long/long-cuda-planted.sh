@@ -31,7 +31,8 @@ for f in kernels/cuda/*.cu; do
     case $(basename "$f" .cu) in
     group) every group check-cuda-group check-cuda-experts ;;
     nvfp4) every nvfp4 check-cuda-nvfp4 check-cuda-experts ;;
-    halves | tiles) every "$(basename "$f" .cu)" check-cuda-nvfp4-fast ;;
+    tiles) every "$(basename "$f" .cu)" check-cuda-nvfp4-fast ;;
+    halves) every halves check-cuda-dense-fast ;;
     *) every "$(basename "$f" .cu)" "check-cuda-$(basename "$f" .cu)" ;;
     esac
 done

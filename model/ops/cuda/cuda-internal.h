@@ -95,6 +95,7 @@ struct moe_cuda {
         uint64_t router;                      /* [T, E] */
         uint64_t quantized;                   /* [T, the widest input], and [T k, H] in MoE layers */
         uint64_t digits, factors;             /* of the input of a product with NVFP4 weights; fast: halves */
+        uint64_t done;                        /* of dense-fast.h; its `part` is the `part` of attention */
         uint64_t acted, acted_factors;        /* the same of the input of `down`, [T k] rows, padded with 0 */
         uint64_t gate, up;                    /* [T k, inter], or [T, inter] of the common MLP */
         uint64_t query, latent;               /* [SLAB, heads, kl + rope], [SLAB, heads, kl] */
@@ -175,11 +176,19 @@ int moe_cuda_nvfp4_tokens(const struct moe_cuda *d, int64_t n);
 struct moe_cuda_nvfp4;
 void moe_cuda_nvfp4(struct moe_cuda *d, const struct moe_cuda_matrix *m, int matrices,
                     struct moe_cuda_nvfp4 *a, int tokens);
-/* y [n, rows of m] = x m^T.  An NVFP4 weight takes x from at.digits. */
+/* Makes of x [n, cols of m] what products with m read besides, or in its place: digits or halves, in
+ * at.digits and at.factors. read_alike: whether products with b read the same. */
+void moe_cuda_prepare(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint64_t x, int64_t n);
+bool moe_cuda_read_alike(const struct moe_cuda *d, const struct moe_cuda_matrix *a,
+                         const struct moe_cuda_matrix *b);
+/* y [n, rows of m] = x m^T, of an x that was prepared. */
 void moe_cuda_multiply(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint64_t x, int64_t n,
                        uint64_t y);
-/* The same, which first makes of x what the weight needs. */
+/* The same, which first quantizes and prepares x. */
 void moe_cuda_product(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint64_t x, int64_t n, uint64_t y);
+/* The same in exact arithmetic, whether d is fast or not. */
+void moe_cuda_product_exact(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint64_t x, int64_t n,
+                            uint64_t y);
 void moe_cuda_op_embed(struct moe_device *d, struct moe_addr h);
 void moe_cuda_op_norm(struct moe_device *d, int layer, enum moe_norm which, struct moe_addr h,
                    struct moe_addr add, struct moe_addr out);

@@ -3,6 +3,7 @@
 #include "base/minmax.h"
 #include "base/show.h"
 #include "kernels/cuda/attend.h"
+#include "kernels/cuda/dense-fast.h"
 #include "kernels/cuda/digits.h"
 #include "kernels/cuda/group.h"
 #include "kernels/cuda/sample.h"
@@ -68,6 +69,7 @@ static void take_products(struct taker *b, struct moe_cuda *d, const struct moe_
     d->at.quantized = moe_activations_nvfp4(d->o.activations) ? take(b, wide, 4) : 0;
     d->at.digits = take(b, groups, 1024);
     d->at.factors = take(b, groups, 64);
+    d->at.done = take(b, MOE_CUDA_DENSE_FAST_TILES, 4);
     d->at.acted = take(b, chosen * moe_cuda_digit_groups(c->moe_intermediate_size), 1024);
     d->at.acted_factors = take(b, chosen * moe_cuda_digit_groups(c->moe_intermediate_size), 64);
     d->at.gate = take(b, inter, 4);
@@ -365,7 +367,7 @@ static enum moe_code take_buffers(struct moe_cuda *d, struct moe_err *err)
     d->chosen = calloc((size_t)(t * k) + 1, sizeof *d->chosen);
     if (!d->input || !d->first || !d->experts || !d->chosen)
         return moe_fail(err, MOE_NOMEM, "no memory for batches of %lld tokens", (long long)t);
-    MOE_TRY(moe_gpu_fill(d->gpu, (struct moe_addr){ d->at.acted }, 0, d->at.gate - d->at.acted, err));
+    MOE_TRY(moe_gpu_fill(d->gpu, (struct moe_addr){ d->at.done }, 0, d->at.gate - d->at.done, err));
     return moe_gpu_fill(d->gpu, (struct moe_addr){ d->at.word }, 0, 4, err);
 }
 

@@ -2,12 +2,12 @@
 /* model/ops/cuda/cuda.h - one GPU as a device: the operations of model/ops/ops.h as launches of kernels
  * (kernels/cuda/), on weights that lie in the GPU's memory.
  *
- * Every result has the bits of the processor's AVX2 kernels, whatever the batch.  With `fast`, products with
- * NVFP4 weights are those of kernels/cuda/nvfp4-fast.h instead: near these bits, and the same whatever the
- * batch, too.  Addresses are those of the
- * GPU.  All segments of a batch have the same cache.  Of the observers there is `routed` alone, and `serve`
- * must not be called: one GPU has all experts.  The host keeps nothing of the model but its descriptors once
- * it is loaded.
+ * Every result has the bits of the processor's AVX2 kernels, whatever the batch.  With `fast`, products are
+ * those of kernels/cuda/nvfp4-fast.h and dense-fast.h instead, for the types that these have, but for
+ * routers: near these bits, and the same whatever the batch, too.  Addresses are those of the GPU.  All
+ * segments of a batch have the same cache.  Of the observers there is `routed` alone, and `serve` must not
+ * be called: one GPU has all experts.  The host keeps nothing of the model but its descriptors once it is
+ * loaded.
  *
  * A GPU that fails, at any call, is reported by the next wait, and by every one after it (MOE_DEVICE). */
 #ifndef MOE_MODEL_OPS_CUDA_CUDA_H

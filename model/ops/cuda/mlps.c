@@ -42,7 +42,7 @@ void moe_cuda_op_route(struct moe_device *device, int layer, struct moe_addr x, 
                                       .topk_group = (int32_t)r->topk_group,
                                       .norm_topk_prob = r->norm_topk_prob,
                                       .scale = r->scale };
-    moe_cuda_product(d, &y->router, x.at, d->batch.n, d->at.router);
+    moe_cuda_product_exact(d, &y->router, x.at, d->batch.n, d->at.router);
     MOE_CUDA_LAUNCH(d, route, a);
     if (d->hooks.routed) show_choices(d, layer, c);
 }
@@ -70,8 +70,7 @@ static void common(struct moe_cuda *d, const struct moe_cuda_mlp *m, uint64_t x,
     int64_t n = d->batch.n, inter = m->gate.w.rows;
     float scale = moe_cuda_gate_scale(d, m);
     if (scale > 0) moe_cuda_quantize(d, x, scale, m->gate.w.cols, n, x);
-    if (moe_cuda_is_nvfp4(&m->gate) || moe_cuda_is_nvfp4(&m->up))
-        moe_cuda_make_digits(d, x, n, m->gate.w.cols);
+    moe_cuda_prepare(d, &m->gate, x, n);
     if (is_fused(m)) {
         struct moe_cuda_nvfp4 a = {
             .y = { d->at.gate }, .ldy = inter, .tokens = n, .flags = MOE_CUDA_NVFP4_SWIGLU
@@ -80,6 +79,7 @@ static void common(struct moe_cuda *d, const struct moe_cuda_mlp *m, uint64_t x,
         moe_cuda_nvfp4(d, both, 2, &a, moe_cuda_nvfp4_tokens(d, n));
     } else {
         moe_cuda_multiply(d, &m->gate, x, n, d->at.gate);
+        if (!moe_cuda_read_alike(d, &m->gate, &m->up)) moe_cuda_prepare(d, &m->up, x, n);
         moe_cuda_multiply(d, &m->up, x, n, d->at.up);
         gate_values(d, n * inter);
     }

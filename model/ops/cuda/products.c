@@ -3,6 +3,7 @@
 #include "base/minmax.h"
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/dense-fast.h"
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/norm.h"
@@ -49,7 +50,8 @@ void moe_cuda_quantize(struct moe_cuda *d, uint64_t x, float scale, int64_t cols
 }
 
 /* at.digits and at.factors as fast products read them. */
-static void make_halves(struct moe_cuda *d, uint64_t x, int64_t n, int64_t cols)
+static void make_halves(struct moe_cuda *d, uint64_t x, int64_t n, int64_t cols,
+                        enum moe_cuda_halves_kind kind)
 {
     const struct moe_cuda_halves a = { .x = x,
                                        .halves = d->at.digits,
@@ -57,14 +59,14 @@ static void make_halves(struct moe_cuda *d, uint64_t x, int64_t n, int64_t cols)
                                        .rows = n,
                                        .n = cols,
                                        .ldx = cols,
-                                       .kind = MOE_CUDA_HALVES_CODES };
+                                       .kind = kind };
     MOE_CUDA_LAUNCH(d, halves, a);
 }
 
 void moe_cuda_make_digits(struct moe_cuda *d, uint64_t x, int64_t n, int64_t cols)
 {
     if (d->o.fast) {
-        make_halves(d, x, n, cols);
+        make_halves(d, x, n, cols, MOE_CUDA_HALVES_CODES);
         return;
     }
     const struct moe_cuda_digits a = { .x = x,
@@ -106,12 +108,55 @@ void moe_cuda_nvfp4(struct moe_cuda *d, const struct moe_cuda_matrix *m, int mat
     else moe_cuda_launch(d, kernel[tokens / 4], moe_cuda_nvfp4_grid(a, tokens), a, sizeof *a);
 }
 
+/* What products with a weight read: x itself, or one of its forms in at.digits. */
+enum form { PLAIN, DIGITS, HALVES };
+static enum form form_of(const struct moe_cuda *d, const struct moe_cuda_matrix *m)
+{
+    if (!m->w.data) return PLAIN;
+    if (m->w.codes == MOE_CUDA_NVFP4) return DIGITS;
+    return d->o.fast && moe_cuda_dense_fast_has(&m->w) ? HALVES : PLAIN;
+}
+
+bool moe_cuda_read_alike(const struct moe_cuda *d, const struct moe_cuda_matrix *a,
+                         const struct moe_cuda_matrix *b)
+{
+    const enum form form = form_of(d, a);
+    return form == form_of(d, b) && a->w.cols == b->w.cols &&
+           (form != HALVES || moe_cuda_dense_fast_kind(&a->w) == moe_cuda_dense_fast_kind(&b->w));
+}
+
+void moe_cuda_prepare(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint64_t x, int64_t n)
+{
+    const enum form form = form_of(d, m);
+    if (form == DIGITS) moe_cuda_make_digits(d, x, n, m->w.cols);
+    if (form == HALVES) make_halves(d, x, n, m->w.cols, moe_cuda_dense_fast_kind(&m->w));
+}
+
+static void multiply_fast(struct moe_cuda *d, const struct moe_cuda_matrix *m, int64_t n, uint64_t y)
+{
+    struct moe_cuda_dense_fast a = { .w = m->w,
+                                     .halves = d->at.digits,
+                                     .factors = d->at.factors,
+                                     .y = y,
+                                     .part = d->at.part,
+                                     .done = d->at.done,
+                                     .n = n,
+                                     .ldy = m->w.rows };
+    a.split = moe_cuda_dense_fast_split(&a, moe_gpu_info(d->gpu)->multiprocessors, d->part_floats);
+    moe_cuda_launch(d, moe_cuda_dense_fast_kernel(n), moe_cuda_dense_fast_grid(&a), &a, sizeof a);
+}
+
 void moe_cuda_multiply(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint64_t x, int64_t n,
                        uint64_t y)
 {
-    if (moe_cuda_is_nvfp4(m)) {
+    const enum form form = form_of(d, m);
+    if (form == DIGITS) {
         struct moe_cuda_nvfp4 a = { .y = { y }, .ldy = m->w.rows, .tokens = n };
         moe_cuda_nvfp4(d, m, 1, &a, moe_cuda_nvfp4_tokens(d, n));
+        return;
+    }
+    if (form == HALVES) {
+        multiply_fast(d, m, n, y);
         return;
     }
     const struct moe_cuda_dense a = { .w = m->w,
@@ -131,8 +176,17 @@ void moe_cuda_product(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint6
         moe_cuda_quantize(d, x, m->input_scale, m->w.cols, n, d->at.quantized);
         x = d->at.quantized;
     }
-    if (moe_cuda_is_nvfp4(m)) moe_cuda_make_digits(d, x, n, m->w.cols);
+    moe_cuda_prepare(d, m, x, n);
     moe_cuda_multiply(d, m, x, n, y);
+}
+
+void moe_cuda_product_exact(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint64_t x, int64_t n,
+                            uint64_t y)
+{
+    const bool fast = d->o.fast;
+    d->o.fast = false;
+    moe_cuda_product(d, m, x, n, y);
+    d->o.fast = fast;
 }
 
 static const struct moe_cuda_matrix *matrix_of(const struct moe_cuda_layer *y, enum moe_role role)
