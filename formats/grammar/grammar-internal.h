@@ -71,7 +71,8 @@ struct moe_rules {                /* all rules of a grammar that is being compil
     struct moe_work work;
     struct moe_new_rule *rules;
     size_t n, cap;
-    uint32_t one_char;            /* the rule of one character of a string, plus 1; 0: there is none */
+    /* the rules of white space and of one character of a string, plus 1; 0: there is none yet */
+    uint32_t space, one_char;
     int32_t special[MOE_GRAMMAR_SPECIALS];
     int n_special;
 };
@@ -88,8 +89,9 @@ void moe_rules_count(struct moe_rules *r, uint32_t rule, uint32_t element, uint3
 enum moe_code moe_rules_finish(struct moe_rules *r, uint32_t root, const struct moe_vocab *vocab,
                                const struct moe_grammar_options *options, struct moe_grammar **g);
 
-/* Edges for a JSON value that meets `schema`, from a text of JSON. */
-enum moe_code moe_schema_rules(struct moe_rules *r, const char *text, size_t bytes,
+/* The rule of a JSON value that meets a schema, which is given as text; with `object` of those values that
+ * are objects. */
+enum moe_code moe_schema_rules(struct moe_rules *r, const char *text, size_t bytes, bool object,
                                const struct moe_grammar_options *options, uint32_t *root);
 /* Rules for a JSON object of any content. */
 uint32_t moe_rules_any_object(struct moe_rules *r);

@@ -14,7 +14,7 @@ enum moe_code moe_grammar_schema(struct moe_grammar **g, const struct moe_vocab 
     struct moe_rules r;
     uint32_t root = 0;
     moe_rules_begin(&r, err);
-    moe_schema_rules(&r, text, bytes, options, &root);
+    moe_schema_rules(&r, text, bytes, false, options, &root);
     return moe_rules_finish(&r, root, vocab, options, g);
 }
 

@@ -162,15 +162,15 @@ void moe_schema_words(struct moe_schema *c, const cJSON *schema, struct moe_dfa 
 /* The rule of one character of a string. */
 static uint32_t char_rule(struct moe_schema *c)
 {
-    if (!c->character) {
+    if (!c->r->one_char) {
         struct moe_nfa n = { .work = c->w };
         uint32_t rule = moe_rules_add(c->r), from = moe_nfa_state(&n), to = moe_nfa_state(&n);
         moe_nfa_json_char(&n, from, to);
         moe_rules_define(c->r, rule, &n, from, to);
         moe_nfa_release(&n);
-        c->character = c->r->one_char = rule + 1;
+        c->r->one_char = rule + 1;
     }
-    return c->character - 1;
+    return c->r->one_char - 1;
 }
 
 void moe_schema_string(struct moe_schema *c, struct moe_nfa *n, uint32_t from, const cJSON *schema,

@@ -30,7 +30,6 @@ struct moe_schema {               /* one compilation */
     struct moe_arena arena;       /* the keys of `known` */
     cJSON **made;                 /* schemas that were merged from others */
     size_t n_made, made_cap;
-    uint32_t space, character;    /* rules that are made when they are needed, plus 1 */
     int depth;                    /* of references and merges inside one another */
 };
 

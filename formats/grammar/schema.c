@@ -34,7 +34,7 @@ uint32_t moe_schema_rule(struct moe_schema *c, enum moe_rule_of of, const cJSON 
 /* One space, or the end of a line and its indentation: at most 32 spaces or 8 tabs. */
 static uint32_t space_rule(struct moe_schema *c)
 {
-    if (c->space || c->w->code != MOE_OK) return c->space - 1;
+    if (c->r->space || c->w->code != MOE_OK) return c->r->space - 1;
     struct moe_nfa n = { .work = c->w };
     uint32_t rule = moe_rules_add(c->r), from = moe_nfa_state(&n), to = moe_nfa_state(&n);
     moe_nfa_range(&n, from, ' ', ' ', to);
@@ -46,7 +46,7 @@ static uint32_t space_rule(struct moe_schema *c)
     }
     moe_rules_define(c->r, rule, &n, from, to);
     moe_nfa_release(&n);
-    c->space = rule + 1;
+    c->r->space = rule + 1;
     return rule;
 }
 
@@ -310,6 +310,20 @@ static void run(struct moe_schema *c)
     moe_arena_clear(&c->arena);
 }
 
+/* A schema cut down to objects. */
+static const cJSON *object_only(struct moe_schema *c, const cJSON *schema)
+{
+    char object[] = "object", type[] = "type";
+    cJSON word = { .type = cJSON_String, .valuestring = object, .string = type };
+    cJSON only = { .type = cJSON_Object, .child = &word };
+    if (cJSON_IsObject(schema) && moe_schema_check(c, schema) && moe_schema_types(schema) == MOE_TYPE_OBJECT)
+        return schema;
+    const cJSON *both = moe_schema_both(c, schema, NULL, &only);
+    if (both && (cJSON_IsFalse(both) || !(moe_schema_types(both) & MOE_TYPE_OBJECT)))
+        moe_work_fail(c->w, MOE_UNSUPPORTED, "its schema allows no object");
+    return both;
+}
+
 uint32_t moe_rules_any_object(struct moe_rules *r)
 {
     struct moe_schema c = { .r = r, .w = &r->work };
@@ -318,7 +332,7 @@ uint32_t moe_rules_any_object(struct moe_rules *r)
     return root;
 }
 
-enum moe_code moe_schema_rules(struct moe_rules *r, const char *text, size_t bytes,
+enum moe_code moe_schema_rules(struct moe_rules *r, const char *text, size_t bytes, bool object,
                                const struct moe_grammar_options *options, uint32_t *root)
 {
     struct moe_schema c = { .r = r, .w = &r->work, .closed = options && options->closed };
@@ -328,7 +342,7 @@ enum moe_code moe_schema_rules(struct moe_rules *r, const char *text, size_t byt
     if (code == MOE_OK) code = moe_json_keep_numbers(tree, text, bytes, &err);
     if (code != MOE_OK) moe_work_fail(c.w, code, "schema: %s", err.msg);
     c.root = tree;
-    if (code == MOE_OK) *root = moe_schema_rule(&c, MOE_RULE_VALUE, tree);
+    if (code == MOE_OK) *root = moe_schema_rule(&c, MOE_RULE_VALUE, object ? object_only(&c, tree) : tree);
     run(&c);
     cJSON_Delete(tree);
     return r->work.code;
