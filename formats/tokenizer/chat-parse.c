@@ -233,7 +233,13 @@ void moe_chat_parser_feed(struct moe_chat_parser *p, const int32_t *ids, size_t 
 void moe_chat_parser_cut(struct moe_chat_parser *p, int32_t id, size_t bytes)
 {
     enum moe_mark m;
-    if (!find_mark(p, id, &m)) take_token(p, id, bytes);
+    char rest[16];
+    if (find_mark(p, id, &m)) { /* its text begins with what the bytes before it have left undecided */
+        size_t n = moe_decode_flush(&p->text, rest);
+        take_text(p, rest, n < bytes ? n : bytes);
+    } else {
+        take_token(p, id, bytes);
+    }
     p->text.n = 0;
 }
 

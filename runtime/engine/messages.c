@@ -4,7 +4,6 @@
 
 #include "base/io.h"
 #include "base/stream.h"
-#include "formats/tokenizer/chat-parse.h"
 
 #include <stdlib.h>
 
@@ -44,10 +43,8 @@ static enum moe_code read_text(struct moe_messages *m, struct moe_prompts_readin
         code = moe_fail_at(err, MOE_UNSUPPORTED, r->path, NULL,
                            "'n' is %lld, and --messages gives one answer (a line of --prompts gives all)",
                            (long long)m->options.n);
-    const struct moe_chat_request q = { .kwargs = code == MOE_OK ? moe_json_get(o, "chat_template_kwargs")
-                                                                 : NULL };
     if (code == MOE_OK) code = moe_prompts_count(r, 0, m->n_ids, &m->options, err);
-    if (code == MOE_OK) m->thinking = moe_chat_begins_thinking(r->chat, &q);
+    m->thinking = r->thinking;
     cJSON_Delete(o);
     return code;
 }

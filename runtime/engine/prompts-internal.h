@@ -21,6 +21,7 @@ struct moe_prompts_reading {
     const struct moe_engine *e;
     const char *path;
     struct moe_chat *chat;       /* the chat template; NULL: not needed so far */
+    bool talks, thinking;        /* the present line is a conversation; its answer begins with thinking */
     struct moe_chat_left *left;
     uint64_t memory, held;       /* bytes allowed; bytes taken by the text and the prompts so far */
     struct moe_prompts_logprobs logprobs; /* besides */
@@ -30,6 +31,9 @@ struct moe_prompts_reading {
 
 /* Opens the chat template unless it is open. */
 enum moe_code moe_prompts_need_chat(struct moe_prompts_reading *r, struct moe_err *err);
+
+/* The present line is a conversation with these chat_template_kwargs, for the open template. */
+void moe_prompts_talk(struct moe_prompts_reading *r, const cJSON *kwargs);
 
 /* ---- prompts-memory.c ---- */
 

@@ -99,6 +99,7 @@ static enum moe_code encode_request(struct moe_prompts_reading *r, const cJSON *
                                  .add_generation_prompt = true };
     MOE_TRY(check_turns(messages, err));
     if (messages) MOE_TRY(moe_prompts_need_chat(r, err));
+    if (messages) moe_prompts_talk(r, q.kwargs);
     if (messages) MOE_TRY(moe_chat_encode(r->chat, &q, ids, n, r->left, err));
     else if (cJSON_IsArray(list)) MOE_TRY(read_tokens(list, ids, n, err));
     else if (cJSON_IsString(prompt))

@@ -4,12 +4,13 @@
 #include "base/grow.h"
 #include "base/io.h"
 #include "base/stream.h"
+#include "formats/tokenizer/chat-parse.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* Adds all choices of a prompt.  It takes over the ids, and what o owns, also on failure. */
-static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, int64_t line,
+static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, const struct moe_prompts_reading *r,
                          struct moe_request_options *o, struct moe_err *err)
 {
     if (!MOE_GROW(p->v, p->cap, (size_t)(p->n + o->n)) ||
@@ -22,7 +23,8 @@ static enum moe_code add(struct moe_prompts *p, int32_t *ids, size_t n, int64_t 
     o->request.n_ids = (int64_t)n;
     for (int64_t i = 0; i < o->n; i++) {
         struct moe_sequence *s = &p->v[p->n];
-        *s = (struct moe_sequence){ o->request, .index = p->n, .prompt = p->n_prompts, .line = line };
+        *s = (struct moe_sequence){ o->request, .index = p->n, .prompt = p->n_prompts, .line = r->line,
+                                    .chat = r->talks, .thinking = r->thinking };
         s->request.choice = (uint32_t)i;
         p->n++;
     }
@@ -39,7 +41,7 @@ static enum moe_code keep(struct moe_prompts *p, struct moe_prompts_reading *r, 
 {
     int32_t *fit = realloc(ids, (n ? n : 1) * sizeof *ids);
     enum moe_code code = moe_prompts_count(r, p->n_prompts, n, o, err);
-    if (code == MOE_OK) return add(p, fit ? fit : ids, n, r->line, o, err);
+    if (code == MOE_OK) return add(p, fit ? fit : ids, n, r, o, err);
     free(fit ? fit : ids);
     moe_request_options_release(o);
     return code;
@@ -48,6 +50,13 @@ static enum moe_code keep(struct moe_prompts *p, struct moe_prompts_reading *r, 
 enum moe_code moe_prompts_need_chat(struct moe_prompts_reading *r, struct moe_err *err)
 {
     return r->chat ? MOE_OK : moe_prompt_chat(r->o, r->e, &r->chat, err);
+}
+
+void moe_prompts_talk(struct moe_prompts_reading *r, const cJSON *kwargs)
+{
+    const struct moe_chat_request q = { .kwargs = kwargs };
+    r->talks = true;
+    r->thinking = moe_chat_begins_thinking(r->chat, &q);
 }
 
 /* Called when a prompt follows: fails if a blank line came before it.  A blank line is no prompt, and
@@ -63,7 +72,7 @@ static enum moe_code check_blank(const struct moe_prompts_reading *r, struct moe
 }
 
 /* Sets *ids, which the caller frees even on failure, to the ids of a line of plain text. */
-static enum moe_code encode_line(const struct moe_prompts_reading *r, char *line, size_t bytes, int32_t **ids,
+static enum moe_code encode_line(struct moe_prompts_reading *r, char *line, size_t bytes, int32_t **ids,
                                  size_t *n, struct moe_err *err)
 {
     *ids = NULL;
@@ -72,6 +81,7 @@ static enum moe_code encode_line(const struct moe_prompts_reading *r, char *line
                            "line %lld: is blank, and a user's turn cannot be empty (take the line out)",
                            (long long)r->line);
     MOE_TRY(moe_prompts_check_no_request(r, line, bytes, err));
+    if (r->chat) moe_prompts_talk(r, NULL);
     enum moe_code code = moe_prompt_encode(r->o, r->e, r->chat, line, bytes, ids, n, err);
     return code == MOE_OK ? code : moe_wrap(err, "'%s': line %lld", r->path, (long long)r->line);
 }
@@ -98,6 +108,7 @@ static enum moe_code read_lines(struct moe_prompts *p, struct moe_prompts_readin
         MOE_TRY(check_blank(r, err));
         MOE_TRY(moe_prompts_check_room(r, p->n_prompts, err));
         moe_prompts_limit_tokens(r, moe_prompts_memory_left(r, 0));
+        r->talks = r->thinking = false;
         struct moe_request_options options = { .request = *r->defaults, .n = 1 };
         enum moe_code code = json ? moe_prompts_encode_json(r, line, n, &ids, &n_ids, &options, err) :
             encode_line(r, line, n, &ids, &n_ids, err);
@@ -139,7 +150,7 @@ enum moe_code moe_prompts_read(struct moe_prompts *p, const char *path, const st
     if (code == MOE_OK) code = check_unused(&r, err);
     for (int64_t i = 0; i < p->n; i++) p->v[i].file = r.path;
     free(text);
-    moe_chat_close(&r.chat);
+    p->chat = r.chat;
     moe_prompts_limit_tokens(&r, memory);
     p->bytes = r.held - bytes + moe_prompts_logprobs_held(&r);
     if (code == MOE_OK && !p->n)
@@ -157,5 +168,6 @@ void moe_prompts_release(struct moe_prompts *p)
     for (size_t i = 0; i < p->n_options; i++) moe_request_options_release(&p->options[i]);
     free(p->options);
     free(p->v);
+    moe_chat_close(&p->chat);
     *p = (struct moe_prompts){ 0 };
 }

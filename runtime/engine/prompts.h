@@ -26,6 +26,7 @@ struct moe_prompts {
     size_t cap;
     struct moe_request_options *options; size_t n_options, options_cap; /* that own something */
     const struct moe_tokenizer *tokenizer; /* the engine's, or NULL */
+    struct moe_chat *chat;              /* the template of those that are conversations; NULL: none is */
     uint64_t bytes;
     struct moe_chat_left left;
 };

@@ -66,3 +66,14 @@ enum moe_code moe_reply_add(struct moe_reply *r, const int32_t *tokens, int64_t 
     if (end) moe_chat_parser_finish(&r->parser);
     return MOE_OK;
 }
+
+enum moe_code moe_reply_whole(const struct moe_chat *c, const struct moe_tokenizer *t, bool thinking,
+                              bool keep_special, const struct moe_generated *g, moe_chat_put_delta *put,
+                              void *ctx, struct moe_err *err)
+{
+    struct moe_reply r;
+    moe_reply_init(&r, c, t, thinking, keep_special, put, ctx);
+    enum moe_code code = moe_reply_add(&r, g->tokens, g->n, g->text_bytes, true, err);
+    moe_reply_release(&r);
+    return code;
+}

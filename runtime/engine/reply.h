@@ -29,4 +29,9 @@ enum moe_code moe_reply_add(struct moe_reply *r, const int32_t *tokens, int64_t 
                             bool end, struct moe_err *err);
 void moe_reply_release(struct moe_reply *r);
 
+/* The parts of an answer that is there as a whole: put is called for each of them.  MOE_NOMEM. */
+enum moe_code moe_reply_whole(const struct moe_chat *c, const struct moe_tokenizer *t, bool thinking,
+                              bool keep_special, const struct moe_generated *g, moe_chat_put_delta *put,
+                              void *ctx, struct moe_err *err);
+
 #endif

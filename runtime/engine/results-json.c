@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/engine/results-json.h"
 
+#include "formats/tokenizer/chat-answer.h"
 #include "runtime/engine/logprobs-json.h"
+#include "runtime/engine/reply.h"
 
 #include <stdlib.h>
 
@@ -31,6 +33,19 @@ static void add_text_and_tokens(cJSON *o, const struct moe_result *s)
         moe_json_append(tokens, cJSON_CreateNumber(s->out.tokens[i]));
 }
 
+/* Adds the parts of an answer in a chat. */
+static void add_parts(cJSON *o, const struct moe_prompts *p, const struct moe_sequence *q,
+                      const struct moe_result *s)
+{
+    struct moe_chat_answer a = { .n_calls = 0 };
+    struct moe_err err = MOE_ERR_INIT;
+    if (!q->chat || !s->there || s->out.err) return;
+    if (moe_reply_whole(p->chat, p->tokenizer, q->thinking, q->request.keep_special, &s->out,
+                        moe_chat_answer_put, &a, &err) != MOE_OK) a.failed = true;
+    moe_chat_answer_json(&a, o);
+    moe_chat_answer_release(&a);
+}
+
 /* The number of sequences of a prompt. */
 static int64_t choices_of(const struct moe_prompts *p, int64_t first)
 {
@@ -52,6 +67,7 @@ static void add_choices(cJSON *o, const struct moe_results *r, const struct moe_
         moe_json_add_i64(c, "rank", rank_of(s, &p->v[first + i]));
         if (p->v[first + i].request.logprobs >= 0 && !s->out.err)
             moe_logprobs_chat_json(c, s->out.tokens, s->out.n, s->out.logprobs, p->tokenizer);
+        add_parts(c, p, &p->v[first + i], s);
     }
 }
 
@@ -68,6 +84,7 @@ cJSON *moe_results_prompt(const struct moe_results *r, const struct moe_prompts 
     moe_json_add_i64(o, "rank", rank_of(s, q));
     if (q->request.logprobs >= 0 && !s->out.err)
         moe_logprobs_chat_json(o, s->out.tokens, s->out.n, s->out.logprobs, p->tokenizer);
+    add_parts(o, p, q, s);
     add_choices(o, r, p, first);
     return o;
 }

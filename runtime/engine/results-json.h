@@ -7,7 +7,8 @@
 #include "runtime/engine/results.h"
 
 /* The object of a prompt, whose first sequence is `first`: index, line, text, tokens, prompt_tokens,
- * finish_reason and rank; with logprobs where they were asked for, in the form of OpenAI's chat API.  A
+ * finish_reason and rank; with logprobs where they were asked for, in the form of OpenAI's chat API; of a
+ * conversation with content, reasoning_content and tool_calls (formats/tokenizer/chat-answer.h).  A
  * prompt with several choices has those of the first, and "choices", all of them.  finish_reason is "lost"
  * where no answer has come: the rank of the sequence died.  Where the request has ended with an error,
  * "error" is in the place of text, tokens and logprobs.  NULL when out of memory. */

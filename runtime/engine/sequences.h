@@ -16,6 +16,7 @@ struct moe_sequence {
      * file, from 1; the file's name, or NULL */
     int64_t index, prompt, line;
     const char *file;
+    bool chat, thinking;               /* the caller's: the answer is of a chat, and begins with thinking */
     int32_t rank;                      /* that computes it (moe_share_prompts) */
     /* set when the sequence has ended; the caller frees what it points to */
     struct moe_generated out;

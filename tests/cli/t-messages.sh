@@ -30,6 +30,7 @@ def request(name, **more):
     json.dump(r, open("%s/%s.json" % (T, name), "w"), indent=1)
 for seed in range(24): request(seed, seed=seed, **({"chat_template_kwargs": {"thinking": False}} if seed % 4 == 0 else {}))
 json.dump([{"role": "user", "content": "Hello"}], open(T + "/list.json", "w"))
+open(T + "/turns.txt", "w").write("Hello\n")
 json.dump({"messages": [{"role": "user", "content": "Hello"}]}, open(T + "/plain.json", "w"))
 open(T + "/line.jsonl", "w").write(json.dumps({"messages": [{"role": "user", "content": "Hello"}]}) + "\n")
 for name, r in {"n": {"n": 3}, "key": {"foo": 1}, "prompt": {"prompt": "a"}, "long": {"max_tokens": -3},
@@ -49,7 +50,7 @@ while [ $seed -lt $seeds ]; do
     thinking=1
     [ $(($seed % 4)) = 0 ] && thinking=0
     ok "$RUN" -q --json -t 1 "$T/m" --messages "$T/$seed.json"
-    cp "$T/out" "$T/json" || fail cp
+    cp "$T/out" "$T/json" && cp "$T/out" "$T/answer-$seed.json" || fail cp
     ok "$RUN" -q -t 1 "$T/m" --messages "$T/$seed.json"
     cp "$T/out" "$T/printed" || fail cp
     seen="$seen $(python3 tests/readers/chatparts.py "$T/json" "$T/m/tokenizer_config.json" $thinking "$T/printed")" || fail "the parts of answer $seed"
@@ -80,6 +81,31 @@ for kind in '[1-9] True True' '0 True False' '0 True True' '0 False True'; do
     sanitized || echo "$seen" | grep -q "$kind" || fail "no answer with $kind (calls, thinking, content): $seen"
 done
 count
+
+# the same in --prompts, with a second choice each, and by two ranks; a text has no parts
+python3 - "$T" $seeds <<'P' || fail "requests of --prompts"
+import json, sys
+with open(sys.argv[1] + "/requests.jsonl", "w") as f:
+    for seed in range(int(sys.argv[2])): f.write(json.dumps({**json.load(open("%s/%d.json" % (sys.argv[1], seed))), "n": 2}) + "\n")
+    f.write('{"prompt": "Hello", "max_tokens": 3}\n')
+P
+for ranks in 1 2; do
+    ok "$RUN" -q --json "$T/m" --prompts "$T/requests.jsonl" --ranks $ranks
+    python3 - "$T" $seeds <<'P' || fail "parts in --prompts with $ranks ranks"
+import json, sys
+T, seeds = sys.argv[1], int(sys.argv[2])
+keys = ("tokens", "content", "reasoning_content", "tool_calls")
+rows = json.load(open(T + "/out"))["sequences"]
+for seed in range(seeds):
+    want, got = json.load(open("%s/answer-%d.json" % (T, seed))), rows[seed]
+    for one in (got, got["choices"][0]): assert all(one.get(k) == want.get(k) for k in keys), (seed, one, want)
+    assert len(got["choices"]) == 2 and "content" in got["choices"][1]
+assert not any(k in rows[-1] for k in keys[1:])
+P
+    count
+done
+ok "$RUN" -q --json "$T/m" --prompts "$T/turns.txt" --chat -n 5
+same "$(look "$T/out" "'content' in v['sequences'][0]")" True "a turn a line"
 
 # ---- what is read ----
 ok "$RUN" -q --json "$T/m" --prompts "$T/line.jsonl" -n 9
