@@ -121,8 +121,8 @@ static const struct moe_opt opts[] = {
                 "model; N is its number, 0 by default. auto takes the processor, and JSON says why"),
     MOE_OWN_STR(0, "load-from", &moe_run_asked.load_from, "auto|direct|cached|mapped",
                 "with --device cuda: how the model comes onto the GPU: past the system's cache of files, "
-                "or through it; auto looks whether it is in the cache. mapped, by which a GPU that shares "
-                "the host's page tables would read the model where it lies, is not in this version"),
+                "or through it; auto looks whether it is in the cache. mapped: a GPU that "
+                "shares the host's page tables (Grace) reads the files where they lie, without a copy"),
     MOE_OWN_STR(0, "keep", &moe_run_asked.keep, "SOCKET",
                 "with --device cuda, and without a prompt: load the model and keep it in the GPU's memory "
                 "until SIGINT or SIGTERM, for engines that start with --attach SOCKET"),

@@ -66,6 +66,20 @@ grep -q libcjson "$T/libs" || fail "LD_DEBUG shows no library: nothing is tested
 ! grep libcuda "$T/libs" || fail "--device auto opens the driver"
 count
 
+# a GPU that shares the host's page tables reads the files where they lie
+MOE_SHIM_HAS=vmm,host-pages; export MOE_SHIM_HAS
+for m in $F/bf16 "$T/all.moe" "$T/modelopt"; do
+    cpu "$m" --tokens 1,2,3 -n 4 --context 16 --ignore-eos >"$T/cpu" || fail "$m"
+    cuda "$m" --tokens 1,2,3 -n 4 --context 16 --ignore-eos --load-from mapped >"$T/cuda" || fail "$m --load-from mapped"
+    same cpu cuda
+done
+cuda --json $F/bf16 --tokens 1,2,3 -n 1 --context 16 --load-from mapped >"$T/json" || fail "--json --load-from mapped"
+python3 -c 'import json, sys
+l = json.load(open(sys.argv[1]))["load"]
+assert l["path"] == "mapped" and l["pinned_bytes"] == 0 and l["bytes_read"] > 100000, l' "$T/json" || { cat "$T/json"; fail "JSON of mapped"; }
+count
+unset MOE_SHIM_HAS
+
 # A GPU that is lost ends the run with one sentence, wherever that is: while it loads, in a pass, in a graph.
 for f in cuMemcpyHtoDAsync_v2:9:214 cuLaunchKernel:60:719 cuStreamSynchronize:3:700 cuGraphLaunch:2:719 any:150:999; do
     MOE_SHIM_FAIL=$f; export MOE_SHIM_FAIL

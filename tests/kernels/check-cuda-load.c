@@ -145,7 +145,7 @@ static void test_paths(bool direct)
     struct moe_load_result r;
     uint64_t bytes = 0;
     for (int i = 0; i < PIECES; i++) bytes += pieces[i].bytes;
-    for (int path = direct ? MOE_LOAD_DIRECT : MOE_LOAD_CACHED; path <= MOE_LOAD_CACHED; path++)
+    for (int path = direct ? MOE_LOAD_DIRECT : MOE_LOAD_CACHED; path <= MOE_LOAD_MAPPED; path++)
         for (int slots = 1; slots <= 4; slots++)
             for (int i = 0; i < 4; i++) {
                 OK(load((enum moe_load_path)path, slots, sizes[i], &r) == MOE_OK && is_loaded());
@@ -153,10 +153,12 @@ static void test_paths(bool direct)
                                                                             sizeof host - 250);
                 /* gaps of 70,000 bytes and more are not read */
                 OK(r.bytes_read < 2 * FILE_BYTES + pieces[TWICE].bytes - 3 * 60000 || sizes[i] == 4096);
+                OK((r.pinned_bytes == 0) == (path == MOE_LOAD_MAPPED));
             }
     OK(load(MOE_LOAD_AUTO, 0, 0, &r) == MOE_OK && is_loaded() && r.path == MOE_LOAD_CACHED);
     OK(r.pinned_bytes > 0 && r.pinned_bytes < 4 * (bytes / 4 + 3 * 4096));
     for (int f = 0; f < FILES; f++) OK(posix_fadvise(files[f].fd, 0, 0, POSIX_FADV_DONTNEED) == 0);
+    OK(load(MOE_LOAD_MAPPED, 0, 0, &r) == MOE_OK && is_loaded());
 }
 
 static void test_nothing(void)
@@ -164,8 +166,10 @@ static void test_nothing(void)
     struct moe_load_options o = { .path = MOE_LOAD_AUTO };
     struct moe_load_result r;
     OK(moe_load(gpu, &source, NULL, 0, &o, &r, &err) == MOE_OK && !r.bytes && !r.bytes_read);
-    o.path = MOE_LOAD_MAPPED;
-    FAILS(MOE_UNSUPPORTED, moe_load(gpu, &source, pieces, 1, &o, &r, &err));
+    struct moe_gpu_info info = *moe_gpu_info(gpu);
+    OK(info.host_pages && moe_load_check(&info, MOE_LOAD_MAPPED, &err) == MOE_OK);
+    info.host_pages = false;
+    FAILS(MOE_UNSUPPORTED, moe_load_check(&info, MOE_LOAD_MAPPED, &err));
     SAYS("cannot read host memory through the host's page tables");
 }
 
@@ -185,12 +189,16 @@ static void test_damage(void)
             SAYS("does not match its checksum");
             OK(strstr(err.tensor, which[k] == 3 ? "experts.3.gate_proj" : "experts.6.gate_proj"));
             FAILS(MOE_CORRUPT, load(MOE_LOAD_CACHED, 3, 0, &r));
+            FAILS(MOE_CORRUPT, load(MOE_LOAD_MAPPED, 3, i ? 4096 : 0, &r));
+            SAYS("does not match its checksum");
             byte ^= 4;
             OK(pwrite(fd, &byte, 1, (off_t)at) == 1);
         }
     OK(ftruncate(fd, (off_t)tensors[39].plane[0].offset + 1) == 0);
     FAILS(MOE_CORRUPT, load(MOE_LOAD_CACHED, 2, 8192, &r));
     SAYS("bytes short");
+    FAILS(MOE_CORRUPT, load(MOE_LOAD_MAPPED, 2, 8192, &r));
+    SAYS("cannot be read any more");
     close(fd);
 }
 
@@ -204,7 +212,7 @@ static void test_end(void)
 
 /* With the nth call of the driver failing; the GPU is opened again each time, because such a failure may end
  * its context. */
-static enum moe_code fail_at(long n, int result, long *calls)
+static enum moe_code fail_at(enum moe_load_path path, long n, int result, long *calls)
 {
     struct moe_load_result r;
     OK(moe_gpu_open(&gpu, 0, &err) == MOE_OK && moe_gpu_alloc(gpu, DEVICE_BYTES, &device, &err) == MOE_OK);
@@ -213,7 +221,7 @@ static enum moe_code fail_at(long n, int result, long *calls)
     make_pieces();
     long before = standin_calls();
     standin_fail("any", n, result);
-    struct moe_load_options o = { .path = MOE_LOAD_CACHED, .slots = 2, .slot_bytes = 262144 };
+    struct moe_load_options o = { .path = path, .slots = 2, .slot_bytes = 262144 };
     enum moe_code code = moe_load(gpu, &source, pieces, PIECES, &o, &r, &err);
     standin_fail("any", 0, 0);
     *calls = standin_calls() - before;
@@ -227,6 +235,7 @@ static enum moe_code fail_at(long n, int result, long *calls)
 int main(void)
 {
     setenv("MOE_SHIM_MEMORY", "67108864", 1);
+    setenv("MOE_SHIM_HAS", "vmm,fd,host-pages", 1);
     if (!standin_open() || !moe_cuda_image_count) return 77;
     OK(mkdtemp(dir));
     for (int f = 0; f < FILES; f++) make_file(f);
@@ -240,18 +249,21 @@ int main(void)
     moe_gpu_free(gpu, device);
     moe_gpu_close(&gpu);
     OK(standin_left() == 0);
-    long calls, ignored, n = 1;
-    OK(fail_at(0, 0, &calls) == MOE_OK);
-    /* all but the last nine calls, which give back two slots and a stream */
-    while (fail_at(n, 2, &ignored) != MOE_OK) n++;
+    /* all but the last calls, which give back two slots, and a stream where it is the loader's own */
+    long calls, ignored, n = 1, k = 1;
+    OK(fail_at(MOE_LOAD_CACHED, 0, 0, &calls) == MOE_OK);
+    while (fail_at(MOE_LOAD_CACHED, n, 2, &ignored) != MOE_OK) n++;
     OK(n - 1 == calls - 9);
+    OK(fail_at(MOE_LOAD_MAPPED, 0, 0, &calls) == MOE_OK);
+    while (fail_at(MOE_LOAD_MAPPED, k, 2, &ignored) != MOE_OK) k++;
+    OK(k - 1 == calls - 6);
     OK(moe_gpu_open(&gpu, 0, &err) == MOE_OK && moe_gpu_alloc(gpu, DEVICE_BYTES, &device, &err) == MOE_OK);
     make_pieces();
     test_damage();
     moe_gpu_free(gpu, device);
     moe_gpu_close(&gpu);
     OK(standin_left() == 0 && moe_remove_tree(dir, &err) == MOE_OK);
-    printf("%ld checks; each of %ld calls of the driver failed in turn; direct reads %s\n", checks, n - 1,
+    printf("%ld checks; each of %ld calls of the driver failed in turn; direct reads %s\n", checks, n + k - 2,
            direct ? "too" : "not: this file system has none");
     return 0;
 }

@@ -37,6 +37,18 @@ enum moe_code moe_load_plan(struct moe_load_plan *p, const struct moe_source *sr
                             const struct moe_load_piece *piece, int64_t n, uint64_t slot_bytes,
                             struct moe_err *err);
 
+/* ---- load-mapped.c ---- */
+
+/* Makes the first `bytes` bytes of a read present in the mapping of its file, and sets *at to where they lie
+ * there.  MOE_CORRUPT where they cannot be read, the file having become shorter.  Any thread. */
+enum moe_code moe_load_reach(const struct moe_source *src, const struct moe_load_read *r, uint64_t bytes,
+                             unsigned char **at, struct moe_err *err);
+/* Copies from there by a kernel, in the order of the GPU's stream. */
+enum moe_code moe_load_copy(struct moe_gpu *g, uint64_t to, const unsigned char *from, uint64_t bytes,
+                            struct moe_err *err);
+
+/* ---- load-plan.c ---- */
+
 /* A file opened for reads past the page cache (direct) or through it; -1 with errno. */
 int moe_load_open(const char *path, bool direct);
 /* Whether the files of the plan can be read past the page cache, and whether what is needed of them is in it,

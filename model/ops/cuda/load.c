@@ -16,7 +16,8 @@
 enum { MOST_SLOTS = 16, SLOTS = 4 };
 #define SLOT_BYTES (64ull << 20)
 
-/* A slot, and the copies from it: `began` and `ended` are recorded around them. */
+/* A slot, and the copies from it: `began` and `ended` are recorded around them.  at: pinned memory, or
+ * where the read lies in the mapping of its file. */
 struct slot { unsigned char *at; moe_cu_event began, ended; bool copying; };
 
 struct loader {
@@ -28,6 +29,7 @@ struct loader {
     struct slot slot[MOST_SLOTS]; int n_slots;
     uint64_t slot_bytes;
     moe_cu_stream stream;
+    bool mapped;                     /* r->path is MAPPED: slots have no memory, stream is the GPU's own */
     struct moe_hash *hash;           /* of a piece that several reads bring */
     pthread_mutex_t lock;            /* of the seconds and bytes in *r, which threads add to */
 };
@@ -50,13 +52,10 @@ bool moe_load_path_parse(const char *text, enum moe_load_path *p)
 
 enum moe_code moe_load_check(const struct moe_gpu_info *info, enum moe_load_path p, struct moe_err *err)
 {
-    if (p != MOE_LOAD_MAPPED) return MOE_OK;
-    if (!info->host_pages)
-        return moe_fail(err, MOE_UNSUPPORTED, "GPU %d (%s) cannot read host memory through the host's page "
-                        "tables, as loading from mapped files needs (use --load-from auto)", info->index,
-                        info->name);
-    return moe_fail(err, MOE_UNSUPPORTED, "loading from mapped files is not in this version (use --load-from "
-                    "auto)");
+    if (p != MOE_LOAD_MAPPED || info->host_pages) return MOE_OK;
+    return moe_fail(err, MOE_UNSUPPORTED, "GPU %d (%s) cannot read host memory through the host's page "
+                    "tables, as loading from mapped files needs (use --load-from auto)", info->index,
+                    info->name);
 }
 
 /* ---- reading, by any thread ---- */
@@ -141,8 +140,9 @@ static enum moe_code produce(void *ctx, int64_t i, int slot, struct moe_err *err
     MOE_TRY(moe_cancel_check(l->o->cancel, err));
     MOE_TRY(finish_slot(l, s, err));
     double start = moe_now();
-    MOE_TRY(read_file(l, r, s->at, last->at + last->bytes, err));
-    count(l, &l->r->reading, start, r->bytes);
+    uint64_t least = last->at + last->bytes;
+    MOE_TRY(l->mapped ? moe_load_reach(l->src, r, least, &s->at, err) : read_file(l, r, s->at, least, err));
+    count(l, &l->r->reading, start, l->mapped ? least : r->bytes);
     start = moe_now();
     MOE_TRY(check_whole(l, r, s->at, err));
     count(l, &l->r->checking, start, 0);
@@ -176,6 +176,10 @@ static enum moe_code copy_parts(struct loader *l, const struct moe_load_read *r,
         uint64_t at = p->at + p->bytes, to = p->to + p->bytes;
         for (p++; p < end && continues(p, at, to); p++) at = p->at + p->bytes, to = p->to + p->bytes;
         uint64_t n = at - first->at;
+        if (l->mapped) {
+            MOE_TRY(moe_load_copy(l->g, first->to, s->at + first->at, n, err));
+            continue;
+        }
         MOE_TRY(moe_gpu_check(l->g, l->g->d->cuMemcpyHtoDAsync_v2(first->to, s->at + first->at, n, l->stream),
                               err, "cuMemcpyHtoDAsync of %llu bytes of weights", (unsigned long long)n));
     }
@@ -206,25 +210,33 @@ static enum moe_code consume(void *ctx, int64_t i, int slot, struct moe_err *err
 
 /* ---- slots ---- */
 
+static enum moe_code pin_slot(struct loader *l, struct slot *s, struct moe_err *err)
+{
+    void *p;
+    MOE_TRY(moe_gpu_pin(l->g, l->slot_bytes, &p, err));
+    s->at = p;
+    l->r->pinned_bytes += l->slot_bytes;
+    return MOE_OK;
+}
+
 static enum moe_code open_slots(struct loader *l, struct moe_err *err)
 {
     const struct moe_driver *d = l->g->d;
+    moe_cu_result r = MOE_CU_OK;
     MOE_TRY(moe_gpu_enter(l->g, err));
-    moe_cu_result r = d->cuStreamCreate(&l->stream, MOE_CU_STREAM_NON_BLOCKING);
+    if (l->mapped) l->stream = l->g->stream;
+    else r = d->cuStreamCreate(&l->stream, MOE_CU_STREAM_NON_BLOCKING);
     if (r != MOE_CU_OK) l->stream = NULL;
     MOE_TRY(moe_gpu_check(l->g, r, err, "cuStreamCreate"));
     for (int i = 0; i < l->n_slots; i++) {
         struct slot *s = &l->slot[i];
-        void *p;
-        MOE_TRY(moe_gpu_pin(l->g, l->slot_bytes, &p, err));
-        s->at = p;
+        if (!l->mapped) MOE_TRY(pin_slot(l, s, err));
         r = d->cuEventCreate(&s->began, MOE_CU_EVENT_TIMED);
         if (r != MOE_CU_OK) s->began = NULL;
         MOE_TRY(moe_gpu_check(l->g, r, err, "cuEventCreate"));
         r = d->cuEventCreate(&s->ended, MOE_CU_EVENT_BLOCKING);
         if (r != MOE_CU_OK) s->ended = NULL;
         MOE_TRY(moe_gpu_check(l->g, r, err, "cuEventCreate"));
-        l->r->pinned_bytes += l->slot_bytes;
     }
     return MOE_OK;
 }
@@ -238,9 +250,9 @@ static void close_slots(struct loader *l)
         struct slot *s = &l->slot[i];
         if (s->began) d->cuEventDestroy_v2(s->began);
         if (s->ended) d->cuEventDestroy_v2(s->ended);
-        if (s->at) d->cuMemFreeHost(s->at);
+        if (s->at && !l->mapped) d->cuMemFreeHost(s->at);
     }
-    if (l->stream) d->cuStreamDestroy_v2(l->stream);
+    if (l->stream && !l->mapped) d->cuStreamDestroy_v2(l->stream);
 }
 
 /* ---- all of it ---- */
@@ -278,6 +290,7 @@ static enum moe_load_path choose(const struct loader *l)
 static enum moe_code load_planned(struct loader *l, struct moe_err *err)
 {
     l->r->path = choose(l);
+    l->mapped = l->r->path == MOE_LOAD_MAPPED;
     if (l->o->path == MOE_LOAD_DIRECT && !moe_load_can_be_direct(&l->plan, l->src))
         return moe_fail_at(err, MOE_UNSUPPORTED, l->src->path, NULL,
                            "its file system cannot be read past the page cache (use --load-from cached)");

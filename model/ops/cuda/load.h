@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* model/ops/cuda/load.h - brings the bytes of a model into the memory of a GPU.
  *
- * Files are never read through a mapping: a copy from one goes page by page.  They are read in large pieces
- * into pinned slots, by several threads, and copied from there while others are read:
- *   direct   past the page cache (O_DIRECT), for files that are not in it
- *   cached   from the page cache, or into it
- *   mapped   by a kernel, straight from the mapping, where the GPU reads any host memory through the host's
- *            page tables (Grace): not in this version, moe_load_check refuses it
- * auto is cached where samples of what is needed are in the page cache, and where the file system cannot read
- * past it; else direct.
+ * Files are read in large pieces, by several threads, while others are copied:
+ *   direct   past the page cache (O_DIRECT) into pinned slots, for files that are not in it
+ *   cached   from the page cache, or into it, and into pinned slots
+ *   mapped   not copied on the host at all: a kernel reads them in their mapping, where the GPU reads any
+ *            host memory through the host's page tables (Grace); threads bring the pages in before
+ * The driver is never asked to copy from a mapping, which it does page by page.  auto is cached where samples
+ * of what is needed are in the page cache, and where the file system cannot read past it; else direct.  It is
+ * never mapped, which nobody has timed yet.
  *
  * A plane of a container that is loaded whole is compared with its checksum on the way.  Knows files and
  * addresses, nothing of what the weights are for. */
