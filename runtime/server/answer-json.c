@@ -7,7 +7,7 @@
 
 /* ---- what all answers share ---- */
 
-static const char *finish_name(enum moe_finish finish)
+const char *moe_answer_finish(enum moe_finish finish)
 {
     switch (finish) {
     case MOE_FINISH_STOP: return "stop";
@@ -19,7 +19,7 @@ static const char *finish_name(enum moe_finish finish)
 }
 
 /* The object around choices. */
-static cJSON *head(const struct moe_exchange *x, const char *object)
+cJSON *moe_answer_head(const struct moe_exchange *x, const char *object)
 {
     cJSON *o = cJSON_CreateObject();
     moe_json_add_str(o, "id", x->answer_id);
@@ -29,7 +29,7 @@ static cJSON *head(const struct moe_exchange *x, const char *object)
     return o;
 }
 
-static void add_usage(const struct moe_exchange *x, cJSON *o)
+void moe_answer_add_usage(const struct moe_exchange *x, cJSON *o)
 {
     cJSON *u = moe_json_add_object(o, "usage");
     moe_json_add_i64(u, "prompt_tokens", x->prompt_tokens);
@@ -40,11 +40,11 @@ static void add_usage(const struct moe_exchange *x, cJSON *o)
 
 static void add_finish(cJSON *o, const struct moe_event *ev)
 {
-    if (ev->end) moe_json_add_str(o, "finish_reason", finish_name(ev->finish));
+    if (ev->end) moe_json_add_str(o, "finish_reason", moe_answer_finish(ev->finish));
     else moe_json_add_null(o, "finish_reason");
 }
 
-static void add_ids(const struct moe_exchange *x, cJSON *o, const struct moe_event *ev)
+void moe_answer_add_ids(const struct moe_exchange *x, cJSON *o, const struct moe_event *ev)
 {
     cJSON *list = x->token_ids ? moe_json_add_array(o, "token_ids") : NULL;
     for (int64_t i = 0; list && i < ev->n_tokens; i++)
@@ -64,31 +64,32 @@ static void add_choice(struct moe_exchange *x, struct moe_exchange_choice *c, co
     else
         moe_logprobs_legacy_json(o, ev->tokens, ev->n_tokens, ev->logprobs, x->server->engine->tokenizer,
                                  &c->text_at);
-    add_ids(x, o, ev);
+    moe_answer_add_ids(x, o, ev);
     add_finish(o, ev);
 }
 
 static cJSON *whole(struct moe_exchange *x)
 {
-    cJSON *o = head(x, "text_completion"), *list = moe_json_add_array(o, "choices");
+    cJSON *o = moe_answer_head(x, "text_completion"), *list = moe_json_add_array(o, "choices");
     for (int64_t i = 0; i < x->n_choices; i++) add_choice(x, &x->choice[i], &x->choice[i].got, list);
-    add_usage(x, o);
+    moe_answer_add_usage(x, o);
     return o;
 }
 
-static cJSON *chunk(struct moe_exchange *x, struct moe_exchange_choice *c, const struct moe_event *ev)
+static void put(struct moe_exchange *x, struct moe_exchange_choice *c, const struct moe_event *ev)
 {
-    cJSON *o = head(x, "text_completion");
+    if (!ev->text_bytes && !ev->end && !(moe_answer_shows_tokens(x) && ev->n_tokens)) return;
+    cJSON *o = moe_answer_head(x, "text_completion");
     add_choice(x, c, ev, moe_json_add_array(o, "choices"));
-    return o;
+    moe_exchange_event(x, o);
 }
 
 static cJSON *usage(struct moe_exchange *x)
 {
-    cJSON *o = head(x, "text_completion");
+    cJSON *o = moe_answer_head(x, "text_completion");
     moe_json_add_array(o, "choices");
-    add_usage(x, o);
+    moe_answer_add_usage(x, o);
     return o;
 }
 
-const struct moe_format moe_format_completion = { "cmpl-", whole, chunk, usage };
+const struct moe_format moe_format_completion = { "cmpl-", NULL, NULL, whole, put, usage };

@@ -68,7 +68,10 @@ void moe_exchange_drop(struct moe_exchange *x)
     pthread_mutex_unlock(&x->lock);
     if (left) return;
     forget(x);
-    for (int64_t i = 0; i < x->n_choices; i++) moe_event_release(&x->choice[i].got);
+    for (int64_t i = 0; i < x->n_choices; i++) {
+        moe_event_release(&x->choice[i].got);
+        if (x->choice[i].state) x->format->end(&x->choice[i]);
+    }
     free(x->choice);
     free(x->body.p);
     free(x->out.p);

@@ -41,13 +41,12 @@ static void finish_stream(struct moe_exchange *x)
 
 static void stream(struct moe_exchange *x, struct moe_exchange_choice *c, const struct moe_event *ev)
 {
-    bool shows = x->logprobs >= 0 || x->token_ids;
     if (ev->end && ev->finish == MOE_FINISH_ERROR) {
         struct moe_api_error e = { .err = ev->err };
         moe_api_fail_code(&e, NULL);
         moe_exchange_event(x, moe_api_error_json(&e));
-    } else if (ev->text_bytes || ev->end || (shows && ev->n_tokens)) {
-        moe_exchange_event(x, x->format->chunk(x, c, ev));
+    } else {
+        x->format->put(x, c, ev);
     }
     if (!x->n_live) finish_stream(x);
     else moe_exchange_throttle(x);

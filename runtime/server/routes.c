@@ -100,6 +100,8 @@ static const struct moe_route routes[] = {
     { "/server_info", true, false, true, server_info },
     { "/v1/models", true, false, true, models },
     { "/v1/models/", true, false, true, one_model },
+    { "/v1/chat/completions", false, true, true, moe_route_chat },
+    { "/apply-template", false, true, true, moe_route_template },
     { "/v1/completions", false, true, true, moe_route_completions },
     { "/tokenize", false, true, true, moe_route_tokenize },
     { "/detokenize", false, true, true, moe_route_detokenize },

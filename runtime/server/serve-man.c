@@ -3,9 +3,9 @@
 
 const char moe_serve_description[] =
     "MODEL is a checkpoint directory as published (Kimi K2, DeepSeek-V3, Moonlight), or a container "
-    "NAME.moe. It is served over HTTP with the API of OpenAI: POST /v1/completions, whole or as a stream of "
-    "events; GET /v1/models, /health, /version; POST /tokenize and /detokenize. docs/reference/server.md has "
-    "all of it.\n\n"
+    "NAME.moe. It is served over HTTP with the API of OpenAI: POST /v1/chat/completions and /v1/completions, "
+    "whole or as a stream of events; GET /v1/models, /health, /version; POST /tokenize and /detokenize. "
+    "docs/reference/server.md has all of it.\n\n"
     "Requests are computed together, and each gets the tokens that it would get alone. A client that goes "
     "away has its request ended within about a second; one that does not read has its request held, and "
     "holds up nobody else.\n\n"

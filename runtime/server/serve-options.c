@@ -28,6 +28,9 @@ static const struct moe_opt opts[] = {
     MOE_OWN_INT(0, "port", &moe_serve_asked.port, "N", "listen at this port; 0 takes one that is free"),
     MOE_LIST(0, "model-name", &moe_serve_asked.names, "NAME",
              "what clients call the model; the last part of its path by default"),
+    MOE_STR(0, "chat-template", &moe_serve_asked.chat_template, "NAME",
+            "a built-in chat template instead of the model's: k2-first, k2-instruct, k2-thinking, k2.5, "
+            "k2.6, k2.7-code, deepseek-v3 or deepseek-v3-first"),
     MOE_OWN_INT(0, "connections", &moe_serve_asked.connections, "N",
                 "clients that may be connected at once; others wait"),
     MOE_OWN_SIZE(0, "max-body", &moe_serve_asked.max_body, "SIZE", "refuse larger requests (413)"),
@@ -114,6 +117,7 @@ enum moe_code moe_serve_args_check(const struct moe_serve_args *o, struct moe_se
         .port = (int)o->port,
         .names = o->names.v,
         .n_names = o->names.n,
+        .chat_template = o->chat_template,
         .engine = { .context = o->context,
                     .memory = (uint64_t)o->memory,
                     .batch = given(o->batch_tokens),

@@ -53,15 +53,19 @@ struct moe_exchange_choice {
     bool paused;                            /* moe_core_pause */
     struct moe_event got;                   /* a whole answer */
     int64_t text_at;                        /* characters that were written, for text_offset */
+    void *state;                            /* the format's own; NULL: none */
 };
 
-/* How answers of one route look.  All are called with exchange.lock held; NULL: no memory. */
+/* How answers of one route look.  All are called with exchange.lock held. */
 struct moe_format {
     const char *prefix;                     /* of the id */
-    cJSON *(*whole)(struct moe_exchange *x);
-    /* what is new of a choice; the last one has ev->end */
-    cJSON *(*chunk)(struct moe_exchange *x, struct moe_exchange_choice *c, const struct moe_event *ev);
-    cJSON *(*usage)(struct moe_exchange *x);
+    /* Begins the state of a choice; false: no memory.  end frees it.  NULL: there is none. */
+    bool (*begin)(struct moe_exchange *x, struct moe_exchange_choice *c);
+    void (*end)(struct moe_exchange_choice *c);
+    cJSON *(*whole)(struct moe_exchange *x); /* NULL: no memory */
+    /* Adds events of what is new of a choice to a stream; the last one has ev->end. */
+    void (*put)(struct moe_exchange *x, struct moe_exchange_choice *c, const struct moe_event *ev);
+    cJSON *(*usage)(struct moe_exchange *x); /* the last event, where it is asked for */
 };
 
 /* ---- exchanges (exchange.c) ---- */
@@ -105,6 +109,8 @@ struct moe_exchange {
     char answer_id[MOE_ID_BYTES], model[128];
     int64_t created;
     bool stream, include_usage, token_ids;
+    bool keep_special;                      /* special tokens are in the text */
+    bool thinking;                          /* answers begin within it */
     int logprobs;
     struct moe_exchange_choice *choice; int64_t n_choices, per_prompt;
     int64_t n_live;                         /* choices whose end has not come yet */
@@ -201,9 +207,13 @@ bool moe_submit_model(struct moe_exchange *x, const cJSON *body, struct moe_api_
 bool moe_submit(struct moe_exchange *x, const cJSON *body, const struct moe_ids *prompt, int64_t n,
                 const struct moe_request *defaults, const char *param, struct moe_api_error *e);
 
-/* ---- completions.c, text.c: routes of the model ---- */
+/* ---- completions.c, chat.c, text.c: routes of the model ---- */
 
 bool moe_route_completions(struct moe_exchange *x, struct moe_api_error *e);
+bool moe_route_chat(struct moe_exchange *x, struct moe_api_error *e);
+bool moe_route_template(struct moe_exchange *x, struct moe_api_error *e);
+/* The ids of the conversation in the body; p->v is the caller's to free.  Sets x->thinking. */
+bool moe_chat_prompt(struct moe_exchange *x, const cJSON *body, struct moe_ids *p, struct moe_api_error *e);
 bool moe_route_tokenize(struct moe_exchange *x, struct moe_api_error *e);
 bool moe_route_detokenize(struct moe_exchange *x, struct moe_api_error *e);
 
@@ -215,5 +225,21 @@ void moe_reader_close(struct moe_server *s);
 /* ---- answer-json.c ---- */
 
 extern const struct moe_format moe_format_completion;
+
+/* What all formats share. */
+const char *moe_answer_finish(enum moe_finish finish);
+cJSON *moe_answer_head(const struct moe_exchange *x, const char *object); /* id, object, created, model */
+void moe_answer_add_usage(const struct moe_exchange *x, cJSON *o);
+/* "token_ids", where they are asked for. */
+void moe_answer_add_ids(const struct moe_exchange *x, cJSON *o, const struct moe_event *ev);
+/* Whether a stream shows tokens even where they have no text so far. */
+static inline bool moe_answer_shows_tokens(const struct moe_exchange *x)
+{
+    return x->logprobs >= 0 || x->token_ids;
+}
+
+/* ---- chat-json.c ---- */
+
+extern const struct moe_format moe_format_chat;
 
 #endif

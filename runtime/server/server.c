@@ -155,11 +155,25 @@ static enum moe_code name_model(struct moe_server *s, struct moe_err *err)
     return MOE_OK;
 }
 
+/* Opens the chat template.  Without one the model serves texts alone, unless it was asked for. */
+static enum moe_code open_chat(struct moe_server *s, struct moe_err *err)
+{
+    const struct moe_config *m = &s->engine->source->config;
+    const struct moe_chat_hint hint = { m->model_type, m->architecture, s->o.chat_template };
+    enum moe_code code = s->engine->tokenizer ?
+        moe_chat_open(&s->chat, s->engine->tokenizer, &hint, &s->no_chat) :
+        moe_fail(&s->no_chat, MOE_UNSUPPORTED, "the model has no tokenizer, and takes ids alone");
+    if (code == MOE_OK || (code == MOE_UNSUPPORTED && !s->o.chat_template)) return MOE_OK;
+    *err = s->no_chat;
+    return code;
+}
+
 /* Opens the model and all that answers; requests are taken from then on. */
 static enum moe_code open_model(struct moe_server *s, struct moe_pool *pool, struct moe_err *err)
 {
     MOE_TRY(moe_engine_open(&s->engine, s->o.model, &s->o.engine, pool, err));
     s->engine->cancel = NULL; /* what runs is let end */
+    MOE_TRY(open_chat(s, err));
     MOE_TRY(moe_core_open(&s->core, s->engine, &s->o.core, err));
     MOE_TRY(start_engine(s, err));
     MOE_TRY(moe_reader_open(s, err));

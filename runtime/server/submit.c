@@ -46,28 +46,6 @@ static bool check(struct moe_exchange *x, const struct moe_ids *prompt, int64_t 
                         (long long)n, (long long)o->n, MOE_HTTP_REQUESTS);
 }
 
-/* Notes in the exchange what is going to be answered.  False: no memory. */
-static bool prepare(struct moe_exchange *x, int64_t n, const struct moe_request_options *o)
-{
-    struct moe_exchange_choice *choice = calloc((size_t)(n * o->n), sizeof *choice);
-    if (!choice) return false;
-    pthread_mutex_lock(&x->lock);
-    moe_random_id(x->answer_id, sizeof x->answer_id, x->format->prefix);
-    x->created = (int64_t)time(NULL);
-    x->stream = o->stream;
-    x->include_usage = o->include_usage;
-    x->token_ids = o->return_token_ids;
-    x->logprobs = o->request.logprobs;
-    x->choice = choice;
-    x->per_prompt = o->n;
-    x->n_live = x->n_choices = n * o->n;
-    x->refs += (int)x->n_live;
-    for (int64_t i = 0; i < x->n_choices; i++)
-        choice[i] = (struct moe_exchange_choice){ .exchange = x, .index = i, .live = true };
-    pthread_mutex_unlock(&x->lock);
-    return true;
-}
-
 /* Takes back the choices from `from` on, which were not submitted, and cancels the others. */
 static void take_back(struct moe_exchange *x, int64_t from)
 {
@@ -81,6 +59,33 @@ static void take_back(struct moe_exchange *x, int64_t from)
         x->refs--;
     }
     pthread_mutex_unlock(&x->lock);
+}
+
+/* Notes in the exchange what is going to be answered.  False: no memory. */
+static bool prepare(struct moe_exchange *x, int64_t n, const struct moe_request_options *o)
+{
+    struct moe_exchange_choice *choice = calloc((size_t)(n * o->n), sizeof *choice);
+    if (!choice) return false;
+    pthread_mutex_lock(&x->lock);
+    moe_random_id(x->answer_id, sizeof x->answer_id, x->format->prefix);
+    x->created = (int64_t)time(NULL);
+    x->stream = o->stream;
+    x->include_usage = o->include_usage;
+    x->token_ids = o->return_token_ids;
+    x->keep_special = o->request.keep_special;
+    x->logprobs = o->request.logprobs;
+    x->choice = choice;
+    x->per_prompt = o->n;
+    x->n_live = x->n_choices = n * o->n;
+    x->refs += (int)x->n_live;
+    bool ok = true;
+    for (int64_t i = 0; i < x->n_choices; i++) {
+        choice[i] = (struct moe_exchange_choice){ .exchange = x, .index = i, .live = true };
+        if (x->format->begin && !x->format->begin(x, &choice[i])) ok = false;
+    }
+    pthread_mutex_unlock(&x->lock);
+    if (!ok) take_back(x, 0);
+    return ok;
 }
 
 /* Submits a choice, unless the client has gone.  *gone: it has. */

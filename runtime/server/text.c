@@ -29,21 +29,24 @@ static bool answer_tokens(struct moe_exchange *x, const int32_t *ids, size_t n)
     return true;
 }
 
+static bool tokenize(const struct moe_tokenizer *t, const cJSON *o, struct moe_ids *p,
+                     struct moe_api_error *e)
+{
+    const cJSON *prompt = moe_json_get(o, "prompt");
+    if (!cJSON_IsString(prompt)) return moe_api_fail(e, 400, "prompt", "'prompt' is not a text");
+    const char *s = prompt->valuestring;
+    return moe_tokenize(t, s, strlen(s), false, &p->v, &p->n, &e->err) == MOE_OK || fail(e, "prompt");
+}
+
 bool moe_route_tokenize(struct moe_exchange *x, struct moe_api_error *e)
 {
     const struct moe_tokenizer *t = tokenizer_of(x, e);
     cJSON *o = t ? moe_intake_parse(x, e) : NULL;
     if (!o) return false;
-    const cJSON *prompt = moe_json_get(o, "prompt");
-    int32_t *ids = NULL;
-    size_t n = 0;
-    bool ok = cJSON_IsString(prompt);
-    if (!ok)
-        moe_api_fail(e, 400, "prompt", "'prompt' is not a text");
-    else if (moe_tokenize(t, prompt->valuestring, strlen(prompt->valuestring), false, &ids, &n, &e->err))
-        ok = fail(e, "prompt");
-    if (ok) answer_tokens(x, ids, n);
-    free(ids);
+    struct moe_ids p = { 0 };
+    bool ok = moe_json_get(o, "messages") ? moe_chat_prompt(x, o, &p, e) : tokenize(t, o, &p, e);
+    if (ok) answer_tokens(x, p.v, p.n);
+    free(p.v);
     cJSON_Delete(o);
     return ok;
 }

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests a running moe-serve with Python's standard library: serve.py BIN TMP MODEL [GROUP...]."""
+import atexit
+import collections
 import http.client
 import json
 import os
@@ -23,9 +25,10 @@ def check(ok, what, *seen):
 
 
 class Server:
-    def __init__(self, *options):
-        self.process = subprocess.Popen([BIN + "/moe-serve", MODEL, "--port", "0", "--json", "-q", *options],
+    def __init__(self, *options, model=MODEL):
+        self.process = subprocess.Popen([BIN + "/moe-serve", model, "--port", "0", "--json", "-q", *options],
                                         stdout=subprocess.PIPE, text=True)
+        atexit.register(self.process.kill)  # where a check fails
         line = self.process.stdout.readline()
         check(line, "no first line")
         self.info = json.loads(line)
@@ -419,8 +422,121 @@ def drain():
     check(s.process.wait(10 * SLOW) == -signal.SIGTERM, "a second signal", s.process.returncode)
 
 
+MARKERS = {"1013": "<|tool_calls_section_begin|>", "1014": "<|tool_calls_section_end|>", "1015": "<|tool_call_begin|>",
+           "1018": "<|tool_call_argument_begin|>", "1019": "<|tool_call_end|>", "1020": "<think>", "1021": "</think>"}
+
+
+def with_markers():
+    """A copy of the model whose vocabulary has the markers of thinking and tools."""
+    path = TMP + "/markers"
+    os.makedirs(path, exist_ok=True)
+    for name in os.listdir(MODEL):
+        if name != "tokenizer_config.json":
+            os.path.lexists(path + "/" + name) or os.symlink(os.path.abspath(MODEL + "/" + name), path + "/" + name)
+    config = json.load(open(MODEL + "/tokenizer_config.json"))
+    for i, text in MARKERS.items():
+        config["added_tokens_decoder"][i].update(content=text, special=False)
+    json.dump(config, open(path + "/tokenizer_config.json", "w"))
+    return path
+
+
+def joined_chat(events):
+    """The choices of a stream as messages; the rules of the format are checked on the way."""
+    out = {}
+    for e in events:
+        check(e["object"] == "chat.completion.chunk", "object", e)
+        for c in e["choices"]:
+            first = c["index"] not in out
+            o = out.setdefault(c["index"], {"role": None, "content": "", "calls": [], "ids": [], "logprobs": [], "finish": None})
+            d = c["delta"]
+            check(first == (d.get("role") == "assistant") and o["finish"] is None, "the first or last event", e)
+            o["content"] += d.get("content") or ""
+            if d.get("reasoning_content"):
+                o["reasoning"] = o.get("reasoning", "") + d["reasoning_content"]
+            for call in d.get("tool_calls", []):
+                if call["index"] == len(o["calls"]):
+                    check(call["id"] and call["type"] == "function" and call["function"]["name"], "a call begins", call)
+                    o["calls"].append({"id": call["id"], "type": "function", "function": dict(call["function"])})
+                else:
+                    check(call["index"] == len(o["calls"]) - 1 and set(call) == {"index", "function"}, "a call goes on", call)
+                    o["calls"][-1]["function"]["arguments"] += call["function"]["arguments"]
+            o["ids"] += c.get("token_ids", [])
+            o["logprobs"] += (c["logprobs"] or {}).get("content", [])
+            o["finish"] = c["finish_reason"]
+    return [(o["content"] or None, o.get("reasoning"), o["calls"] or None, o["finish"], o["ids"], o["logprobs"])
+            for _, o in sorted(out.items())]
+
+
+def as_message(answer):
+    return [(c["message"]["content"] or None, c["message"].get("reasoning_content"), c["message"].get("tool_calls"),
+             c["finish_reason"], c.get("token_ids", []), (c["logprobs"] or {}).get("content", [])) for c in answer["choices"]]
+
+
+def chat():
+    """Conversations: prompts against the goldens, text against moe-run, streams against whole answers."""
+    goldens = [json.loads(x) for x in open("tests/data/chat-golden.jsonl")]
+    for template, extra in (("k2-thinking", True), ("k2.6", False)):
+        s = Server("--chat-template", template, model=with_markers())
+        n = 0
+        for g in goldens:
+            if g["template"] == template:
+                status, _, got = s.ask("/apply-template", g["request"])
+                check(status == 200 and got["prompt"] == g["text"], "a prompt", g["name"], got, g["text"])
+                n += 1
+        check(n > 40, "goldens", n)
+        made = collections.Counter()
+        for i in range(60):
+            weights = {k: 15 + (i * 7 + int(k)) % 4 for k in MARKERS}
+            q = {"messages": [{"role": "user", "content": "Who?"}], "max_tokens": 40, "temperature": 1.5, "seed": i, "n": 1 + i % 3,
+                 "logit_bias": weights, "return_token_ids": True, "tools": [{"type": "function", "function": {"name": "f"}}]}
+            if i % 4 == 3:
+                q["stop"] = ["e", "the "]
+            if i % 5 == 4:
+                q["logprobs"] = True
+            if not extra and i % 2:
+                q["thinking"] = {"type": "disabled"}
+            status, _, whole = s.ask("/v1/chat/completions", q)
+            check(status == 200 and whole["object"] == "chat.completion", "chat", status, whole)
+            parts = joined_chat(s.stream("/v1/chat/completions", **q))
+            check(parts == as_message(whole), "the stream is not the whole", q, parts, as_message(whole))
+            for content, reasoning, calls, finish, ids, _ in parts:
+                made.update(k for k, v in (("content", content), ("reasoning", reasoning), ("calls", calls), (finish, True)) if v)
+                check((finish == "tool_calls") <= bool(calls), "finish_reason", parts)
+                check("stop" not in q or not any(x in (content or "") + (reasoning or "") for x in q["stop"]), "a stop text", q, parts)
+        check(all(made[k] > 3 for k in ("content", "reasoning", "calls", "stop", "length")), "what was made", made)
+        s.end()
+
+    s = Server("--chat-template", "k2-instruct")
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who made the heaven?"}]
+    q = {"messages": messages, "max_tokens": 12, "temperature": 0}
+    path = TMP + "/chat.jsonl"
+    with open(path, "w") as f:
+        f.write(json.dumps(q) + "\n")
+    out = subprocess.run([BIN + "/moe-run", MODEL, "-q", "--json", "--prompts", path, "--chat-template", "k2-instruct"],
+                         capture_output=True, text=True, check=True).stdout
+    answer = s.ask("/v1/chat/completions", q)[2]
+    check(answer["choices"][0]["message"] == {"role": "assistant", "content": json.loads(out)["sequences"][0]["text"]},
+          "not moe-run's text", answer, out)
+    ids = s.ask("/apply-template", {"messages": messages})[2]["tokens"]
+    check(answer["usage"]["prompt_tokens"] == len(ids) and s.ask("/tokenize", {"messages": messages})[2]["tokens"] == ids, "ids")
+    u = {"role": "user", "content": "a"}
+    for param, text, body in [
+            ("messages", "no 'messages'", {}), ("messages", "not a list", {"messages": {}}), ("messages", "no turn", {"messages": []}),
+            ("messages", "", {"messages": [{"role": "nobody", "content": "a"}]}),
+            ("messages", "", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}),
+            ("tool_choice", "", {"messages": [u], "tool_choice": "required"}),
+            ("chat_template_kwargs", "", {"messages": [u], "chat_template_kwargs": {"thinking": False}}),
+            ("chat_template_kwargs", "not an object", {"messages": [u], "chat_template_kwargs": 1}),
+            ("thinking", "", {"messages": [u], "thinking": True}),
+            ("response_format", "", {"messages": [u], "response_format": {"type": "json_object"}})]:
+        refused(s, 400, param, text, body, "/v1/chat/completions")
+    refused(s, 400, "messages", "the context holds 1024", {"messages": [{"role": "user", "content": "a " * 3000}]},
+            "/v1/chat/completions", "context_length_exceeded")
+    s.end()
+
+
 SHARED = [routes, refusals, same_tokens, gone, slow_reader, hostile, connections]
-APART = [crowd, full, drain]
+APART = [chat, crowd, full, drain]
 wanted = sys.argv[4:]
 groups = [g for g in SHARED + APART if not wanted or g.__name__ in wanted]
 if any(g in SHARED for g in groups):
