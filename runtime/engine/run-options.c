@@ -130,7 +130,7 @@ static const struct moe_opt opts[] = {
                 "with --device cuda: use the weights that moe-run --keep SOCKET keeps on the GPU, and read "
                 "none"),
     MOE_STR(0, "arithmetic", &moe_run_asked.arithmetic, "exact|fast",
-            "exact: a GPU gives the bits that the processor gives; fast: products run on "
+            "exact: a GPU gives the bits that the processor gives; fast: products and attention run on "
             "tensor cores, take less work and round otherwise (--device cuda)"),
     MOE_STR(0, "activations", &moe_run_asked.activations,
             "float|int16|nvfp4|nvfp4-four-over-six|nvfp4-search",

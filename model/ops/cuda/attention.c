@@ -5,6 +5,7 @@
 #include "kernels/cuda/absorb.h"
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/append.h"
+#include "kernels/cuda/attend-fast.h"
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/dense.h"
 #include "model/ops/cuda/cuda-internal.h"
@@ -102,6 +103,18 @@ static void absorb(const struct slab *s)
     moe_cuda_launch(d, moe_cuda_absorb_kernel(&a), moe_cuda_absorb_grid(&a), &a, sizeof a);
 }
 
+static void launch_attend(struct moe_cuda *d, const struct moe_cuda_attend *a)
+{
+    if (d->o.fast) {
+        moe_cuda_launch(d, moe_cuda_attend_fast_kernel(a, false), moe_cuda_attend_fast_grid(a, false), a,
+                        sizeof *a);
+        if (a->chunks > 1) MOE_CUDA_LAUNCH(d, attend_fast_merge, *a);
+    } else {
+        moe_cuda_launch(d, moe_cuda_attend_kernel(a), moe_cuda_attend_grid(a), a, sizeof *a);
+        if (a->split) MOE_CUDA_LAUNCH(d, attend_merge, *a);
+    }
+}
+
 /* Attention of tokens [t, t + n) of the slab, n being at most what the memory for a merge holds. */
 static void attend_some(const struct slab *s, struct moe_cuda_attend *a, int64_t t)
 {
@@ -113,8 +126,23 @@ static void attend_some(const struct slab *s, struct moe_cuda_attend *a, int64_t
     a->part = d->at.part;
     a->max = a->part + partial * (uint64_t)a->kl * sizeof(float);
     a->sum = a->max + partial * sizeof(float);
-    moe_cuda_launch(d, moe_cuda_attend_kernel(a), moe_cuda_attend_grid(a), a, sizeof *a);
-    if (a->split) MOE_CUDA_LAUNCH(d, attend_merge, *a);
+    launch_attend(d, a);
+}
+
+/* Sets how many chunks there are at most, for tokens that see up to `rows` rows, and how the work is divided
+ * among blocks; returns whether there are results to merge. */
+static bool divide(const struct slab *s, struct moe_cuda_attend *a, int64_t rows)
+{
+    int64_t processors = moe_gpu_info(s->d->gpu)->multiprocessors;
+    if (s->d->o.fast) {
+        a->chunks = moe_cuda_attend_fast_most(rows);
+        a->few = moe_cuda_attend_fast_few(a, false, processors);
+        return a->chunks > 1;
+    }
+    a->chunks = moe_cuda_attend_chunks(rows);
+    a->split = moe_cuda_attend_split(s->n, a->heads, a->chunks, processors);
+    a->few = moe_cuda_attend_few(s->n, a->heads, a->split ? a->chunks : 1, processors);
+    return a->split;
 }
 
 static void attend(const struct slab *s)
@@ -123,14 +151,13 @@ static void attend(const struct slab *s)
     int64_t fit = s->n, pages = 1;
     for (int64_t t = s->t0; t < s->t0 + s->n; t++)
         while (pages * MOE_PAGE <= d->first[t]) pages *= 2; /* many steps have the same */
-    int64_t rows = moe_min_i64(pages * MOE_PAGE, d->device.context);
-    struct moe_cuda_attend a = { .heads = moe_cuda_config(d)->num_attention_heads,
+    struct moe_cuda_attend a = { .cache.width = d->batch.segment->cache->width,
+                                 .n = s->n,
+                                 .heads = moe_cuda_config(d)->num_attention_heads,
                                  .kl = moe_cuda_config(d)->kv_lora_rank,
-                                 .chunks = moe_cuda_attend_chunks(rows),
                                  .scale = d->device.model->softmax_scale };
-    a.split = moe_cuda_attend_split(s->n, a.heads, a.chunks, moe_gpu_info(d->gpu)->multiprocessors);
-    a.few = moe_cuda_attend_few(s->n, a.heads, a.split ? a.chunks : 1, moe_gpu_info(d->gpu)->multiprocessors);
-    if (a.split) fit = d->part_floats / (a.chunks * a.heads * (a.kl + 2));
+    if (divide(s, &a, moe_min_i64(pages * MOE_PAGE, d->device.context)))
+        fit = d->part_floats / (a.chunks * a.heads * (a.kl + 2));
     for (int64_t t = 0; t < s->n; t += a.n) {
         a.n = moe_min_i64(fit, s->n - t);
         attend_some(s, &a, t);

@@ -4,10 +4,10 @@
  *
  * Every result has the bits of the processor's AVX2 kernels, whatever the batch.  With `fast`, products are
  * those of kernels/cuda/nvfp4-fast.h and dense-fast.h instead, for the types that these have, but for
- * routers: near these bits, and the same whatever the batch, too.  Addresses are those of the GPU.  All
- * segments of a batch have the same cache.  Of the observers there is `routed` alone, and `serve` must not
- * be called: one GPU has all experts.  The host keeps nothing of the model but its descriptors once it is
- * loaded.
+ * routers, and attention is that of attend-fast.h: near these bits, and the same whatever the batch, too.
+ * Addresses are those of the GPU.  All segments of a batch have the same cache.  Of the observers there is
+ * `routed` alone, and `serve` must not be called: one GPU has all experts.  The host keeps nothing of the
+ * model but its descriptors once it is loaded.
  *
  * A GPU that fails, at any call, is reported by the next wait, and by every one after it (MOE_DEVICE). */
 #ifndef MOE_MODEL_OPS_CUDA_CUDA_H
