@@ -330,10 +330,18 @@ DEVICE void store(const struct job *j, const struct result *r, bool finish, floa
     const int64_t kl = j->a->kl;
     if ((threadIdx.x & 15) == 0) j->factor[threadIdx.x / 16] = 1.f / r->sum;
     __syncthreads();
+    const bool whole = kl % 4 == 0;
+    to += head * kl + col;
 #pragma unroll
-    for (int i = 0; i < 32; i++) {
-        const int h = head + i / 4, c = col + i % 4;
-        if (h < j->heads && c < kl) to[h * kl + c] = finish ? r->o[i] * j->factor[h] : r->o[i];
+    for (int i = 0; i < 32; i += 4, to += kl) {
+        const int h = head + i / 4;
+        uint32_t o[4];
+#pragma unroll
+        for (int c = 0; c < 4; c++) o[c] = __float_as_uint(finish ? r->o[i + c] * j->factor[h] : r->o[i + c]);
+        if (h < j->heads && col < kl && whole) store_16(to, o);
+#pragma unroll
+        for (int c = 0; c < 4; c++)
+            if (h < j->heads && col + c < kl && !whole) to[c] = __uint_as_float(o[c]);
     }
 }
 

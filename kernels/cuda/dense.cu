@@ -233,52 +233,69 @@ KERNEL2(moe_cuda_dense_16, 2 * MOE_CUDA_DENSE_THREADS, 1) (const struct moe_cuda
 
 enum { NV_TOKENS = 4, NV_ROWS = 2, NV_PAD = 20 };
 
-/* A group of 256 columns of a block's tokens, as the order of NVFP4 products has them. */
+/* A group of 256 columns of a block's tokens, as the order of NVFP4 products has them: lane l of a half warp
+ * has block NV_BLOCK(l).  Blocks stand by lane, NV_PAD apart, so that eight lanes read from all banks. */
+#define NV_BLOCK(lane) ((lane) / 2 + (lane) % 2 * 8)
 struct fixed {
-    int32_t x[NV_TOKENS][16][NV_PAD];    /* [token][block]: 16 values as fixed-point of 24 bits */
+    uint32_t x[NV_TOKENS][16][NV_PAD];   /* [token][lane]: 16 values as fixed-point of 24 bits */
     float power[NV_TOKENS][16];          /* 2^(e - 24) */
     int32_t broken[NV_TOKENS];           /* whether any x of the token so far was NaN or Inf */
 };
 
-/* Thread i prepares block i % 16 of token i / 16. */
+/* Thread i prepares the block of lane i % 16 of token i / 16. */
 DEVICE void prepare(const struct moe_cuda_dense *a, const struct job *j, int64_t k0, struct fixed *f)
 {
-    const int t = (int)threadIdx.x / 16, b = (int)threadIdx.x % 16;
+    const int t = (int)threadIdx.x / 16, l = (int)threadIdx.x % 16, b = NV_BLOCK(l);
     if (t >= NV_TOKENS) return;
     const bool there = t < j->tokens && k0 + 16 * b < a->w.cols;
     const float *x = there ? j->x + j->in[t] * a->ldx + k0 + 16 * b : j->x;
+    float v[16];
     uint32_t most = 0;
-    for (int i = 0; i < 16 && there; i++) {
-        uint32_t m = __float_as_uint(x[i]) & 0x7fffffffu;
-        most = m > most ? m : most;
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        v[i] = there ? x[i] : 0;
+        most = max(most, __float_as_uint(v[i]) & 0x7fffffffu);
     }
     if (most >= 0x7f800000u) f->broken[t] = 1;
     const uint32_t e = digit_exponent(most);
-    for (int i = 0; i < 16; i++) f->x[t][b][i] = there ? digit_integer(x[i], most, e, 24) : 0;
-    f->power[t][b] = __uint_as_float(e - (23u << 23));
+#pragma unroll
+    for (int i = 0; i < 16; i += 4) {
+        uint32_t four[4];
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            four[k] = there ? (uint32_t)digit_integer(v[i + k], most, e, 24) : 0;
+        store_16(f->x[t][l] + i, four);
+    }
+    f->power[t][l] = __uint_as_float(e - (23u << 23));
 }
 
 /* Adds a group of 256 columns to the lane's sums: its block times the row's codes. */
 DEVICE void add_group(const struct job *j, int64_t k0, const int64_t *row, const struct fixed *f,
                       float sum[NV_ROWS * NV_TOKENS])
 {
-    const int lane = (int)(threadIdx.x & 15), b = lane / 2 + lane % 2 * 8;
+    const int lane = (int)(threadIdx.x & 15), b = NV_BLOCK(lane);
     const bool there = k0 + 16 * b < j->w.cols;
 #pragma unroll
     for (int i = 0; i < NV_ROWS; i++) {
-        const uint8_t *code = j->w.data + row[i] * j->pitch + (k0 + 16 * b) / 2;
+        uint2 code = make_uint2(0, 0); /* rows are multiples of 8 bytes */
         int w[16];
         float s = 1;
+        if (there) code = *(const uint2 *)(j->w.data + row[i] * j->pitch + (k0 + 16 * b) / 2);
 #pragma unroll
-        for (int k = 0; k < 16; k++) w[k] = there ? twice_e2m1(nibble_at(code, k)) : 0;
+        for (int k = 0; k < 16; k++) w[k] = twice_e2m1((k < 8 ? code.x : code.y) >> k % 8 * 4 & 15);
         if (there) s = f32_from_e4m3(j->w.scale[nvfp4_scale_index(&j->w, row[i], k0 / 16 + b)]);
 #pragma unroll
         for (int t = 0; t < NV_TOKENS; t++) {
             int p = 0;
 #pragma unroll
-            for (int k = 0; k < 16; k++) p += w[k] * f->x[t][b][k];
+            for (int k = 0; k < 16; k += 4) {
+                uint32_t x[4];
+                load_16(x, f->x[t][lane] + k);
+#pragma unroll
+                for (int n = 0; n < 4; n++) p += w[k + n] * (int)x[n];
+            }
             float *to = &sum[i * NV_TOKENS + t];
-            *to = __fmaf_rn((float)p, s * f->power[t][b], *to);
+            *to = __fmaf_rn((float)p, s * f->power[t][lane], *to);
         }
     }
 }

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Counts what GPU kernels do to memory, without a GPU (tests/shim/count): a table with a row for each kernel,
+/* check-cuda-count [KERNEL]
+ *
+ * Counts what GPU kernels do to memory, without a GPU (tests/shim/count): a table with a row for each kernel,
  * at widths of Kimi K2 with few rows (`make count` prints it; docs/measurements/gpu.md has it).  Checks the
  * counters on small kernels whose counts are known, and of products with NVFP4 weights:
  * - weights are asked for once, and all that is moved is within 3 % of the floor;
- * - no access to shared memory has a conflict of banks. */
+ * - no access to shared memory has a conflict of banks.
+ * Of a kernel that is named it also prints the places in the program that move more than they have to:
+ * addr2line -ie check-cuda-count ADDRESS says where they are in the sources. */
 #include "tests/kernels/cuda-count.h"
 #include "tests/kernels/cuda-count-rows.h"
 
@@ -150,8 +154,9 @@ static void count_products(void)
         for (int down = 0; down < 2; down++) count_nvfp4(fast[i], 8 << i, true, down);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    count_places = argc > 1 ? argv[1] : NULL;
     count_memory = aligned_alloc(4096, COUNT_MEMORY);
     assert(count_memory);
     check_global();

@@ -9,7 +9,7 @@
 #include "kernels/cuda/absorb.h"
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/append.h"
-#include "kernels/cuda/attend.h"
+#include "kernels/cuda/attend-fast.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/combine.h"
 #include "kernels/cuda/dense.h"
@@ -124,8 +124,9 @@ static void count_denses(void)
 
 /* ---- attention ---- */
 
-/* A cache of n sequences of `rows` rows, the last of which is each token's own.  must: bytes of the floor. */
-static struct moe_cuda_latents count_latents(int32_t n, int64_t rows, int64_t must)
+/* A cache of n sequences of `rows` rows of values of so many bytes; the last row is the token's own.  must:
+ * bytes of the floor. */
+static struct moe_cuda_latents count_latents(int32_t n, int64_t rows, int bytes, int64_t must)
 {
     const int64_t pages = (rows + MOE_PAGE - 1) / MOE_PAGE;
     struct moe_cuda_latents c = { .page_step = MOE_PAGE * WIDTH, .table = pages, .width = WIDTH };
@@ -133,7 +134,7 @@ static struct moe_cuda_latents count_latents(int32_t n, int64_t rows, int64_t mu
     assert(n * pages <= 256 && n <= 64);
     for (int32_t i = 0; i < n * pages; i++) page[i] = (int32_t)(n * pages) - 1 - i;
     for (int32_t t = 0; t < n; t++) segment[t] = t, pos[t] = (int32_t)rows - 1;
-    c.rows = count_take(4 * n * pages * MOE_PAGE * WIDTH, must);
+    c.rows = count_take(bytes * n * pages * MOE_PAGE * WIDTH, must);
     c.page = count_put(page, 4 * n * pages);
     c.segment = count_put(segment, 4 * n);
     c.pos = count_put(pos, 4 * n);
@@ -143,7 +144,7 @@ static struct moe_cuda_latents count_latents(int32_t n, int64_t rows, int64_t mu
 static void count_append(int32_t n)
 {
     struct moe_cuda_append a = { .n = n, .heads = HEADS, .nope = NOPE, .rope = ROPE, .kl = KL };
-    a.cache = count_latents(n, 100, 4 * n * WIDTH);
+    a.cache = count_latents(n, 100, 4, 4 * n * WIDTH);
     a.q = count_take(4 * n * HEADS * (NOPE + ROPE), 8 * n * HEADS * ROPE);
     a.ckv = count_floats(n * WIDTH);
     a.norm = count_floats(KL);
@@ -173,7 +174,7 @@ static void count_attend(int32_t n, int64_t heads, int64_t rows, bool split, boo
 {
     struct moe_cuda_attend a = { .n = n, .heads = heads, .kl = KL, .scale = .07f };
     a.split = split, a.few = few;
-    a.cache = count_latents(n, rows, 4 * n * rows * WIDTH);
+    a.cache = count_latents(n, rows, 4, 4 * n * rows * WIDTH);
     a.chunks = moe_cuda_attend_chunks(rows);
     a.q = count_floats(n * heads * WIDTH);
     if (split) {
@@ -188,13 +189,36 @@ static void count_attend(int32_t n, int64_t heads, int64_t rows, bool split, boo
                              split ? ", split" : ""),
                  moe_cuda_attend_grid(&a), &a);
     if (!split) return;
-    a.cache = count_latents(n, rows, 0);
+    a.cache = count_latents(n, rows, 4, 0);
     count_must[1] = count_must[2] = 0; /* the merge needs neither pages nor segments */
     a.max = count_floats(n * a.chunks * heads);
     a.sum = count_floats(n * a.chunks * heads);
     a.part = count_floats(n * a.chunks * heads * KL);
     a.out = count_out(4 * n * heads * KL);
     COUNT_LAUNCH(attend_merge, COUNT_SHAPE("%d heads, %d sequences of %d", (int)heads, n, (int)rows), a);
+}
+
+/* few: blocks of 16 heads. */
+static void count_attend_fast(int64_t heads, int64_t rows, bool bf16, bool few)
+{
+    struct moe_cuda_attend a = { .n = 1, .heads = heads, .kl = KL, .scale = .07f, .few = few };
+    const int bytes = bf16 ? 2 : 4;
+    a.cache = count_latents(1, rows, bytes, bytes * rows * WIDTH);
+    a.chunks = moe_cuda_attend_fast_chunks(rows);
+    a.q = count_floats(heads * WIDTH);
+    for (int merge = 0; merge < 2; merge++) {
+        a.max = count_out(4 * a.chunks * heads);
+        a.sum = count_out(4 * a.chunks * heads);
+        a.part = count_out(4 * a.chunks * heads * KL);
+        if (!merge)
+            count_launch(moe_cuda_attend_fast_kernel(&a, bf16),
+                         COUNT_SHAPE("%d heads, 1 sequence of %d", (int)heads, (int)rows),
+                         moe_cuda_attend_fast_grid(&a, bf16), &a);
+        if (!bf16 || !few) return;
+        if (!merge) a.cache = count_latents(1, rows, 2, 0), count_must[1] = count_must[2] = 0;
+    }
+    a.out = count_out(4 * heads * KL);
+    COUNT_LAUNCH(attend_fast_merge, COUNT_SHAPE("%d heads, 1 sequence of %d", (int)heads, (int)rows), a);
 }
 
 /* ---- the router and its lists ---- */
@@ -239,20 +263,20 @@ static void count_group(int32_t n)
 
 /* ---- samples ---- */
 
-/* n rows of logits of which few are near the largest, as a model's are. */
-static uint64_t count_logits(int64_t n)
+/* n rows of logits, of which few are near the largest, as a model's are, or none stands out. */
+static uint64_t count_logits(int64_t n, bool flat)
 {
     const uint64_t at = count_zeros(4 * n * VOCAB);
     float *logits = (float *)(uintptr_t)at;
     for (int64_t i = 0; i < n * VOCAB; i++) {
         const uint32_t r = (uint32_t)i * 2654435761u;
-        logits[i] = (float)(r >> 16 & 255) / 64 + (float)(r >> 24) / 64 + (r % 50000 == 7 ? 12 : 0);
+        logits[i] = (float)(r >> 16 & 255) / 64 + (float)(r >> 24) / 64 + (!flat && r % 50000 == 7 ? 16 : 0);
     }
     return at;
 }
 
 /* The three kernels share the arrays, which the next one finds as the one before left them. */
-static void count_sample(int64_t n)
+static void count_sample(int64_t n, bool flat)
 {
     static const enum moe_cuda_kernel kernel[] = { MOE_CUDA_sample_max, MOE_CUDA_sample_weigh,
                                                    MOE_CUDA_sample_pick };
@@ -264,7 +288,7 @@ static void count_sample(int64_t n)
     /* of what each kernel needs */
     const int64_t most[] = { 8 * chunks, 8 * chunks, 8 * chunks }, weights[] = { 0, 12 * parts, 12 * parts };
     for (int i = 0; i < 3; i++) {
-        a.logits = count_logits(n);
+        a.logits = count_logits(n, flat);
         a.drawing = count_put(d, n * (int64_t)sizeof *d);
         a.ids = count_take(4 * n, i == 2 ? 4 * n : 0);
         count_keep = i > 0;
@@ -272,7 +296,8 @@ static void count_sample(int64_t n)
         a.weight = count_take(8 * parts, weights[i] / 12 * 8);
         a.count = count_take(4 * parts, weights[i] / 12 * 4);
         count_keep = false;
-        count_launch(kernel[i], COUNT_SHAPE("%d rows of %d, top_p", (int)n, VOCAB),
+        count_launch(kernel[i],
+                     COUNT_SHAPE("%d rows of %d, top_p, %s", (int)n, VOCAB, flat ? "flat" : "steep"),
                      i < 2 ? moe_cuda_sample_chunk_grid(&a) : moe_cuda_sample_pick_grid(&a), &a);
     }
 }
@@ -293,11 +318,16 @@ static void count_rows(void)
     count_append(4);
     count_attend(2, 16, 300, false, false);
     count_attend(1, 16, 600, true, true);
+    count_attend_fast(32, 600, false, false);
+    count_attend_fast(16, 600, false, true);
+    count_attend_fast(64, 600, true, false);
+    count_attend_fast(16, 600, true, true);
     count_embed(4);
     count_states(4);
     count_route(4);
     count_group(16);
-    count_sample(1);
+    count_sample(1, false);
+    count_sample(1, true);
     count_probe(8);
 }
 

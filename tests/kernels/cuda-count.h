@@ -109,6 +109,17 @@ static void print_counted(const char *name, const char *shape, const struct coun
     fflush(stdout);
 }
 
+/* Of which kernel to print the places in the program that move more than they have to; NULL: of none. */
+static const char *count_places;
+static void print_place(uintptr_t address, const char *what, uint64_t requests, uint64_t excess)
+{
+    extern char __executable_start;
+    const unsigned long long at = address - (uintptr_t)&__executable_start;
+    printf("    %#llx: %llu %s, %llu %s too many\n", at, (unsigned long long)requests, what,
+           (unsigned long long)excess,
+           strchr(what, ' ') || *what == 'f' ? "waves" : "sectors");
+}
+
 /* Launches, prints a row, and takes all arrays back: their counts stay until the next is taken. */
 static struct counted count_launch(enum moe_cuda_kernel k, const char *shape, struct moe_cuda_grid g,
                                    const void *args)
@@ -130,6 +141,7 @@ static struct counted count_launch(enum moe_cuda_kernel k, const char *shape, st
     r.moved = COUNT_SECTOR * (int64_t)(r.load.distinct + r.store.distinct);
     r.asked = COUNT_SECTOR * (int64_t)(r.load.sectors + r.store.sectors);
     print_counted(name[k] + strlen("moe_cuda_"), shape, &r);
+    if (count_places && !strcmp(count_places, name[k] + strlen("moe_cuda_"))) shim_count_places(print_place);
     count_seen[k] = true;
     count_arrays = 0, count_used = 0;
     return r;

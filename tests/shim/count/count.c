@@ -14,7 +14,7 @@ enum kind { GLOBAL_LOAD, GLOBAL_STORE, SHARED_LOAD, SHARED_STORE, FILL };
 struct request { uint32_t lanes; uintptr_t at[WARP]; uint8_t bytes[WARP]; };
 
 /* A place in the program as a warp uses it since its last meeting. */
-struct place { enum kind kind; uint32_t visits[WARP]; struct request *request; uint32_t n, room; };
+struct place { unsigned site; uint32_t visits[WARP]; struct request *request; uint32_t n, room; };
 
 static struct {
     const struct shim_kernel *kernel;
@@ -23,7 +23,7 @@ static struct {
     struct shim_counts *counts;
     uintptr_t from, to;                    /* what the regions lie in */
     uint32_t *seen[2];                     /* a bit a sector of that: loaded, stored */
-    struct { uintptr_t pc; enum kind kind; } site[SITES];
+    struct site { uintptr_t pc; enum kind kind; uint64_t requests, excess; } site[SITES];
     struct warp {
         struct place *place[SITES];        /* of each site; NULL: never met */
         unsigned touched[SITES], n_touched; /* since the last meeting */
@@ -57,7 +57,8 @@ static bool add(uintptr_t *list, unsigned *n, uintptr_t v)
     return true;
 }
 
-static void finish_global(const struct request *r, bool store)
+/* Returns the sectors beyond the least. */
+static unsigned finish_global(const struct request *r, bool store)
 {
     uintptr_t sector[2 * WARP], start[WARP];
     unsigned sectors = 0, starts = 0, distinct = 0;
@@ -74,6 +75,7 @@ static void finish_global(const struct request *r, bool store)
     t->requests++;
     t->sectors += sectors;
     t->least += (distinct + SECTOR - 1) / SECTOR;
+    return sectors - (distinct + SECTOR - 1) / SECTOR;
 }
 
 /* The waves of lanes [first, first + n). */
@@ -92,9 +94,10 @@ static unsigned waves_of(const struct request *r, unsigned first, unsigned n)
     return most;
 }
 
-static void finish_shared(const struct request *r, struct shim_banks *b)
+/* Returns the conflicts. */
+static unsigned finish_shared(const struct request *r, struct shim_banks *b)
 {
-    unsigned width = 0;
+    unsigned width = 0, conflicts = 0;
     for (unsigned l = 0; l < WARP; l++)
         if (r->lanes >> l & 1 && r->bytes[l] > width) width = r->bytes[l];
     const unsigned lanes = width <= 4 ? 32 : width <= 8 ? 16 : 8;
@@ -102,17 +105,20 @@ static void finish_shared(const struct request *r, struct shim_banks *b)
     for (unsigned l = 0; l < WARP; l += lanes) {
         unsigned waves = waves_of(r, l, lanes);
         b->waves += waves;
-        b->conflicts += waves ? waves - 1 : 0;
+        conflicts += waves ? waves - 1 : 0;
     }
+    b->conflicts += conflicts;
+    return conflicts;
 }
 
-static void finish(enum kind kind, struct request *r)
+static void finish(struct site *s, struct request *r)
 {
     if (!r->lanes) return;
-    if (kind <= GLOBAL_STORE) finish_global(r, kind == GLOBAL_STORE);
+    s->requests++;
+    if (s->kind <= GLOBAL_STORE) s->excess += finish_global(r, s->kind == GLOBAL_STORE);
     else
-        finish_shared(r, kind == SHARED_LOAD ? &C.counts->load
-                         : kind == SHARED_STORE ? &C.counts->store : &C.counts->fill);
+        s->excess += finish_shared(r, s->kind == SHARED_LOAD ? &C.counts->load
+                                      : s->kind == SHARED_STORE ? &C.counts->store : &C.counts->fill);
     r->lanes = 0;
 }
 
@@ -121,7 +127,7 @@ static void finish_warp(struct warp *w)
 {
     for (unsigned i = 0; i < w->n_touched; i++) {
         struct place *p = w->place[w->touched[i]];
-        for (uint32_t k = 0; k < p->n; k++) finish(p->kind, &p->request[k]);
+        for (uint32_t k = 0; k < p->n; k++) finish(&C.site[p->site], &p->request[k]);
         memset(p->visits, 0, sizeof p->visits);
         p->n = 0;
     }
@@ -153,7 +159,7 @@ static void count(uintptr_t pc, uintptr_t at, unsigned bytes, enum kind kind)
     struct place *p = w->place[site];
     if (!p) {
         p = w->place[site] = checked(calloc(1, sizeof *p));
-        p->kind = kind;
+        p->site = site;
     }
     if (!p->n) w->touched[w->n_touched++] = site;
     const uint32_t k = p->visits[lane]++;
@@ -166,7 +172,7 @@ static void count(uintptr_t pc, uintptr_t at, unsigned bytes, enum kind kind)
     }
     struct request *r = &p->request[k];
     r->lanes |= 1u << lane, r->at[lane] = at, r->bytes[lane] = (uint8_t)bytes;
-    if (r->lanes == 0xffffffffu) finish(kind, r);
+    if (r->lanes == 0xffffffffu) finish(&C.site[site], r);
 }
 
 /* An access of any size, in pieces of at most 16 bytes. */
@@ -358,4 +364,12 @@ void shim_count(const struct shim_kernel *k, const unsigned grid[3], unsigned th
             free(C.warp[i]->place[s]);
             C.warp[i]->place[s] = NULL;
         }
+}
+
+void shim_count_places(void (*tell)(uintptr_t address, const char *what, uint64_t requests, uint64_t excess))
+{
+    static const char *const what[] = { "loads", "stores", "shared loads", "shared stores", "fills" };
+    for (int i = 0; i < SITES; i++)
+        if (C.site[i].excess)
+            tell(C.site[i].pc - 1, what[C.site[i].kind], C.site[i].requests, C.site[i].excess);
 }

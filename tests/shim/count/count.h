@@ -43,5 +43,8 @@ struct shim_region { const void *at; size_t bytes; struct shim_traffic load, sto
  * are set, not added to.  One launch at a time. */
 void shim_count(const struct shim_kernel *k, const unsigned grid[3], unsigned threads, size_t shared,
                 const void *args, struct shim_region *region, int n, struct shim_counts *counts);
+/* Tells of each place of the last launch whose requests moved more than the least: its address, and the
+ * sectors or the conflicts beyond that. */
+void shim_count_places(void (*tell)(uintptr_t address, const char *what, uint64_t requests, uint64_t excess));
 
 #endif
