@@ -225,9 +225,11 @@ static void take_token(struct moe_chat_parser *p, int32_t id, size_t limit)
 void moe_chat_parser_feed(struct moe_chat_parser *p, const int32_t *ids, size_t n)
 {
     enum moe_mark m;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        p->reasoning_ids += p->state == THINKING;
         if (find_mark(p, ids[i], &m)) take_mark(p, m);
         else take_token(p, ids[i], SIZE_MAX);
+    }
 }
 
 void moe_chat_parser_cut(struct moe_chat_parser *p, int32_t id, size_t bytes)

@@ -50,6 +50,7 @@ struct moe_chat_parser {
     /* what is no answer as the template writes them: markers out of order, calls without arguments or with
      * no name, an end in the middle of a call */
     int64_t malformed;
+    int64_t reasoning_ids;                       /* fed while thinking, with the one that ended it */
     /* the rest is the parser's own */
     int state;
     bool after_call, other;                      /* see chat-parse.c */

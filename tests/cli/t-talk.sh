@@ -195,6 +195,37 @@ E
 printf '< > \n> caf\351\n< that is not text in UTF-8\n< > \n= ^D\n' >"$T/latin"
 talk 0 $F <"$T/latin"
 
+# ---- a model that thinks: the turn keeps thinking and content apart, and the next prompt is that of --prompts ----
+mkdir "$T/m" || fail mkdir
+for f in $F/*; do ln -s "$PWD/$f" "$T/m/" || fail "ln"; done
+rm "$T/m/tokenizer_config.json"
+cp tests/data/chat-templates/k2.5.jinja "$T/m/chat_template.jinja" || fail cp
+sed 's/<|start_header_id|>/<think>/; s/<|end_header_id|>/<\/think>/' $F/tokenizer_config.json >"$T/m/tokenizer_config.json"
+talk 0 "$T/m" -n 12 <<E
+< > 
+> Hello
+< <think>
+< \n> 
+> Hello again
+< <think>
+< \n> 
+> /save $T/think.jsonl
+< has the conversation, of 4 turns
+< > 
+= ^D
+E
+python3 - "$T" <<'P' || fail "the turns of a model that thinks"
+import json, sys
+m = json.loads(open(sys.argv[1] + "/think.jsonl").read())["messages"]
+assert all(x["content"] == "" and x["reasoning_content"] for x in m[1::2]), m
+json.dump({"messages": m[:3]}, open(sys.argv[1] + "/asked.jsonl", "w"))
+open(sys.argv[1] + "/said", "w").write(m[3]["reasoning_content"])
+P
+ok "$RUN" -q --json -t 1 "$T/m" --prompts "$T/asked.jsonl" -n 12
+[ "$(look "$T/out" "v['sequences'][0]['reasoning_content'] == open('$T/said').read()")" = True ] || {
+    cat "$T/asked.jsonl" "$T/said" "$T/out"; fail "the second answer of a chat that thinks"; }
+count
+
 # ---- control-C ----
 ok "$GEN/genmodel" -o "$T/big" --format bf16 --layers 12 --experts 40 --hidden 256 --inter 256 --vocab 1024 --tokenizer $F --seed 32
 long=$(python3 -c 'print("and the earth " * 250)')

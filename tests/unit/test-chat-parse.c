@@ -231,6 +231,24 @@ static void test_bytes(void)
     free(the);
 }
 
+/* Counts the ids of thinking: all up to </think>, none behind it, and those of a second thinking. */
+static void test_count(void)
+{
+    const int32_t a = byte_token('a'), think = moe_token_find_special(tok, "<think>"),
+        end = moe_token_find_special(tok, "</think>"),
+        call = moe_token_find_special(tok, "<|tool_call_begin|>");
+    const int32_t ids[] = { think, a, a, end, a, think, a, call, a };
+    struct sink s = { .open = -1 };
+    struct moe_chat_parser p;
+    moe_chat_parser_init(&p, chat, true, put, &s);
+    moe_chat_parser_feed(&p, ids, 5);
+    OK(p.reasoning_ids == 4);
+    moe_chat_parser_feed(&p, ids + 5, 4);
+    OK(p.reasoning_ids == 6);
+    moe_chat_parser_finish(&p);
+    moe_chat_answer_release(&s.answer);
+}
+
 static void test_templates(void)
 {
     static const struct { const char *name; bool thinks, off; } rows[] = {
@@ -276,6 +294,7 @@ int main(void)
     OK(moe_chat_open(&chat, tok, &(struct moe_chat_hint){ .name = "k2.5" }, &err) == MOE_OK);
     test_cases();
     test_bytes();
+    test_count();
     test_templates();
     test_missing();
     moe_chat_close(&chat);
