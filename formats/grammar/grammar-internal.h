@@ -28,8 +28,9 @@ enum {
  * that the caller returns to has repeated it. */
 #define MOE_BY_COUNT UINT32_C(0x80000000)
 
-/* min: at least 1.  A rule that counts has one state, its start, without edges. */
-struct moe_rule { uint32_t start, element, min, max; bool counts; };
+/* min: at least 1.  A rule that counts has one state, its start, without edges.  exact: the count itself is
+ * in the text (MOE_BY_COUNT). */
+struct moe_rule { uint32_t start, element, min, max; bool counts, exact; };
 
 enum {
     MOE_STATE_COUNTS = 1,
@@ -65,7 +66,7 @@ struct moe_grammar {
 
 /* ---- compiling ---- */
 
-struct moe_new_rule { struct moe_dfa dfa; bool defined, counts; uint32_t element, min, max; };
+struct moe_new_rule { struct moe_dfa dfa; bool counts, exact; uint32_t element, min, max; };
 
 struct moe_rules {                /* all rules of a grammar that is being compiled */
     struct moe_work work;

@@ -145,8 +145,10 @@ bool moe_machine_step(struct moe_machine *m, const struct moe_frame *in, unsigne
     m->out = out;
     for (uint32_t i = begin; i < begin + n; i++) {
         uint32_t to = next_state(g, m->items[i].state, symbol);
-        if (to != UINT32_MAX && m->nodes[m->items[i].node].depth + g->need[to] <= MOE_STACK_DEPTH)
-            add(m, to, 0, m->items[i].node);
+        if (to == UINT32_MAX || m->nodes[m->items[i].node].depth + g->need[to] > MOE_STACK_DEPTH) continue;
+        if (n == 1 && !g->states[to].accept && !g->states[to].n_calls && m->n_items < m->item_cap)
+            m->items[m->n_items++] = (struct moe_item){ to, m->items[i].node }; /* most steps are like this */
+        else add(m, to, 0, m->items[i].node);
     }
     out->n_items = m->n_items - out->item, out->n_nodes = m->n_nodes, out->n_entries = m->n_entries;
     return (out->n_items > 0 || out->may_end) && !m->nomem && !m->overflow;

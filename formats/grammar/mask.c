@@ -17,9 +17,9 @@ struct mask {
     uint64_t hash;
     size_t key_bytes, bytes;      /* bytes: all that it takes */
     unsigned char *key;           /* the items, nodes and entries for which it was computed */
-    const uint32_t *base;         /* one of the vocabulary's sets, or NULL: none */
-    int32_t *ids;                 /* those beside it */
+    int32_t *ids;                 /* the tokens beside those that are known without a walk, */
     size_t n, cap;
+    uint32_t *bits;               /* or, if not NULL, these as a mask */
 };
 
 enum { SLOTS = 1024, PER_MASK = 96 };
@@ -42,7 +42,7 @@ struct moe_cache *moe_cache_new(size_t bytes)
 static void free_mask(struct mask *k)
 {
     if (!k) return;
-    free(k->key), free(k->ids), free(k);
+    free(k->key), free(k->ids), free(k->bits), free(k);
 }
 
 static void clear(struct moe_cache *c)
@@ -132,18 +132,33 @@ static uint32_t plain_ahead(const struct moe_machine *m, const struct moe_item *
     return best;
 }
 
-/* Take all plain tokens of at most `chars` characters. */
-static bool add_plain(struct walk *w, uint32_t chars)
+/* What is known of a set of items without a walk: whether any token is allowed, and else for how many plain
+ * characters, at least, there is a way. */
+struct known { bool any; uint32_t plain; };
+
+static struct known look(const struct moe_machine *m, const struct moe_frame *f, const struct moe_vocab *v)
 {
-    const struct moe_vocab *v = w->v;
+    struct known x = { false, 0 };
+    for (uint32_t i = f->item; i < f->item + f->n_items; i++) {
+        uint32_t n = plain_ahead(m, &m->items[i]);
+        if (n > x.plain) x.plain = n;
+        x.any |= m->g->flags[m->items[i].state] & MOE_STATE_ANY;
+    }
+    if (x.plain > v->max_chars) x.plain = v->max_chars;
+    return x;
+}
+
+/* Set the bits of what is known; the others become 0. */
+static void begin_bits(const struct moe_vocab *v, struct known x, uint32_t *bits)
+{
     int i = v->n_sets - 1;
-    if (chars > v->max_chars) chars = v->max_chars;
-    while (i >= 0 && v->sets[i].chars > chars) i--;
-    if (i < 0) return true;
-    w->k->base = v->sets[i].bits;
-    for (uint32_t k = v->first[v->sets[i].chars + 1]; k < v->first[chars + 1]; k++)
-        if (!add_id(w, v->by_chars[k])) return false;
-    return true;
+    while (i >= 0 && v->sets[i].chars > x.plain) i--;
+    if (x.any) memcpy(bits, v->any, v->words * sizeof *bits);
+    else if (i >= 0) memcpy(bits, v->sets[i].bits, v->words * sizeof *bits);
+    else memset(bits, 0, v->words * sizeof *bits);
+    if (x.any || i < 0) return;
+    for (uint32_t k = v->first[v->sets[i].chars + 1]; k < v->first[x.plain + 1]; k++)
+        bits[v->by_chars[k] / 32] |= UINT32_C(1) << (v->by_chars[k] % 32);
 }
 
 /* The items of *f but those at the beginning of a character that a rule counts: these take no plain token
@@ -159,42 +174,55 @@ static bool without_chars(struct moe_machine *m, const struct moe_frame *f, stru
     return true;
 }
 
-static bool compute(struct walk *w, const struct moe_frame *f)
+static bool compute(struct walk *w, const struct moe_frame *f, struct known x)
 {
     const struct moe_grammar *g = w->m->g;
-    uint32_t ahead = 0;
-    bool any = false, ok = true;
+    bool ok = x.any || walk_trie(w, &w->v->other, f);
     struct moe_frame out;
-    for (uint32_t i = f->item; i < f->item + f->n_items; i++) {
-        const struct moe_item item = w->m->items[i];
-        uint32_t n = plain_ahead(w->m, &item);
-        if (n > ahead) ahead = n;
-        any |= g->flags[item.state] & MOE_STATE_ANY;
-    }
-    if (any) {
-        w->k->base = w->v->any;
-    } else {
-        ok = add_plain(w, ahead) && walk_trie(w, &w->v->other, f);
-        if (ok && ahead < w->v->max_chars)
-            ok = without_chars(w->m, f, &out) && walk_trie(w, &w->v->plain, &out);
-    }
+    if (ok && !x.any && x.plain < w->v->max_chars)
+        ok = without_chars(w->m, f, &out) && walk_trie(w, &w->v->plain, &out);
     for (int i = 0; ok && i < g->n_special; i++)
-        if (g->special[i] < w->v->n && moe_machine_step(w->m, f, 256u + (unsigned)i, &out))
+        if (g->special[i] >= 0 && g->special[i] < w->v->n &&
+            moe_machine_step(w->m, f, 256u + (unsigned)i, &out))
             ok = add_id(w, g->special[i]);
     return ok && !w->m->nomem;
+}
+
+/* Keep many ids as a mask, which takes less memory. */
+static bool compress(struct mask *k, size_t words)
+{
+    if (k->n <= words) return true;
+    k->bits = calloc(words, sizeof *k->bits);
+    if (!k->bits) return false;
+    for (size_t i = 0; i < k->n; i++) k->bits[k->ids[i] / 32] |= UINT32_C(1) << (k->ids[i] % 32);
+    free(k->ids);
+    k->ids = NULL, k->n = k->cap = 0;
+    return true;
 }
 
 /* ---- the whole ---- */
 
 static void apply(const struct mask *k, uint32_t *bits, size_t words)
 {
-    if (k->base) memcpy(bits, k->base, words * sizeof *bits);
-    else memset(bits, 0, words * sizeof *bits);
     for (size_t i = 0; i < k->n; i++) bits[k->ids[i] / 32] |= UINT32_C(1) << (k->ids[i] % 32);
+    for (size_t i = 0; k->bits && i < words; i++) bits[i] |= k->bits[i];
 }
 
-/* What a mask depends on, as bytes; *k gets it. */
-static bool make_key(const struct moe_grammar_state *s, struct mask *k)
+/* A count as far as the next token can tell it from others: all that are at least the minimum and so far
+ * below the maximum that no token reaches it are alike, and so are those that no token takes to the minimum.
+ */
+static uint32_t alike(const struct moe_grammar *g, const struct moe_vocab *v, const struct moe_entry *e)
+{
+    const struct moe_rule *r = &g->rules[g->rule_of[e->state]];
+    bool chars = g->flags[g->rules[r->element].start] & MOE_STATE_CHAR;
+    if (r->exact) return e->count;
+    uint64_t most = chars ? v->longest_other : v->longest, count = e->count;
+    if (count >= r->min) return r->max == MOE_NO_LIMIT || count + most < r->max ? r->min : e->count;
+    return count + most < r->min ? 1 : e->count;
+}
+
+/* What the ids of a mask depend on, as bytes; *k gets it. */
+static bool make_key(const struct moe_grammar_state *s, const struct moe_vocab *v, struct mask *k)
 {
     const struct moe_machine *m = &s->m;
     size_t a = s->f.n_items * sizeof *m->items, b = s->f.n_nodes * sizeof *m->nodes,
@@ -204,7 +232,11 @@ static bool make_key(const struct moe_grammar_state *s, struct mask *k)
     if (!k->key) return false;
     if (a) memcpy(k->key, m->items, a);
     memcpy(k->key + a, m->nodes, b);
-    if (c) memcpy(k->key + a + b, m->entries, c);
+    for (uint32_t i = 0; i < s->f.n_entries; i++) {
+        struct moe_entry e = m->entries[i];
+        if (m->g->flags[e.state] & MOE_STATE_COUNTS) e.count = alike(m->g, v, &e);
+        memcpy(k->key + a + b + i * sizeof e, &e, sizeof e);
+    }
     k->hash = XXH3_64bits(k->key, k->key_bytes);
     return true;
 }
@@ -222,7 +254,9 @@ enum moe_code moe_grammar_mask(struct moe_grammar_state *s, uint32_t *bits, stru
     struct moe_cache *c = g->cache;
     struct mask *k = calloc(1, sizeof *k);
     MOE_CHECK(v);
-    if (!k || !make_key(s, k)) return no_memory(k, err);
+    struct known x = look(&s->m, &s->f, v);
+    if (!k || !make_key(s, v, k)) return no_memory(k, err);
+    begin_bits(v, x, bits);
     pthread_mutex_lock(&c->lock);
     const struct mask *known = find(c, k->hash, k->key, k->key_bytes);
     if (known) apply(known, bits, v->words);
@@ -231,12 +265,12 @@ enum moe_code moe_grammar_mask(struct moe_grammar_state *s, uint32_t *bits, stru
         free_mask(k);
         return MOE_OK;
     }
-    if (!compute(&(struct walk){ &s->m, v, k }, &s->f)) {
+    if (!compute(&(struct walk){ &s->m, v, k }, &s->f, x) || !compress(k, v->words)) {
         s->m.nomem = false;
         return no_memory(k, err);
     }
     apply(k, bits, v->words);
-    k->bytes = PER_MASK + k->key_bytes + k->cap * sizeof *k->ids;
+    k->bytes = PER_MASK + k->key_bytes + k->cap * sizeof *k->ids + (k->bits ? v->words * sizeof *k->bits : 0);
     pthread_mutex_lock(&c->lock);
     keep(c, k);
     pthread_mutex_unlock(&c->lock);

@@ -37,13 +37,12 @@ void moe_rules_define(struct moe_rules *r, uint32_t rule, const struct moe_nfa *
     moe_dfa_make(&d, n, start, final);
     if (r->work.code != MOE_OK) return;
     r->rules[rule].dfa = d;
-    r->rules[rule].defined = true;
 }
 
 void moe_rules_count(struct moe_rules *r, uint32_t rule, uint32_t element, uint32_t min, uint32_t max)
 {
     if (r->work.code != MOE_OK) return;
-    r->rules[rule] = (struct moe_new_rule){ { 0 }, true, true, element, min, max };
+    r->rules[rule] = (struct moe_new_rule){ .counts = true, .element = element, .min = min, .max = max };
 }
 
 /* ---- tables ---- */
@@ -79,7 +78,7 @@ static void copy_rules(struct moe_rules *r, struct moe_grammar *g)
     uint32_t state = 0, edge = 0, call = 0;
     for (size_t i = 0; i < r->n; i++) {
         const struct moe_new_rule *x = &r->rules[i];
-        g->rules[i] = (struct moe_rule){ state, x->element, x->min, x->max, x->counts };
+        g->rules[i] = (struct moe_rule){ state, x->element, x->min, x->max, x->counts, x->exact };
         if (x->counts) {
             g->flags[state] = MOE_STATE_COUNTS;
             g->rule_of[state++] = (uint32_t)i;
@@ -278,16 +277,27 @@ static int64_t target(const struct moe_grammar *g, size_t state, unsigned lo, un
     return -1;
 }
 
-/* The state to which each of these byte ranges leads, one after another; -1 when they part. */
-static int64_t follow(const struct moe_grammar *g, size_t state, const uint8_t (*ranges)[2], int n)
+/* Whether each sequence of bytes in these ranges leads from a state to one whose flags have `flag`, or, where
+ * `to` is not negative, to that very state. */
+static bool all_lead(const struct moe_grammar *g, size_t state, const uint8_t (*ranges)[2], int n,
+                     uint8_t flag, int64_t to)
 {
-    int64_t at = (int64_t)state;
-    for (int i = 0; i < n && at >= 0; i++) at = target(g, (size_t)at, ranges[i][0], ranges[i][1]);
-    return at;
+    const struct moe_dfa_state *s = &g->states[state];
+    unsigned at = ranges[0][0], last = ranges[0][1];
+    for (uint32_t e = s->edge; e < s->edge + s->n_edges && at <= last; e++) {
+        const struct moe_dfa_edge *x = &g->edges[e];
+        if (x->hi < at) continue;
+        if (x->lo > at) return false;
+        if (n > 1 ? !all_lead(g, x->to, ranges + 1, n - 1, flag, to)
+                  : to >= 0 ? x->to != to : !(g->flags[x->to] & flag))
+            return false;
+        at = x->hi + 1u;
+    }
+    return at > last;
 }
 
-/* The one state to which every plain character leads; -1 when there is no such state. */
-static int64_t after_plain(const struct moe_grammar *g, size_t state)
+/* The same for all plain characters. */
+static bool plain_leads(const struct moe_grammar *g, size_t state, uint8_t flag, int64_t to)
 {
     static const struct { int n; uint8_t r[4][2];
     } chars[] = { { 1, { { 0x20, 0x21 } } },
@@ -301,21 +311,26 @@ static int64_t after_plain(const struct moe_grammar *g, size_t state)
                   { 4, { { 0xf0, 0xf0 }, { 0x90, 0xbf }, { 0x80, 0xbf }, { 0x80, 0xbf } } },
                   { 4, { { 0xf1, 0xf3 }, { 0x80, 0xbf }, { 0x80, 0xbf }, { 0x80, 0xbf } } },
                   { 4, { { 0xf4, 0xf4 }, { 0x80, 0x8f }, { 0x80, 0xbf }, { 0x80, 0xbf } } } };
-    int64_t to = follow(g, state, chars[0].r, 1);
-    for (size_t i = 1; i < sizeof chars / sizeof *chars && to >= 0; i++)
-        if (follow(g, state, chars[i].r, chars[i].n) != to) to = -1;
-    return to;
+    for (size_t i = 0; i < sizeof chars / sizeof *chars; i++)
+        if (!all_lead(g, state, chars[i].r, chars[i].n, flag, to)) return false;
+    return true;
 }
 
+/* PLAIN grows from the states that are loops to those that all plain characters lead to such a state, and on.
+ */
 static void find_flags(const struct moe_rules *r, struct moe_grammar *g)
 {
+    enum { ROUNDS = 64 };
     for (size_t i = 0; i < g->n_states; i++) {
         if (target(g, i, 0, 255) == (int64_t)i) g->flags[i] |= MOE_STATE_ANY;
-        if (after_plain(g, i) == (int64_t)i) g->flags[i] |= MOE_STATE_LOOPS | MOE_STATE_PLAIN;
+        if (plain_leads(g, i, 0, (int64_t)i)) g->flags[i] |= MOE_STATE_LOOPS | MOE_STATE_PLAIN;
     }
-    for (size_t i = 0; i < g->n_states; i++) {
-        int64_t to = after_plain(g, i);
-        if (to >= 0 && g->flags[to] & MOE_STATE_LOOPS) g->flags[i] |= MOE_STATE_PLAIN;
+    bool grew = true;
+    for (int round = 0; round < ROUNDS && grew; round++) {
+        grew = false;
+        for (size_t i = g->n_states; i-- > 0;) /* states lead mostly to later ones */
+            if (!(g->flags[i] & MOE_STATE_PLAIN) && plain_leads(g, i, MOE_STATE_PLAIN, -1))
+                g->flags[i] |= MOE_STATE_PLAIN, grew = true;
     }
     if (r->one_char) g->flags[g->rules[r->one_char - 1].start] |= MOE_STATE_CHAR;
 }

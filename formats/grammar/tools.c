@@ -105,6 +105,7 @@ static uint32_t calls(struct moe_rules *r, const struct moe_grammar_tools *t,
     }
     moe_rules_define(r, rule, &n, from, to);
     moe_rules_count(r, counter, rule, 1, max);
+    if (r->work.code == MOE_OK) r->rules[counter].exact = true;
     moe_nfa_release(&n);
     return counter;
 }

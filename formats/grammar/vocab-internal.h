@@ -24,6 +24,9 @@ struct moe_plain_set { uint32_t chars; uint32_t *bits; }; /* plain tokens of at 
 struct moe_vocab {
     int64_t n;
     size_t words;
+    /* the longest token, in bytes; and the longest beginning, before any control character, of one that is
+     * not plain: no token takes a string further on than its own characters */
+    uint32_t longest, longest_other;
     char *pool;                   /* the bytes of all tokens */
     uint32_t *start;              /* those of token i are pool[start[i]...start[i + 1]) */
     struct moe_trie plain, other; /* plain tokens, and all others */

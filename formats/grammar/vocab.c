@@ -136,19 +136,23 @@ static enum moe_code check_bytes(const struct sorted *x, size_t n, struct moe_er
 static enum moe_code build(struct moe_vocab *v, struct sorted *x, struct moe_err *err)
 {
     size_t n = 0;
-    uint32_t longest = 0;
     for (int64_t id = 0; id < v->n; id++) {
         size_t bytes;
         const char *p = moe_vocab_bytes(v, id, &bytes);
         if (!bytes) continue;
         if (bytes > UINT16_MAX) return moe_fail(err, MOE_UNSUPPORTED, "a token of %zu bytes", bytes);
         x[n++] = (struct sorted){ p, (uint32_t)bytes, plain_chars(p, bytes), (int32_t)id };
-        if (bytes > longest) longest = (uint32_t)bytes;
+        if (bytes > v->longest) v->longest = (uint32_t)bytes;
+        if (!x[n - 1].chars) {
+            uint32_t k = 0;
+            while (k < bytes && (unsigned char)p[k] >= 0x20) k++;
+            if (k > v->longest_other) v->longest_other = k;
+        }
         set_bit(v->any, (int32_t)id);
     }
     MOE_TRY(check_bytes(x, n, err));
     qsort(x, n, sizeof *x, by_bytes);
-    uint32_t *open = calloc((size_t)longest + 1, sizeof *open);
+    uint32_t *open = calloc((size_t)v->longest + 1, sizeof *open);
     bool ok = open && make_trie(&v->plain, x, n, true, open) && make_trie(&v->other, x, n, false, open) &&
               make_sets(v, x, n);
     free(open);

@@ -12,6 +12,7 @@
 #include "tests/bench/bench-attend.h"
 #include "tests/bench/bench-engine.h"
 #include "tests/bench/bench-ep.h"
+#include "tests/bench/bench-grammar.h"
 
 #include <signal.h>
 #include <sys/utsname.h>
@@ -97,7 +98,7 @@ int main(int argc, char **argv)
     if (wanted("kernels") || wanted("files")) bench_quantizers();
     if (wanted("kernels")) bench_codecs(), bench_products();
     if (wanted("attention")) bench_attention();
-    if (wanted("text")) bench_tokenizer();
+    if (wanted("text")) bench_tokenizer(), bench_grammar();
     if (wanted("kernels") || wanted("text")) bench_peers();
     close_machine();
     int experts = environment_number("BENCH_EXPERTS", quick ? 8 : 12);

@@ -124,11 +124,13 @@ static const char *const pieces[] = {
     "]",
 };
 
+static struct moe_vocab_token small_tokens[N_SMALL_VOCAB]; /* filled in by small_vocab() */
+
 /* The tokens: 0 to 255 single bytes, then the pieces, then words that are made up. */
 static inline struct moe_vocab *small_vocab(void)
 {
     static char words[FIRST_SPECIAL][8];
-    struct moe_vocab_token t[N_SMALL_VOCAB] = { { NULL, 0 } };
+    struct moe_vocab_token *t = small_tokens;
     struct moe_err err = MOE_ERR_INIT;
     struct moe_vocab *v;
     int n = 0;
