@@ -114,11 +114,15 @@ on()
 }
 same() { cmp "$OUT/cpu.text" "$OUT/cuda.text" && cmp "$OUT/cpu.trace" "$OUT/cuda.trace"; }
 
-# by PATH MODEL: loads by --load-from PATH; a file system that has no direct reads is named
+# by PATH MODEL: loads by --load-from PATH; a file system may have no direct reads, and a GPU no mapped ones
 by()
 {
     on cuda "$2" --load-from "$1" && { same || return; how="$how $1"; return; }
-    [ "$1" = direct ] && grep -q 'past the page cache' "$OUT/cuda.said"
+    case $1 in
+    direct) grep -q 'past the page cache' "$OUT/cuda.said" ;;
+    mapped) grep -q "the host's page tables" "$OUT/cuda.said" ;;
+    *) false ;;
+    esac
 }
 
 # A small model of each layout on both devices: the same text, and the same experts at every position.
@@ -131,8 +135,29 @@ same_model()
         on cpu "$m" && on cuda "$m" && same || return
         n=$((n + 1))
     done
-    for path in direct cached; do by $path "$OUT/experts.moe" || return; done
+    for path in direct cached mapped; do by $path "$OUT/experts.moe" || return; done
     echo "$n models, $tokens tokens each, loaded by$how: the same text and the same experts"
+}
+
+# Weights that one process keeps, and that others attach to: the same text, also once the keeper is killed.
+kept()
+{
+    tokens=24 m=$OUT/experts.moe s=$(mktemp -d)/socket i=0
+    [ -z "$QUICK" ] || tokens=4
+    "$B/bin/moe-quantize" -q --force tests/data/tiny-k2/bf16 -o "$m" && on cpu "$m" || return
+    "$B/bin/moe-run" --device cuda --keep "$s" "$m" >"$OUT/keep.said" 2>&1 </dev/null & keeper=$!
+    until grep -q '^ready:' "$OUT/keep.said"; do
+        i=$((i + 1)); [ $i -lt 400 ] && kill -0 $keeper 2>/dev/null || { cat "$OUT/keep.said"; kill -9 $keeper; return 1; }
+        sleep 0.1
+    done
+    on cuda "$m" --attach "$s" && same || { kill -9 $keeper; return 1; }
+    "$B/bin/moe-run" --device cuda --attach "$s" "$m" --prompt 'And it came to pass' --context 64 -n $tokens \
+        >"$OUT/left.text" 2>"$OUT/left.said" </dev/null & engine=$!
+    until grep -q 'engine 2 has' "$OUT/keep.said"; do i=$((i + 1)); [ $i -lt 600 ] || break; sleep 0.1; done
+    kill -9 $keeper
+    wait $engine && cmp "$OUT/cpu.text" "$OUT/left.text" || { cat "$OUT/left.said"; return 1; }
+    rm -rf "$(dirname "$s")"
+    echo "2 engines, of which one outlived the keeper: the same text"
 }
 
 # answers FILE: what the prompts in the file give with --arithmetic fast, a line each, without their places in the file
@@ -169,6 +194,7 @@ conformance()
         [ "$t" = check-cuda-probe ] || step $STEP_SECONDS "$t" "$B/tests/$t"
     done
     step 120 models sh "$0" same_model
+    step 60 keeper sh "$0" kept
     step 120 fast sh "$0" fast_alone
     [ $unstarted = $before ] || incomplete=1
 }
@@ -253,7 +279,7 @@ pack()
 mkdir -p "$OUT"
 case ${1:-} in
 pack) pack; exit ;;
-same_model | fast_alone | steps) $1; exit ;; # by itself, so that it can be stopped
+same_model | kept | fast_alone | steps) $1; exit ;; # by itself, so that it can be stopped
 esac
 for part; do
     case $part in conformance|bench|profile) ;; *) echo "device: no part '$part' (see tests/device.sh)" >&2; exit 2 ;; esac

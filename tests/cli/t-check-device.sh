@@ -68,8 +68,9 @@ says '^2 run, 0 skipped, 0 late, 0 failed$'
 CHECKS='check-cuda-norm check-cuda-route test-core-cuda' exits 0 standin conformance
 says '^  ok    test-core-cuda .* checks$'
 says '^  ok    models .* loaded by.* cached: the same text'
+says '^  ok    keeper .*: 2 engines'
 says '^  ok    fast .*: 3 prompts'
-says '^6 run, 0 skipped, 0 late, 0 failed$'
+says '^7 run, 0 skipped, 0 late, 0 failed$'
 
 # what there is no time for was not tested, and no table of an earlier run stands in its place
 PART_SECONDS=4 exits 1 standin conformance bench
@@ -94,7 +95,7 @@ STEP_SECONDS=2 exits 1 standin conformance
 says '^  late  check-cuda-norm: stopped after'
 says '^  skip  check-cuda-embed: no such unit'
 says '^  ok    check-cuda-dense'
-says '^5 run, 1 skipped, 1 late, 0 failed$'
+says '^6 run, 1 skipped, 1 late, 0 failed$'
 
 # A part that has begun and does not come to its end is no success either.
 replace check-cuda-probe 'echo fragments'
