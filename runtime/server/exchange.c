@@ -31,6 +31,7 @@ struct moe_exchange *moe_exchange_open(struct moe_server *s, struct MHD_Connecti
     x->server = s;
     x->connection = c;
     x->refs = 1;
+    x->key = -1;
     x->begun = x->out_time = moe_now();
     pthread_mutex_init(&x->lock, NULL);
     pthread_mutex_lock(&s->lock);
@@ -67,6 +68,7 @@ void moe_exchange_drop(struct moe_exchange *x)
     int left = --x->refs;
     pthread_mutex_unlock(&x->lock);
     if (left) return;
+    moe_log_exchange(x);
     forget(x);
     for (int64_t i = 0; i < x->n_choices; i++) {
         moe_event_release(&x->choice[i].got);
@@ -126,6 +128,25 @@ void moe_exchange_answer_locked(struct moe_exchange *x, int status, cJSON *json)
     x->state = MOE_EXCHANGE_ANSWERED;
     x->finished = x->dropped = true;
     moe_exchange_wake(x);
+}
+
+void moe_exchange_answer_text(struct moe_exchange *x, int status, struct moe_buffer *text, const char *type)
+{
+    pthread_mutex_lock(&x->lock);
+    if (text->failed) {
+        free(text->p);
+        moe_exchange_answer_locked(x, 500, NULL);
+    } else {
+        free(x->out.p);
+        x->out = *text;
+        x->type = type;
+        x->status = status;
+        x->state = MOE_EXCHANGE_ANSWERED;
+        x->finished = x->dropped = true;
+        moe_exchange_wake(x);
+    }
+    *text = (struct moe_buffer){ 0 };
+    pthread_mutex_unlock(&x->lock);
 }
 
 void moe_exchange_refuse_locked(struct moe_exchange *x, const struct moe_api_error *e)

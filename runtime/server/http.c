@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,6 +32,7 @@ static enum MHD_Result queue(struct moe_exchange *x, struct MHD_Response *r)
     snprintf(seconds, sizeof seconds, "%d", x->retry_after);
     MHD_add_response_header(r, "X-Request-Id", x->id);
     if (x->retry_after) MHD_add_response_header(r, "Retry-After", seconds);
+    if (x->status == 401) MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
     if (x->allow) MHD_add_response_header(r, "Allow", x->allow);
     if (atomic_load(&x->server->state) == MOE_SERVER_DRAINING)
         MHD_add_response_header(r, "Connection", "close");
@@ -44,10 +46,11 @@ static enum MHD_Result queue(struct moe_exchange *x, struct MHD_Response *r)
 static enum MHD_Result send_whole(struct moe_exchange *x)
 {
     if (x->out.failed) return MHD_NO;
+    x->sent = (int64_t)x->out.n;
     struct MHD_Response *r = MHD_create_response_from_buffer(x->out.n, x->out.p, MHD_RESPMEM_MUST_FREE);
     if (!r) return MHD_NO;
     x->out = (struct moe_buffer){ 0 };
-    MHD_add_response_header(r, "Content-Type", "application/json");
+    MHD_add_response_header(r, "Content-Type", x->type ? x->type : "application/json");
     return queue(x, r);
 }
 
@@ -64,6 +67,7 @@ static ssize_t pull(void *cls, uint64_t at, char *to, size_t max)
     } else if (got) {
         memcpy(to, x->out.p + x->out_sent, (size_t)got);
         x->out_sent += (size_t)got;
+        x->sent += got;
         moe_exchange_throttle(x);
     } else if (x->finished) {
         got = MHD_CONTENT_READER_END_OF_STREAM;
@@ -98,6 +102,29 @@ static void name(struct moe_exchange *x)
     else moe_random_id(x->id, sizeof x->id, "req-");
 }
 
+/* Notes who asks, and for what. */
+static void note(struct moe_exchange *x, const char *url, const char *method)
+{
+    const union MHD_ConnectionInfo *i = MHD_get_connection_info(x->connection,
+                                                                MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *a = i ? i->client_addr : NULL;
+    socklen_t n = a && a->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    if (!a || getnameinfo(a, n, x->client, sizeof x->client, NULL, 0, NI_NUMERICHOST)) *x->client = 0;
+    snprintf(x->path, sizeof x->path, "%s", url);
+    snprintf(x->method, sizeof x->method, "%s", method);
+}
+
+/* Whether the request has a key, where keys are asked for. */
+static bool has_key(struct moe_exchange *x)
+{
+    static const char bearer[] = "Bearer ";
+    const char *given = MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, "Authorization");
+    if (!x->server->keys.n) return true;
+    if (!given || strncasecmp(given, bearer, sizeof bearer - 1)) return false;
+    x->key = moe_keys_find(&x->server->keys, given + sizeof bearer - 1);
+    return x->key >= 0;
+}
+
 /* Says in x->refused why the request cannot be answered, as far as its head shows. */
 static void check_head(struct moe_exchange *x, const char *url, const char *method)
 {
@@ -106,13 +133,18 @@ static void check_head(struct moe_exchange *x, const char *url, const char *meth
     bool get = !strcmp(method, "GET") || !strcmp(method, "HEAD"), post = !strcmp(method, "POST");
     struct moe_api_error *e = &x->refused;
     x->route = moe_route_find(url);
+    if (!(x->route && x->route->open) && !has_key(x)) {
+        moe_api_fail(e, 401, NULL, "an API key is needed (Authorization: Bearer KEY)");
+        e->code = "invalid_api_key";
+        return;
+    }
     if (!x->route) {
         moe_api_fail(e, 404, NULL, "there is no path '%.200s' here", url);
         return;
     }
     snprintf(x->tail, sizeof x->tail, "%s", moe_route_tail(x->route, url));
     if ((get && x->route->get) || (post && x->route->post)) {
-        if (!x->route->model || state == MOE_SERVER_READY) return;
+        if (!x->route->model || state == MOE_SERVER_READY || (get && state == MOE_SERVER_DRAINING)) return;
         moe_api_fail(e, 503, NULL, state == MOE_SERVER_STARTING ? "the model is being loaded" :
                      "the server is ending and takes no new requests");
         e->retry_after = 5;
@@ -144,6 +176,7 @@ static enum MHD_Result begin(struct moe_server *s, struct MHD_Connection *c, con
     if (!x) return MHD_NO;
     *ctx = x;
     name(x);
+    note(x, url, method);
     check_head(x, url, method);
     if (!is_far_too_large(x)) return MHD_YES;
     fail_too_large(x);
@@ -245,12 +278,13 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **ctx,
                          enum MHD_RequestTerminationCode why)
 {
     struct moe_exchange *x = *ctx;
-    (void)cls, (void)c, (void)why;
+    (void)cls, (void)c;
     if (!x) return;
     *ctx = NULL;
     pthread_mutex_lock(&x->lock);
     x->connection = NULL;
     x->suspended = false;
+    x->delivered = why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
     moe_exchange_abandon(x);
     pthread_mutex_unlock(&x->lock);
     moe_exchange_drop(x);

@@ -2,6 +2,7 @@
 /* The reader thread: takes events of the core and writes them into the answers. */
 #include "runtime/server/server-internal.h"
 
+#include "base/io.h"
 #include "base/thread.h"
 
 #include <string.h>
@@ -60,6 +61,10 @@ static void take(struct moe_event *ev)
     struct moe_exchange *x = c->exchange;
     bool end = ev->end;
     pthread_mutex_lock(&x->lock);
+    if (ev->n_tokens && !x->first_seen) {
+        x->first_seen = true;
+        moe_histogram_add(&x->server->metrics.first, moe_now() - x->begun);
+    }
     if (end) {
         c->live = false;
         x->n_live--;

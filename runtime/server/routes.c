@@ -92,19 +92,54 @@ static bool server_info(struct moe_exchange *x, struct moe_api_error *e)
     return answer(x, 200, json);
 }
 
+static bool metrics(struct moe_exchange *x, struct moe_api_error *e)
+{
+    struct moe_server *s = x->server;
+    struct moe_core_stats t = moe_core_stats(s->core);
+    struct moe_buffer out = { 0 };
+    (void)e;
+    pthread_mutex_lock(&s->lock);
+    int64_t exchanges = s->n_exchanges;
+    uint64_t bodies = s->bodies;
+    pthread_mutex_unlock(&s->lock);
+    moe_metrics_print(&out, &s->metrics, &t, exchanges, bodies, s->o.names[0]);
+    moe_exchange_answer_text(x, 200, &out, "text/plain; version=0.0.4; charset=utf-8");
+    return true;
+}
+
+/* What routers of SGLang ask before they send requests. */
+static bool model_info(struct moe_exchange *x, struct moe_api_error *e)
+{
+    const struct moe_server *s = x->server;
+    cJSON *json = cJSON_CreateObject();
+    (void)e;
+    moe_json_add_str(json, "model_path", s->o.model);
+    moe_json_add_str(json, "tokenizer_path", s->o.model);
+    moe_json_add_bool(json, "is_generation", true);
+    moe_json_add_i64(json, "max_model_len", s->info.context);
+    return answer(x, 200, json);
+}
+
 /* ---- the table ---- */
 
+enum { GET = 1, POST = 2, MODEL = 4, OPEN = 8 };
+#define ROUTE(path, is, fn) { path, !!((is) & GET), !!((is) & POST), !!((is) & MODEL), !!((is) & OPEN), fn }
+
 static const struct moe_route routes[] = {
-    { "/health", true, false, false, health },
-    { "/version", true, false, false, version },
-    { "/server_info", true, false, true, server_info },
-    { "/v1/models", true, false, true, models },
-    { "/v1/models/", true, false, true, one_model },
-    { "/v1/chat/completions", false, true, true, moe_route_chat },
-    { "/apply-template", false, true, true, moe_route_template },
-    { "/v1/completions", false, true, true, moe_route_completions },
-    { "/tokenize", false, true, true, moe_route_tokenize },
-    { "/detokenize", false, true, true, moe_route_detokenize },
+    ROUTE("/health", GET | OPEN, health),
+    ROUTE("/version", GET | OPEN, version),
+    ROUTE("/metrics", GET | MODEL, metrics),
+    ROUTE("/server_info", GET | MODEL, server_info),
+    ROUTE("/get_server_info", GET | MODEL, server_info),
+    ROUTE("/model_info", GET | MODEL, model_info),
+    ROUTE("/get_model_info", GET | MODEL, model_info),
+    ROUTE("/v1/models", GET | MODEL, models),
+    ROUTE("/v1/models/", GET | MODEL, one_model),
+    ROUTE("/v1/chat/completions", POST | MODEL, moe_route_chat),
+    ROUTE("/v1/completions", POST | MODEL, moe_route_completions),
+    ROUTE("/apply-template", POST | MODEL, moe_route_template),
+    ROUTE("/tokenize", POST | MODEL, moe_route_tokenize),
+    ROUTE("/detokenize", POST | MODEL, moe_route_detokenize),
 };
 
 const struct moe_route *moe_route_find(const char *url)

@@ -24,8 +24,16 @@ struct moe_serve_args moe_serve_asked = {
 static const struct moe_opt opts[] = {
     MOE_GROUP("HTTP"),
     MOE_OWN_STR(0, "host", &moe_serve_asked.host, "ADDRESS",
-                "listen at this address, one of this host's loopback"),
+                "listen at this address; one that others can reach wants --api-key-file"),
     MOE_OWN_INT(0, "port", &moe_serve_asked.port, "N", "listen at this port; 0 takes one that is free"),
+    MOE_FILE(0, "api-key-file", &moe_serve_asked.key_file, "FILE",
+             "only those may ask who have one of these keys: a line each, KEY or NAME KEY (chmod 600)"),
+    MOE_BOOL(0, "no-api-key", &moe_serve_asked.no_key,
+             "let anybody ask who reaches --host, without a key"),
+    MOE_BOOL(0, "share-cache", &moe_serve_asked.share_cache,
+             "let all keys share computed prompts; by default each has its own"),
+    MOE_STR(0, "access-log", &moe_serve_asked.log, "FILE",
+            "add a line of JSON for each request to this file"),
     MOE_LIST(0, "model-name", &moe_serve_asked.names, "NAME",
              "what clients call the model; the last part of its path by default"),
     MOE_STR(0, "chat-template", &moe_serve_asked.chat_template, "NAME",
@@ -59,12 +67,20 @@ static const struct moe_opt opts[] = {
     MOE_END(),
 };
 
+static const struct moe_opt_rule rules[] = {
+    { "no-api-key", "api-key-file", true },
+    { "share-cache", "api-key-file", false },
+    { "share-cache", "no-prefix-cache", true },
+    { NULL, NULL, false },
+};
+
 const struct moe_tool moe_serve_tool = {
     .name = "moe-serve",
     .synopsis = "[options] MODEL",
     .about = "serve a checkpoint or container over HTTP, with the API of OpenAI",
     .opts = opts,
     .description = moe_serve_description,
+    .rules = rules,
     .json = moe_serve_json,
     .examples = moe_serve_examples,
 };
@@ -83,12 +99,14 @@ static enum moe_code check_seconds(const char *option, double v, double least, s
     return moe_fail(err, MOE_USAGE, "--%s %g: want %g to 86400 seconds", option, v, least);
 }
 
-static enum moe_code check_host(const char *host, struct moe_err *err)
+static enum moe_code check_host(const struct moe_serve_args *o, struct moe_err *err)
 {
+    const char *host = o->host;
     if (!strncmp(host, "127.", 4) || !strcmp(host, "::1") || !strcmp(host, "localhost")) return MOE_OK;
-    return moe_fail(err, MOE_UNSUPPORTED,
-                    "--host '%s': without keys this version serves the host's own loopback alone (put a "
-                    "proxy before it)", host);
+    if (o->key_file || o->no_key) return MOE_OK;
+    return moe_fail(err, MOE_USAGE,
+                    "--host '%s': others may reach it, and could ask without a key (give --api-key-file, or "
+                    "--no-api-key)", host);
 }
 
 static int64_t given(int64_t v) { return v == MOE_UNSET ? 0 : v; }
@@ -98,7 +116,7 @@ enum moe_code moe_serve_args_check(const struct moe_serve_args *o, struct moe_se
 {
     enum { BODIES = 16 }; /* of the largest size, that are held at once */
     MOE_TRY(moe_check_model_operand(&o->run, err));
-    MOE_TRY(check_host(o->host, err));
+    MOE_TRY(check_host(o, err));
     MOE_TRY(check_count("max-sequences", o->max_sequences, err));
     MOE_TRY(check_count("batch-tokens", o->batch_tokens, err));
     MOE_TRY(check_count("queue", o->queue, err));
@@ -118,6 +136,9 @@ enum moe_code moe_serve_args_check(const struct moe_serve_args *o, struct moe_se
         .names = o->names.v,
         .n_names = o->names.n,
         .chat_template = o->chat_template,
+        .key_file = o->key_file,
+        .share_cache = o->share_cache,
+        .log = o->log,
         .engine = { .context = o->context,
                     .memory = (uint64_t)o->memory,
                     .batch = given(o->batch_tokens),

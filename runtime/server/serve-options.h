@@ -9,10 +9,10 @@
 
 struct moe_serve_args {
     struct moe_tool_run run;
-    const char *host, *chat_template;
+    const char *host, *chat_template, *key_file, *log;
     struct moe_strlist names;
     int64_t port, context, memory, batch_tokens, max_sequences, cache, queue, connections, max_body;
-    bool no_prefix_cache;
+    bool no_prefix_cache, no_key, share_cache;
     double drain_timeout, patience;
 };
 

@@ -14,6 +14,8 @@
 #include "base/json.h"
 #include "formats/tokenizer/chat.h"
 #include "runtime/engine/request-json.h"
+#include "runtime/server/keys.h"
+#include "runtime/server/metrics.h"
 #include "runtime/server/server.h"
 
 #include <pthread.h>
@@ -87,6 +89,8 @@ struct moe_exchange {
     const struct moe_route *route;          /* NULL: there is no such path */
     char tail[128];                         /* of the url, behind the path of the route */
     char id[MOE_ID_BYTES];                  /* X-Request-Id */
+    char path[64], method[8], client[64];   /* for the log */
+    int key;                                /* whose request it is; -1: no keys are asked for */
     double begun;                           /* moe_now */
     struct moe_buffer body; uint64_t body_bytes; /* with those that were dropped */
     struct moe_api_error refused;           /* before the body was read; status 0: not */
@@ -101,6 +105,10 @@ struct moe_exchange {
     enum moe_exchange_state state;
     int status, retry_after;
     const char *allow;                      /* the methods, of a 405 */
+    const char *type;                       /* of `out`; NULL: JSON */
+    int64_t sent;                           /* bytes of answers that were given to libmicrohttpd */
+    bool delivered;                         /* the answer was sent to its end */
+    bool first_seen;                        /* a token has come */
     struct moe_buffer out; size_t out_sent;
     double out_time;                        /* when something was last written to a stream */
 
@@ -131,6 +139,8 @@ void moe_exchange_refuse(struct moe_exchange *x, const struct moe_api_error *e);
 /* The same with the lock held. */
 void moe_exchange_answer_locked(struct moe_exchange *x, int status, cJSON *json);
 void moe_exchange_refuse_locked(struct moe_exchange *x, const struct moe_api_error *e);
+/* A whole answer of another type than JSON; takes over the text. */
+void moe_exchange_answer_text(struct moe_exchange *x, int status, struct moe_buffer *text, const char *type);
 /* With the lock held: adds an event to a stream; takes over json.  A stream for which there is no memory ends
  * with an error. */
 void moe_exchange_event(struct moe_exchange *x, cJSON *json);
@@ -153,6 +163,9 @@ struct moe_server {
     struct moe_server_info info;
     struct MHD_Daemon *http;
     int64_t created;
+    struct moe_keys keys;
+    struct moe_metrics metrics;
+    int log;                                /* the access log; -1: none */
     atomic_int state;                       /* enum moe_server_state */
     atomic_bool stop_engine, stop_reader;
     atomic_int engine_code; struct moe_err engine_err; /* the failure that ended the core */
@@ -174,12 +187,21 @@ struct moe_server {
 enum moe_code moe_http_open(struct moe_server *s, struct moe_err *err);
 void moe_http_close(struct moe_server *s);
 
+/* ---- access-log.c ---- */
+
+/* Opens the log.  MOE_IO. */
+enum moe_code moe_log_open(struct moe_server *s, struct moe_err *err);
+void moe_log_close(struct moe_server *s);
+/* Counts an exchange that has ended, and writes its line. */
+void moe_log_exchange(struct moe_exchange *x);
+
 /* ---- routes.c ---- */
 
 struct moe_route {
     const char *path;                       /* one that ends in a slash stands for all below it */
     bool get, post;
     bool model;                             /* needs the model to be there */
+    bool open;                              /* needs no key */
     /* Answers it: a GET in the HTTP thread, so at once; a POST in the intake thread.  False: *e is why not */
     bool (*answer)(struct moe_exchange *x, struct moe_api_error *e);
 };

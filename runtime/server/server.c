@@ -214,18 +214,23 @@ static void close_server(struct moe_server *s)
     moe_core_close(&s->core);
     moe_chat_close(&s->chat);
     moe_engine_close(&s->engine);
+    moe_log_close(s);
+    moe_keys_release(&s->keys);
     free(s->own_name);
 }
 
 enum moe_code moe_server_run(const struct moe_server_options *o, struct moe_pool *pool, struct moe_err *err)
 {
-    struct moe_server s = { .o = *o, .created = (int64_t)time(NULL), .taken_end = &s.taken };
+    struct moe_server s = { .o = *o, .created = (int64_t)time(NULL), .taken_end = &s.taken,
+                            .log = -1 };
     MOE_TRY(check(o, err));
     pthread_mutex_init(&s.lock, NULL);
     pthread_mutex_init(&s.intake_lock, NULL);
     pthread_cond_init(&s.intake_work, NULL);
     raise_descriptors(&s);
     enum moe_code code = name_model(&s, err);
+    if (code == MOE_OK && o->key_file) code = moe_keys_read(&s.keys, o->key_file, err);
+    if (code == MOE_OK) code = moe_log_open(&s, err);
     if (code == MOE_OK) code = moe_http_open(&s, err);
     if (code == MOE_OK) code = open_model(&s, pool, err);
     if (code == MOE_OK) serve(&s);

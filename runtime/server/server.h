@@ -41,6 +41,9 @@ struct moe_server_options {
     uint64_t max_body, bodies_bytes;        /* bytes: of one body; of all that are held */
     double drain_timeout;                   /* seconds that running requests have once it ends */
     double patience;                        /* seconds without a byte after which a connection is closed */
+    const char *key_file;                   /* keys.h; NULL: anybody may ask */
+    bool share_cache;                       /* among all keys */
+    const char *log;                        /* a file that gets a line of JSON a request; NULL: none */
     const struct moe_cancel *cancel;        /* the token that ends it */
     struct moe_notes notes;
     /* is told once the server listens and the model is there; what it fails with ends the server */

@@ -135,6 +135,20 @@ static bool submit_all(struct moe_exchange *x, const struct moe_ids *prompt, str
     return true;
 }
 
+/* Those who have keys take turns, and share no pages of the cache unless all do: from the time that an answer
+ * takes somebody could learn what others have asked. */
+static void share_out(const struct moe_exchange *x, struct moe_request *q, char *salt)
+{
+    const struct moe_server *s = x->server;
+    if (x->key < 0) return;
+    q->tenant = (uint64_t)x->key + 1;
+    if (s->o.share_cache) return;
+    memcpy(salt, s->keys.v[x->key].digest, MOE_SHA256_BYTES);
+    if (q->salt_bytes) memcpy(salt + MOE_SHA256_BYTES, q->salt, q->salt_bytes);
+    q->salt = salt;
+    q->salt_bytes += MOE_SHA256_BYTES;
+}
+
 bool moe_submit(struct moe_exchange *x, const cJSON *body, const struct moe_ids *prompt, int64_t n,
                 const struct moe_request *defaults, const char *param, struct moe_api_error *e)
 {
@@ -145,6 +159,8 @@ bool moe_submit(struct moe_exchange *x, const cJSON *body, const struct moe_ids 
         return moe_api_fail_code(e, key);
     struct moe_request q = o.request;
     q.whole = !o.stream;
+    char salt[MOE_SHA256_BYTES + MOE_SALT_BYTES_MAX];
+    share_out(x, &q, salt);
     if (!moe_json_get(body, "seed") && getrandom(&q.seed, sizeof q.seed, 0) != (ssize_t)sizeof q.seed)
         q.seed = (uint64_t)time(NULL);
     bool ok = check(x, prompt, n, param, &o, e);

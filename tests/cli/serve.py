@@ -2,9 +2,11 @@
 """Tests a running moe-serve with Python's standard library: serve.py BIN TMP MODEL [GROUP...]."""
 import atexit
 import collections
+import hashlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -385,6 +387,100 @@ def full():
     s.end()
 
 
+def numbers(server, headers={}):
+    """The metrics as a dictionary; their format is checked."""
+    c = server.connect()
+    c.request("GET", "/metrics", headers=headers)
+    r = c.getresponse()
+    text = r.read().decode()
+    c.close()
+    check(r.status == 200 and r.headers["Content-Type"].startswith("text/plain; version=0.0.4"), "metrics", r.status)
+    out, typed = {}, set()
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            check(line.split()[2] not in typed, "a type twice", line)
+            typed.add(line.split()[2])
+        elif not line.startswith("#"):
+            check(re.fullmatch(r'[a-z:_0-9A-Z]+(\{([a-z_]+="[^"]*",?)+\})? [-+.e0-9]+', line), "a line of metrics", line)
+            key, value = line.rsplit(" ", 1)
+            check(key not in out, "a number twice", line)
+            out[key] = float(value)
+            check(re.sub(r"(_bucket|_sum|_count)?(\{.*)?$", "", key) in typed or key.split("{")[0] in typed, "no type", key)
+    return out
+
+
+def operation():
+    """Metrics, keys, the access log."""
+    keys, log = TMP + "/keys", TMP + "/access.jsonl"
+    secret = {"alice": "a-key-of-alice-0123", "bob": "b-key-of-bob-012345"}
+    digest = hashlib.sha256(secret["bob"].encode()).hexdigest()
+    with open(keys, "w") as f:
+        f.write("# keys\n\nalice %s\nbob sha256:%s\n" % (secret["alice"], digest))
+
+    def refuses(text, *options):
+        r = subprocess.run([BIN + "/moe-serve", MODEL, "--port", "0", *options], capture_output=True, text=True)
+        check(r.returncode == 2 and text in r.stderr and "alice-0123" not in r.stderr, "options", options, r)
+    os.chmod(keys, 0o644)
+    refuses("others can reach the keys", "--api-key-file", keys)
+    os.chmod(keys, 0o600)
+    for text, lines in (("line 1 has a key of fewer", "short\n"), ("line 2 has a key that was there", "a-key-of-alice-0123\n" * 2),
+                        ("line 1 has no digest", "x sha256:12\n"), ("holds no key", "#\n"), ("line 1 has more than", "a b c\n")):
+        with open(keys + ".bad", "w") as f:
+            f.write(lines)
+        os.chmod(keys + ".bad", 0o600)
+        refuses(text, "--api-key-file", keys + ".bad")
+    refuses("others may reach it", "--host", "0.0.0.0")
+    s = Server("--host", "0.0.0.0", "--api-key-file", keys, "--access-log", log)
+    as_user = {n: {"Authorization": "Bearer " + k} for n, k in secret.items()}
+    q = {"prompt": [7] * 200, "max_tokens": 4, "temperature": 0, "ignore_eos": True}
+    for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": "Basic " + secret["alice"]}, {"Authorization": "Bearer "},
+                    {"Authorization": "Bearer " + secret["alice"] + "x"}, {"Authorization": "Bearer sha256:" + digest}):
+        status, got, answer = s.ask("/v1/completions", q, headers=headers)
+        check(status == 401 and got["WWW-Authenticate"] == "Bearer" and answer["error"]["code"] == "invalid_api_key", "401", status)
+        check(s.ask("/nothing", headers=headers)[0] == 401 and s.ask("/metrics", headers=headers)[0] == 401, "401 elsewhere")
+    check(s.ask("/health")[0] == 200 and s.ask("/version")[0] == 200, "what needs no key")
+
+    def cached(user, **more):
+        status, _, answer = s.ask("/v1/completions", dict(q, **more), headers=as_user[user])
+        check(status == 200, "a key", status, answer)
+        return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+    check(cached("alice") == 0 and cached("bob") == 0 and cached("alice") > 100 and cached("bob") > 100, "a cache for each key")
+    check(cached("bob", cache_salt="x") == 0 and cached("bob", cache_salt="x") > 100, "a cache for each salt of a key")
+    c = s.connect()
+    c.request("POST", "/v1/completions", json.dumps(dict(q, stream=True)), as_user["alice"])
+    c.getresponse().read()
+    c.close()
+    time.sleep(0.3)
+    n = numbers(s, as_user["alice"])
+    check(n["moe_generated_tokens_total"] == 28 == n['vllm:generation_tokens_total{model_name="bf16"}'], "tokens", n)
+    check(n['moe_requests_finished_total{reason="length"}'] == 7 == n["moe_request_seconds_count"] ==
+          n["moe_time_to_first_token_seconds_count"] == n['moe_time_to_first_token_seconds_bucket{le="+Inf"}'], "requests", n)
+    check(n['moe_http_answers_total{status="2xx"}'] == 9 and n['moe_http_answers_total{status="4xx"}'] == 18, "answers", n)
+    check(n["moe_prompt_tokens_found_total"] + n["moe_prompt_tokens_computed_total"] == 7 * 200, "tokens of prompts", n)
+    check(n["moe_requests_running"] == 0 and n['vllm:cache_config_info{model_name="bf16",block_size="64",num_gpu_blocks="%d"}' %
+                                                n["moe_pages"]] == 1, "aliases", n)
+    s.end()
+    lines = [json.loads(x) for x in open(log)]
+    check(len(lines) == 28 and os.stat(log).st_mode & 0o77 == 0, "lines of the log", len(lines))
+    check(not any(k in open(log).read() for k in secret.values()), "a key is in the log")
+    check(collections.Counter(x.get("key") for x in lines) == {None: 20, "alice": 4, "bob": 4}, "keys in the log", lines)
+    check(sum(x.get("completion_tokens", 0) for x in lines) == 28 and sum(x.get("prompt_tokens", 0) for x in lines) == 1400 and
+          all(x["bytes_out"] > 0 and x["client"] == "127.0.0.1" for x in lines), "numbers in the log", lines[-1])
+    s = Server("--api-key-file", keys, "--share-cache", "--access-log", "/dev/full")
+    check(cached("alice") == 0 and cached("bob") > 100, "a shared cache")
+    time.sleep(0.3)
+    n = numbers(s, as_user["bob"])
+    check(n["moe_access_log_lost_total"] == 2, "a log that is full", n)
+    c = s.connect()
+    c.request("POST", "/v1/completions", json.dumps(long(n=16)), as_user["bob"])
+    s.ask("/health")
+    time.sleep(0.2)
+    c.close()
+    time.sleep(1 * SLOW)
+    check(numbers(s, as_user["bob"])['moe_http_answers_total{status="0xx"}'] == 1, "a client that was gone")
+    s.end()
+
+
 def drain():
     s = Server()
     c = s.connect()
@@ -536,7 +632,7 @@ def chat():
 
 
 SHARED = [routes, refusals, same_tokens, gone, slow_reader, hostile, connections]
-APART = [chat, crowd, full, drain]
+APART = [chat, operation, crowd, full, drain]
 wanted = sys.argv[4:]
 groups = [g for g in SHARED + APART if not wanted or g.__name__ in wanted]
 if any(g in SHARED for g in groups):

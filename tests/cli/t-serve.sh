@@ -7,7 +7,7 @@ need_tool moe-run
 need_python
 S=$BIN/moe-serve M=tests/data/tiny-k2/bf16
 code 2 "want 0 to 65535" "$S" $M --port 65536
-code 14 "loopback alone" "$S" $M --host 0.0.0.0
+code 2 "without a key" "$S" $M --host 0.0.0.0
 code 2 "which model" "$S"
 code 3 "none" "$S" none --port 0
 code 2 "want 1 or more" "$S" $M --queue 0
