@@ -111,7 +111,9 @@ $(B)/config.mk: Makefile $(B)/config.in
 	try() { printf '%b' "$$1" >$(B)/probe.c; shift; $(CC) $(CPPFLAGS) -o $(B)/probe $(B)/probe.c $(LDFLAGS) "$$@"; }; \
 	cuda=0; if [ "$(CUDA)" != 0 ] && [ "$(CUDA)" != shim ] && [ -z "$(SAN)" ]; then \
 	  printf '__global__ void nothing(void) {}\n' >$(B)/probe.cu; \
-	  if $(nvcc) -o $(B)/probe $(B)/probe.cu; then cuda=1; fi; fi; \
+	  if $(nvcc) -o $(B)/probe $(B)/probe.cu; then cuda=$$($(NVCC) --version | \
+	    sed -n 's/.*release \([0-9]*\)\.\([0-9]*\).*/\1 \2/p' | awk '{ print 1000 * $$1 + 10 * $$2 }'); fi; fi; \
+	cuda=$${cuda:-12000} version=$$cuda; [ $$cuda = 0 ] || cuda=1; \
 	nccl=0; if [ $$cuda = 1 ] && try '#include <nccl.h>\nint main(void){return ncclSuccess;}\n' -I$(dir $(NVCC))../include -lnccl; then nccl=1; fi; \
 	ucx=0; if try '#include <ucp/api/ucp.h>\nint main(void){ucp_config_t *c;return ucp_config_read(0,0,&c)!=UCS_OK;}\n' -lucp -lucs; then ucx=1; fi; \
 	mhd=0; if try '#include <microhttpd.h>\nint main(void){return MHD_VERSION<0x00097500||!MHD_is_feature_supported(MHD_FEATURE_EPOLL);}\n' -lmicrohttpd; then mhd=1; fi; \
@@ -124,6 +126,7 @@ $(B)/config.mk: Makefile $(B)/config.in
 	for n in 2 3; do \
 	  if try "$$copy" -Werror -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=$$n; then fortify=$$n; fi; done; \
 	printf 'HAVE_BASE := %s\nHAVE_CUDA := %s\nHAVE_NCCL := %s\nHAVE_UCX := %s\nHAVE_MHD := %s\n' $$base $$cuda $$nccl $$ucx $$mhd >$@; \
+	printf 'CUDA_VERSION := %s\n' $$version >>$@; \
 	printf 'HARDEN :=%s\nHARDEN_LINK :=%s\nFORTIFY := %s\nAUTO_INIT := %s\n' "$$harden" "$$hardlink" "$$fortify" "$$init" >>$@; \
 	rm -f $(B)/probe $(B)/probe.c $(B)/probe.cu
 	$(Q)sed 's/ := */=/; s/ :=/=/; s/^/  /' $@
@@ -208,7 +211,8 @@ fatbins := $(if $(filter 1,$(HAVE_CUDA)),$(cusrc:%.cu=$(B)/%.fatbin))
 $(B)/kernels/cuda/images.inc: $(fatbins) $(fatbins:.fatbin=.ptxas) $(B)/objects
 	$(Q)mkdir -p $(@D) && for f in $(sort $(notdir $(fatbins:.fatbin=))); do \
 	  echo "IMAGE($$(echo $$f | tr - _), \"$$f\", $$(wc -c <$(B)/kernels/cuda/$$f.fatbin))"; done >$@
-images = -DMOE_CUDA_FATBINS='"$(B)/kernels/cuda"' -DMOE_CUDA_MARKER=$(if $(filter shim,$(CUDA)),1,0) -I$(B)
+images = -DMOE_CUDA_FATBINS='"$(B)/kernels/cuda"' -DMOE_CUDA_MARKER=$(if $(filter shim,$(CUDA)),1,0) -I$(B) \
+         -DMOE_CUDA_TOOLKIT=$(or $(CUDA_VERSION),0)
 $(B)/kernels/cuda/images.o: isa = $(images)
 $(B)/kernels/cuda/images.o: $(B)/kernels/cuda/images.inc
 

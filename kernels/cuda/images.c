@@ -6,7 +6,7 @@
 #if MOE_CUDA_MARKER
 static const unsigned char marker[] __attribute__((aligned(64))) = "moe-shim 1";
 const struct moe_cuda_image moe_cuda_images[] = { { "shim", marker, sizeof marker } };
-const int moe_cuda_image_count = 1;
+const int moe_cuda_image_count = 1, moe_cuda_toolkit = 0;
 
 #elif MOE_HAVE_CUDA
 #define IMAGE(symbol, family, bytes)                                                               \
@@ -20,8 +20,9 @@ const struct moe_cuda_image moe_cuda_images[] = {
 #include "kernels/cuda/images.inc"
 };
 const int moe_cuda_image_count = sizeof moe_cuda_images / sizeof *moe_cuda_images;
+const int moe_cuda_toolkit = MOE_CUDA_TOOLKIT;
 
 #else
 const struct moe_cuda_image moe_cuda_images[] = { { NULL, NULL, 0 } };
-const int moe_cuda_image_count = 0;
+const int moe_cuda_image_count = 0, moe_cuda_toolkit = 0;
 #endif

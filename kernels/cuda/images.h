@@ -12,5 +12,8 @@ struct moe_cuda_image { const char *family; const unsigned char *data; size_t by
  * and which only the stand-in for the driver (tests/shim/cuda/) accepts. */
 extern const struct moe_cuda_image moe_cuda_images[];
 extern const int moe_cuda_image_count;
+/* The version of CUDA whose nvcc made the images, 1000 times major plus 10 times minor; 0: none did.  A
+ * driver for an older major version does not load them. */
+extern const int moe_cuda_toolkit;
 
 #endif

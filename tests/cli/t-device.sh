@@ -59,6 +59,14 @@ count
 cuda --json $F/bf16 --tokens 1,2,3 -n 6 --context 16 --ignore-eos --record-routing "$T/routing.json" >"$T/json" || fail "routing"
 grep -qF '"graphs": 0, "graph_launches": 0' "$T/json" || { cat "$T/json"; fail "graphs of pieces of a step"; }
 count
+# what becomes tiles on the way is read and counted as all else
+cuda --json "$T/modelopt" --tokens 1 -n 1 >"$T/json" || fail "scales in rows"
+python3 -c 'import json, os, struct, sys
+file = sys.argv[2] + "/model.safetensors"
+data = os.path.getsize(file) - 8 - struct.unpack("<Q", open(file, "rb").read(8))[0]
+l = json.load(open(sys.argv[1]))["load"]
+assert l["bytes"] >= data and l["bytes_read"] >= data - 8192, (l, data)' "$T/json" "$T/modelopt" || fail "bytes"
+count
 # auto takes the processor, and does not open the driver to say so
 LD_DEBUG=libs LD_LIBRARY_PATH=$B/shim "$RUN" -q --json $F/bf16 --tokens 1,2,3 -n 1 >"$T/json" 2>"$T/libs" || fail "--device auto"
 grep -qF '"device": {"kind": "cpu", "reason": "not measured"}' "$T/json" || { cat "$T/json"; fail "auto's reason"; }
@@ -104,6 +112,19 @@ cpu $F/bf16 $score >"$T/cpu.score" || fail "score"
 cuda $F/bf16 $score --memory 600K >"$T/cuda.score" || fail "--score --memory 600K"
 same cpu.score cuda.score
 refused 10 "for their hidden states, 64.0 KiB are allowed" $F/bf16 $score --memory 64K
+
+# What the driver takes for graphs counts: 7 of about 100 launches here, and 32 of at most 240 in the estimate.
+for n in 3 6 9 12 15 18 21 24; do echo "{\"prompt\": \"the king\", \"max_tokens\": $n}"; done >"$T/steps"
+steps="--prompts $T/steps --context 64 --ignore-eos --json"
+MOE_SHIM_MEMORY=50331648; export MOE_SHIM_MEMORY
+refused 10 "a context of 64 needs " $F/bf16 $steps
+MOE_SHIM_MEMORY=100663296 cuda $F/bf16 $steps >"$T/json" || fail "96 MiB"
+[ "$(look "$T/json" 'v["device"]["graphs"]')" -ge 7 ] || { cat "$T/json"; fail "few graphs"; }
+unset MOE_SHIM_MEMORY
+cuda --json "$T/all.moe" --activations nvfp4 --tokens 1,2,3 -n 1 >"$T/json" 2>"$T/warnings" || fail "a step"
+launches=$(look "$T/json" 'v["device"]["launches"]')
+[ "$launches" -le 240 ] || fail "$launches launches in a step: MOE_CUDA_LAYER_LAUNCHES"
+count
 
 # ---- what is refused ----
 refused 2 "unknown --load-from" $F/bf16 --tokens 1 -n 1 --load-from disk

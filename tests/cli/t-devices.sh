@@ -37,6 +37,21 @@ grep -q "cannot be used: GPU 0 (stand-in for a GPU) has compute capability 8.0" 
 MOE_SHIM_FAIL=cuDevicePrimaryCtxRetain:1:46 devices --json >"$T/out" || fail "exit $?"
 holds "'cuDevicePrimaryCtxRetain' in j['devices'][0]['problem']"
 
+# The kernels were made by a newer CUDA than the driver is for.
+if grep -q 'HAVE_CUDA := 1' "$B/config.mk"; then
+    made=$(sed -n 's/CUDA_VERSION := \([0-9]*\)...$/\1/p' "$B/config.mk")
+    [ "$made" -ge 12 ] || fail "CUDA_VERSION of config.mk: '$made'"
+    if [ "$made" -gt 12 ]; then
+        MOE_SHIM_VERSION=$(($made - 1))080 devices --json >"$T/out" || fail "exit $?"
+        holds "'is for CUDA $(($made - 1)).8, and the kernels of this program were made for CUDA $made' in j['devices'][0]['problem']"
+        export LD_LIBRARY_PATH="$B/shim"
+        MOE_SHIM_VERSION=$(($made - 1))080 code 17 "were made for CUDA $made" "$BIN/moe-run" tests/data/tiny-k2/bf16 --device cuda --tokens 1 -n 1
+        unset LD_LIBRARY_PATH
+    fi
+    MOE_SHIM_VERSION=$(($made + 1))000 devices --json >"$T/out" || fail "exit $?"
+    holds "j['devices'][0]['problem'] is None"
+fi
+
 # Nothing to list.
 export LD_LIBRARY_PATH="$B/shim"
 MOE_SHIM_DEVICES=0 code 17 "the NVIDIA driver finds no GPU" "$I" --devices

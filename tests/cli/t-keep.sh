@@ -77,9 +77,9 @@ attach $F/int4 --tokens 1,2,3 -n 400 --context 500 --ignore-eos >"$T/killed" & e
 i=0; until [ -s "$T/killed" ]; do i=$((i + 1)); [ $i -lt 300 ] || fail "no text of an engine"; sleep 0.1; done
 kill -9 $engine; wait $engine 2>/dev/null
 attach $F/int4 $line >"$T/text" || fail "after an engine was killed"; same right text
-# less memory than the weights take: they are there already
-MOE_SHIM_MEMORY=$(sed -n 's/^layout.*, \([0-9]*\) bytes.*/\1/p' "$T/terms"); export MOE_SHIM_MEMORY
-no 10 "the model needs" $F/int4 --device cuda $line
+# memory for the buffers and the graphs of steps, and not for the weights besides: they are there already
+MOE_SHIM_MEMORY=67108864; export MOE_SHIM_MEMORY
+no 10 "a context of 40 needs" $F/int4 --device cuda $line
 attach $F/int4 $line >"$T/text" || fail "where memory holds the buffers alone"; same right text
 unset MOE_SHIM_MEMORY
 

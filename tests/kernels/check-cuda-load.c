@@ -15,8 +15,9 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-enum { FILES = 2, FILE_BYTES = 900 * 1000 + 77, TENSORS = 40, PIECES = TENSORS + 6,
-       TWICE = 3, DEVICE_BYTES = 4 << 20, UNTOUCHED = 0xee };
+enum { FILES = 2, FILE_BYTES = 900 * 1000 + 77, TENSORS = 40, PIECES = TENSORS + 8,
+       TWICE = 3, SCALE_ROWS = 300, SCALE_BLOCKS = 37, SCALES = SCALE_ROWS * SCALE_BLOCKS,
+       DEVICE_BYTES = 4 << 20, UNTOUCHED = 0xee };
 
 static struct moe_err err;
 static char dir[] = "/tmp/moe-load-XXXXXX";
@@ -71,6 +72,26 @@ static void make_tensors(void)
     }
 }
 
+/* Bytes that are loaded as they are. */
+static struct moe_load_piece plain(const void *from, uint64_t bytes, uint64_t at)
+{
+    return (struct moe_load_piece){ .from = from, .bytes = bytes, .to = device.at + at };
+}
+
+/* Scales in rows, which are to be tiles at `at`, and what is expected there; returns the bytes of the tiles,
+ * whose padding is 0. */
+static uint64_t make_scales(struct moe_load_piece *p, const uint8_t *from, int64_t rows, int64_t blocks,
+                            uint64_t at)
+{
+    uint64_t bytes = (uint64_t)((rows + 127) / 128 * ((blocks + 3) / 4) * 512);
+    *p = (struct moe_load_piece){ from, (uint64_t)(rows * blocks), device.at + at, blocks };
+    memset(expected + at, 0, bytes);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t k = 0; k < blocks; k++)
+            expected[at + moe_tile_offset((size_t)r, (size_t)k, (size_t)blocks)] = from[r * blocks + k];
+    return bytes;
+}
+
 /* The places of the pieces: in the order of the tensors, some right after another, some far away. */
 static void make_pieces(void)
 {
@@ -78,31 +99,35 @@ static void make_pieces(void)
     memset(expected, UNTOUCHED, sizeof expected);
     for (int i = 0; i < TENSORS; i++) {
         const struct moe_span *s = &tensors[i].plane[0];
-        pieces[i] = (struct moe_load_piece){ files[s->file].map + s->offset, s->bytes, device.at + at };
+        pieces[i] = plain(files[s->file].map + s->offset, s->bytes, at);
         memcpy(expected + at, files[s->file].map + s->offset, s->bytes);
         at = (at + s->bytes + 255) / 256 * 256 + (i % 5 ? 0 : 512);
     }
     for (size_t i = 0; i < sizeof host; i++) host[i] = (unsigned char)i;
-    pieces[TENSORS] = (struct moe_load_piece){ host, sizeof host, device.at + at };
+    pieces[TENSORS] = plain(host, sizeof host, at);
     memcpy(expected + at, host, sizeof host);
     at += 1024;
     /* half a tensor, whose checksum cannot be compared */
     const unsigned char *half = files[0].map + tensors[1].plane[0].offset + 5;
-    pieces[TENSORS + 1] = (struct moe_load_piece){ half, 50, device.at + at };
+    pieces[TENSORS + 1] = plain(half, 50, at);
     memcpy(expected + at, half, 50);
     at += 256;
     /* as far apart in the file as on the GPU, where something else lies between them */
     for (int i = 0; i < 3; i++) {
         const unsigned char *from = i == 1 ? host : files[1].map + FILE_BYTES - 900 + 256 * i;
-        pieces[TENSORS + 2 + i] = (struct moe_load_piece){ from, 200, device.at + at };
+        pieces[TENSORS + 2 + i] = plain(from, 200, at);
         memcpy(expected + at, from, 200);
         at += 256;
     }
     /* a plane a second time, which most slots cannot hold whole, as a tied embedding is loaded twice */
-    pieces[TENSORS + 5] = (struct moe_load_piece){ pieces[TWICE].from, pieces[TWICE].bytes, device.at + at };
+    pieces[TENSORS + 5] = plain(pieces[TWICE].from, pieces[TWICE].bytes, at);
     memcpy(expected + at, pieces[TWICE].from, pieces[TWICE].bytes);
-    at += pieces[TWICE].bytes;
-    OK(pieces[TWICE].bytes >= 100000 && at < DEVICE_BYTES);
+    at = (at + pieces[TWICE].bytes + 255) / 256 * 256;
+    OK(pieces[TWICE].bytes >= 100000);
+    at += make_scales(&pieces[TENSORS + 6], (const uint8_t *)pieces[TWICE].from + 999, SCALE_ROWS,
+                      SCALE_BLOCKS, at);
+    at += make_scales(&pieces[TENSORS + 7], host, (int64_t)sizeof host / 8, 8, at);
+    OK(at < DEVICE_BYTES);
 }
 
 /* ---- checks ---- */
@@ -112,7 +137,7 @@ static bool is_loaded(void)
 {
     unsigned char *got = malloc(DEVICE_BYTES);
     OK(moe_gpu_read(gpu, got, device, DEVICE_BYTES, &err) == MOE_OK && moe_gpu_wait(gpu, &err) == MOE_OK);
-    for (int i = 0; i < PIECES; i++) {
+    for (int i = 0; i < TENSORS + 6; i++) { /* not of tiles, which end there */
         uint64_t from = pieces[i].to - device.at + pieces[i].bytes, to = (from + 255) / 256 * 256;
         memset(got + from, UNTOUCHED, to - from);
     }
@@ -149,10 +174,11 @@ static void test_paths(bool direct)
         for (int slots = 1; slots <= 4; slots++)
             for (int i = 0; i < 4; i++) {
                 OK(load((enum moe_load_path)path, slots, sizes[i], &r) == MOE_OK && is_loaded());
-                OK((int)r.path == path && r.bytes == bytes && r.bytes_read >= bytes - pieces[TWICE].bytes -
-                                                                            sizeof host - 250);
+                OK((int)r.path == path && r.bytes == bytes &&
+                   r.bytes_read >= bytes - pieces[TWICE].bytes - SCALES - 2 * sizeof host - 250);
                 /* gaps of 70,000 bytes and more are not read */
-                OK(r.bytes_read < 2 * FILE_BYTES + pieces[TWICE].bytes - 3 * 60000 || sizes[i] == 4096);
+                OK(r.bytes_read < 2 * FILE_BYTES + pieces[TWICE].bytes + SCALES - 3 * 60000 ||
+                   sizes[i] == 4096);
                 OK((r.pinned_bytes == 0) == (path == MOE_LOAD_MAPPED));
             }
     OK(load(MOE_LOAD_AUTO, 0, 0, &r) == MOE_OK && is_loaded() && r.path == MOE_LOAD_CACHED);

@@ -32,10 +32,6 @@ struct moe_cuda_layer {
     struct moe_cuda_experts experts;
 };
 
-/* NVFP4's scales in rows of `blocks`, in a checkpoint, which lie as tiles of 128 x 4 at `to`; bytes: of the
- * tiles. */
-struct moe_cuda_tiled { const uint8_t *from; int64_t rows, blocks; uint64_t bytes, to; };
-
 struct moe_cuda_weights {
     struct moe_cuda_matrix embed, head;
     uint64_t norm;
@@ -46,14 +42,15 @@ struct moe_cuda_weights {
     struct moe_space *block; uint64_t block_bytes;         /* what belongs to no routed expert, as expert 0 */
     struct moe_addr own; uint64_t own_bytes;               /* what follows from options: input scales */
     struct moe_space *space; uint64_t *expert_bytes;       /* [layers]: of an expert; 0: there are none */
-    struct moe_load_piece *piece; size_t n_pieces, cap_pieces; /* what comes from files; then what is tiled */
-    struct moe_cuda_tiled *tile; size_t n_tiles, cap_tiles;
+    struct moe_load_piece *piece; size_t n_pieces, cap_pieces; /* what is to be loaded */
     struct moe_arena arena;           /* of the descriptors, and of input scales until they are loaded */
 };
 
 /* Launches that wait to be handed over, and the graphs of lists that came before (steps.c).  used: the value
- * of `clock` when the graph was launched last. */
-enum { MOE_CUDA_GRAPHS = 32, MOE_CUDA_SEEN = 64 };
+ * of `clock` when the graph was launched last.  A step has at most so many launches for each layer, and as
+ * many besides; the driver takes memory for each launch of a graph: how much is not documented, and NODE is
+ * an assumption. */
+enum { MOE_CUDA_GRAPHS = 32, MOE_CUDA_SEEN = 64, MOE_CUDA_LAYER_LAUNCHES = 48, MOE_CUDA_NODE_BYTES = 8192 };
 struct moe_cuda_graph {
     uint64_t hash, used;
     unsigned char *list; size_t bytes;

@@ -111,7 +111,8 @@ uint64_t moe_cuda_estimate(const struct moe_config *c, enum moe_activations a, i
     struct moe_cuda d = { .o = { .activations = a } };
     struct taker b = { 0 };
     take_all(&b, &d, c, max_tokens, context);
-    return b.at;
+    int64_t launches = (c->num_hidden_layers + 1) * MOE_CUDA_LAYER_LAUNCHES;
+    return b.at + (uint64_t)(launches * MOE_CUDA_GRAPHS) * MOE_CUDA_NODE_BYTES;
 }
 
 /* ---- memory ---- */

@@ -32,7 +32,8 @@ enum moe_code moe_cuda_open(struct moe_device **d, const struct moe_model *m,
 /* Bytes that the weights leave for buffers and caches on this GPU; those of another process are there
  * already. */
 uint64_t moe_cuda_room(const struct moe_device *d);
-/* Bytes of the buffers of a device for batches of so many tokens and sequences of so many positions. */
+/* Bytes of the buffers of a device for batches of so many tokens and sequences of so many positions, and of
+ * what the driver takes for the graphs of steps. */
 uint64_t moe_cuda_estimate(const struct moe_config *c, enum moe_activations a, int64_t max_tokens,
                            int64_t context);
 /* How a device begins: for batches of max_tokens and sequences of `context` positions, with weights that come

@@ -69,6 +69,11 @@ enum moe_code moe_gpu_check_build(struct moe_err *err)
 
 enum moe_code moe_gpu_check_usable(const struct moe_gpu_info *i, struct moe_err *err)
 {
+    if (i->driver / 1000 < moe_cuda_toolkit / 1000)
+        return moe_fail(err, MOE_DEVICE, "GPU %d: the NVIDIA driver is for CUDA %d.%d, and the kernels of "
+                        "this program were made for CUDA %d (install a driver for CUDA %d or later)",
+                        i->index, i->driver / 1000, i->driver % 1000 / 10, moe_cuda_toolkit / 1000,
+                        moe_cuda_toolkit / 1000);
     if (i->major < 9)
         return moe_fail(err, MOE_DEVICE, "GPU %d (%s) has compute capability %d.%d, and the kernels need 9.0 "
                         "(Hopper) or later", i->index, i->name, i->major, i->minor);
@@ -142,6 +147,7 @@ static enum moe_code describe(const struct moe_driver *d, moe_cu_device device, 
                               struct moe_err *err)
 {
     MOE_TRY(describe_essentials(d, device, i, err));
+    i->driver = d->version;
     if (d->cuDeviceGetPCIBusId(i->bus, sizeof i->bus, device) != MOE_CU_OK) i->bus[0] = 0;
     describe_uuid(d, device, i);
     i->integrated = attribute(d, device, MOE_CU_INTEGRATED);

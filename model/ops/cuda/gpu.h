@@ -32,6 +32,7 @@ struct moe_gpu_info {
     int index;
     char name[128], bus[24];              /* "NVIDIA H100 80GB HBM3", "0000:18:00.0" */
     char uuid[48];                        /* "GPU-" and hex digits, as nvidia-smi -L prints; "": unknown */
+    int driver;                           /* the version of CUDA that its driver has: 12040 is 12.4 */
     int major, minor;                     /* compute capability */
     int multiprocessors, numa_node;       /* numa_node: of the host memory next to it, -1 when unknown */
     int shared_bytes;                     /* of shared memory that a block may have */
@@ -45,7 +46,8 @@ struct moe_gpu_info {
 
 /* MOE_UNSUPPORTED where this build has no GPU kernels (no nvcc was there when it was made). */
 enum moe_code moe_gpu_check_build(struct moe_err *err);
-/* MOE_DEVICE where the kernels cannot run on such a GPU: it is older than Hopper, or gives a block less than
+/* MOE_DEVICE where the kernels cannot run on such a GPU: its driver is for an older major version of CUDA
+ * than the kernels were made with, it is older than Hopper, or it gives a block less than
  * MOE_GPU_SHARED_MOST bytes of shared memory. */
 enum moe_code moe_gpu_check_usable(const struct moe_gpu_info *info, struct moe_err *err);
 /* How many GPUs there are, at least one; what GPU `index` is.  Neither touches a GPU. */

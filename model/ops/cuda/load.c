@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -31,6 +32,7 @@ struct loader {
     moe_cu_stream stream;
     bool mapped;                     /* r->path is MAPPED: slots have no memory, stream is the GPU's own */
     struct moe_hash *hash;           /* of a piece that several reads bring */
+    uint8_t *tiles;                  /* of a piece of scales, as far as it was read; NULL between two */
     pthread_mutex_t lock;            /* of the seconds and bytes in *r, which threads add to */
 };
 
@@ -161,10 +163,37 @@ static enum moe_code check_divided(struct loader *l, const struct moe_load_part 
     return same ? MOE_OK : differs(l, p->of, err);
 }
 
+static uint64_t tile_bytes(const struct moe_load_piece *p)
+{
+    int64_t rows = (int64_t)p->bytes / p->blocks;
+    return (uint64_t)moe_plane_bytes(MOE_NVFP4, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE, rows, 16 * p->blocks);
+}
+
+/* Lays out a part of a piece of scales; the parts of a piece come one after the other. */
+static enum moe_code lay_tiles(struct loader *l, const struct moe_load_part *p, const uint8_t *from,
+                               struct moe_err *err)
+{
+    const struct moe_load_piece *piece = p->of->piece;
+    size_t blocks = (size_t)piece->blocks, at = (size_t)(p->to - piece->to), row = at / blocks;
+    size_t k = at % blocks, bytes = (size_t)tile_bytes(piece);
+    if (p->first) l->tiles = calloc(1, bytes);
+    if (!l->tiles) return moe_fail(err, MOE_NOMEM, "no memory to lay out scales");
+    for (size_t i = 0; i < p->bytes; i++) {
+        l->tiles[moe_tile_offset(row, k, blocks)] = from[i];
+        if (++k == blocks) k = 0, row++;
+    }
+    if (!p->last) return MOE_OK;
+    enum moe_code code = moe_gpu_write(l->g, (struct moe_addr){ piece->to }, l->tiles, bytes, err);
+    free(l->tiles);
+    l->tiles = NULL;
+    return code;
+}
+
 /* Whether the copy of b can continue that of [a's end]: what lies between belongs to a (moe_load_piece). */
 static bool continues(const struct moe_load_part *b, uint64_t at, uint64_t to)
 {
-    return b->at >= at && b->at - at < 256 && b->to >= to && b->to - to == b->at - at;
+    return !b->of->piece->blocks && b->at >= at && b->at - at < 256 && b->to >= to &&
+           b->to - to == b->at - at;
 }
 
 static enum moe_code copy_parts(struct loader *l, const struct moe_load_read *r, const struct slot *s,
@@ -173,6 +202,10 @@ static enum moe_code copy_parts(struct loader *l, const struct moe_load_read *r,
     const struct moe_load_part *p = &l->plan.part[r->part], *end = p + r->n_parts;
     while (p < end) {
         const struct moe_load_part *first = p;
+        if (p->of->piece->blocks) {
+            MOE_TRY(lay_tiles(l, p++, s->at + first->at, err));
+            continue;
+        }
         uint64_t at = p->at + p->bytes, to = p->to + p->bytes;
         for (p++; p < end && continues(p, at, to); p++) at = p->at + p->bytes, to = p->to + p->bytes;
         uint64_t n = at - first->at;
@@ -261,7 +294,9 @@ static enum moe_code load_host(struct loader *l, struct moe_err *err)
 {
     for (int64_t i = 0; i < l->plan.n_host; i++) {
         const struct moe_load_piece *p = l->plan.located[i].piece;
-        MOE_TRY(moe_gpu_write(l->g, (struct moe_addr){ p->to }, p->from, p->bytes, err));
+        const struct moe_load_part all = { &l->plan.located[i], 0, p->bytes, p->to, true, true };
+        if (p->blocks) MOE_TRY(lay_tiles(l, &all, p->from, err));
+        else MOE_TRY(moe_gpu_write(l->g, (struct moe_addr){ p->to }, p->from, p->bytes, err));
         moe_progress_add(l->o->progress, p->bytes);
     }
     return moe_gpu_wait(l->g, err);
@@ -275,6 +310,7 @@ static enum moe_code load_files(struct loader *l, struct moe_err *err)
     if (code == MOE_OK)
         code = moe_pipe_run(pool, l->plan.n_reads, l->n_slots, produce, consume, l, err);
     for (int i = 0; i < l->n_slots && code == MOE_OK; i++) code = finish_slot(l, &l->slot[i], err);
+    if (code == MOE_OK) code = moe_gpu_wait(l->g, err); /* for tiles, which are written by its own stream */
     close_slots(l);
     moe_pool_close(&pool);
     return code;
@@ -301,6 +337,7 @@ static enum moe_code load_planned(struct loader *l, struct moe_err *err)
     if (code == MOE_OK && l->plan.n_reads) code = load_files(l, err);
     moe_progress_end(l->o->progress);
     moe_hash_free(l->hash);
+    free(l->tiles);
     return code == MOE_OK ? moe_cancel_check(l->o->cancel, err) : code;
 }
 

@@ -28,8 +28,9 @@ bool moe_load_path_parse(const char *text, enum moe_load_path *p);
 
 /* Bytes for device address `to`, a multiple of 256; the rest of the last 256 bytes there belongs to the
  * piece, too.  `from` points into a mapping of the source (moe_source_map), which says where in a file the
- * bytes are, or to other host memory. */
-struct moe_load_piece { const void *from; uint64_t bytes, to; };
+ * bytes are, or to other host memory.  blocks: 0; or the bytes are scales of NVFP4 in rows of `blocks`, which
+ * become tiles (MOE_LAYOUT_TILE_128X4) on the way, and have the place of these. */
+struct moe_load_piece { const void *from; uint64_t bytes, to; int64_t blocks; };
 
 struct moe_load_options {
     enum moe_load_path path;
@@ -39,8 +40,9 @@ struct moe_load_options {
     const struct moe_cancel *cancel;  /* may be NULL */
 };
 
-/* What was done.  bytes: of the pieces; bytes_read: from files.  seconds: in all; reading, checking: by the
- * threads together; copying: how long the copies took on the GPU's side, which overlaps with both. */
+/* What was done.  bytes: of the pieces, as they are read; bytes_read: from files.  seconds: in all; reading,
+ * checking: by the threads together; copying: how long the copies took on the GPU's side, which overlaps with
+ * both. */
 struct moe_load_result {
     enum moe_load_path path;          /* not AUTO */
     uint64_t bytes, bytes_read, pinned_bytes;

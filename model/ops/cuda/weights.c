@@ -30,16 +30,20 @@ static uint64_t take(struct placer *p, uint64_t bytes)
     return p->base + at;
 }
 
+/* Notes what is to be loaded; returns its place. */
+static uint64_t note(struct placer *p, struct moe_load_piece piece)
+{
+    struct moe_cuda_weights *w = &p->d->weights;
+    if (!p->base || p->there || p->failed) return piece.to;
+    p->failed = !MOE_GROW(w->piece, w->cap_pieces, w->n_pieces + 1);
+    if (!p->failed) w->piece[w->n_pieces++] = piece;
+    return piece.to;
+}
+
 /* Takes a place and notes what is to be copied there; returns the place. */
 static uint64_t put(struct placer *p, const void *from, uint64_t bytes)
 {
-    struct moe_cuda_weights *w = &p->d->weights;
-    uint64_t to = take(p, bytes);
-    if (!p->base || p->there || p->failed) return to;
-    p->failed = !MOE_GROW(w->piece, w->cap_pieces, w->n_pieces + 1);
-    if (p->failed) return to;
-    w->piece[w->n_pieces++] = (struct moe_load_piece){ .from = from, .bytes = bytes, .to = to };
-    return to;
+    return note(p, (struct moe_load_piece){ .from = from, .bytes = bytes, .to = take(p, bytes) });
 }
 
 /* A vector of the model, which is float32 in host memory; 0 where there is none. */
@@ -56,16 +60,11 @@ static uint64_t plane_bytes(const struct moe_weight *w, int layout, int plane)
 /* The scales of w: NVFP4's always in tiles. */
 static uint64_t put_scales(struct placer *p, const struct moe_weight *w)
 {
-    struct moe_cuda_weights *all = &p->d->weights;
     if (!w->scale) return 0;
-    if (w->type != MOE_NVFP4 || w->layout == MOE_LAYOUT_TILE_128X4)
-        return put(p, w->scale, plane_bytes(w, w->layout, MOE_PLANE_SCALE));
-    uint64_t bytes = plane_bytes(w, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE), to = take(p, bytes);
-    if (!p->base || p->there || p->failed) return to;
-    p->failed = !MOE_GROW(all->tile, all->cap_tiles, all->n_tiles + 1);
-    if (!p->failed)
-        all->tile[all->n_tiles++] = (struct moe_cuda_tiled){ w->scale, w->rows, w->cols / 16, bytes, to };
-    return to;
+    uint64_t bytes = plane_bytes(w, w->layout, MOE_PLANE_SCALE);
+    if (w->type != MOE_NVFP4 || w->layout == MOE_LAYOUT_TILE_128X4) return put(p, w->scale, bytes);
+    uint64_t to = take(p, plane_bytes(w, MOE_LAYOUT_TILE_128X4, MOE_PLANE_SCALE));
+    return note(p, (struct moe_load_piece){ w->scale, bytes, to, .blocks = w->cols / 16 });
 }
 
 /* A weight in three parts, so that those of an expert come in the order of a container: first the codes of
@@ -255,19 +254,6 @@ enum moe_code moe_cuda_weights_plan(struct moe_cuda *d, struct moe_err *err)
 
 /* ---- loading ---- */
 
-/* NVFP4's scales in rows -> tiles. */
-static enum moe_code write_tiles(struct moe_cuda *d, const struct moe_cuda_tiled *t, struct moe_err *err)
-{
-    uint8_t *tiles = calloc(1, (size_t)t->bytes);
-    if (!tiles) return moe_fail(err, MOE_NOMEM, "no memory to lay out scales");
-    for (int64_t r = 0; r < t->rows; r++)
-        for (int64_t k = 0; k < t->blocks; k++)
-            tiles[moe_tile_offset((size_t)r, (size_t)k, (size_t)t->blocks)] = t->from[r * t->blocks + k];
-    enum moe_code code = moe_gpu_write(d->gpu, (struct moe_addr){ t->to }, tiles, t->bytes, err);
-    free(tiles);
-    return code;
-}
-
 /* Gives the experts of all layers memory that have none, or (shown) lets kernels use them. */
 static enum moe_code each_layer(struct moe_cuda *d, bool shown, struct moe_err *err)
 {
@@ -305,12 +291,7 @@ static enum moe_code read_weights(struct moe_cuda *d, const struct moe_cuda_star
     const struct moe_load_options o = {
         .path = start->path, .progress = start->progress, .cancel = start->cancel
     };
-    MOE_TRY(moe_load(d->gpu, d->device.model->source, w->piece, (int64_t)w->n_pieces, &o, &d->load, err));
-    for (size_t i = 0; i < w->n_tiles; i++) {
-        MOE_TRY(moe_cancel_check(start->cancel, err));
-        MOE_TRY(write_tiles(d, &w->tile[i], err));
-    }
-    return MOE_OK;
+    return moe_load(d->gpu, d->device.model->source, w->piece, (int64_t)w->n_pieces, &o, &d->load, err);
 }
 
 /* What is not shared, where the rest is there. */
@@ -335,9 +316,7 @@ enum moe_code moe_cuda_weights_load(struct moe_cuda *d, const struct moe_cuda_st
     MOE_TRY(each_layer(d, true, err));
     MOE_TRY(moe_gpu_wait(d->gpu, err));
     free(w->piece);
-    free(w->tile);
     w->piece = NULL;
-    w->tile = NULL;
     return MOE_OK;
 }
 
@@ -348,6 +327,5 @@ void moe_cuda_weights_free(struct moe_cuda *d)
     moe_space_close(&w->block);
     moe_gpu_free(d->gpu, w->own);
     free(w->piece);
-    free(w->tile);
     moe_arena_clear(&w->arena);
 }

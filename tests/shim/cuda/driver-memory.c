@@ -74,6 +74,13 @@ static bool map_alias(struct drv_physical *p)
     return p->alias;
 }
 
+bool drv_take(int device, int64_t bytes)
+{
+    if (bytes > 0 && (uint64_t)bytes > drv_memory() - used[device]) return false;
+    used[device] += (uint64_t)bytes;
+    return true;
+}
+
 static struct drv_physical *create(size_t bytes, int handles, int device)
 {
     if (bytes > drv_memory() - used[device]) return NULL;

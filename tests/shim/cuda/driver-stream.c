@@ -9,7 +9,7 @@
 static struct CUstream_st *streams;
 
 struct CUgraph_st { struct drv_op *head, **tail; int users; };
-struct CUgraphExec_st { struct CUgraph_st *graph; };
+struct CUgraphExec_st { struct CUgraph_st *graph; int device; int64_t bytes; };
 
 /* ---- doing ---- */
 
@@ -355,9 +355,11 @@ moe_cu_result cuGraphInstantiateWithFlags(moe_cu_graph_exec *e, moe_cu_graph g, 
 {
     ENTER(cuGraphInstantiateWithFlags, DRV_CONTEXT);
     if (flags) return drv_leave(MOE_CU_INVALID_VALUE);
-    *e = calloc(1, sizeof **e);
+    int64_t bytes = 0;
+    for (const struct drv_op *op = g->head; op; op = op->next) bytes += DRV_NODE_BYTES;
+    *e = drv_take(drv_context()->device, bytes) ? calloc(1, sizeof **e) : NULL;
     if (!*e) return drv_leave(MOE_CU_OUT_OF_MEMORY);
-    (*e)->graph = g;
+    **e = (struct CUgraphExec_st){ .graph = g, .device = drv_context()->device, .bytes = bytes };
     g->users++;
     drv_left.graphs++;
     return drv_leave(MOE_CU_OK);
@@ -395,6 +397,7 @@ moe_cu_result cuGraphDestroy(moe_cu_graph g)
 moe_cu_result cuGraphExecDestroy(moe_cu_graph_exec e)
 {
     ENTER(cuGraphExecDestroy, DRV_BACK);
+    drv_take(e->device, -e->bytes);
     drop_graph(e->graph);
     free(e);
     drv_left.graphs--;

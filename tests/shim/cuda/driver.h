@@ -54,7 +54,12 @@ struct CUctx_st { int device, retained; };
 struct CUctx_st *drv_context(void);         /* of this thread; NULL: none */
 void drv_lose(moe_cu_result r);             /* from now on every call fails with r */
 uint64_t drv_memory(void);                  /* bytes of each device */
+/* Takes so much of a device's memory for the driver itself, or (negative) gives it back; false: it is not
+ * there. */
+bool drv_take(int device, int64_t bytes);
 bool drv_has(const char *ability);
+/* What a node of a graph that can be launched takes of the device's memory: the manual does not say. */
+enum { DRV_NODE_BYTES = 8192 };
 
 /* ---- memory ---- */
 
