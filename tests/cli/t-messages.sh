@@ -36,6 +36,8 @@ open(T + "/line.jsonl", "w").write(json.dumps({"messages": [{"role": "user", "co
 for name, r in {"n": {"n": 3}, "key": {"foo": 1}, "prompt": {"prompt": "a"}, "long": {"max_tokens": -3},
                 "image": {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}}.items():
     open("%s/bad-%s.json" % (T, name), "w").write(json.dumps({"messages": [{"role": "user", "content": "a"}], **r}))
+json.dump({"messages": [{"role": "user", "content": "a"}], "logprobs": 20, "max_tokens": 900}, open(T + "/bad-logprobs.json", "w"))
+json.dump([{"role": "user", "content": "a b " * 1000000}], open(T + "/bad-size.json", "w"))
 open(T + "/bad-json.json", "w").write('{"messages": [')
 open(T + "/bad-text.json", "w").write('Hello')
 open(T + "/bad-prompts.json", "w").write('{"prompt": "a"}')
@@ -149,6 +151,8 @@ bad 14 "'n' is 3, and --messages gives one answer" n
 bad 14 "'foo' is no key of a request here" key
 bad 14 "message 0: a part of its content is of type 'image_url'" image
 bad 13 "'max_tokens'" long
+sanitized || refused 10 "bad-logprobs.json': 1 prompts take up to" "$T/m" --messages "$T/bad-logprobs.json" --memory 14M
+sanitized || refused 10 "bad-size.json': its tokens take up to" "$T/m" --messages "$T/bad-size.json" --memory 14M
 refused 2 "--chat does not go with --messages" "$T/m" --messages "$T/plain.json" --chat
 refused 2 "--score does not go with --messages" "$T/m" --messages "$T/plain.json" --score "$T/plain.json"
 cp tests/data/chat-templates/k2.5.jinja "$T/m/chat_template.jinja"; echo x >>"$T/m/chat_template.jinja"
