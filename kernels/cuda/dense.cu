@@ -98,17 +98,19 @@ DEVICE void fetch_rows(const struct job *j, uint32_t codes, int R, int T, int co
     }
 }
 
-/* The same columns of the block's tokens, as [tokens / V][cols][V].  What does not exist becomes 0. */
+/* The same columns of the block's tokens, as [tokens / V][cols][V].  What does not exist becomes 0.  A warp
+ * takes V tokens of 32 / V columns at a time, which fill 32 banks. */
 DEVICE void fetch_x(const struct moe_cuda_dense *a, const struct job *j, int T, int V, int cols, int k0,
                     float *to)
 {
     const float *x = j->x + k0;
-    const int left = (int)a->w.cols - k0;
+    const int left = (int)a->w.cols - k0, wide = 32 / V, column = (int)lane_id() % wide;
+    const int token = (int)lane_id() / wide;
 #pragma unroll
     for (int i = 0; i < T * cols; i += 16 * HALVES(T)) {
-        const int n = i + (int)threadIdx.x, t = n / cols, c = n % cols;
-        float *at = to + (t / V * cols + c) * V + t % V;
-        if (n >= T * cols) break;
+        const int n = i / 32 + (int)warp_id(), t = n * wide / cols * V + token, c = n * wide % cols + column;
+        float *at = to + (t / V * cols + c) * V + token;
+        if (n >= T * cols / 32) break;
         if (t < j->tokens && c < left) cp_async_4(at, x + j->in[t] * a->ldx + c);
         else *at = 0;
     }

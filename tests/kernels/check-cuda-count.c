@@ -3,7 +3,8 @@
  *
  * Counts what GPU kernels do to memory, without a GPU (tests/shim/count): a table with a row for each kernel,
  * at widths of Kimi K2 with few rows (`make count` prints it; docs/measurements/gpu.md has it).  Checks the
- * counters on small kernels whose counts are known, and of products with NVFP4 weights:
+ * counters on small kernels whose counts are known, and of products with NVFP4 weights, and fast ones of
+ * other types:
  * - weights are asked for once, and all that is moved is within 3 % of the floor;
  * - no access to shared memory has a conflict of banks.
  * Of a kernel that is named it also prints the places in the program that move more than they have to:
@@ -154,6 +155,25 @@ static void count_products(void)
         for (int down = 0; down < 2; down++) count_nvfp4(fast[i], 8 << i, true, down);
 }
 
+/* What all products of weights that are read once must keep to: the first array is the weights. */
+static void count_dense_products(void)
+{
+    static const struct { int type, cols, n, split; } c[] = {
+        { MOE_BF16, HIDDEN, 8, 1 },  { MOE_BF16, HIDDEN, 8, 4 },  { MOE_FP8_B128, HIDDEN, 8, 1 },
+        { MOE_F16, HIDDEN, 8, 1 },   { MOE_BF16, HIDDEN, 32, 1 }, { MOE_FP8_B128, HIDDEN, 32, 1 },
+        { MOE_BF16, INTER, 64, 1 },  { MOE_FP8_B128, INTER, 64, 1 }, { MOE_BF16, INTER, 128, 1 },
+        { MOE_FP8_B128, INTER, 128, 1 }
+    };
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        const struct counted r = count_dense_fast(c[i].type, c[i].cols, c[i].n, c[i].split);
+        const int64_t asked = COUNT_SECTOR * (int64_t)count_array[0].load.sectors;
+        WANT(asked == count_must[0], "%s: %lld bytes of weights are asked for", count_text, (long long)asked);
+        WANT((double)r.moved <= 1.03 * (double)r.must && r.moved >= r.must, "%s: %lld bytes are moved",
+             count_text, (long long)r.moved);
+        WANT(!(r.c.load.conflicts + r.c.fill.conflicts), "%s: conflicts of banks", count_text);
+    }
+}
+
 int main(int argc, char **argv)
 {
     count_places = argc > 1 ? argv[1] : NULL;
@@ -164,6 +184,7 @@ int main(int argc, char **argv)
     check_copies();
     count_heading();
     count_products();
+    count_dense_products();
     count_rows();
     count_unseen();
     free(count_memory);

@@ -12,6 +12,8 @@
 #include "kernels/cuda/attend-fast.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/combine.h"
+#include "kernels/cuda/copy.h"
+#include "kernels/cuda/dense-fast.h"
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/digits.h"
 #include "kernels/cuda/embed.h"
@@ -120,6 +122,24 @@ static void count_denses(void)
     count_dense(MOE_INT4_G32, 64, 1);
     count_dense(MOE_INT4_G32, 64, 8);
     count_dense(MOE_NVFP4, 128, 4);
+}
+
+static struct counted count_dense_fast(int type, int64_t cols, int64_t n, int split)
+{
+    const int64_t rows = MOE_CUDA_DENSE_FAST_ROWS;
+    struct moe_cuda_dense_fast a = { .n = n, .ldy = rows, .split = split };
+    a.w = count_weight(type, rows, cols, rows);
+    a.halves = count_zeros(n * moe_cuda_halves_pitch(moe_cuda_dense_fast_kind(&a.w), cols));
+    a.factors = count_floats(n);
+    a.y = count_out(4 * n * rows);
+    if (split > 1) {
+        a.part = count_out(2 * 4 * MOE_CUDA_DENSE_FAST_PARTS * n * rows);
+        a.done = count_out(2 * 32);
+    }
+    return count_launch(moe_cuda_dense_fast_kernel(n),
+                        COUNT_SHAPE("%s [%d, %d], %d rows%s", moe_dtypes[type].name, (int)rows, (int)cols,
+                                    (int)n, split > 1 ? ", 4 blocks" : ""),
+                        moe_cuda_dense_fast_grid(&a), &a);
 }
 
 /* ---- attention ---- */
@@ -302,6 +322,14 @@ static void count_sample(int64_t n, bool flat)
     }
 }
 
+static void count_copy(int64_t bytes)
+{
+    struct moe_cuda_copy a = { .bytes = bytes };
+    a.from = count_zeros(bytes);
+    a.to = count_out(bytes);
+    COUNT_LAUNCH(copy, COUNT_SHAPE("%d bytes", (int)bytes), a);
+}
+
 static void count_probe(int64_t n)
 {
     struct moe_cuda_probe a = { .n = n, .what = MOE_CUDA_PROBE_MMA_F16 };
@@ -328,6 +356,7 @@ static void count_rows(void)
     count_group(16);
     count_sample(1, false);
     count_sample(1, true);
+    count_copy(1 << 20);
     count_probe(8);
 }
 
