@@ -133,8 +133,9 @@ static struct counted count_dense_fast(int type, int64_t cols, int64_t n, int sp
     a.factors = count_floats(n);
     a.y = count_out(4 * n * rows);
     if (split > 1) {
-        a.part = count_out(2 * 4 * MOE_CUDA_DENSE_FAST_PARTS * n * rows);
-        a.done = count_out(2 * 32);
+        const int64_t parts = 4 * MOE_CUDA_DENSE_FAST_PARTS * n * rows;
+        a.part = count_take(parts, 2 * parts);
+        a.done = count_take(4, 8);
     }
     return count_launch(moe_cuda_dense_fast_kernel(n),
                         COUNT_SHAPE("%s [%d, %d], %d rows%s", moe_dtypes[type].name, (int)rows, (int)cols,
