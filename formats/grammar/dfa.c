@@ -45,9 +45,9 @@ static void add_edge(struct moe_dfa *d, struct moe_work *w, struct moe_dfa_state
 
 int64_t moe_dfa_next(const struct moe_dfa *d, size_t state, unsigned symbol)
 {
-    const struct moe_dfa_edge *e = d->edges + d->states[state].edge;
-    for (int i = 0; i < d->states[state].n_edges && e[i].lo <= symbol; i++)
-        if (symbol <= e[i].hi) return e[i].to;
+    const struct moe_dfa_state *s = &d->states[state];
+    for (uint32_t i = s->edge; i < s->edge + s->n_edges && d->edges[i].lo <= symbol; i++)
+        if (symbol <= d->edges[i].hi) return d->edges[i].to;
     return -1;
 }
 
@@ -64,8 +64,8 @@ void moe_nfa_words(struct moe_nfa *n, uint32_t from, const struct moe_dfa *d, ui
     for (size_t i = 0; i < d->n; i++) moe_nfa_state(n);
     for (size_t i = 0; i < d->n && n->work->code == MOE_OK; i++) {
         const struct moe_dfa_state *s = &d->states[i];
-        for (const struct moe_dfa_edge *e = d->edges + s->edge, *end = e + s->n_edges; e < end; e++)
-            moe_nfa_range(n, base + (uint32_t)i, e->lo, e->hi, base + e->to);
+        for (uint32_t k = s->edge; k < s->edge + s->n_edges; k++)
+            moe_nfa_range(n, base + (uint32_t)i, d->edges[k].lo, d->edges[k].hi, base + d->edges[k].to);
         if (s->accept) moe_nfa_empty(n, base + (uint32_t)i, to);
     }
     if (d->n && n->work->code == MOE_OK) moe_nfa_empty(n, from, base);
@@ -285,7 +285,8 @@ static void expand_pair(struct product *p, size_t i)
     struct pair x = *p->pairs[i];
     struct moe_dfa_state s = p->d->states[i];
     const struct moe_dfa_state *sa = &p->a->states[x.a], *sb = x.b == UINT32_MAX ? NULL : &p->b->states[x.b];
-    const struct moe_dfa_edge *f = sb ? p->b->edges + sb->edge : NULL, *f_end = sb ? f + sb->n_edges : NULL;
+    bool has = sb && sb->n_edges;
+    const struct moe_dfa_edge *f = has ? p->b->edges + sb->edge : NULL, *f_end = has ? f + sb->n_edges : NULL;
     s.edge = (uint32_t)p->d->n_edges;
     for (int k = 0; k < sa->n_edges; k++) {
         const struct moe_dfa_edge *e = &p->a->edges[sa->edge + (uint32_t)k];

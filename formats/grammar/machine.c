@@ -175,7 +175,7 @@ bool moe_machine_compact(struct moe_machine *m, struct moe_frame *f)
                             calloc(n, sizeof *c.map), 0, 0 };
     bool ok = c.nodes && c.entries && c.map;
     if (ok) {
-        memmove(m->items, m->items + f->item, f->n_items * sizeof *m->items);
+        if (f->n_items) memmove(m->items, m->items + f->item, f->n_items * sizeof *m->items);
         place(&c, m, 0);
         for (uint32_t i = 0; i < f->n_items; i++) m->items[i].node = place(&c, m, m->items[i].node);
         for (uint32_t i = 0; i < c.n_nodes; i++) {

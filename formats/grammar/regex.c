@@ -80,7 +80,7 @@ static int by_lo(const void *a, const void *b)
 /* Sort and join the ranges from `begin` on; with `negate` they become all other characters. */
 static void set_finish(struct parser *p, size_t begin, bool negate)
 {
-    struct range *r = p->set + begin;
+    struct range *r = p->set ? p->set + begin : NULL;
     size_t n = p->set_n - begin, k = 0;
     if (n) qsort(r, n, sizeof *r, by_lo);
     for (size_t i = 0; i < n; i++) {

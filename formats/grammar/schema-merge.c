@@ -47,7 +47,7 @@ static cJSON *common(struct moe_schema *c, const cJSON *a, const cJSON *b)
 {
     cJSON *list = cJSON_CreateArray();
     for (const cJSON *x = a->child; x && moe_work_steps(c->w, 1); x = x->next)
-        for (const cJSON *y = b->child; y && moe_work_steps(c->w, 1); y = y->next)
+        for (const cJSON *y = b->child; y && moe_work_steps(c->w, 8); y = y->next)
             if (cJSON_Compare(x, y, true)) {
                 moe_json_append(list, copy(c, x));
                 break;
@@ -60,7 +60,7 @@ static cJSON *union_of(struct moe_schema *c, const cJSON *a, const cJSON *b)
     cJSON *list = copy(c, a);
     for (const cJSON *y = b->child; y; y = y->next) {
         const cJSON *x = a->child;
-        while (x && !cJSON_Compare(x, y, true)) x = x->next;
+        while (x && moe_work_steps(c->w, 8) && !cJSON_Compare(x, y, true)) x = x->next;
         if (!x) moe_json_append(list, copy(c, y));
     }
     return list;
@@ -136,7 +136,8 @@ static void both_objects(struct moe_schema *c, cJSON *o, const cJSON *a, const c
         get(a, "properties") || get(b, "properties") ? moe_json_add_object(o, "properties") : NULL;
     for (int i = 0; i < 2; i++)
         cJSON_ArrayForEach(x, get(schemas[i], "properties"))
-            if (moe_work_steps(c->w, 1) && !get(properties, x->string)) {
+            if (moe_work_steps(c->w, 4 * (uint64_t)cJSON_GetArraySize(properties) + 1) &&
+                !get(properties, x->string)) {
                 /* under `closed` a schema without the property does not forbid it to the other one */
                 const cJSON *p = closed && !more[0] && !get(get(a, "properties"), x->string)
                                      ? NULL
@@ -240,7 +241,7 @@ static bool lists_disjoint(struct moe_schema *c, const cJSON *a, const cJSON *b)
     bool one_x, one_y;
     if (!listed(a, &x, &one_x) || !listed(b, &y, &one_y)) return false;
     for (; x; x = one_x ? NULL : x->next)
-        for (const cJSON *z = y; z && moe_work_steps(c->w, 1); z = one_y ? NULL : z->next)
+        for (const cJSON *z = y; z && moe_work_steps(c->w, 8); z = one_y ? NULL : z->next)
             if (cJSON_Compare(x, z, true)) return false;
     return true;
 }
@@ -266,7 +267,7 @@ static bool disjoint(struct moe_schema *c, const cJSON *a, const cJSON *b, int d
 {
     for (int i = 0; i < DISJOINT_DEPTH && a && get(a, "$ref"); i++) a = moe_schema_target(c, a);
     for (int i = 0; i < DISJOINT_DEPTH && b && get(b, "$ref"); i++) b = moe_schema_target(c, b);
-    if (!a || !b || depth > DISJOINT_DEPTH) return false;
+    if (!a || !b || depth > DISJOINT_DEPTH || !moe_work_steps(c->w, 64)) return false;
     if (cJSON_IsFalse(a) || cJSON_IsFalse(b)) return true;
     if (!cJSON_IsObject(a) || !cJSON_IsObject(b) || !moe_schema_check(c, a) || !moe_schema_check(c, b))
         return false;

@@ -64,11 +64,11 @@ static const cJSON *property_schema(struct moe_schema *c, const cJSON *object, c
     return value ? value : &never;
 }
 
-static bool is_required(const cJSON *schema, const char *key)
+static bool is_required(struct moe_schema *c, const cJSON *schema, const char *key)
 {
     const cJSON *required = get(schema, "required"), *r;
     cJSON_ArrayForEach(r, required)
-        if (!strcmp(r->valuestring, key)) return true;
+        if (!moe_work_steps(c->w, 1) || !strcmp(r->valuestring, key)) return true;
     return false;
 }
 
@@ -196,10 +196,10 @@ static void members(struct moe_schema *c, struct moe_nfa *n, uint32_t from, cons
     cJSON_ArrayForEach(x, properties) {
         if (c->w->code != MOE_OK) return;
         property(c, n, &at, x->string, property_schema(c, schema, x, x->string),
-                 is_required(schema, x->string));
+                 is_required(c, schema, x->string));
     }
     cJSON_ArrayForEach(x, required) { /* those that are required without being declared */
-        if (c->w->code != MOE_OK) return;
+        if (!moe_work_steps(c->w, (uint64_t)cJSON_GetArraySize(properties) + 1)) return;
         bool declared = properties && cJSON_GetObjectItemCaseSensitive(properties, x->valuestring);
         static const cJSON always = { .type = cJSON_True };
         if (!declared)

@@ -64,7 +64,8 @@ static void test_strings(void)
 {
     check("{'type':'string'}",
           LIST("''", "'a\\n\\u00e4\xc3\xa4\\/'", "'\\ud83d\\ude00'", "'\xf0\x9f\x98\x80'"),
-          LIST("'", "'\n'", "'\\x'", "'\\ud83d'", "'\\ude00'", "'\xc3'", "'\xff'", "'\\ud83dx'"));
+          LIST("'", "'\n'", "'\\x'", "'\\ud83d'", "'\\ude00'", "'\xc3'", "'\xff'", "'\\ud83dx'",
+               "'\\ud83d\\uda00'", "'\\uDBFF\\uE000'"));
     check("{'type':'string','minLength':2,'maxLength':3}",
           LIST("'ab'", "'\xc3\xa4\\n'", "'\\ud83d\\ude00xy'"), LIST("'a'", "'abcd'", "''"));
     check("{'type':'string','maxLength':1000000}", LIST("''", "'abc'"), LIST("'abc", "1"));
@@ -345,6 +346,31 @@ static void test_depth(void)
     moe_grammar_release(&g);
 }
 
+/* Where each way on needs several calls more, the bound on the stack is kept earlier: no mask is empty. */
+static void test_far_ends(void)
+{
+#define WITH_K(inner)                                                                                        \
+    "{'type':'object','properties':{'k':" inner "},'required':['k'],'additionalProperties':false}"
+    struct moe_grammar *g = schema("{'$defs':{'e':" WITH_K(
+        WITH_K(WITH_K("{'type':'null'}"))) ",'a':{'type':'array',"
+                                           "'items':{'anyOf':[{'$ref':'#/$defs/a'},{'$ref':'#/$defs/e'}]},"
+                                           "'minItems':2,'maxItems':2}},'$ref':'#/$defs/a'}");
+    struct moe_grammar_state *s;
+    uint32_t bits[(N_SMALL_VOCAB + 31) / 32];
+    OK(moe_grammar_start(&s, g, &err) == MOE_OK);
+    while (moe_grammar_feed(s, "[", 1, &err) == MOE_OK) {}
+    for (int i = 0; i < 100000 && !moe_grammar_may_end(s); i++) {
+        static const char ends[] = "n]}\"kul,:{[";
+        const char *p = ends;
+        OK(moe_grammar_mask(s, bits, &err) == MOE_OK);
+        while (*p && !bit(bits, (unsigned char)*p)) p++;
+        OK(*p && moe_grammar_advance(s, (unsigned char)*p, &err) == MOE_OK);
+    }
+    OK(moe_grammar_may_end(s));
+    moe_grammar_stop(&s);
+    moe_grammar_release(&g);
+}
+
 /* A piece that is refused leaves the state as it was; long pieces, too. */
 static void test_feed(void)
 {
@@ -392,6 +418,7 @@ int main(void)
     test_refusals();
     test_masks();
     test_depth();
+    test_far_ends();
     test_feed();
     moe_vocab_close(&vocab);
     printf("test-grammar: %ld checks\n", checks);
