@@ -205,9 +205,11 @@ ssize_t moe_local_receive(int fd, void *data, size_t cap, int *file, int *n)
     if (file) *n = 0;
     if (got < 0) return got;
     if (file) k = take_files(&m, files);
-    if (m.msg_flags & MSG_TRUNC || (file && m.msg_flags & MSG_CTRUNC)) {
+    bool lost = file && m.msg_flags & MSG_CTRUNC;
+    if (m.msg_flags & MSG_TRUNC || lost) {
+        int e = lost && k < MOE_LOCAL_FILES ? EMFILE : EMSGSIZE; /* room was left: for numbers, not here */
         while (k) close(files[--k]);
-        errno = EMSGSIZE;
+        errno = e;
         return -1;
     }
     if (file) memcpy(file, files, (size_t)k * sizeof *file);

@@ -40,7 +40,7 @@ bool moe_local_send(int fd, const void *data, size_t bytes, const int *file, int
 /* Receives a message, if one is there, into data [cap], and its descriptors into file [MOE_LOCAL_FILES]; the
  * caller closes them.  file NULL: descriptors are not taken.  Returns the bytes; 0: the other side went away;
  * -1: nothing is there (errno EAGAIN), the message is longer than cap or brings more descriptors (EMSGSIZE),
- * or another failure; then there are no descriptors. */
+ * this process may open no more files (EMFILE), or another failure; then there are no descriptors. */
 ssize_t moe_local_receive(int fd, void *data, size_t cap, int *file, int *n);
 
 #endif

@@ -53,6 +53,9 @@ static enum moe_code receive(const struct moe_attach *a, struct moe_keep_message
     MOE_TRY(wait_for_message(a, moe_now() + ATTACH_SECONDS, err));
     ssize_t got = moe_local_receive(a->fd, packet, sizeof packet, file, n);
     if (!got || (got < 0 && errno == ECONNRESET)) return gone(a, err);
+    if (got < 0 && errno == EMFILE)
+        return moe_fail_at(err, MOE_IO, a->socket, NULL, "too many open files: %d more are needed at a time "
+                           "(raise ulimit -n)", MOE_CUDA_TAKE);
     if (got < 0) return no_keeper(a, strerror(errno), err);
     bool sound = moe_keep_get(packet, (size_t)got, m);
     if (sound && m->version == MOE_KEEP_VERSION && m->type != MOE_KEEP_FAILED) return MOE_OK;

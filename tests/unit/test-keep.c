@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -203,6 +204,16 @@ static void descriptors(void)
     OK(moe_local_send(from, "too long", 9, sent, 3));
     OK(moe_local_receive(to, text, sizeof text, file, &n) == -1 && errno == EMSGSIZE && !n);
     OK(files_open() == before);
+    struct rlimit old, few = { (rlim_t)before, (rlim_t)before };
+    OK(!getrlimit(RLIMIT_NOFILE, &old) && moe_local_send(from, "hello", 5, sent, 3));
+    few.rlim_max = old.rlim_max;
+    OK(!setrlimit(RLIMIT_NOFILE, &few));
+    OK(moe_local_receive(to, text, sizeof text, file, &n) == -1 && errno == EMFILE && !n);
+    OK(!setrlimit(RLIMIT_NOFILE, &old) && files_open() == before);
+    OK(moe_local_send(from, "hello", 5, (int[]){ 0, 1 }, 2) && moe_local_send(from, "again", 5, sent, 0));
+    OK(moe_local_receive(to, text, sizeof text, file, &n) == 5 && n == 2 && !memcmp(text, "hello", 5));
+    while (n) close(file[--n]);
+    OK(moe_local_receive(to, text, sizeof text, file, &n) == 5 && !n && !memcmp(text, "again", 5));
     close(from);
     OK(moe_local_receive(to, text, sizeof text, file, &n) == 0 && !moe_local_send(to, "x", 1, NULL, 0));
     close(to);
