@@ -213,6 +213,33 @@ static void test_lagging(void)
     close_core();
 }
 
+/* A request that is paused is passed over by whoever reads all, and held; what it had comes once it goes on,
+ * and its end comes whether it is paused or not. */
+static void test_paused(void)
+{
+    open_core((struct moe_core_options){ .unread = 3, .patience = 10 });
+    uint64_t slow = submit(10, 1, 12), fast = submit(10, 2, 12);
+    step();
+    moe_core_pause(core, slow, true);
+    OK(event(MOE_ANY_REQUEST) && ev.id == fast && !event(MOE_ANY_REQUEST) && !event(slow));
+    for (int i = 1; i < 12; i++) {
+        step();
+        OK(event(MOE_ANY_REQUEST) && ev.id == fast && ev.end == (i == 11));
+        OK(!event(MOE_ANY_REQUEST));
+    }
+    OK(moe_core_stats(core).held == 1 && moe_core_stats(core).pages_used == 0);
+    moe_core_pause(core, slow, false);
+    OK(event(MOE_ANY_REQUEST) && ev.id == slow && ev.n_tokens == 3 && !ev.end);
+    moe_core_pause(core, slow, true);
+    step(), step();
+    OK(!event(MOE_ANY_REQUEST));
+    moe_core_cancel(core, slow);
+    step();
+    OK(event(MOE_ANY_REQUEST) && ev.id == slow && ev.end && ev.finish == MOE_FINISH_CANCELLED);
+    moe_core_pause(core, slow, true); /* there is no such request any more */
+    close_core();
+}
+
 static void test_found(void)
 {
     open_core((struct moe_core_options){ .queue = 0 });
@@ -393,6 +420,7 @@ int main(int argc, char **argv)
     test_cancel();
     test_deadline();
     test_lagging();
+    test_paused();
     test_found();
     test_min_tokens();
     test_moved();
