@@ -10,11 +10,9 @@
 #include "runtime/engine/trace.h"
 
 #include <limits.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 /* ---- the table ---- */
 
@@ -481,41 +479,4 @@ enum moe_code moe_run_args_plan(const struct moe_run_args *o, const struct moe_c
     if ((*plan)->ranks <= MOE_COMM_RANKS_MAX) return MOE_OK;
     return moe_fail(err, MOE_UNSUPPORTED, "'%s': %d ranks, at most %d are supported", o->plan, (*plan)->ranks,
                     MOE_COMM_RANKS_MAX);
-}
-
-/* An entry RANK:WHERE of MOE_DIE. */
-struct death { long rank; const char *where; size_t bytes; };
-
-/* Reads the entry at *at and moves *at to the next one.  False: there is none, or it has another form. */
-static bool next_death(const char **at, struct death *d)
-{
-    char *end;
-    if (!*at) return false;
-    d->rank = strtol(*at, &end, 10);
-    if (end == *at || *end != ':') return false;
-    d->where = end + 1;
-    d->bytes = strcspn(d->where, ",");
-    *at = d->where[d->bytes] ? d->where + d->bytes + 1 : NULL;
-    return true;
-}
-
-void moe_run_args_die(int *rank, uint64_t *step)
-{
-    struct death d;
-    for (const char *at = moe_env("MOE_DIE"); next_death(&at, &d); ) {
-        char *end;
-        uint64_t n = strtoull(d.where, &end, 10);
-        if (!n || end != d.where + d.bytes) continue; /* it is the name of a point */
-        *rank = (int)d.rank;
-        *step = n;
-        return;
-    }
-}
-
-void moe_run_args_die_at(int rank, const char *point)
-{
-    struct death d;
-    for (const char *at = moe_env("MOE_DIE"); next_death(&at, &d); )
-        if (d.rank == rank && d.bytes == strlen(point) && !strncmp(d.where, point, d.bytes))
-            kill(getpid(), strcmp(point, "hang") ? SIGKILL : SIGSTOP);
 }
