@@ -7,10 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-uint64_t moe_latent_estimate(const struct moe_config *g, int64_t layers, int64_t pages)
+uint64_t moe_latent_estimate(const struct moe_config *g, enum moe_latent_type type, int64_t layers,
+                             int64_t pages)
 {
     return (uint64_t)pages * (uint64_t)layers * MOE_PAGE * (uint64_t)(g->kv_lora_rank + g->qk_rope_head_dim) *
-               sizeof(float) +
+               moe_latent_value_bytes(type) +
            (uint64_t)pages * sizeof(int32_t);
 }
 
@@ -18,9 +19,9 @@ enum moe_code moe_latent_open(struct moe_latent *c, struct moe_device *d, int64_
                               struct moe_err *err)
 {
     const struct moe_config *g = &d->model->config;
-    *c = (struct moe_latent){ .device = d, .pages = pages, .layers = layers };
+    *c = (struct moe_latent){ .device = d, .pages = pages, .layers = layers, .type = d->latents };
     c->width = g->kv_lora_rank + g->qk_rope_head_dim;
-    c->bytes = moe_latent_estimate(g, layers, pages) - (uint64_t)pages * sizeof *c->every;
+    c->bytes = moe_latent_estimate(g, c->type, layers, pages) - (uint64_t)pages * sizeof *c->every;
     c->every = malloc(((size_t)pages + 1) * sizeof *c->every);
     /* the system does not count it before it is written; callers size it by moe_latent_estimate */
     enum moe_code code = c->every ? d->ops->alloc(d, c->bytes, &c->rows, err)
@@ -45,7 +46,10 @@ void moe_latent_release(struct moe_latent *c)
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "packets are sent as they lie: little-endian only");
 
-static uint64_t row_bytes(const struct moe_latent *c) { return (uint64_t)c->width * sizeof(float); }
+static uint64_t row_bytes(const struct moe_latent *c)
+{
+    return (uint64_t)c->width * moe_latent_value_bytes(c->type);
+}
 
 uint64_t moe_latent_packet_bytes(const struct moe_latent *c, int64_t rows)
 {
@@ -71,7 +75,8 @@ void moe_latent_seal(const struct moe_latent *c, int64_t rows, void *packet)
     struct moe_latent_head h = { .magic = MOE_LATENT_MAGIC,
                                  .layers = (uint32_t)c->layers,
                                  .rows = (uint32_t)rows,
-                                 .width = (uint32_t)c->width };
+                                 .width = (uint32_t)c->width,
+                                 .type = (uint32_t)c->type };
     h.hash = hash_of(h, packet, moe_latent_packet_bytes(c, rows));
     memcpy(packet, &h, sizeof h);
 }
@@ -79,12 +84,16 @@ void moe_latent_seal(const struct moe_latent *c, int64_t rows, void *packet)
 static enum moe_code check_packet(const struct moe_latent *c, const struct moe_latent_head *h,
                                   const void *packet, uint64_t bytes, struct moe_err *err)
 {
-    if (memcmp(h->magic, MOE_LATENT_MAGIC, sizeof h->magic) != 0 || h->zero)
+    if (memcmp(h->magic, MOE_LATENT_MAGIC, sizeof h->magic) != 0 || h->type >= MOE_LATENT_TYPES)
         return moe_fail(err, MOE_CORRUPT, "these bytes are not a page of the latent cache");
     if ((int64_t)h->layers != c->layers || (int64_t)h->width != c->width)
         return moe_fail(err, MOE_MISMATCH,
                         "a page of %u layers and %u values a token does not fit a cache of %lld and %lld",
                         h->layers, h->width, (long long)c->layers, (long long)c->width);
+    static const char *const name[] = { "float32", "bfloat16" };
+    if (h->type != (uint32_t)c->type)
+        return moe_fail(err, MOE_MISMATCH, "a page of %s values does not fit a cache of %s", name[h->type],
+                        name[c->type]);
     if (h->rows < 1 || h->rows > MOE_PAGE)
         return moe_fail(err, MOE_CORRUPT, "a page of the latent cache has %u rows: want 1 to %d", h->rows,
                         MOE_PAGE);

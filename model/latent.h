@@ -2,8 +2,9 @@
 /* model/latent.h - the memory of the latent cache on a device: pages of MOE_PAGE positions, each in all
  * layers.
  *
- * A row is what attention keeps of a token in one layer: `width` = kv_lora_rank + qk_rope_head_dim float32,
- * the latent after its norm and then the rotary key after rotation.  Who uses which page, and which pages
+ * A row is what attention keeps of a token in one layer: `width` = kv_lora_rank + qk_rope_head_dim values,
+ * the latent after its norm and then the rotary key after rotation.  They are float32, or rounded to
+ * bfloat16, to nearest, ties to even, on a device that was opened so.  Who uses which page, and which pages
  * hold the same tokens, are the books of model/pages.h; a sequence that shares nothing needs no books and
  * takes its block table from `every`.
  *
@@ -19,10 +20,15 @@
 
 struct moe_device;
 
+/* What a row's values are stored as.  Packets hold these numbers: they never change. */
+enum moe_latent_type { MOE_LATENT_F32, MOE_LATENT_BF16, MOE_LATENT_TYPES };
+static inline uint64_t moe_latent_value_bytes(enum moe_latent_type t) { return t == MOE_LATENT_BF16 ? 2 : 4; }
+
 struct moe_latent {
     struct moe_device *device;
     struct moe_addr rows;       /* [pages, layers, MOE_PAGE, width] */
     int64_t pages, layers, width;
+    enum moe_latent_type type;  /* the device's */
     int32_t *every;             /* [pages] 0, 1, 2, ... */
     uint64_t bytes;             /* of rows */
 };
@@ -36,31 +42,33 @@ static inline int64_t moe_latent_pages(int64_t positions) { return (positions + 
 enum moe_code moe_latent_open(struct moe_latent *c, struct moe_device *d, int64_t layers, int64_t pages,
                               struct moe_err *err);
 void moe_latent_release(struct moe_latent *c);
-uint64_t moe_latent_estimate(const struct moe_config *g, int64_t layers, int64_t pages); /* bytes */
+uint64_t moe_latent_estimate(const struct moe_config *g, enum moe_latent_type type, int64_t layers,
+                             int64_t pages); /* bytes */
 
 /* Where the rows of a page in a layer begin. */
 static inline struct moe_addr moe_latent_at(const struct moe_latent *c, int32_t page, int layer)
 {
     int64_t block = (int64_t)page * c->layers + (c->layers == 1 ? 0 : layer);
-    return moe_addr_plus(c->rows, (uint64_t)(block * MOE_PAGE * c->width) * sizeof(float));
+    return moe_addr_plus(c->rows, (uint64_t)(block * MOE_PAGE * c->width) * moe_latent_value_bytes(c->type));
 }
 
-/* Bytes of a page in all layers, as it lies on the device: [layers, MOE_PAGE, width] float32. */
+/* Bytes of a page in all layers, as it lies on the device: [layers, MOE_PAGE, width] values. */
 static inline uint64_t moe_latent_page_bytes(const struct moe_latent *c)
 {
-    return (uint64_t)(c->layers * MOE_PAGE * c->width) * sizeof(float);
+    return (uint64_t)(c->layers * MOE_PAGE * c->width) * moe_latent_value_bytes(c->type);
 }
 
 /* ---- moving pages ----
  *
  * A page moves from one cache to another, of another process or host too, as a packet in host memory: this
- * head, and behind it [layers, rows, width] float32, the first `rows` positions of the page in all layers.
+ * head, and behind it [layers, rows, width] values, the first `rows` positions of the page in all layers.
  * Other rows, which may be another sequence's, are not in it.  Numbers are little-endian.  The bits of the
  * rows stay as they are, so a sequence goes on as it would have where it came from, if the model is the same.
  * Neither the model nor the tokens are in a packet: who sends it says which they are. */
 struct moe_latent_head {
     char magic[8];              /* MOE_LATENT_MAGIC */
-    uint32_t layers, rows, width, zero;
+    uint32_t layers, rows, width;
+    uint32_t type;              /* enum moe_latent_type */
     uint64_t hash;              /* XXH3-64 of this head, with that of the rows in this field: it finds
                                    accidents, and not whoever wants to deceive */
 };
@@ -76,7 +84,7 @@ void moe_latent_seal(const struct moe_latent *c, int64_t rows, void *packet);
 /* Imports a packet of so many bytes into a page, whose other rows stay as they are.  *rows: how many there
  * were.  The packet may change as soon as the call returns; the rows are there for operations that are asked
  * for later.  MOE_CORRUPT for what is no whole, undamaged packet, MOE_MISMATCH where it has the rows of
- * another shape of model; nothing is written then. */
+ * another shape of model, or of another type; nothing is written then. */
 enum moe_code moe_latent_import(const struct moe_latent *c, int32_t page, const void *packet, uint64_t bytes,
                                 int64_t *rows, struct moe_err *err);
 

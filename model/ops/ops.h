@@ -152,6 +152,7 @@ struct moe_device {
     const struct moe_ops *ops;
     const struct moe_model *model;
     int64_t max_tokens, context;      /* T at most; the positions of a sequence at most */
+    enum moe_latent_type latents;     /* what it keeps latents as */
 };
 
 static inline void moe_device_close(struct moe_device **d)

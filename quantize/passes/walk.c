@@ -255,7 +255,8 @@ uint64_t moe_walk_estimate(const struct moe_source *src, int64_t n, int64_t sequ
                     width + g->qk_rope_head_dim + g->n_routed_experts;
     int64_t sequences = (batch + sequence - 1) / sequence;
     bytes += (uint64_t)batch * (uint64_t)token * sizeof(float);
-    bytes += moe_latent_estimate(g, 1, sequences * moe_latent_pages(moe_min_i64(sequence, batch)));
+    bytes += moe_latent_estimate(g, MOE_LATENT_F32, 1,
+                                 sequences * moe_latent_pages(moe_min_i64(sequence, batch)));
     bytes += (uint64_t)threads * (uint64_t)moe_min_i64(sequence, n) *
              (uint64_t)(g->qk_nope_head_dim + qd + g->v_head_dim + 1) * sizeof(float);
     return bytes + moe_mlp_forward_estimate(g->hidden_size, widest(g));

@@ -11,9 +11,9 @@ double moe_core_now(const struct moe_core *c) { return c->o.now ? c->o.now(c->o.
 
 /* ---- open and close ---- */
 
-uint64_t moe_core_page_bytes(const struct moe_config *g)
+uint64_t moe_core_page_bytes(const struct moe_config *g, enum moe_latent_type type)
 {
-    return moe_latent_estimate(g, g->num_hidden_layers, 1) + moe_pages_estimate(1);
+    return moe_latent_estimate(g, type, g->num_hidden_layers, 1) + moe_pages_estimate(1);
 }
 
 /* As many as so many bytes hold. */
@@ -26,7 +26,7 @@ static int64_t pages_in(uint64_t bytes, uint64_t page)
  * besides it, but no more than all sequences at once.  What the caller knows to be of no use is left out. */
 static enum moe_code choose_pages(const struct moe_core *c, int64_t *pages, struct moe_err *err)
 {
-    uint64_t page = moe_core_page_bytes(&c->e->model->config);
+    uint64_t page = moe_core_page_bytes(&c->e->model->config, c->e->device->latents);
     int64_t longest = moe_latent_pages(c->e->context);
     int64_t allowed = moe_min_i64(INT32_MAX, longest + pages_in(c->e->spare, page));
     char asked[16], have[16];

@@ -47,7 +47,7 @@ struct moe_core_options {
 };
 
 /* Bytes of a page of the cache, with its share of the books. */
-uint64_t moe_core_page_bytes(const struct moe_config *g);
+uint64_t moe_core_page_bytes(const struct moe_config *g, enum moe_latent_type type);
 
 /* Opens a core on e, which must stay open and is not used otherwise meanwhile.  MOE_USAGE for a cache that
  * holds no page, MOE_NOMEM, also for one that is larger than what the engine's memory leaves; *core is then

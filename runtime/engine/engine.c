@@ -21,6 +21,7 @@ struct sizes {
     struct moe_cpu_options o;
     int threads;
     bool cuda;
+    enum moe_latent_type latents;
 };
 
 /* The bytes that an engine holds at most besides mapped files, or on its GPU besides the weights: a full
@@ -31,7 +32,7 @@ static uint64_t estimate(const struct sizes *s)
     const struct moe_cpu_options *o = &s->o;
     uint64_t sampling = (uint64_t)c->vocab_size * (2 * sizeof(float) + sizeof(int32_t)),
              ids = (uint64_t)o->context * sizeof(int32_t);
-    return moe_latent_estimate(c, c->num_hidden_layers, moe_latent_pages(o->context)) +
+    return moe_latent_estimate(c, s->latents, c->num_hidden_layers, moe_latent_pages(o->context)) +
            (s->cuda ? moe_cuda_estimate(c, o->activations, o->max_tokens, o->context)
                     : moe_cpu_estimate(c, o, s->threads)) +
            moe_forward_estimate(c, o->max_tokens) + sampling + ids;
@@ -87,7 +88,8 @@ static enum moe_code fail_context(const struct moe_engine_options *o, int64_t co
 static enum moe_code check_cache(const struct moe_engine *e, const struct moe_config *c,
                                  const struct moe_engine_options *o, struct moe_err *err)
 {
-    uint64_t page = moe_core_page_bytes(c), pages = (uint64_t)moe_latent_pages(e->context) + e->spare / page;
+    uint64_t page = moe_core_page_bytes(c, o->latents);
+    uint64_t pages = (uint64_t)moe_latent_pages(e->context) + e->spare / page;
     char asked[16], have[16];
     if (!o->cuda || o->cache_bytes / page <= pages) return MOE_OK;
     return moe_fail(err, MOE_NOMEM, "a cache of %s does not fit what the model leaves of GPU %d for it, %s "
@@ -113,7 +115,8 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
                               .activations = o->activations,
                               .serves = o->dense_only },
                        .threads = threads,
-                       .cuda = o->cuda };
+                       .cuda = o->cuda,
+                       .latents = o->latents };
     if (o->context <= 0) s.o.context = max_that_fits(&s, 1, max_context, limit);
     e->context = s.o.context;
     if (!s.o.context) s.o.context = 1; /* which does not fit, as the message says */
@@ -163,7 +166,8 @@ static enum moe_code open_cuda(struct moe_engine *e, const char *path, const str
                                int threads, struct moe_err *err)
 {
     const struct moe_cuda_options cuda = {
-        .index = o->gpu, .activations = o->activations, .fast = o->fast, .attached = o->attach
+        .index = o->gpu, .activations = o->activations, .fast = o->fast, .latents = o->latents,
+        .attached = o->attach
     };
     struct moe_cpu_options sizes = { .max_tokens = 0 };
     struct moe_attach a = { .fd = -1 };

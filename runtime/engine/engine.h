@@ -48,7 +48,7 @@ struct moe_engine_options {
     double lora_eps;                  /* as moe_model_open takes it */
     enum moe_mla mla;
     enum moe_activations activations; /* as moe_cpu_options.activations */
-    bool fast;                        /* of a GPU: moe_cuda_options.fast */
+    bool fast; enum moe_latent_type latents; /* of a GPU: those of moe_cuda_options */
     /* compute on GPU number `gpu`, whose memory then holds the model, the buffers and the cache, and is what
      * bounds the context in the place of `memory`; not with EXPANDED, INT16 or dense_only */
     bool cuda; int gpu;

@@ -46,7 +46,7 @@ static enum moe_code open_reference(struct moe_engine **reference, const struct 
     struct moe_engine_options bare = *t->engine;
     bare.tokenizer = false; /* the model's own tokenizer has made ids of the text */
     bare.activations = MOE_ACTIVATIONS_FLOAT; /* the reference is computed as exactly as possible */
-    bare.fast = false;
+    bare.fast = false, bare.latents = MOE_LATENT_F32;
     bare.sharers = (bare.sharers ? bare.sharers : 1) * r->ranks;
     return moe_engine_open(reference, t->reference, &bare, r->pool, err);
 }

@@ -32,6 +32,7 @@ struct moe_run_args moe_run_asked = {
     .device = "auto",
     .load_from = "auto",
     .arithmetic = "exact",
+    .cache_type = "float32",
     .activations = "float",
     .comm = "local",
 };
@@ -130,6 +131,9 @@ static const struct moe_opt opts[] = {
     MOE_STR(0, "arithmetic", &moe_run_asked.arithmetic, "exact|fast",
             "exact: a GPU gives the bits that the processor gives; fast: products and attention run on "
             "tensor cores, take less work and round otherwise (--device cuda)"),
+    MOE_STR(0, "cache-type", &moe_run_asked.cache_type, "float32|bf16",
+            "what attention keeps of each token; bf16, with --arithmetic fast, rounds it, and takes half of "
+            "the memory"),
     MOE_STR(0, "activations", &moe_run_asked.activations,
             "float|int16|nvfp4|nvfp4-four-over-six|nvfp4-search",
             "what NVFP4 weights are multiplied with: float32 values; int16: 16-bit integers, faster for "
@@ -201,7 +205,7 @@ static const struct moe_opt_rule rules[] = {
     { "keep", "attach prompt prompt-file prompts messages tokens chat", true },
     { "keep", "score bench trace record-routing", true },
     { "keep", "n-predict temperature stop ignore-eos context batch-tokens memory", true },
-    { "keep", "arithmetic activations", true },
+    { "keep", "arithmetic cache-type activations", true },
     { "attach", "load-from reference", true },
     { "split", "ranks plan rendezvous", false },
     { "rank-timeout", "ranks plan rendezvous", false },
@@ -328,6 +332,8 @@ static enum moe_code check_arithmetic(const struct moe_run_args *o, struct moe_e
         return moe_fail(err, MOE_USAGE, "unknown --mla '%s' (absorbed or plain)", o->mla);
     if (strcmp(o->arithmetic, "exact") && strcmp(o->arithmetic, "fast"))
         return moe_fail(err, MOE_USAGE, "unknown --arithmetic '%s' (exact or fast)", o->arithmetic);
+    if (strcmp(o->cache_type, "float32") && strcmp(o->cache_type, "bf16"))
+        return moe_fail(err, MOE_USAGE, "unknown --cache-type '%s' (float32 or bf16)", o->cache_type);
     int activations = moe_activations_find(o->activations);
     if (activations < 0 || activations == MOE_ACTIVATIONS_NVFP4_ALL)
         return moe_fail(
@@ -350,6 +356,19 @@ static bool is_gpu(const char *device, int *gpu)
 }
 
 /* Checks --device, and that the other options ask for nothing that a GPU does not do. */
+/* Checks --cache-type, whose value is known. */
+static enum moe_code check_cache_type(const struct moe_run_args *o, struct moe_err *err)
+{
+    if (!strcmp(o->cache_type, "float32")) return MOE_OK;
+    if (strcmp(o->arithmetic, "fast"))
+        return moe_fail(err, MOE_UNSUPPORTED,
+                        "--cache-type bf16 goes with --arithmetic fast (--device cuda)");
+    if (!strncmp(o->activations, "nvfp4", 5))
+        return moe_fail(err, MOE_UNSUPPORTED,
+                        "--cache-type bf16 goes with --activations float: NVFP4 would round latents again");
+    return MOE_OK;
+}
+
 static enum moe_code check_device(const struct moe_run_args *o, struct moe_err *err)
 {
     enum moe_load_path path;
@@ -434,6 +453,7 @@ enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine
     MOE_TRY(moe_check_model_operand(&o->run, err));
     MOE_TRY(check_arithmetic(o, err));
     MOE_TRY(check_device(o, err));
+    MOE_TRY(check_cache_type(o, err));
     MOE_TRY(check_ranks(o, err));
     MOE_TRY(check_sampling(o, err));
     MOE_TRY(check_limits(o, err));
@@ -453,6 +473,8 @@ enum moe_code moe_run_args_check(const struct moe_run_args *o, struct moe_engine
                                       .mla = strcmp(o->mla, "plain") ? MOE_MLA_ABSORBED : MOE_MLA_EXPANDED,
                                       .activations = (enum moe_activations)activations,
                                       .fast = !strcmp(o->arithmetic, "fast"),
+                                      .latents = strcmp(o->cache_type, "bf16") ? MOE_LATENT_F32
+                                                                               : MOE_LATENT_BF16,
                                       .tokenizer = o->score || o->stop.n || o->prompts ||
                                                    (!o->prompt.tokens && !o->bench) };
     e->cuda = is_gpu(o->device, &e->gpu);

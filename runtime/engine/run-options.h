@@ -16,7 +16,7 @@ struct moe_run_args {
     struct moe_tool_run run;          /* the common options, and the process itself */
     struct moe_prompt prompt;
     const char *prompts, *messages, *trace, *score, *reference, *eps, *mla, *device, *load_from, *keep;
-    const char *attach, *arithmetic;
+    const char *attach, *arithmetic, *cache_type;
     const char *activations, *comm, *plan, *split, *record, *scratch, *rendezvous, *replan, *secret;
     struct moe_strlist stop;
     int64_t n, top_k, seed, context, window, ranks, rank, replan_after, memory;

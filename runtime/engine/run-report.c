@@ -128,6 +128,7 @@ void moe_run_device_json(const struct moe_run_args *o, const struct moe_engine *
     moe_json_add_i64(d, "index", info->index);
     moe_json_add_str(d, "name", info->name);
     moe_json_add_str(d, "arithmetic", o->arithmetic);
+    moe_json_add_str(d, "cache_type", o->cache_type);
     const struct moe_cuda_counts counts = moe_cuda_counts(e->device);
     moe_json_add_i64(d, "launches", counts.launches);
     moe_json_add_i64(d, "graphs", counts.graphs);

@@ -33,7 +33,7 @@ uint64_t moe_score_side_bytes(const struct moe_engine *e, int64_t window, int th
     if (e->cuda) return moe_score_state_bytes(e, batch); /* the rest is on the GPU */
     return moe_cpu_estimate(c, &o, threads) + moe_forward_estimate(c, e->batch) +
            moe_score_state_bytes(e, batch) +
-           moe_latent_estimate(c, 1, pages_of(batch, window));
+           moe_latent_estimate(c, MOE_LATENT_F32, 1, pages_of(batch, window));
 }
 
 static enum moe_code open_buffers(struct moe_score_side *d, struct moe_err *err)

@@ -30,7 +30,7 @@ static int64_t positions_of(const struct batch *b, const struct moe_sequence *s)
 /* Fails for a cache that was asked for and has no room for a page. */
 static enum moe_code check_cache_bytes(const struct moe_engine *e, struct moe_err *err)
 {
-    uint64_t page = moe_core_page_bytes(&e->model->config);
+    uint64_t page = moe_core_page_bytes(&e->model->config, e->device->latents);
     if (!e->cache_bytes || e->cache_bytes >= page) return MOE_OK;
     return moe_fail(err, MOE_USAGE,
                     "--cache of %llu bytes: a page of %d positions takes %llu bytes, and each rank has a "

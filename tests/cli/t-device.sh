@@ -51,7 +51,7 @@ same cpu cuda
 cuda --json $F/bf16 --tokens 1,2,3 -n 6 --context 16 --ignore-eos >"$T/json" || fail "--json"
 python3 -c 'import json, sys
 j = json.load(open(sys.argv[1])); d, l = j["device"], j["load"]
-assert list(d) == ["kind", "index", "name", "arithmetic", "launches", "graphs", "graph_launches"] and d["kind"] == "cuda" and d["index"] == 0, d
+assert list(d) == ["kind", "index", "name", "arithmetic", "cache_type", "launches", "graphs", "graph_launches"] and d["kind"] == "cuda" and d["index"] == 0, d
 assert d["graphs"] == 1 and d["graph_launches"] == 4, d
 assert list(l) == ["path", "bytes", "seconds", "bytes_read", "pinned_bytes", "seconds_reading", "seconds_checking", "seconds_copying"], l
 assert l["bytes_read"] > 100000 and l["pinned_bytes"] > 0 and l["path"] in ("cached", "direct") and l["bytes"] > 100000, l' "$T/json" || { cat "$T/json"; fail "JSON"; }

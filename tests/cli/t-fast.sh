@@ -50,20 +50,29 @@ print(f"{len(kl)} positions, KL {mean:.3g} nats, at most {max(kl):.3g}; {len(cho
       f"KL {same:.3g}, at most {max(chose):.3g}")
 assert len(kl) >= int(sys.argv[3]), "few positions"
 assert differ == len(kl), "fast is exact: nothing was tested"
-assert same < 1e-5 and mean < 1e-4 and len(chose) > .97 * len(kl), "KL"
+most_same, most, share = map(float, sys.argv[4:])
+assert same < most_same and mean < most and len(chose) > share * len(kl), "KL"
 P
-near() # MODEL BYTES
+# near MODEL BYTES SAME MEAN SHARE OPTION...: the most KL where the experts are the same, and of all positions; at least
+# this share of the positions chooses the same.
+near()
 {
+    m=$T/$1 name="$1${6:+ $6 $7}" n=$2 bounds="$3 $4 $5"
+    shift 5
     for w in $(seq $windows); do
-        tail -c +$((($w - 1) * $2 + 1)) $F/valid.txt | head -c $2 >"$T/text"
-        "$BIN/moe-run" -q "$T/$1.moe" --prompt-file "$T/text" -n 1 --trace "$T/$1.exact.$w" </dev/null >/dev/null || fail "exact"
-        fast "$T/$1.moe" --prompt-file "$T/text" -n 1 --trace "$T/$1.fast.$w" >/dev/null || fail "fast"
+        tail -c +$((($w - 1) * $n + 1)) $F/valid.txt | head -c $n >"$T/text"
+        [ -e "$m.exact.$w" ] ||
+            "$BIN/moe-run" -q "$m.moe" --prompt-file "$T/text" -n 1 --trace "$m.exact.$w" </dev/null >/dev/null || fail "exact"
+        rm -f "$m.fast.$w"
+        fast "$m.moe" --prompt-file "$T/text" -n 1 --trace "$m.fast.$w" "$@" >/dev/null || fail "fast"
     done
-    python3 "$T/kl.py" "$T/$1" $windows $(($windows * $2 / 8)) >"$T/out" || { cat "$T/out"; fail "$1 is far from exact"; }
-    kl="$kl; $1: $(cat "$T/out")"; count
+    python3 "$T/kl.py" "$m" $windows $(($windows * $n / 8)) $bounds >"$T/out" || { cat "$T/out"; fail "$name is far from exact"; }
+    kl="$kl; $name: $(cat "$T/out")"; count
 }
-near all $bytes
-near bf16 $(($bytes / 2))
+near all $bytes 1e-5 1e-4 .97
+near bf16 $(($bytes / 2)) 1e-6 1e-5 .97
+# what latents lose when they are stored turns near ties between experts, whatever computes with them
+near bf16 $(($bytes / 2)) 1e-4 1e-3 .9 --cache-type bf16
 
 # ---- alone and among others ----
 cat >"$T/prompts" <<'P'
@@ -71,24 +80,26 @@ cat >"$T/prompts" <<'P'
 {"prompt": "In the beginning", "max_tokens": 9, "temperature": 0.9, "top_p": 0.9, "seed": 4, "n": 2, "logprobs": 2}
 {"prompt": "the king said", "max_tokens": 7, "temperature": 1.2, "top_k": 20, "min_p": 0.01, "seed": 9}
 P
-alone() # MODEL
+alone() # MODEL OPTION...
 {
-    fast "$T/$1.moe" --prompts "$T/prompts" --context 64 --jsonl >"$T/together" || fail "prompts"
+    m=$1
+    shift
+    fast "$T/$m.moe" --prompts "$T/prompts" --context 64 --jsonl "$@" >"$T/together" || fail "prompts"
     [ "$(wc -l <"$T/together")" = 3 ] || fail "not three answers"
     for i in 1 2 3; do
         sed -n ${i}p "$T/prompts" >"$T/one"
-        fast "$T/$1.moe" --prompts "$T/one" --context 64 --jsonl >"$T/alone" || fail "prompt $i"
+        fast "$T/$m.moe" --prompts "$T/one" --context 64 --jsonl "$@" >"$T/alone" || fail "prompt $i"
         sed -n ${i}p "$T/together" >"$T/other"
         sed -i 's/^{"index": [0-9]*, "line": [0-9]*, //' "$T/alone" "$T/other"
-        cmp "$T/alone" "$T/other" || fail "$1: prompt $i depends on others"
+        cmp "$T/alone" "$T/other" || fail "$m: prompt $i depends on others"
         count
     done
 }
 alone all
-alone bf16
+alone bf16 --cache-type bf16
 
 # ---- what is said about it ----
 fast --json "$T/all.moe" --tokens 1,2 -n 1 --context 16 >"$T/json" || fail "--json"
-grep -qF '"arithmetic": "fast"' "$T/json" || { cat "$T/json"; fail "JSON"; }
+grep -qF '"arithmetic": "fast"' "$T/json" && grep -qF '"cache_type": "float32"' "$T/json" || { cat "$T/json"; fail "JSON"; }
 count
 echo "$checks checks$kl"

@@ -212,6 +212,8 @@ refused 14 "one GPU in this version" $M/bf16 --prompt x --device cuda --ranks 2
 refused 14 "--mla plain" $M/bf16 --prompt x --device cuda --mla plain
 refused 14 "--activations int16" $M/bf16 --prompt x --device cuda --activations int16
 refused 14 "--arithmetic fast is computed by a GPU alone" $M/bf16 --prompt x --arithmetic fast
+refused 14 "--cache-type bf16 goes with --arithmetic fast" $M/bf16 --prompt x --cache-type bf16
+refused 2 "unknown --cache-type 'fp8'" $M/bf16 --prompt x --cache-type fp8
 refused 2 "unknown --arithmetic 'quick'" $M/bf16 --prompt x --arithmetic quick
 refused 14 "nccl" $M/bf16 --prompt x --ranks 2 --comm nccl
 refused 3 "no-folder" $M/bf16 --prompt x -n 0 --trace "$T/no-folder/x"

@@ -333,7 +333,7 @@ static void one_schedule(uint64_t number, struct totals *all)
     const struct moe_config *c = &w.m->e->model->config;
     int64_t pages = moe_latent_pages(w.m->longest) + below(below(3) ? 2 : 40);
     bool rough = number % 3 == 0;
-    uint64_t page = moe_latent_estimate(c, c->num_hidden_layers, 1) + moe_pages_estimate(1);
+    uint64_t page = moe_latent_estimate(c, MOE_LATENT_F32, c->num_hidden_layers, 1) + moe_pages_estimate(1);
     struct moe_core_options o = { .cache = (uint64_t)pages * page,
                                   .batch_tokens = 1 + below(below(2) ? 40 : 320),
                                   .chunk = below(2) ? 1 + below(70) : 0,

@@ -85,7 +85,8 @@ static bool same_layer(struct moe_engine *cpu, struct moe_engine *gpu, int layer
 {
     const struct moe_config *c = &cpu->model->config;
     int64_t values = (s->n[0] + s->n[1]) * c->hidden_size;
-    size_t bytes = (size_t)moe_latent_estimate(c, c->num_hidden_layers, PAGES) - PAGES * sizeof(int32_t);
+    size_t bytes = (size_t)moe_latent_estimate(c, MOE_LATENT_F32, c->num_hidden_layers, PAGES) -
+                   PAGES * sizeof(int32_t);
     float *before = malloc(bytes), *h = malloc((size_t)values * sizeof *h);
     struct outcome a, b;
     for (size_t i = 0; i < bytes / sizeof *before; i++) before[i] = hostile();

@@ -237,6 +237,15 @@ static void test_refusals(void)
     other.layers = 1;
     FAILS(MOE_MISMATCH, moe_latent_import(&other, 1, packet, bytes, &rows, &err));
     SAYS("does not fit a cache of 1 and");
+    other = *c;
+    other.type = MOE_LATENT_BF16;
+    FAILS(MOE_MISMATCH, moe_latent_import(&other, 1, packet, bytes, &rows, &err));
+    SAYS("a page of float32 values does not fit a cache of bfloat16");
+    OK(moe_latent_page_bytes(&other) == page / 2);
+    OK(2 * moe_latent_packet_bytes(&other, ROWS) - 32 == bytes);
+    OK(moe_latent_at(&other, 3, 1).at - other.rows.at == (moe_latent_at(c, 3, 1).at - c->rows.at) / 2);
+    other = *c;
+    other.layers = 1;
     moe_latent_seal(&other, ROWS, packet); /* sound, and as long as its head says */
     FAILS(MOE_MISMATCH, moe_latent_import(c, 1, packet, moe_latent_packet_bytes(&other, ROWS), &rows, &err));
     OK(rows == -5);

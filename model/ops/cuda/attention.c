@@ -10,6 +10,8 @@
 #include "kernels/cuda/dense.h"
 #include "model/ops/cuda/cuda-internal.h"
 
+static bool is_bf16(const struct moe_cuda *d) { return d->device.latents == MOE_LATENT_BF16; }
+
 /* The rows of a layer as the tokens from `t0` of the batch have them. */
 static struct moe_cuda_latents latents(const struct moe_cuda *d, int layer, int64_t t0)
 {
@@ -25,7 +27,8 @@ static struct moe_cuda_latents latents(const struct moe_cuda *d, int layer, int6
 
 /* ---- the cache ---- */
 
-/* Quantizes the latents that were just written, where kv_b wants that, one run of rows after the other. */
+/* Quantizes the latents that were just written, of float32, where kv_b wants that, one run of rows after the
+ * other. */
 static void quantize_latents(struct moe_cuda *d, int layer)
 {
     const struct moe_cuda_matrix *kv_b = &d->weights.layers[layer].kv_b;
@@ -65,7 +68,8 @@ void moe_cuda_op_append(struct moe_device *device, int layer, struct moe_addr q,
                                        .nope = c->qk_nope_head_dim,
                                        .rope = c->qk_rope_head_dim,
                                        .kl = c->kv_lora_rank,
-                                       .eps = device->model->lora_eps };
+                                       .eps = device->model->lora_eps,
+                                       .bf16 = is_bf16(d) };
     MOE_CUDA_LAUNCH(d, append, a);
     quantize_latents(d, layer);
 }
@@ -78,7 +82,8 @@ void moe_cuda_op_copy(struct moe_device *device, const struct moe_latent *c, con
                                           .layers = c->layers,
                                           .layer_step = MOE_PAGE * c->width,
                                           .rows = copy->rows,
-                                          .width = c->width };
+                                          .width = c->width,
+                                          .bf16 = is_bf16(d) };
     if (copy->rows > 0) MOE_CUDA_LAUNCH(d, copy_page, a);
 }
 
@@ -106,7 +111,8 @@ static void absorb(const struct slab *s)
 static void launch_attend(struct moe_cuda *d, const struct moe_cuda_attend *a)
 {
     if (d->o.fast) {
-        moe_cuda_launch(d, moe_cuda_attend_fast_kernel(a, false), moe_cuda_attend_fast_grid(a, false), a,
+        const bool bf16 = is_bf16(d);
+        moe_cuda_launch(d, moe_cuda_attend_fast_kernel(a, bf16), moe_cuda_attend_fast_grid(a, bf16), a,
                         sizeof *a);
         if (a->chunks > 1) MOE_CUDA_LAUNCH(d, attend_fast_merge, *a);
     } else {
@@ -136,7 +142,7 @@ static bool divide(const struct slab *s, struct moe_cuda_attend *a, int64_t rows
     int64_t processors = moe_gpu_info(s->d->gpu)->multiprocessors;
     if (s->d->o.fast) {
         a->chunks = moe_cuda_attend_fast_most(rows);
-        a->few = moe_cuda_attend_fast_few(a, false, processors);
+        a->few = moe_cuda_attend_fast_few(a, is_bf16(s->d), processors);
         return a->chunks > 1;
     }
     a->chunks = moe_cuda_attend_chunks(rows);

@@ -344,7 +344,8 @@ enum moe_code moe_cuda_open(struct moe_device **out, const struct moe_model *m,
     *out = NULL;
     if (!d) return moe_fail(err, MOE_NOMEM, "no memory for a GPU's state");
     MOE_CHECK(o->activations != MOE_ACTIVATIONS_INT16);
-    d->device = (struct moe_device){ .ops = &ops, .model = m };
+    MOE_CHECK(o->latents == MOE_LATENT_F32 || (o->fast && !moe_activations_nvfp4(o->activations)));
+    d->device = (struct moe_device){ .ops = &ops, .model = m, .latents = o->latents };
     d->o = *o;
     d->err = (struct moe_err)MOE_ERR_INIT;
     enum moe_code code = open_parts(d, err);

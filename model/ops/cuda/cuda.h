@@ -21,6 +21,7 @@ struct moe_cuda_options {
     int index;                        /* of the GPU, as the driver counts */
     enum moe_activations activations; /* any but INT16 */
     bool fast;
+    enum moe_latent_type latents;     /* BF16 goes with fast, and not with activations in NVFP4 */
     bool attached;                    /* another process keeps the weights in the GPU's memory (kept.h) */
 };
 
