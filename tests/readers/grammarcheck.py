@@ -4,12 +4,16 @@
 
 Random JSON schemas with random documents: a grammar must accept a document exactly when jsonschema, an independent
 validator, says that it is valid.  Texts made by random choices from the masks, of schemas and of calls of random
-sets of tools, must be valid.  Exit 77 without jsonschema."""
+sets of tools, must be valid.  Random regular expressions are compared with Python's, dates, addresses and UUIDs with its
+library.  Exit 77 without jsonschema."""
+import datetime
+import ipaddress
 import json
 import random
 import re
 import subprocess
 import sys
+import uuid
 
 try:
     from jsonschema import Draft202012Validator
@@ -25,7 +29,7 @@ PATTERNS = [("^[a-c]+$", "abc"), ("^x.?", "x1"), ("[0-9]{2}$", "a42"), ("^(red|g
 def schema(r, depth):
     kinds = ["string", "integer", "number", "boolean", "null", "enum", "const", "types", "pattern"]
     if depth > 0:
-        kinds += ["object", "object", "object", "array", "array", "anyOf", "ref", "map", "tuple", "any"]
+        kinds += ["object", "object", "object", "array", "array", "anyOf", "ref", "map", "tuple", "any", "oneOf", "allOf", "beside"]
     kind = r.choice(kinds)
     if kind == "string":
         s = {"type": "string"}
@@ -85,6 +89,17 @@ def schema(r, depth):
         if r.random() < 0.4:
             s["minItems"] = r.randrange(3)
         return s
+    if kind == "oneOf":
+        return {"oneOf": [{"type": "object", "properties": {"kind": {"const": c}, "value": schema(r, depth - 1)},
+                           "required": ["kind"]} for c in ("cat", "dog", 3)]}
+    if kind == "allOf":
+        number = {"type": "number", "minimum": r.randrange(9)}
+        return {"allOf": [{"type": "object", "properties": {"name": schema(r, 0), "a": number}, "required": ["a"]},
+                          {"properties": {"a": {"type": "integer", "maximum": r.randrange(9, 20)}, "b": schema(r, 0)}}],
+                "required": ["name"]}
+    if kind == "beside":
+        return {"type": "object", "properties": {k: {"type": "integer"} for k in ("a", "b")},
+                "anyOf": [{"required": ["a"]}, {"required": ["b"]}, {"properties": {"a": {"const": 1}}}]}
     if kind == "anyOf":
         return {"anyOf": [schema(r, depth - 1) for _ in range(r.randrange(1, 4))]}
     if kind == "ref":
@@ -111,8 +126,15 @@ def document(r, s, root, depth=6):
         return anything(r)
     if "$ref" in s:
         return document(r, root["$defs"][s["$ref"][-1]], root, depth - 1)
-    if "anyOf" in s:
-        return document(r, r.choice(s["anyOf"]), root, depth - 1)
+    if "allOf" in s:
+        o = {}
+        for part in s["allOf"] * 2:
+            for k, v in part["properties"].items():
+                if r.random() < 0.7:
+                    o[k] = document(r, v, root, depth - 1)
+        return {k: o[k] for k in ("name", "a", "b") if k in o}
+    if "anyOf" in s and "properties" not in s or "oneOf" in s:
+        return document(r, r.choice(s.get("anyOf", s.get("oneOf"))), root, depth - 1)
     if "enum" in s:
         return r.choice(s["enum"])
     if "const" in s:
@@ -229,11 +251,88 @@ def check_tools(helper, r, rounds):
     return wrong
 
 
+def regex(r, depth):
+    """A random regular expression of the syntax that both know."""
+    atom = r.choice(["a", "b", "c", "-", "\\.", "\\d", "\\w", "\\s", "\\W", "[a-c]", "[^a]", "[\\d-]", ".", "\u00e4", "[^\\w]",
+                     "\\u00e4", "\\x41", "[\\]b]", "\\n"])
+    if depth and r.random() < 0.6:
+        inner = "|".join("".join(regex(r, depth - 1) for _ in range(r.randrange(1, 4))) for _ in range(r.randrange(1, 3)))
+        atom = r.choice(["(%s)", "(?:%s)"]) % inner
+    return atom + (r.choice(["*", "+", "?", "{2}", "{1,3}", "{2,}", "*?", "{0,1}"]) if r.random() < 0.4 else "")
+
+
+def check_regexes(helper, r, rounds):
+    cases, truths, wrong, matches, others, large = [], [], [], 0, 0, 0
+    for _ in range(rounds):
+        p = "".join(regex(r, 2) for _ in range(r.randrange(1, 4)))
+        texts = ["".join(r.choice("abc-. 1A]_\u00e4\u20ac\n") for _ in range(r.randrange(7))) for _ in range(40)]
+        cases.append({"regex": p, "texts": texts})
+        truths.append([re.fullmatch(p, t, re.A) is not None for t in texts])
+        begin, end = r.choice(["", "^"]), r.choice(["", "$"])
+        p = begin + p + end
+        texts = [t for t in texts if not t.endswith("\n")]  # before which Python's $ matches
+        cases.append({"schema": json.dumps({"type": "string", "pattern": p}), "pattern": p,
+                      "texts": [json.dumps(t, ensure_ascii=False) for t in texts]})
+        truths.append([re.search(p, t, re.A) is not None for t in texts])
+    for c, truth, answer in zip(cases, truths, ask(helper, cases)):
+        if "code" in answer:
+            large += 1
+            if "too large" not in answer["message"] or large > rounds // 10:
+                wrong.append((c, answer["message"]))
+            continue
+        matches += sum(truth)
+        others += len(truth) - sum(truth)
+        wrong += [(c.get("pattern", c.get("regex")), t, "matches" if true else "does not match")
+                  for t, true, got in zip(c["texts"], truth, answer["accepts"]) if true != got]
+    print("%d regular expressions: %d texts that match, %d that do not; %d too large"
+          % (2 * rounds, matches, others, large))
+    return wrong
+
+
+def is_a(kind, text):
+    try:
+        if kind == "date":
+            return re.fullmatch("\\d{4}-\\d\\d-\\d\\d", text, re.A) and bool(datetime.date.fromisoformat(text))
+        if kind == "uuid":
+            return re.fullmatch("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text) and bool(uuid.UUID(text))
+        return bool(ipaddress.IPv4Address(text) if kind == "ipv4" else ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
+
+
+def check_formats(helper, r, rounds):
+    def hex_words(n):
+        return ["%x" % r.randrange(1 << r.choice([4, 8, 16])) for _ in range(n)]
+    made = {
+        "date": lambda: "%04d-%02d-%02d" % (r.choice([1900, 2000, 2023, 2024, 2100, 2400, 1]), r.randrange(14), r.randrange(33)),
+        "uuid": lambda: str(uuid.UUID(int=r.getrandbits(128))),
+        "ipv4": lambda: ".".join(str(r.choice([0, 9, 10, 99, 100, 199, 249, 255, 256])) for _ in range(r.choice([3, 4, 4, 4, 5]))),
+        "ipv6": lambda: r.choice([":".join(hex_words(8)), ":".join(hex_words(r.randrange(9))) + "::" + ":".join(hex_words(r.randrange(9)))]),
+    }
+    cases, wrong, valid = [], [], 0
+    for kind, make in made.items():
+        texts = [make() for _ in range(rounds)]
+        for t in texts[::4]:  # one character changed
+            i = r.randrange(len(t))
+            texts.append(t[:i] + r.choice("0159:.-ag") + t[i + 1:])
+        texts = [t for t in texts if kind != "ipv6" or "." not in t]
+        cases.append({"schema": json.dumps({"type": "string", "format": kind}), "kind": kind, "texts": [json.dumps(t) for t in texts]})
+    for c, answer in zip(cases, ask(helper, cases)):
+        for text, got in zip(c["texts"], answer["accepts"]):
+            true = bool(is_a(c["kind"], json.loads(text)))
+            valid += true
+            if true != got:
+                wrong.append((c["kind"], text, "valid" if true else "invalid"))
+    print("formats: %d valid texts, %d invalid" % (valid, sum(len(c["texts"]) for c in cases) - valid))
+    return wrong
+
+
 def main():
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 400
     r = random.Random(seed)
     wrong = check_schemas(sys.argv[1], r, rounds) + check_tools(sys.argv[1], r, 200)
+    wrong += check_regexes(sys.argv[1], r, rounds) + check_formats(sys.argv[1], r, rounds)
     for w in wrong[:10]:
         print("wrong:", *w, sep="\n  ")
     sys.exit(1 if wrong else 0)

@@ -4,6 +4,8 @@
 #include "tests/ok.h"
 #include "tests/unit/grammar-vocab.h"
 
+#include <pthread.h>
+
 static struct moe_err err = MOE_ERR_INIT;
 static struct moe_vocab *vocab;
 
@@ -392,6 +394,49 @@ static void test_feed(void)
     OK(!g && !s);
 }
 
+/* Threads that share a grammar, whose cache is small, get the masks that one thread gets. */
+enum { SHARED_STEPS = 60 };
+struct shared { struct moe_grammar *g; int32_t ids[SHARED_STEPS]; uint64_t sums[SHARED_STEPS]; bool first; };
+
+static void *follow_shared(void *arg)
+{
+    struct shared *x = arg;
+    struct moe_err failure;
+    struct moe_grammar_state *s;
+    uint32_t bits[(N_SMALL_VOCAB + 31) / 32], seed = 9;
+    assert(moe_grammar_start(&s, x->g, &failure) == MOE_OK);
+    for (int i = 0; i < SHARED_STEPS; i++) {
+        assert(moe_grammar_mask(s, bits, &failure) == MOE_OK);
+        uint64_t sum = 0;
+        int32_t id;
+        for (size_t k = 0; k < sizeof bits / 4; k++) sum = sum * 31 + bits[k];
+        do {
+            seed = seed * 1103515245u + 12345u;
+            id = (int32_t)((seed >> 8) % FIRST_SPECIAL);
+        } while (!bit(bits, id));
+        if (x->first) x->ids[i] = id, x->sums[i] = sum;
+        assert(x->ids[i] == id && x->sums[i] == sum);
+        assert(moe_grammar_advance(s, id, &failure) == MOE_OK);
+    }
+    moe_grammar_stop(&s);
+    return NULL;
+}
+
+static void test_threads(void)
+{
+    struct shared x = { .first = true };
+    pthread_t threads[4];
+    char open[2048];
+    json("{'type':'array','items':{'type':'object'},'minItems':100}", open);
+    OK(moe_grammar_schema(&x.g, vocab, open, strlen(open),
+                          &(struct moe_grammar_options){ .cache_bytes = 20000 }, &err) == MOE_OK);
+    follow_shared(&x);
+    x.first = false;
+    for (int i = 0; i < 4; i++) OK(pthread_create(&threads[i], NULL, follow_shared, &x) == 0);
+    for (int i = 0; i < 4; i++) OK(pthread_join(threads[i], NULL) == 0);
+    moe_grammar_release(&x.g);
+}
+
 static void test_vocab(void)
 {
     struct moe_vocab *v;
@@ -420,6 +465,7 @@ int main(void)
     test_depth();
     test_far_ends();
     test_feed();
+    test_threads();
     moe_vocab_close(&vocab);
     printf("test-grammar: %ld checks\n", checks);
     return 0;
