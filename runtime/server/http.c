@@ -25,33 +25,38 @@ enum { READ_OVER = 4, BACKLOG = 4096 };
 
 /* ---- responses ---- */
 
-static enum MHD_Result queue(struct moe_exchange *x, struct MHD_Response *r)
+/* Adds what all responses have; the answer is libmicrohttpd's from then on.  NULL stays NULL. */
+static struct MHD_Response *complete(struct moe_exchange *x, struct MHD_Response *r, const char *type)
 {
     char seconds[16];
-    if (!r) return MHD_NO;
+    if (!r) return NULL;
     snprintf(seconds, sizeof seconds, "%d", x->retry_after);
+    MHD_add_response_header(r, "Content-Type", type);
     MHD_add_response_header(r, "X-Request-Id", x->id);
     if (x->retry_after) MHD_add_response_header(r, "Retry-After", seconds);
     if (x->status == 401) MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
     if (x->allow) MHD_add_response_header(r, "Allow", x->allow);
     if (atomic_load(&x->server->state) == MOE_SERVER_DRAINING)
         MHD_add_response_header(r, "Connection", "close");
-    enum MHD_Result ok = MHD_queue_response(x->connection, (unsigned)x->status, r);
-    MHD_destroy_response(r);
     x->state = MOE_EXCHANGE_SENT;
-    return ok;
+    return r;
 }
 
-/* Sends the whole answer. */
-static enum MHD_Result send_whole(struct moe_exchange *x)
+/* The response with the whole answer; NULL: no memory. */
+static struct MHD_Response *make_whole(struct moe_exchange *x)
 {
-    if (x->out.failed) return MHD_NO;
-    x->sent = (int64_t)x->out.n;
+    if (x->out.failed) return NULL;
     struct MHD_Response *r = MHD_create_response_from_buffer(x->out.n, x->out.p, MHD_RESPMEM_MUST_FREE);
-    if (!r) return MHD_NO;
+    if (!r) return NULL;
+    x->sent = (int64_t)x->out.n;
     x->out = (struct moe_buffer){ 0 };
-    MHD_add_response_header(r, "Content-Type", x->type ? x->type : "application/json");
-    return queue(x, r);
+    return complete(x, r, x->type ? x->type : "application/json");
+}
+
+static void suspend(struct moe_exchange *x)
+{
+    x->suspended = true;
+    MHD_suspend_connection(x->connection);
 }
 
 /* Gives libmicrohttpd what there is of a stream, when the client's socket takes more. */
@@ -72,22 +77,28 @@ static ssize_t pull(void *cls, uint64_t at, char *to, size_t max)
     } else if (x->finished) {
         got = MHD_CONTENT_READER_END_OF_STREAM;
     } else {
-        x->suspended = true;
-        MHD_suspend_connection(x->connection);
+        suspend(x);
     }
     pthread_mutex_unlock(&x->lock);
     return got;
 }
 
-static enum MHD_Result send_stream(struct moe_exchange *x)
+static struct MHD_Response *make_stream(struct moe_exchange *x)
 {
     enum { BLOCK = 8192 };
     struct MHD_Response *r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, pull, x, NULL);
-    if (!r) return MHD_NO;
-    MHD_add_response_header(r, "Content-Type", "text/event-stream");
+    if (!r) return NULL;
     MHD_add_response_header(r, "Cache-Control", "no-cache");
     MHD_add_response_header(r, "X-Accel-Buffering", "no");
-    return queue(x, r);
+    return complete(x, r, "text/event-stream");
+}
+
+/* Hands the response over, without the exchange's lock: libmicrohttpd has locks of its own around pull. */
+static enum MHD_Result give(struct moe_exchange *x, struct MHD_Response *r)
+{
+    enum MHD_Result ok = MHD_queue_response(x->connection, (unsigned)x->status, r);
+    MHD_destroy_response(r);
+    return ok;
 }
 
 /* ---- requests ---- */
@@ -182,9 +193,9 @@ static enum MHD_Result begin(struct moe_server *s, struct MHD_Connection *c, con
     fail_too_large(x);
     pthread_mutex_lock(&x->lock);
     moe_exchange_refuse_locked(x, &x->refused);
-    enum MHD_Result ok = send_whole(x);
+    struct MHD_Response *r = make_whole(x);
     pthread_mutex_unlock(&x->lock);
-    return ok;
+    return r ? give(x, r) : MHD_NO;
 }
 
 /* Counts n more bytes among those of all bodies.  False: there are too many. */
@@ -223,43 +234,35 @@ static enum MHD_Result take(struct moe_exchange *x, const char *data, size_t n)
     return MHD_YES;
 }
 
-/* The body is there: answers, or lets the intake work. */
-static enum MHD_Result work(struct moe_exchange *x)
+/* The body is there: answers, or lets the intake work; with the lock held. */
+static void work(struct moe_exchange *x)
 {
     struct moe_api_error e = { 0 };
     if (!x->refused.status && x->route->post) {
         x->state = MOE_EXCHANGE_WORKING;
-        x->suspended = true;
-        MHD_suspend_connection(x->connection);
         x->refs++;
+        suspend(x);
         moe_intake_take(x);
-        return MHD_YES;
+        return;
     }
     pthread_mutex_unlock(&x->lock);
     if (x->refused.status) moe_exchange_refuse(x, &x->refused);
     else if (!x->route->answer(x, &e)) moe_exchange_refuse(x, &e);
     pthread_mutex_lock(&x->lock);
-    return send_whole(x);
 }
 
 static enum MHD_Result go_on(struct moe_exchange *x)
 {
-    enum MHD_Result ok = MHD_YES;
+    struct MHD_Response *r = NULL;
     pthread_mutex_lock(&x->lock);
-    if (x->gone) {
-        ok = MHD_NO;
-    } else if (x->state == MOE_EXCHANGE_READING) {
-        ok = work(x);
-    } else if (x->state == MOE_EXCHANGE_ANSWERED) {
-        ok = send_whole(x);
-    } else if (x->state == MOE_EXCHANGE_STREAMING) {
-        ok = send_stream(x);
-    } else if (x->state == MOE_EXCHANGE_WORKING) {
-        x->suspended = true;
-        MHD_suspend_connection(x->connection);
-    }
+    bool keep = !x->gone;
+    if (keep && x->state == MOE_EXCHANGE_READING) work(x);
+    if (keep && x->state == MOE_EXCHANGE_ANSWERED) keep = (r = make_whole(x));
+    else if (keep && x->state == MOE_EXCHANGE_STREAMING) keep = (r = make_stream(x));
+    else if (keep && x->state == MOE_EXCHANGE_WORKING && !x->suspended) suspend(x);
     pthread_mutex_unlock(&x->lock);
-    return ok;
+    if (!keep) return MHD_NO;
+    return r ? give(x, r) : MHD_YES;
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url, const char *method,
