@@ -38,6 +38,12 @@ LANE vf vf_loadn(const void *p, int64_t n)
     vm m = vm_first(n);
     return (vf){ _mm256_maskload_ps(p, m.a), _mm256_maskload_ps((const float *)p + 8, m.b) };
 }
+/* v, with +0 in lanes n.. */
+LANE vf vf_keep(vf v, int64_t n)
+{
+    vm m = vm_first(n);
+    return (vf){ _mm256_and_ps(v.a, _mm256_castsi256_ps(m.a)), _mm256_and_ps(v.b, _mm256_castsi256_ps(m.b)) };
+}
 LANE void vf_store(float *p, vf v) { _mm256_storeu_ps(p, v.a), _mm256_storeu_ps(p + 8, v.b); }
 /* A non-temporal store; p is a multiple of 32. */
 LANE void vf_stream(float *p, vf v) { _mm256_stream_ps(p, v.a), _mm256_stream_ps(p + 8, v.b); }

@@ -28,6 +28,7 @@ LANE vf vf_zero(void) { return _mm512_setzero_ps(); }
 LANE vf vf_set(float f) { return _mm512_set1_ps(f); }
 LANE vf vf_load(const void *p) { return _mm512_loadu_ps(p); }
 LANE vf vf_loadn(const void *p, int64_t n) { return _mm512_maskz_loadu_ps(vm_first(n), p); }
+LANE vf vf_keep(vf a, int64_t n) { return _mm512_maskz_mov_ps(vm_first(n), a); } /* +0 in lanes n.. */
 LANE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
 LANE void vf_stream(float *p, vf a) { _mm512_stream_ps(p, a); } /* non-temporal; p is a multiple of 64 */
 LANE void vf_storen(float *p, int64_t n, vf a) { _mm512_mask_storeu_ps(p, vm_first(n), a); }

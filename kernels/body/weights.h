@@ -92,7 +92,9 @@ LANE vf chunk_get(const struct chunk *r, int type, size_t k, int64_t m)
     if (type == MOE_F16) return m == 16 ? vf_f16(r->data + 2 * k) : vf_f16n(r->data + 2 * k, m);
     if (type == MOE_INT4_G32) return vf_mul(vf_int4(r->data + k / 2), vf_set(r->s[k / 32]));
     if (type == MOE_NVFP4) return vf_mul(vf_e2m1(r->data + k / 2), vf_set(r->s[k / 16]));
-    return vf_mul(m == 16 ? vf_e4m3(r->data + k) : vf_e4m3n(r->data + k, m), vf_set(r->s[k / 128]));
+    if (m == 16) return vf_mul(vf_e4m3(r->data + k), vf_set(r->s[k / 128]));
+    /* a code of 0 is -0 where the scale is negative, and NaN where it is infinite */
+    return vf_keep(vf_mul(vf_e4m3n(r->data + k, m), vf_set(r->s[k / 128])), m);
 }
 
 /* What chunk_get does, for an FP8 chunk that may start inside a scale block, so that the 16 values may need

@@ -146,6 +146,14 @@ DEVICE void add_step(uint32_t codes, int R, int T, int cols, int k, const uint8_
     }
 }
 
+/* Columns that a row lacks count as +0: their codes are 0, which a scale could make -0 or NaN. */
+DEVICE void spare_missing(uint32_t codes, int R, int k, int there, float *scale)
+{
+#pragma unroll
+    for (int i = 0; i < R; i++)
+        if (codes == MOE_CUDA_FP8 && k >= there) scale[i] = 1;
+}
+
 /* Adds the columns of a piece, of which `there` exist. */
 DEVICE void add_piece(const struct job *j, uint32_t codes, int R, int T, int cols, int k0, int there,
                       const uint8_t *w, const float *x, float *sum)
@@ -161,8 +169,11 @@ DEVICE void add_piece(const struct job *j, uint32_t codes, int R, int T, int col
                 scale[i] = weight_scale(&j->w, codes, j->first + r, k0 + k);
             }
         }
+        spare_missing(codes, R, k + lane, there, scale);
         add_step(codes, R, T, cols, k + lane, w, x, scale, sum);
-        if (k + 16 < there) add_step(codes, R, T, cols, k + 16 + lane, w, x, scale, sum);
+        if (k + 16 >= there) break;
+        spare_missing(codes, R, k + 16 + lane, there, scale);
+        add_step(codes, R, T, cols, k + 16 + lane, w, x, scale, sum);
     }
 }
 

@@ -13,7 +13,7 @@ struct product {
     struct moe_cuda_dense a;
     struct moe_weight w[EXPERTS];  /* one, or that of each expert */
     int weights;
-    float *x, *y;
+    float *x, *y, every;           /* every: what all of x is, unless 0 */
     int64_t x_floats, y_floats;
     struct moe_cuda_item list[8];
     int32_t count, in[PAIRS], out[PAIRS];
@@ -49,7 +49,7 @@ static void run(struct product *p, enum pattern pattern)
     assert(p->x && p->y && got);
     fill(p->x, p->x_floats, pattern);
     const float size = random_below(3) ? 1 : ldexpf(1, (int)random_below(240) - 120);
-    for (int64_t i = 0; i < p->x_floats; i++) p->x[i] *= size;
+    for (int64_t i = 0; i < p->x_floats; i++) p->x[i] = p->every != 0 ? p->every : p->x[i] * size;
     for (int64_t i = 0; i < p->y_floats; i++) p->y[i] = 77;
     a->x = cuda_in(p->x, x), a->y = cuda_inout(p->y, y);
     cuda_launch(moe_cuda_dense_kernel(a), moe_cuda_dense_grid(a), a, sizeof *a);
@@ -75,6 +75,23 @@ static void check_plain(int type, int64_t n, int64_t rows, int64_t cols, enum pa
     CUDA_CASE("dense: %s%s [%d x %d] from row %d, %d tokens, %s", moe_dtype_name(type),
               p.w[0].layout ? " in tiles" : "", (int)rows, (int)cols, (int)r0, (int)n, pattern_name[pattern]);
     run(&p, pattern);
+}
+
+/* FP8 whose rows end within 16 columns, beside sums of -0 (from products that are too small) and of Inf: what
+ * is missing counts as +0, whatever the scale is. */
+static void check_tail(int64_t n, float scale)
+{
+    struct product p = { .weights = 1, .every = 0x1p-10f };
+    const int64_t rows = 5, cols = 16 + 1 + random_below(15);
+    p.w[0] = random_weight(MOE_FP8_B128, rows, cols, false);
+    memset((void *)(uintptr_t)p.w[0].data, 1, (size_t)(rows * cols));
+    memcpy((void *)(uintptr_t)p.w[0].scale, &scale, sizeof scale);
+    p.a = (struct moe_cuda_dense){ .w = cuda_weight(&p.w[0]), .n = n, .ldx = cols, .ldy = rows, .rows = rows,
+                                   .items = 1 };
+    p.x_floats = n * cols, p.y_floats = n * rows;
+    CUDA_CASE("dense: FP8 [%d x %d] with a scale of %g, %d tokens", (int)rows, (int)cols, (double)scale,
+              (int)n);
+    run(&p, NORMAL);
 }
 
 /* Heads: items whose rows are parts of the same weight, from outputs of attention [n, heads, cols]. */
@@ -166,6 +183,10 @@ static void check(void)
     /* First of all launches: dense_8 has 48 KiB of dynamic shared memory for F32 and static memory besides,
      * and no other type has asked for more before. */
     check_plain(MOE_F32, 8, 33, 200, NORMAL, false);
+    for (int64_t n = 1; n <= 17; n++) {
+        check_tail(n, -0x1p-140f);
+        check_tail(n, n % 2 ? INFINITY : -INFINITY);
+    }
     static const int64_t tokens[] = { 1, 2, 3, 4, 5, 8, 9, 17 };
     for (int i = 0; i < 8 * MOE_DTYPE_COUNT; i++) {
         const int type = i % MOE_DTYPE_COUNT;

@@ -274,9 +274,33 @@ static void check_matmul_hostile(const struct variant *v)
     }
 }
 
+/* Elements that a row's tail lacks count as +0, whatever the scale of its block is: beside sums of -0 (from
+ * products that are too small) and of Inf, for as many tokens as each way of computing takes. */
+static void check_matmul_tail(const struct variant *v)
+{
+    static const float scales[] = { -0x1p-140f, 0x1p-140f, INFINITY, -INFINITY };
+    for (int i = 0; i < 4 * 9; i++) {
+        int64_t rows = 5, cols = 16 + 1 + random_below(15), n = 1 + i / 4;
+        struct moe_weight w = random_weight(MOE_FP8_B128, rows, cols, false);
+        float *x = guarded_floats(n * cols), *y = guarded_floats(n * rows), *row = guarded_floats(cols);
+        memset((void *)(uintptr_t)w.data, 1, (size_t)(rows * cols));
+        memcpy((void *)(uintptr_t)w.scale, &scales[i % 4], sizeof *scales);
+        for (int64_t k = 0; k < n * cols; k++) x[k] = i % 4 == 1 ? -0x1p-10f : 0x1p-10f;
+        snprintf(now_case, sizeof now_case, "fp8 [%" PRId64 " x %" PRId64 "] with a scale of %g, %" PRId64
+                 " tokens", rows, cols, (double)scales[i % 4], n);
+        variants[REF].k.dequantize(&w, 0, 0, cols, row);
+        product(v)(&w, 0, rows, x, cols, n, y, rows);
+        float want = v->k.dot(row, x, cols);
+        for (int64_t k = 0; k < n * rows; k++)
+            CHECK(same_bits(&want, &y[k], 1), "result %" PRId64 ": %a, by the order %a", k, (double)y[k],
+                  (double)want);
+        free_buffers();
+    }
+}
+
 static void check_matmul(const struct variant *v)
 {
-    if (v != &variants[REF]) check_matmul_hostile(v);
+    if (v != &variants[REF]) check_matmul_hostile(v), check_matmul_tail(v);
     static const int64_t tokens[] = { 1, 2, 3, 4, 5, 7, 9, 13, 24, 31 };
     for (int i = 0; i < 270; i++) {
         int type = i < 250 ? i % WEIGHT_TYPES : MOE_NVFP4;
