@@ -205,7 +205,7 @@ static const struct moe_opt_rule rules[] = {
     { "keep", "attach prompt prompt-file prompts messages tokens chat", true },
     { "keep", "score bench trace record-routing", true },
     { "keep", "n-predict temperature stop ignore-eos context batch-tokens memory", true },
-    { "keep", "arithmetic cache-type activations", true },
+    { "keep", "arithmetic cache-type activations mla mla-norm-eps special bos", true },
     { "attach", "load-from reference", true },
     { "split", "ranks plan rendezvous", false },
     { "rank-timeout", "ranks plan rendezvous", false },

@@ -169,7 +169,7 @@ no 3 "the directory of the socket" $F/int4 --device cuda --keep "$T/none/socket"
 no 3 "(moe-run MODEL --device cuda --keep SOCKET starts a keeper)" $F/int4 --device cuda --attach "$S" $line
 no 14 "--keep is about the memory of a GPU (--device cuda)" $F/int4 --keep "$S"
 no 14 "--attach is about the memory of a GPU (--device cuda)" $F/int4 --device cpu --attach "$S" $line
-for o in "--prompt x" "--tokens 1" "-n 3" "--chat" "--attach $S" "--activations nvfp4" "--context 9"; do no 2 "--keep" $F/int4 --device cuda --keep "$S" $o; done
+for o in "--prompt x" "--tokens 1" "-n 3" "--chat" "--attach $S" "--activations nvfp4" "--context 9" "--mla-norm-eps 1e-6" --bos; do no 2 "--keep" $F/int4 --device cuda --keep "$S" $o; done
 no 2 "--load-from" $F/int4 --device cuda --attach "$S" --load-from direct $line
 no 3 "does not exist" "$T/nothing" --device cuda --keep "$S"
 MOE_SHIM_HAS=vmm no 17 "cannot hand its memory to another process" $F/int4 --device cuda --keep "$S"
