@@ -9,9 +9,8 @@
  *     MOE_TRY(moe_grammar_schema(&g, v, text, bytes, &options, err));       // once for a schema
  *     MOE_TRY(moe_grammar_start(&s, g, err));                               // once for a request
  *     for (;;) {
- *         MOE_TRY(moe_grammar_mask(s, bits, err));      // then sample an id whose bit is set, or an end
- * token,
- *         ...                                           // which may come when moe_grammar_may_end(s)
+ *         MOE_TRY(moe_grammar_mask(s, bits, err));
+ *         ...              // sample an id whose bit is set, or, when moe_grammar_may_end(s), an end token
  *         MOE_TRY(moe_grammar_advance(s, id, err));
  *     }
  *
@@ -23,6 +22,9 @@
  * Bounds: compiling takes at most about 2^27 steps (a second) and 100 MiB while it runs, and a compiled
  * grammar at most about 50 MiB (moe_grammar_bytes); what needs more is MOE_UNSUPPORTED.  A state takes some
  * KiB.
+ *
+ * The caller bounds the length of a schema's text, of whose tree parsing takes up to 80 bytes a byte
+ * (base/json.h).
  *
  * Threads: a vocabulary and a grammar are immutable and may be used by all threads at once (a grammar's cache
  * of masks has a lock); a state is used by one thread at a time. */

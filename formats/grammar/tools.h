@@ -33,7 +33,8 @@ struct moe_grammar_tools {
     /* The text begins with thinking or within it (the prompt may end with <think>), which is free and goes on
      * to think_end or to the section.  Needs think_end. */
     bool thinking;
-    bool required;        /* the answer is calls, without any text before them */
+    /* The answer is calls, without text before them.  (A tool that the client names is declared alone.) */
+    bool required;
     uint32_t first_index; /* I of the first call: how many the conversation has already */
     uint32_t max_calls;   /* 0: 128; 1 where calls may not be parallel; at most 1024 */
 };
