@@ -48,51 +48,43 @@ DEVICE uint32_t second_terms(float low, float high, uint32_t one)
     return bf16x2_from_f32(low - low_bf16(one), high - high_bf16(one));
 }
 
-/* Eight values as bfloat16 at `to` and, with two terms, the second ones `apart` bytes behind. */
-DEVICE void put_terms(const float v[8], int terms, unsigned char *to, int apart)
+/* Four values as bfloat16 at `to` and, with two terms, the second ones `apart` bytes behind. */
+DEVICE void put_terms(const float v[4], int terms, unsigned char *to, int apart)
 {
-    uint32_t one[4], two[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        one[i] = bf16x2_from_f32(v[2 * i], v[2 * i + 1]);
-        if (terms == 2) two[i] = second_terms(v[2 * i], v[2 * i + 1], one[i]);
-    }
-    store_16(to, one);
-    if (terms == 2) store_16(to + apart, two);
+    const uint32_t low = bf16x2_from_f32(v[0], v[1]), high = bf16x2_from_f32(v[2], v[3]);
+    *(uint2 *)to = make_uint2(low, high);
+    if (terms == 2)
+        *(uint2 *)(to + apart) = make_uint2(second_terms(v[0], v[1], low), second_terms(v[2], v[3], high));
 }
 
-/* Eight values of a row of floats, of which `there` exist; the others are 0.  whole: rows are made of whole
+/* Four values of a row of floats, of which `there` exist; the others are 0.  whole: rows are made of whole
  * pieces of 16 bytes. */
-DEVICE void get_floats(const float *from, int there, bool whole, float v[8])
+DEVICE void get_floats(const float *from, int there, bool whole, float v[4])
 {
 #pragma unroll
-    for (int i = 0; i < 8; i++) v[i] = 0;
-    if (whole) {
-#pragma unroll
-        for (int i = 0; i < 8; i += 4)
-            if (i < there) {
-                const float4 x = *(const float4 *)(from + i);
-                v[i] = x.x, v[i + 1] = x.y, v[i + 2] = x.z, v[i + 3] = x.w;
-            }
+    for (int i = 0; i < 4; i++) v[i] = 0;
+    if (whole && there > 0) {
+        const float4 x = *(const float4 *)from;
+        v[0] = x.x, v[1] = x.y, v[2] = x.z, v[3] = x.w;
     } else
 #pragma unroll
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < 4; i++)
             if (i < there) v[i] = from[i];
 }
 
 /* `n` rows of floats as terms, `rows` of which exist. */
 DEVICE void convert(const struct job *j, const float *from, int rows, int n, unsigned char *to)
 {
-    const int width = (int)j->a->cache.width, pieces = j->pitch / 16;
+    const int width = (int)j->a->cache.width, quads = j->pitch / 8;
     const bool whole = width % 4 == 0;
-    int r = (int)threadIdx.x / pieces, c = (int)threadIdx.x % pieces;
+    int r = (int)threadIdx.x / quads, c = (int)threadIdx.x % quads;
 #pragma unroll 1
     while (r < n) {
-        float v[8];
-        get_floats(from + (int64_t)r * width + 8 * c, r < rows ? width - 8 * c : 0, whole, v);
-        put_terms(v, j->terms, to + piece_at(j->pitch, r, c), n * j->pitch);
-        r += THREADS / pieces, c += THREADS % pieces;
-        if (c >= pieces) c -= pieces, r++;
+        float v[4];
+        get_floats(from + (int64_t)r * width + 4 * c, r < rows ? width - 4 * c : 0, whole, v);
+        put_terms(v, j->terms, to + piece_at(j->pitch, r, c / 2) + c % 2 * 8, n * j->pitch);
+        r += THREADS / quads, c += THREADS % quads;
+        if (c >= quads) c -= quads, r++;
     }
 }
 
@@ -365,9 +357,14 @@ DEVICE void store(const struct job *j, const float *o, float *to)
 #pragma unroll
         for (int i = 0; i < 32 / PARTS_OF(j); i++)
 #pragma unroll
-            for (int n = 0; n < 4; n++) {
-                const int c = column_of(j, i) + n / 2 * 8 + l % 4 * 2 + n % 2;
-                if (c < kl) row[c] = o[i * 8 * tiles + k / 2 * 8 + n / 2 * 4 + k % 2 * 2 + n % 2] * f;
+            for (int n = 0; n < 2; n++) {
+                const float *v = o + i * 8 * tiles + k / 2 * 8 + n * 4 + k % 2 * 2;
+                const int c = column_of(j, i) + n * 8 + l % 4 * 2;
+                if (c + 1 < kl && kl % 2 == 0) *(float2 *)(row + c) = make_float2(v[0] * f, v[1] * f);
+                else {
+                    if (c < kl) row[c] = v[0] * f;
+                    if (c + 1 < kl) row[c + 1] = v[1] * f;
+                }
             }
     }
 }

@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/absorb.h"
 #include "kernels/cuda/activations.h"
+#include "kernels/cuda/attend-fast.h"
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/combine.h"
 #include "kernels/cuda/dense.h"
@@ -187,7 +188,8 @@ static void dense_rows(void)
 
 /* ---- attention ---- */
 
-static void attend_row(int64_t sequences, int64_t rows)
+/* The cache and the queries of so many sequences of so many rows. */
+static struct moe_cuda_attend attend_of(int64_t sequences, int64_t rows, int64_t value_bytes)
 {
     const int64_t pages = (rows + MOE_PAGE - 1) / MOE_PAGE, width = w->kl + w->rope;
     int32_t *page = calloc((size_t)(sequences * pages), 4), *at = calloc((size_t)sequences * 2, 4);
@@ -195,7 +197,7 @@ static void attend_row(int64_t sequences, int64_t rows)
     for (int64_t i = 0; i < sequences * pages; i++) page[i] = (int32_t)i;
     for (int64_t s = 0; s < sequences; s++) at[s] = (int32_t)s, at[sequences + s] = (int32_t)(rows - 1);
     struct moe_cuda_attend a = { .n = sequences, .heads = w->heads, .kl = w->kl, .scale = 0.07f };
-    a.cache = (struct moe_cuda_latents){ .rows = take(4 * sequences * pages * MOE_PAGE * width),
+    a.cache = (struct moe_cuda_latents){ .rows = take(value_bytes * sequences * pages * MOE_PAGE * width),
                                          .page = put(page, 4 * sequences * pages),
                                          .segment = put(at, 4 * sequences),
                                          .pos = put(at + sequences, 4 * sequences),
@@ -203,16 +205,26 @@ static void attend_row(int64_t sequences, int64_t rows)
                                          .table = pages,
                                          .width = width };
     free(page), free(at);
+    a.q = take(4 * a.n * a.heads * width);
+    a.out = take(4 * a.n * a.heads * a.kl);
+    return a;
+}
+
+/* Room for what chunks leave for their merge. */
+static void take_parts(struct moe_cuda_attend *a)
+{
+    a->max = take(4 * a->n * a->chunks * a->heads);
+    a->sum = take(4 * a->n * a->chunks * a->heads);
+    a->part = take(4 * a->n * a->chunks * a->heads * a->kl);
+}
+
+static void attend_row(int64_t sequences, int64_t rows)
+{
+    struct moe_cuda_attend a = attend_of(sequences, rows, 4);
     a.chunks = moe_cuda_attend_chunks(rows);
     a.split = moe_cuda_attend_split(a.n, a.heads, a.chunks, moe_gpu_info(gpu)->multiprocessors);
     a.few = moe_cuda_attend_few(a.n, a.heads, a.split ? a.chunks : 1, moe_gpu_info(gpu)->multiprocessors);
-    a.q = take(4 * a.n * a.heads * width);
-    a.out = take(4 * a.n * a.heads * a.kl);
-    if (a.split) {
-        a.max = take(4 * a.n * a.chunks * a.heads);
-        a.sum = take(4 * a.n * a.chunks * a.heads);
-        a.part = take(4 * a.n * a.chunks * a.heads * a.kl);
-    }
+    if (a.split) take_parts(&a);
     const struct launch l[2] = {
         { .kernel = moe_cuda_attend_kernel(&a), .grid = moe_cuda_attend_grid(&a), .args = &a,
           .bytes = sizeof a },
@@ -220,8 +232,26 @@ static void attend_row(int64_t sequences, int64_t rows)
           .bytes = sizeof a } };
     row("attention", SHAPE("%lld sequences of %lld%s", (long long)sequences, (long long)rows,
                            a.split ? ", split" : ""),
-        l, a.split ? 2 : 1, 4.0 * (double)(sequences * rows * width),
-        (double)(sequences * rows * w->heads) * (double)(width + w->kl));
+        l, a.split ? 2 : 1, 4.0 * (double)(sequences * rows * a.cache.width),
+        (double)(sequences * rows * w->heads) * (double)(a.cache.width + w->kl));
+}
+
+static void attend_fast_row(int64_t sequences, int64_t rows, bool bf16)
+{
+    const int64_t value_bytes = bf16 ? 2 : 4;
+    struct moe_cuda_attend a = attend_of(sequences, rows, value_bytes);
+    a.chunks = moe_cuda_attend_fast_most(rows);
+    a.few = moe_cuda_attend_fast_few(&a, bf16, moe_gpu_info(gpu)->multiprocessors);
+    if (a.chunks > 1) take_parts(&a);
+    const struct launch l[2] = {
+        { .kernel = moe_cuda_attend_fast_kernel(&a, bf16), .grid = moe_cuda_attend_fast_grid(&a, bf16),
+          .args = &a, .bytes = sizeof a },
+        { .kernel = MOE_CUDA_attend_fast_merge, .grid = moe_cuda_attend_fast_merge_grid(&a), .args = &a,
+          .bytes = sizeof a } };
+    row("attention, fast", SHAPE("%lld sequences of %lld, %s", (long long)sequences, (long long)rows,
+                                 bf16 ? "bf16" : "float32"),
+        l, a.chunks > 1 ? 2 : 1, (double)(value_bytes * sequences * rows * a.cache.width),
+        (double)(sequences * rows * w->heads) * (double)(a.cache.width + w->kl));
 }
 
 static void absorb_row(int64_t n)
@@ -341,6 +371,10 @@ static void all_rows(void)
     for (int i = 0; i < 3; i++) shared_row(some[i]);
     for (int i = 0; i < 3; i++) attend_row(1, quick ? 600 : lengths[i]);
     attend_row(quick ? 2 : 32, quick ? 70 : 8192);
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        for (int i = 0; i < 3; i++) attend_fast_row(1, quick ? 600 : lengths[i], bf16);
+        attend_fast_row(quick ? 2 : 32, quick ? 70 : 8192, bf16);
+    }
     for (int i = 0; i < 2; i++) absorb_row(some[i]);
     dense_rows();
     for (int i = 0; i < 3; i++) norm_row(some[i]);
