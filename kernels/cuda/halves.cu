@@ -27,12 +27,12 @@ DEVICE uint32_t bf16_from_f32(float x)
 /* Of the eight columns of a piece of 16 bytes: the first, and how far column i of them is behind it. */
 DEVICE int64_t first_column(uint32_t kind, int64_t piece)
 {
-    if (kind == MOE_CUDA_HALVES_CODES) return piece * 8;
+    if (kind <= MOE_CUDA_HALVES_CODES2) return piece * 8;
     return piece / 4 * 32 + piece % 4 * (kind == MOE_CUDA_HALVES_FP8 ? 4 : 2);
 }
 DEVICE int column_behind(uint32_t kind, int i)
 {
-    return kind == MOE_CUDA_HALVES_CODES  ? (i % 2 ? FAST_HIGH(i / 2) : FAST_LOW(i / 2))
+    return kind <= MOE_CUDA_HALVES_CODES2 ? (i % 2 ? FAST_HIGH(i / 2) : FAST_LOW(i / 2))
            : kind == MOE_CUDA_HALVES_FP8 ? i / 4 * 16 + i % 4
                                          : i / 2 * 8 + i % 2;
 }
@@ -86,6 +86,7 @@ KERNEL(moe_cuda_halves, 256) (const struct moe_cuda_halves a)
 
     switch (a.kind) {
     case MOE_CUDA_HALVES_CODES: store_row(MOE_CUDA_HALVES_CODES, x, a.n, up, finite, to); break;
+    case MOE_CUDA_HALVES_CODES2: store_row(MOE_CUDA_HALVES_CODES2, x, a.n, up, finite, to); break;
     case MOE_CUDA_HALVES_BF16: store_row(MOE_CUDA_HALVES_BF16, x, a.n, up, finite, to); break;
     case MOE_CUDA_HALVES_F16: store_row(MOE_CUDA_HALVES_F16, x, a.n, up, finite, to); break;
     default: store_row(MOE_CUDA_HALVES_FP8, x, a.n, up, finite, to); break;

@@ -7,7 +7,8 @@
  * term rounded to nearest:
  *
  *   CODES      one float16.  What is lost of x is at most 2^-11 |x| + 2^-25 f.
- *   F16, FP8   two float16, h = v rounded and l = v - h rounded; lost is at most 2^-22 |x| + 2^-25 f.
+ *   CODES2, F16, FP8
+ *              two float16, h = v rounded and l = v - h rounded; lost is at most 2^-22 |x| + 2^-25 f.
  *   BF16       the same with bfloat16; lost is at most 2^-17 |x|.
  *
  * Where a value is NaN or Inf the row's factor is NaN, and all values are stored as 0: so every result that
@@ -17,6 +18,7 @@
  * in which products take them.
  *   CODES      each 8 columns in the order in which codes of four bits come out of a word of 32 bits
  *              (codes.h), which depends on the GPU that the kernels are compiled for.
+ *   CODES2     groups of 64 columns, each 64 h and then 64 l; a term has them in the order of CODES.
  *   the others groups of 64 columns, each 64 h and then 64 l.  A term has two halves of 32 columns, and of a
  *              half lane t in [0, 4) of a product has eight values side by side: with BF16 and F16 columns
  *              2t, 2t + 1, 2t + 8, 2t + 9, 2t + 16, .., and with FP8 4t, .., 4t + 3, 4t + 16, .., 4t + 19. */
@@ -26,7 +28,8 @@
 #include "kernels/cuda/common.h"
 
 enum moe_cuda_halves_kind {
-    MOE_CUDA_HALVES_CODES, MOE_CUDA_HALVES_BF16, MOE_CUDA_HALVES_F16, MOE_CUDA_HALVES_FP8
+    MOE_CUDA_HALVES_CODES, MOE_CUDA_HALVES_CODES2, MOE_CUDA_HALVES_BF16, MOE_CUDA_HALVES_F16,
+    MOE_CUDA_HALVES_FP8
 };
 
 /* Columns of a row, with those that fill it up. */

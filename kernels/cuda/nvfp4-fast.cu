@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernels/cuda/nvfp4-fast.cu - fast products with NVFP4 weights.
  *
- * PICTURE.  A block of 256 threads multiplies 128 rows of W with N rows of x.  With N = 8 each of its eight
- * warps has 16 rows of W and all rows of x; with more, a warp has 32 rows of W and half of the rows of x. The
- * rows of a warp are eight neighbours and those 32 (and 64 and 96) further on, whose scales lie side by side.
- * A warp adds up all columns of its results by itself, so there is nothing to be joined at the end.
+ * PICTURE.  A block of 256 threads multiplies 128 rows of W with N rows of x.  With N up to 32 (16 where x
+ * has two terms) each of its eight warps has 16 rows of W and all rows of x, so that a weight is decoded
+ * once; with more, a warp has 32 rows of W and half of the rows of x, which takes less of shared memory.
+ * The rows of a warp are eight neighbours and those 32 (and 64 and 96) further on, whose scales lie side by
+ * side.  A warp adds up all columns of its results by itself, so there is nothing to be joined at the end.
  *
  * A matrix of 8 rows of 16 bytes, as ldmatrix reads it, has 32 columns, of which a lane gets eight: the 16
  * bytes of x that it multiplies them with are of the same eight columns. */
@@ -15,6 +16,12 @@
 #include "kernels/cuda/nvfp4-fast.h"
 
 enum { ROWS = MOE_CUDA_FAST_ROWS };
+
+/* In what follows N and K, constants wherever these functions are inlined, are the most pairs of an item and
+ * the terms of x. */
+#define STEP(N, K) moe_cuda_fast_step((N) * (K))
+/* Pieces of 16 bytes of a row of x in a step. */
+#define X_PIECES(N, K) ((K) * STEP(N, K) / 8)
 
 /* ---- work ---- */
 
@@ -77,13 +84,13 @@ struct feed {
 };
 
 /* Points at the first step of unit number f->unit. */
-DEVICE void feed_unit(const struct moe_cuda_nvfp4 *a, int N, int steps, struct feed *f)
+DEVICE void feed_unit(const struct moe_cuda_nvfp4 *a, int N, int K, int steps, struct feed *f)
 {
-    const int tid = (int)threadIdx.x, step = moe_cuda_fast_step(N), pieces = step / 32;
+    const int tid = (int)threadIdx.x, step = STEP(N, K), pieces = step / 32;
     const int tiles = (int)((a->cols + 63) / 64); /* of scales, side by side */
     const struct unit u = unit_at(a, N, f->unit);
     const int64_t expert = u.expert * a->stride, pitch = a->cols / 2;
-    const uint32_t x_pitch = (uint32_t)(moe_cuda_halves_pitch(MOE_CUDA_HALVES_CODES, a->cols) / 16);
+    const uint32_t x_pitch = (uint32_t)(moe_cuda_halves_columns(a->cols) * K / 8);
     f->steps = steps;
     f->rows = (int)a->rows - u.row - tid / pieces;
     f->codes = (u.matrix ? a->codes[1] : a->codes[0]) + expert;
@@ -93,18 +100,19 @@ DEVICE void feed_unit(const struct moe_cuda_nvfp4 *a, int N, int steps, struct f
     f->scales += tid * 16;
     f->scales_left = tid < step / 2 ? tiles * 512 - tid * 16 : 0;
 #pragma unroll
-    for (int i = 0; i < N * step / 2048; i++) {
-        const int j = tid / (step / 8) + i * (2048 / step);
+    for (int i = 0; i < N * X_PIECES(N, K) / 256; i++) {
+        const int j = tid / X_PIECES(N, K) + i * (256 / X_PIECES(N, K));
         const uint32_t x = j < u.count ? (uint32_t)row_of(a->in, u.first + j) * x_pitch : 0;
-        f->x[i] = j < u.count ? x + (uint32_t)(tid % (step / 8)) : (uint32_t)NONE;
+        f->x[i] = j < u.count ? x + (uint32_t)(tid % X_PIECES(N, K)) : (uint32_t)NONE;
     }
 }
 
 /* Copies this thread's part of the next step to the slot.  narrow: rows of W begin at multiples of 8 bytes
  * only. */
-DEVICE void feed_step(const struct moe_cuda_nvfp4 *a, int N, bool narrow, struct feed *f, shared_at slot)
+DEVICE void feed_step(const struct moe_cuda_nvfp4 *a, int N, int K, bool narrow, struct feed *f,
+                      shared_at slot)
 {
-    const int tid = (int)threadIdx.x, step = moe_cuda_fast_step(N), pieces = step / 32;
+    const int tid = (int)threadIdx.x, step = STEP(N, K), pieces = step / 32;
     const int row = tid / pieces, apart = 256 / pieces;
     const shared_at codes = slot + row * (step / 2) + (tid % pieces ^ swizzle(step, row)) * 16;
 #pragma unroll
@@ -121,12 +129,12 @@ DEVICE void feed_step(const struct moe_cuda_nvfp4 *a, int N, bool narrow, struct
     const shared_at scales = slot + ROWS * (step / 2), x = scales + ROWS * (step / 16);
     if (tid < step / 2) cp_async_16_or_zero(scales + tid * 16, f->scales, f->scales_left > 0);
 #pragma unroll
-    for (int i = 0; i < N * step / 2048; i++) {
-        const int j = tid / (step / 8) + i * (2048 / step);
-        const int piece = tid % (step / 8) ^ j % 2 * 4;
+    for (int i = 0; i < N * X_PIECES(N, K) / 256; i++) {
+        const int j = tid / X_PIECES(N, K) + i * (256 / X_PIECES(N, K));
+        const int piece = tid % X_PIECES(N, K) ^ j % 2 * 4;
         const bool on = f->x[i] != (uint32_t)NONE;
-        cp_async_16_or_zero(x + j * (step * 2) + piece * 16, a->digits + (uint64_t)f->x[i] * 16, on);
-        if (on) f->x[i] += step / 8;
+        cp_async_16_or_zero(x + (j * X_PIECES(N, K) + piece) * 16, a->digits + (uint64_t)f->x[i] * 16, on);
+        if (on) f->x[i] += X_PIECES(N, K);
     }
     f->codes += step / 2, f->left -= step / 2;
     f->scales += step * 8, f->scales_left -= step * 8;
@@ -134,9 +142,10 @@ DEVICE void feed_step(const struct moe_cuda_nvfp4 *a, int N, bool narrow, struct
 
 /* ---- multiplying ---- */
 
-/* What a warp has: R times 16 rows of W, T times 8 rows of x. */
-#define ROWS_OF(N) ((N) == 8 ? 1 : 2)
-#define COLUMNS_OF(N) ((N) <= 16 ? 1 : (N) / 16)
+/* What a warp has: 16 rows of W or twice as many, and so many times 8 rows of x. */
+#define IS_WIDE(N, K) ((N) * (K) > 32)
+#define ROWS_OF(N, K) (IS_WIDE(N, K) ? 2 : 1)
+#define COLUMNS_OF(N, K) (IS_WIDE(N, K) ? (N) / 16 : (N) / 8)
 
 /* The sums of a lane: [rows of W][rows of x][as mma has them]. */
 typedef float sums[2][4][4];
@@ -145,17 +154,21 @@ typedef float sums[2][4][4];
 struct place { int codes, scales, x; };
 
 /* The first of the eight neighbouring rows of W that begin the warp's, and its first row of x. */
-DEVICE int warp_row(int N) { return (int)warp_id() / 2 * 8 + (N == 8 ? (int)warp_id() % 2 * 64 : 0); }
-DEVICE int warp_x(int N) { return N == 8 ? 0 : (int)warp_id() % 2 * (N / 2); }
-
-DEVICE struct place place_of(int N)
+DEVICE int warp_row(int N, int K)
 {
-    const int l = (int)lane_id(), g = l / 4, t = l % 4, step = moe_cuda_fast_step(N);
-    const int row = warp_row(N) + l % 8 + l / 8 % 2 * 32;
+    return (int)warp_id() / 2 * 8 + (IS_WIDE(N, K) ? 0 : (int)warp_id() % 2 * 64);
+}
+DEVICE int warp_x(int N, int K) { return IS_WIDE(N, K) ? (int)warp_id() % 2 * (N / 2) : 0; }
+
+DEVICE struct place place_of(int N, int K)
+{
+    const int l = (int)lane_id(), g = l / 4, t = l % 4, step = STEP(N, K);
+    const int row = warp_row(N, K) + l % 8 + l / 8 % 2 * 32;
     struct place p;
     p.codes = row * (step / 2) + (l / 16 ^ swizzle(step, row)) * 16;
     p.scales = ROWS * (step / 2) + ((int)warp_id() / 2 * 8 + g) * 16;
-    p.x = ROWS * (step / 2) + ROWS * (step / 16) + (warp_x(N) + g) * (step * 2) + g % 2 * 64 + t * 16;
+    p.x = ROWS * (step / 2) + ROWS * (step / 16) + (warp_x(N, K) + g) * X_PIECES(N, K) * 16;
+    p.x += g % 2 * 64 + t * 16;
     return p;
 }
 
@@ -174,14 +187,14 @@ DEVICE void weights(uint32_t w[2][4], uint32_t row, uint32_t row2, uint32_t scal
 }
 
 /* Adds a group of 64 columns to the sums. */
-DEVICE void multiply_group(int N, const struct place *p, shared_at slot, int group, sums sum)
+DEVICE void multiply_group(int N, int K, const struct place *p, shared_at slot, int group, sums sum)
 {
-    const int step = moe_cuda_fast_step(N), half = N == 8 ? (int)warp_id() % 2 : 0;
+    const int step = STEP(N, K), half = IS_WIDE(N, K) ? 0 : (int)warp_id() % 2;
     const uint32_t pick = lane_id() & 2 ? 0x7351u : 0x6240u;
     uint32_t w[2][2][2][4], s[4];
     load_shared_16(s, slot + p->scales + group * 512);
 #pragma unroll
-    for (int r = 0; r < ROWS_OF(N); r++) {
+    for (int r = 0; r < ROWS_OF(N, K); r++) {
         uint32_t code[4];
         const uint32_t low = r || half ? s[2] : s[0], high = r || half ? s[3] : s[1];
         const uint32_t scale = __byte_perm(low, high, pick);
@@ -190,18 +203,19 @@ DEVICE void multiply_group(int N, const struct place *p, shared_at slot, int gro
         weights(w[r][1], code[2], code[3], mul_f16x2(f16x2_from_e4m3x2(scale >> 16), FAST_SCALE));
     }
 #pragma unroll
-    for (int n = 0; n < COLUMNS_OF(N); n++) {
+    for (int n = 0; n < COLUMNS_OF(N, K); n++) {
         float c[2][4] = { { 0 } };
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
+        for (int h = 0; h < 2 * K; h++) { /* the second term comes first */
             uint32_t x[4];
-            load_shared_16(x, slot + (p->x ^ h * 64) + group * 128 + n * 8 * (step * 2));
+            const int at = (group * K + K - 1 - h / 2) * 128 + n * 128 * X_PIECES(N, K);
+            load_shared_16(x, slot + (p->x ^ h % 2 * 64) + at);
 #pragma unroll
-            for (int i = 0; i < 2 * ROWS_OF(N); i++)
-                mma_16816_f16(c[i / 2], w[i / 2][h][i % 2], x + i % 2 * 2);
+            for (int i = 0; i < 2 * ROWS_OF(N, K); i++)
+                mma_16816_f16(c[i / 2], w[i / 2][h % 2][i % 2], x + i % 2 * 2);
         }
 #pragma unroll
-        for (int i = 0; i < 4 * ROWS_OF(N); i++) {
+        for (int i = 0; i < 4 * ROWS_OF(N, K); i++) {
             float *s = &sum[i / 4][n][i % 4];
             *s = *s + c[i / 4][i % 4];
         }
@@ -209,44 +223,44 @@ DEVICE void multiply_group(int N, const struct place *p, shared_at slot, int gro
 }
 
 /* Adds a step to the sums.  Where too many groups are unrolled, more is loaded ahead than registers hold. */
-DEVICE void multiply_step(int N, const struct place *p, shared_at slot, sums sum)
+DEVICE void multiply_step(int N, int K, const struct place *p, shared_at slot, sums sum)
 {
-    if (N > 32) {
+    if (N * K > 32) {
 #pragma unroll 1
-        for (int group = 0; group < 2; group++) multiply_group(N, p, slot, group, sum);
+        for (int group = 0; group < 2; group++) multiply_group(N, K, p, slot, group, sum);
     } else {
 #pragma unroll 2
-        for (int group = 0; group < 4; group++) multiply_group(N, p, slot, group, sum);
+        for (int group = 0; group < 4; group++) multiply_group(N, K, p, slot, group, sum);
     }
 }
 
-DEVICE void clear(int N, sums sum)
+DEVICE void clear(int N, int K, sums sum)
 {
 #pragma unroll
-    for (int r = 0; r < ROWS_OF(N); r++)
+    for (int r = 0; r < ROWS_OF(N, K); r++)
 #pragma unroll
-        for (int n = 0; n < COLUMNS_OF(N) * 4; n++) sum[r][n / 4][n % 4] = 0;
+        for (int n = 0; n < COLUMNS_OF(N, K) * 4; n++) sum[r][n / 4][n % 4] = 0;
 }
 
 /* ---- results ---- */
 
 /* Stores the results of a unit.  Where SwiGLU joins two matrices, those of the first wait in y[0], where the
  * same thread takes them up. */
-DEVICE void store(const struct moe_cuda_nvfp4 *a, int N, const struct unit *u, sums sum)
+DEVICE void store(const struct moe_cuda_nvfp4 *a, int N, int K, const struct unit *u, sums sum)
 {
-    const int l = (int)computed_here(lane_id()), row = u->row + warp_row(N) + l / 4;
+    const int l = (int)computed_here(lane_id()), row = u->row + warp_row(N, K) + l / 4;
     const bool joins = a->flags & MOE_CUDA_NVFP4_SWIGLU, divides = a->flags & MOE_CUDA_NVFP4_RECIPROCAL;
     const uint8_t *at = (const uint8_t *)(u->matrix ? a->global[1] : a->global[0]) + u->expert * a->stride;
     const float global = *(const float *)at;
     float *y = u->matrix && !joins ? a->y[1] : a->y[0];
 #pragma unroll
-    for (int n = 0; n < COLUMNS_OF(N) * 2; n++) {
-        const int j = warp_x(N) + n / 2 * 8 + l % 4 * 2 + n % 2;
+    for (int n = 0; n < COLUMNS_OF(N, K) * 2; n++) {
+        const int j = warp_x(N, K) + n / 2 * 8 + l % 4 * 2 + n % 2;
         if (j >= u->count) continue;
         const float factor = a->factors[row_of(a->in, u->first + j)] * 128.f;
         float *to = y + row_of(a->out, u->first + j) * a->ldy;
 #pragma unroll
-        for (int r = 0; r < ROWS_OF(N) * 2; r++) {
+        for (int r = 0; r < ROWS_OF(N, K) * 2; r++) {
             const int at_row = row + r * 32;
             if (at_row >= a->rows) continue;
             float v = sum[r / 2][n / 2][r % 2 * 2 + n % 2] * factor;
@@ -256,13 +270,13 @@ DEVICE void store(const struct moe_cuda_nvfp4 *a, int N, const struct unit *u, s
     }
 }
 
-DEVICE void products(const struct moe_cuda_nvfp4 *a, const int N, const bool narrow)
+DEVICE void products(const struct moe_cuda_nvfp4 *a, const int N, const int K, const bool narrow)
 {
     DYNAMIC_SHARED(unsigned char, ring);
-    const int slots = moe_cuda_fast_ring(N), bytes = moe_cuda_fast_step_bytes(N);
-    const int steps = (int)((a->cols + moe_cuda_fast_step(N) - 1) / moe_cuda_fast_step(N));
+    const int slots = moe_cuda_fast_ring(N * K), bytes = moe_cuda_fast_step_bytes(N * K);
+    const int steps = (int)((a->cols + STEP(N, K) - 1) / STEP(N, K));
     const int units = unit_count(a, N);
-    const struct place place = place_of(N);
+    const struct place place = place_of(N, K);
     const shared_at base = shared_address(ring);
     struct feed f;
     sums sum;
@@ -270,41 +284,44 @@ DEVICE void products(const struct moe_cuda_nvfp4 *a, const int N, const bool nar
 
     if (!units) return;
     f.unit = 0;
-    feed_unit(a, N, steps, &f);
+    feed_unit(a, N, K, steps, &f);
     for (; fill < slots - 1; fill++) {
         if (f.unit < units) {
-            feed_step(a, N, narrow, &f, base + fill * bytes);
-            if (--f.steps == 0 && ++f.unit < units) feed_unit(a, N, steps, &f);
+            feed_step(a, N, K, narrow, &f, base + fill * bytes);
+            if (--f.steps == 0 && ++f.unit < units) feed_unit(a, N, K, steps, &f);
         }
         cp_async_commit();
     }
     for (int i = 0; i < units; i++) {
-        clear(N, sum);
+        clear(N, K, sum);
         for (int s = 0; s < steps; s++) {
-            if (N == 32) cp_async_wait(1);
+            if (N * K == 32) cp_async_wait(1);
             else cp_async_wait(2);
             __syncthreads();
             if (f.unit < units) {
-                feed_step(a, N, narrow, &f, base + fill * bytes);
-                if (--f.steps == 0 && ++f.unit < units) feed_unit(a, N, steps, &f);
+                feed_step(a, N, K, narrow, &f, base + fill * bytes);
+                if (--f.steps == 0 && ++f.unit < units) feed_unit(a, N, K, steps, &f);
             }
             cp_async_commit();
-            multiply_step(N, &place, base + read * bytes, sum);
+            multiply_step(N, K, &place, base + read * bytes, sum);
             fill = fill == slots - 1 ? 0 : fill + 1;
             read = read == slots - 1 ? 0 : read + 1;
         }
         const struct unit u = unit_at(a, N, i);
-        store(a, N, &u, sum);
+        store(a, N, K, &u, sum);
     }
 }
 
-#define PRODUCTS(N)                                                             \
-    KERNEL2(moe_cuda_nvfp4_fast_##N, 256, 2) (const struct moe_cuda_nvfp4 a)    \
+#define PRODUCTS(name, N, K)                                                    \
+    KERNEL2(moe_cuda_nvfp4_##name##_##N, 256, 2) (const struct moe_cuda_nvfp4 a) \
     {                                                                           \
-        if (a.cols % 32) products(&a, N, true);                                 \
-        else products(&a, N, false);                                            \
+        if (a.cols % 32) products(&a, N, K, true);                              \
+        else products(&a, N, K, false);                                         \
     }
-PRODUCTS(8)
-PRODUCTS(16)
-PRODUCTS(32)
-PRODUCTS(64)
+PRODUCTS(fast, 8, 1)
+PRODUCTS(fast, 16, 1)
+PRODUCTS(fast, 32, 1)
+PRODUCTS(fast, 64, 1)
+PRODUCTS(terms, 8, 2)
+PRODUCTS(terms, 16, 2)
+PRODUCTS(terms, 32, 2)

@@ -293,7 +293,7 @@ DEVICE void store_digits(const struct moe_cuda_nvfp4 *a, float v, bool valid, in
     for (int d = 8; d; d /= 2) most = max(most, __shfl_xor_sync(0xffffffffu, most, d));
     if (!valid) return;
     const uint32_t e = digit_exponent(most);
-    const int x = digit_integer(v, most, e, a->flags & MOE_CUDA_NVFP4_INT16 ? 16 : 24);
+    const int x = digit_integer(v, most, e, 24);
     const int64_t block = at * moe_cuda_digit_groups(a->rows) * 16 + col / 16;
     uint16_t *to = (uint16_t *)(a->digits_out + block * 64) + col % 16 / 8 * 8 + CODE_PLACE(col % 8);
     to[0] = (uint16_t)f16_digit(digit_high(x)), to[16] = (uint16_t)f16_digit(digit_low(x));

@@ -17,8 +17,7 @@
 
 enum {
     MOE_CUDA_NVFP4_RECIPROCAL = 1, /* globals divide (compressed-tensors) instead of multiplying */
-    MOE_CUDA_NVFP4_SWIGLU = 2,     /* y[0] = swiglu(W0 x, W1 x); y[1] is not written */
-    MOE_CUDA_NVFP4_INT16 = 4       /* digits_out is of 16 bits */
+    MOE_CUDA_NVFP4_SWIGLU = 2      /* y[0] = swiglu(W0 x, W1 x); y[1] is not written */
 };
 
 struct moe_cuda_nvfp4 {

@@ -103,8 +103,9 @@ static void check_copies(void)
 
 /* ---- products with NVFP4 weights ---- */
 
-/* Two experts, each with one item of `tokens` rows: gate and up joined by SwiGLU, or down. */
-static void count_nvfp4(enum moe_cuda_kernel k, int tokens, bool fast, bool down)
+/* Two experts, each with one item of `tokens` rows: gate and up joined by SwiGLU, or down.  terms: of x; 0:
+ * digits. */
+static void count_nvfp4(enum moe_cuda_kernel k, int tokens, int terms, bool down)
 {
     const int64_t rows = 128, cols = down ? 2048 : 7168, matrices = down ? 1 : 2, pairs = 2 * tokens;
     const int64_t codes = rows * cols / 2, scales = rows * cols / 16, matrix = codes + scales;
@@ -117,8 +118,8 @@ static void count_nvfp4(enum moe_cuda_kernel k, int tokens, bool fast, bool down
         a.scales[m] = a.codes[m] + (uint64_t)codes;
         a.global[m] = a.codes[0] + (uint64_t)(matrices * matrix + 4 * m);
     }
-    if (fast) {
-        a.digits = count_zeros(pairs * moe_cuda_halves_pitch(MOE_CUDA_HALVES_CODES, cols));
+    if (terms) {
+        a.digits = count_zeros(terms * pairs * moe_cuda_halves_pitch(MOE_CUDA_HALVES_CODES, cols));
         a.factors = count_zeros(4 * pairs);
     } else {
         a.digits = count_zeros(moe_cuda_digit_bytes(pairs, cols));
@@ -131,8 +132,8 @@ static void count_nvfp4(enum moe_cuda_kernel k, int tokens, bool fast, bool down
     a.flags = down ? 0 : MOE_CUDA_NVFP4_SWIGLU;
     const char *shape = COUNT_SHAPE("2 experts, [%d, %d], %d rows each%s", (int)rows, (int)cols, tokens,
                                     down ? "" : ", SwiGLU");
-    const struct counted r = count_launch(k, shape, fast ? moe_cuda_nvfp4_fast_grid(&a, tokens)
-                                                         : moe_cuda_nvfp4_grid(&a, tokens), &a);
+    const struct counted r = count_launch(k, shape, terms ? moe_cuda_fast_grid(&a, tokens, terms)
+                                                          : moe_cuda_nvfp4_grid(&a, tokens), &a);
     const int64_t weights = count_must[0], asked = COUNT_SECTOR * (int64_t)count_array[0].load.sectors;
     WANT(asked >= weights && (double)asked <= 1.03 * (double)weights,
          "%s: %lld bytes of weights are asked for, of %lld", shape, (long long)asked, (long long)weights);
@@ -149,10 +150,14 @@ static void count_products(void)
     static const enum moe_cuda_kernel exact[] = { MOE_CUDA_nvfp4_2, MOE_CUDA_nvfp4_4, MOE_CUDA_nvfp4_8 };
     static const enum moe_cuda_kernel fast[] = { MOE_CUDA_nvfp4_fast_8, MOE_CUDA_nvfp4_fast_16,
                                                  MOE_CUDA_nvfp4_fast_32, MOE_CUDA_nvfp4_fast_64 };
+    static const enum moe_cuda_kernel two[] = { MOE_CUDA_nvfp4_terms_8, MOE_CUDA_nvfp4_terms_16,
+                                                MOE_CUDA_nvfp4_terms_32 };
     for (int i = 0; i < 3; i++)
-        for (int down = 0; down < 2; down++) count_nvfp4(exact[i], 2 << i, false, down);
+        for (int down = 0; down < 2; down++) count_nvfp4(exact[i], 2 << i, 0, down);
     for (int i = 0; i < 4; i++)
-        for (int down = 0; down < 2; down++) count_nvfp4(fast[i], 8 << i, true, down);
+        for (int down = 0; down < 2; down++) count_nvfp4(fast[i], 8 << i, 1, down);
+    for (int i = 0; i < 3; i++)
+        for (int down = 0; down < 2; down++) count_nvfp4(two[i], 8 << i, 2, down);
 }
 
 /* What all products of weights that are read once must keep to: the first array is the weights. */

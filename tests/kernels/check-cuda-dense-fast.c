@@ -23,9 +23,9 @@ static float round_half(enum moe_cuda_halves_kind kind, float v)
 
 static void check_halves(void)
 {
-    static const char *const name[] = { "", "bf16", "f16", "fp8" };
+    static const char *const name[] = { "", "", "bf16", "f16", "fp8" };
     for (int i = 0; i < 3 * PATTERNS; i++) {
-        const enum moe_cuda_halves_kind kind = (enum moe_cuda_halves_kind)(1 + i % 3);
+        const enum moe_cuda_halves_kind kind = (enum moe_cuda_halves_kind)(MOE_CUDA_HALVES_BF16 + i % 3);
         struct moe_cuda_halves a = { .rows = 2, .n = 1 + random_below(600), .kind = kind };
         const int64_t columns = moe_cuda_halves_columns(a.n), pitch = moe_cuda_halves_pitch(kind, a.n) / 2;
         float x[2 * 610];

@@ -252,6 +252,8 @@ static void test_shared(void)
         note(moe_cuda_nvfp4_grid(&(struct moe_cuda_nvfp4){ .rows = 128, .blocks = 1 }, tokens));
     for (int tokens = 8; tokens <= 64; tokens *= 2)
         note(moe_cuda_nvfp4_fast_grid(&(struct moe_cuda_nvfp4){ .rows = 128, .blocks = 1 }, tokens));
+    for (int tokens = 8; tokens <= 32; tokens *= 2)
+        note(moe_cuda_nvfp4_terms_grid(&(struct moe_cuda_nvfp4){ .rows = 128, .blocks = 1 }, tokens));
     for (int few = 0; few < 2; few++)
         note(moe_cuda_attend_grid(&(struct moe_cuda_attend){
             .cache = { .width = MOE_CUDA_ATTEND_WIDTH }, .kl = MOE_CUDA_ATTEND_KL, .n = 1, .heads = 64,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checks moe_cuda_tiles, with experts for one warp, for several, and for more threads than a block has;
- * and the products moe_cuda_nvfp4_fast_*: bit for bit against their order of sums in plain
+ * and the products moe_cuda_nvfp4_fast_* and nvfp4_terms_*: bit for bit against their order of sums in plain
  * C, whichever kernel and item a row is in; against the exact product within the bound that
  * kernels/cuda/nvfp4-fast.h states. */
 #include "tests/kernels/cuda-harness.h"
@@ -66,23 +66,28 @@ static void weight_row(const struct experts *x, int64_t e, int64_t m, int64_t r,
 
 /* ---- the reference ---- */
 
-/* The stored halves of a row, as floats. */
-static void halves_of(const float *x, int64_t n, float factor, float *h)
+/* The stored terms of a row, as floats, [terms][n]. */
+static void halves_of(const float *x, int64_t n, float factor, int terms, float *h)
 {
-    for (int64_t i = 0; i < n; i++) h[i] = isnan(factor) ? 0 : round_f16(x[i] / factor);
+    for (int64_t i = 0; i < n; i++) {
+        const float v = isnan(factor) ? 0 : x[i] / factor;
+        h[i] = round_f16(v);
+        if (terms == 2) h[n + i] = round_f16(v - h[i]);
+    }
 }
 
-/* s of the header: W's row times 2^-7, times the halves. */
-static float sum_of(const float *w, const float *h, int64_t n)
+/* s of the header: W's row times 2^-7, times the terms. */
+static float sum_of(const float *w, const float *h, int64_t n, int terms)
 {
     float s = 0;
     for (int64_t group = 0; group < n; group += 64) {
         float c = 0;
-        for (int part = 0; part < 4; part++) {
+        for (int part = 0; part < 4 * terms; part++) {
+            const float *term = part < 4 * terms - 4 ? h + n : h;
             float a[16], b[16];
             for (int k = 0; k < 16; k++) {
-                int64_t i = group + part / 2 * 32 + k / 2 * 4 + part % 2 * 2 + k % 2;
-                a[k] = i < n ? w[i] * 0x1p-7f : 0, b[k] = i < n ? h[i] : 0;
+                int64_t i = group + part % 4 / 2 * 32 + k / 2 * 4 + part % 2 * 2 + k % 2;
+                a[k] = i < n ? w[i] * 0x1p-7f : 0, b[k] = i < n ? term[i] : 0;
             }
             c = mma_sum(a, b, c, -14);
         }
@@ -91,14 +96,15 @@ static float sum_of(const float *w, const float *h, int64_t n)
     return s;
 }
 
-static void check_bound(const float *w, const float *x, int64_t n, double y, double global)
+static void check_bound(const float *w, const float *x, int64_t n, int terms, double y, double global)
 {
+    const double lost = terms == 2 ? 0x1p-22 : 0x1p-11;
     double exact = 0, sum = 0, weights = 0, most = 0;
     for (int64_t i = 0; i < n; i++) {
         exact += (double)w[i] * (double)x[i], sum += fabs((double)w[i] * (double)x[i]);
         weights += fabs((double)w[i]), most = fmax(most, fabs((double)x[i]));
     }
-    double bound = (0x1p-11 + 0x1p-17 + (double)((n + 63) / 64) * 0x1p-24) * sum + 0x1p-38 * most * weights;
+    double bound = (lost + 0x1p-17 + (double)((n + 63) / 64) * 0x1p-24) * sum + 0x1p-38 * most * weights;
     /* two roundings of y, of which the last can be to a subnormal */
     double last = fabs(exact * global) * 0x1p-23 + 0x1p-149 * (1 + fabs(global));
     CUDA_CHECK(!isfinite(y) || fabs(y - exact * global) <= bound * fabs(global) + last,
@@ -106,18 +112,19 @@ static void check_bound(const float *w, const float *x, int64_t n, double y, dou
 }
 
 /* A row of x times a matrix. */
-static void want_row(const struct experts *x, int64_t e, int64_t m, const float *in, float *y)
+static void want_row(const struct experts *x, int64_t e, int64_t m, int terms, const float *in, float *y)
 {
-    float *w = malloc(sizeof *w * (size_t)x->cols), *h = malloc(sizeof *h * (size_t)x->cols);
+    float *w = malloc(sizeof *w * (size_t)x->cols), *h = malloc(sizeof *h * 2 * (size_t)x->cols);
     const float factor = halves_factor(in, x->cols), global = global_of(x, e, m);
     assert(w && h);
-    halves_of(in, x->cols, factor, h);
+    halves_of(in, x->cols, factor, terms, h);
     for (int64_t r = 0; r < x->rows; r++) {
         weight_row(x, e, m, r, w);
-        y[r] = sum_of(w, h, x->cols) * (factor * 128);
+        y[r] = sum_of(w, h, x->cols, terms) * (factor * 128);
         y[r] = x->reciprocal ? y[r] / global : y[r] * global;
         if (factor < 0x1p100f && factor > 0x1p-60f)
-            check_bound(w, in, x->cols, (double)y[r], x->reciprocal ? 1 / (double)global : (double)global);
+            check_bound(w, in, x->cols, terms, (double)y[r],
+                        x->reciprocal ? 1 / (double)global : (double)global);
     }
     free(w);
     free(h);
@@ -221,22 +228,27 @@ static void check_tiles(int experts, int most)
 
 /* ---- products ---- */
 
-static void launch_product(const struct moe_cuda_nvfp4 *a, int list)
+static void launch_product(const struct moe_cuda_nvfp4 *a, int list, int terms)
 {
+    static const enum moe_cuda_kernel two[] = { MOE_CUDA_nvfp4_terms_8, MOE_CUDA_nvfp4_terms_16,
+                                                MOE_CUDA_nvfp4_terms_32 };
     static const enum moe_cuda_kernel kernel[] = { MOE_CUDA_nvfp4_fast_8, MOE_CUDA_nvfp4_fast_16,
                                                    MOE_CUDA_nvfp4_fast_32, MOE_CUDA_nvfp4_fast_64 };
-    cuda_launch(kernel[list], moe_cuda_nvfp4_fast_grid(a, moe_cuda_tile_pairs(list)), a, sizeof *a);
+    const int tokens = moe_cuda_tile_pairs(list);
+    if (terms == 2) cuda_launch(two[list], moe_cuda_nvfp4_terms_grid(a, tokens), a, sizeof *a);
+    else cuda_launch(kernel[list], moe_cuda_nvfp4_fast_grid(a, tokens), a, sizeof *a);
 }
 
 /* What the device has of a product. */
-struct product { struct moe_cuda_nvfp4 a; };
+struct product { struct moe_cuda_nvfp4 a; int terms; };
 
 /* in: rows of x side by side.  results: rows of y. */
 static struct product make_product(const struct experts *x, const float *in, int64_t rows, int64_t results,
-                                   bool swiglu)
+                                   bool swiglu, int terms)
 {
-    struct product p = { .a = { .stride = x->stride, .rows = x->rows, .cols = x->cols } };
-    struct moe_cuda_halves h = { .rows = rows, .n = x->cols, .ldx = x->cols, .kind = MOE_CUDA_HALVES_CODES };
+    struct product p = { .a = { .stride = x->stride, .rows = x->rows, .cols = x->cols }, .terms = terms };
+    struct moe_cuda_halves h = { .rows = rows, .n = x->cols, .ldx = x->cols };
+    h.kind = terms == 2 ? MOE_CUDA_HALVES_CODES2 : MOE_CUDA_HALVES_CODES;
     const uint64_t base = cuda_in(x->bytes, (size_t)(EXPERTS * x->stride));
     h.x = cuda_in(in, sizeof *in * (size_t)(rows * x->cols));
     h.halves = p.a.digits = cuda_out((size_t)(rows * moe_cuda_halves_pitch(h.kind, h.n)));
@@ -263,7 +275,7 @@ static void compare_row(const struct experts *x, const struct product *p, int64_
     for (int64_t m = 0; m < x->matrices; m++) {
         want[m] = malloc(sizeof **want * (size_t)x->rows);
         assert(want[m] && got);
-        want_row(x, e, m, in, want[m]);
+        want_row(x, e, m, p->terms, in, want[m]);
     }
     if (swiglu) cuda_avx2.swiglu(want[0], want[1], x->rows, want[0]);
     for (int64_t m = 0; m < x->matrices; m++) {
@@ -289,19 +301,19 @@ static void check_plain(void)
 {
     static const int16_t rows[] = { 1, 31, 64, 128, 144 };
     static const int16_t cols[] = { 16, 48, 64, 128, 272, 512, 528, 1040 };
-    for (int i = 0; i < 24; i++) {
+    for (int i = 0; i < 42; i++) {
         const bool two = i % 3 == 1, swiglu = two && random_below(2);
-        const int list = i % 4, tokens = moe_cuda_tile_pairs(list);
+        const int terms = i % 7 < 4 ? 1 : 2, list = i % 7 % 4, tokens = moe_cuda_tile_pairs(list);
         const enum pattern pattern = (enum pattern)random_below(PATTERNS);
         struct experts x = make_experts(two ? 2 : 1, rows[random_below(5)], cols[i % 8], i % 5 == 4);
         int64_t n = 1 + random_below(list < 2 ? 2 * tokens : tokens);
         float *in = make_rows(n, x.cols, pattern);
-        struct product p = make_product(&x, in, n, n, swiglu);
-        CUDA_CASE("nvfp4_fast_%d: %" PRId64 " of [%" PRId64 " x %" PRId64 "], %" PRId64 " rows, %s%s%s",
-                  tokens, x.matrices, x.rows, x.cols, n, pattern_name[pattern], swiglu ? ", swiglu" : "",
-                  x.reciprocal ? ", reciprocal" : "");
+        struct product p = make_product(&x, in, n, n, swiglu, terms);
+        CUDA_CASE("nvfp4_%s_%d: %d of [%d x %d], %d rows, %s%s%s", terms == 2 ? "terms" : "fast", tokens,
+                  (int)x.matrices, (int)x.rows, (int)x.cols, (int)n, pattern_name[pattern],
+                  swiglu ? ", swiglu" : "", x.reciprocal ? ", reciprocal" : "");
         p.a.tokens = n;
-        launch_product(&p.a, list);
+        launch_product(&p.a, list, terms);
         for (int64_t t = 0; t < n; t += n > 8 ? 5 : 1) compare_row(&x, &p, 0, in + t * x.cols, t);
         cuda_free_all();
         free(in);
@@ -324,7 +336,7 @@ static void check_listed(void)
         float *in = make_rows(k.rows_of_x, x.cols, (enum pattern)random_below(PATTERNS));
         CUDA_CASE("nvfp4_fast of lists: %" PRId64 " of [%" PRId64 " x %" PRId64 "], %d, %d and %d pairs",
                   x.matrices, x.rows, x.cols, counts[0], counts[1], counts[2]);
-        struct product p = make_product(&x, in, k.rows_of_x, k.pairs, swiglu);
+        struct product p = make_product(&x, in, k.rows_of_x, k.pairs, swiglu, 1);
         launch_tiles(&k, &items, &count);
         p.a.in = cuda_in(k.in, sizeof *k.in * (size_t)k.pairs);
         p.a.out = cuda_in(k.out, sizeof *k.out * (size_t)k.pairs);
@@ -332,7 +344,7 @@ static void check_listed(void)
             p.a.items = items + (uint64_t)list * (uint64_t)k.pairs * sizeof *k.item[0];
             p.a.item_count = count + (uint64_t)list * sizeof k.count[0];
             p.a.most = moe_cuda_tiles_most(k.pairs, EXPERTS, list);
-            if (p.a.most) launch_product(&p.a, list);
+            if (p.a.most) launch_product(&p.a, list, 1);
         }
         for (int e = 0; e < EXPERTS; e++)
             for (int j = k.first[e]; j < k.first[e + 1]; j += 1 + (int)random_below(9))

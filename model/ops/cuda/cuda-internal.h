@@ -164,12 +164,14 @@ static inline bool moe_cuda_is_nvfp4(const struct moe_cuda_matrix *m)
 /* Sets a->method and launches. */
 struct moe_cuda_activations;
 void moe_cuda_quantize_rows(struct moe_cuda *d, struct moe_cuda_activations *a);
-/* at.digits and at.factors of x [n, cols], for products with NVFP4 weights; halves where d is fast. */
+/* at.digits and at.factors of x [n, cols], for products with routed experts of NVFP4; halves of one term
+ * where d is fast. */
 void moe_cuda_make_digits(struct moe_cuda *d, uint64_t x, int64_t n, int64_t cols);
-/* The most rows of x in an item of the kernel for n of them: 2, 4 or 8, or 8 to 64 where d is fast. */
+/* The most rows of x in an item of the kernel for n of them: 2, 4 or 8, or 8 to 32 where d is fast. */
 int moe_cuda_nvfp4_tokens(const struct moe_cuda *d, int64_t n);
-/* Launches nvfp4_<tokens>, or nvfp4_fast_<tokens>, for one or two matrices of the same shape with at.digits,
- * unless *a names other digits: fills in of *a what follows from these. */
+/* Launches nvfp4_<tokens>, or, where d is fast, nvfp4_fast_<tokens> for items and nvfp4_terms_<tokens> for
+ * one weight, for one or two matrices of the same shape with at.digits, unless *a names other digits: fills
+ * in of *a what follows from these. */
 struct moe_cuda_nvfp4;
 void moe_cuda_nvfp4(struct moe_cuda *d, const struct moe_cuda_matrix *m, int matrices,
                     struct moe_cuda_nvfp4 *a, int tokens);

@@ -81,7 +81,7 @@ void moe_cuda_make_digits(struct moe_cuda *d, uint64_t x, int64_t n, int64_t col
 
 int moe_cuda_nvfp4_tokens(const struct moe_cuda *d, int64_t n)
 {
-    int least = d->o.fast ? 8 : 2, most = d->o.fast ? 64 : 8;
+    int least = d->o.fast ? 8 : 2, most = d->o.fast ? 32 : 8;
     while (least < n && least < most) least *= 2;
     return least;
 }
@@ -92,6 +92,8 @@ void moe_cuda_nvfp4(struct moe_cuda *d, const struct moe_cuda_matrix *m, int mat
     static const enum moe_cuda_kernel kernel[] = { MOE_CUDA_nvfp4_2, MOE_CUDA_nvfp4_4, MOE_CUDA_nvfp4_8 };
     static const enum moe_cuda_kernel fast[] = { MOE_CUDA_nvfp4_fast_8, MOE_CUDA_nvfp4_fast_16,
                                                  MOE_CUDA_nvfp4_fast_32, [4] = MOE_CUDA_nvfp4_fast_64 };
+    static const enum moe_cuda_kernel terms[] = { MOE_CUDA_nvfp4_terms_8, MOE_CUDA_nvfp4_terms_16,
+                                                  MOE_CUDA_nvfp4_terms_32 };
     for (int i = 0; i < matrices; i++) {
         a->codes[i] = m[i].w.data;
         a->scales[i] = m[i].w.scale;
@@ -103,8 +105,10 @@ void moe_cuda_nvfp4(struct moe_cuda *d, const struct moe_cuda_matrix *m, int mat
     a->matrices = matrices;
     a->flags |= m->w.reciprocal ? MOE_CUDA_NVFP4_RECIPROCAL : 0;
     a->blocks = 2 * (uint32_t)moe_gpu_info(d->gpu)->multiprocessors;
-    if (d->o.fast)
+    if (d->o.fast && a->items)
         moe_cuda_launch(d, fast[tokens / 16], moe_cuda_nvfp4_fast_grid(a, tokens), a, sizeof *a);
+    else if (d->o.fast)
+        moe_cuda_launch(d, terms[tokens / 16], moe_cuda_nvfp4_terms_grid(a, tokens), a, sizeof *a);
     else moe_cuda_launch(d, kernel[tokens / 4], moe_cuda_nvfp4_grid(a, tokens), a, sizeof *a);
 }
 
@@ -128,8 +132,9 @@ bool moe_cuda_read_alike(const struct moe_cuda *d, const struct moe_cuda_matrix 
 void moe_cuda_prepare(struct moe_cuda *d, const struct moe_cuda_matrix *m, uint64_t x, int64_t n)
 {
     const enum form form = form_of(d, m);
-    if (form == DIGITS) moe_cuda_make_digits(d, x, n, m->w.cols);
-    if (form == HALVES) make_halves(d, x, n, m->w.cols, moe_cuda_dense_fast_kind(&m->w));
+    if (form == DIGITS && d->o.fast) make_halves(d, x, n, m->w.cols, MOE_CUDA_HALVES_CODES2);
+    else if (form == DIGITS) moe_cuda_make_digits(d, x, n, m->w.cols);
+    else if (form == HALVES) make_halves(d, x, n, m->w.cols, moe_cuda_dense_fast_kind(&m->w));
 }
 
 static void multiply_fast(struct moe_cuda *d, const struct moe_cuda_matrix *m, int64_t n, uint64_t y)
