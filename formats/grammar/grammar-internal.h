@@ -32,13 +32,8 @@ enum {
  * in the text (MOE_BY_COUNT). */
 struct moe_rule { uint32_t start, element, min, max; bool counts, exact; };
 
-enum {
-    MOE_STATE_COUNTS = 1,
-    MOE_STATE_LOOPS = 2,
-    MOE_STATE_ANY = 4,
-    MOE_STATE_PLAIN = 8,
-    MOE_STATE_CHAR = 16
-};
+enum { MOE_STATE_COUNTS = 1, MOE_STATE_ANY = 2, MOE_STATE_CHAR = 4 };
+#define MOE_ALWAYS UINT8_MAX      /* of ahead */
 
 struct moe_cache;
 
@@ -51,9 +46,12 @@ struct moe_grammar {
     /* for each state: how many calls inside one another every way from it to the rule's end takes, at least
      */
     uint8_t *need;
-    /* for each state: MOE_STATE_LOOPS: each plain character (vocab.h) leads back to it.  ANY: each byte does.
-     * PLAIN: whatever plain characters follow, there is a way.  CHAR: it begins one character of a string. */
+    /* for each state: whether it counts; ANY: each byte leads back to it; CHAR: it begins a character of a
+     * string */
     uint8_t *flags;
+    /* for each state: after so many plain characters, whichever they are, there is still a way; 255: any
+     * number */
+    uint8_t *ahead;
     uint32_t *rule_of;            /* for a state that counts, its rule */
     size_t n_states, n_rules;
     uint32_t root, start;         /* the root rule and its first state */

@@ -69,7 +69,7 @@ void moe_grammar_release(struct moe_grammar **gp)
     *gp = NULL;
     if (!g || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) > 1) return;
     free(g->states), free(g->edges), free(g->calls), free(g->rules);
-    free(g->need), free(g->flags), free(g->rule_of);
+    free(g->need), free(g->flags), free(g->ahead), free(g->rule_of);
     moe_cache_free(g->cache);
     free(g);
 }

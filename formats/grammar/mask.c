@@ -119,9 +119,9 @@ static bool walk_trie(struct walk *w, const struct moe_trie *t, const struct moe
 static uint32_t plain_ahead(const struct moe_machine *m, const struct moe_item *item)
 {
     const struct moe_grammar *g = m->g;
-    uint32_t best = 0;
-    if (g->flags[item->state] & MOE_STATE_PLAIN) return UINT32_MAX;
-    if (!(g->flags[item->state] & MOE_STATE_CHAR)) return 0;
+    uint32_t best = g->ahead[item->state];
+    if (best == MOE_ALWAYS) return UINT32_MAX;
+    if (!(g->flags[item->state] & MOE_STATE_CHAR)) return best;
     for (uint32_t e = m->nodes[item->node].entry; e; e = m->entries[e - 1].next) {
         const struct moe_entry *x = &m->entries[e - 1];
         if (!(g->flags[x->state] & MOE_STATE_COUNTS)) continue;
@@ -174,13 +174,32 @@ static bool without_chars(struct moe_machine *m, const struct moe_frame *f, stru
     return true;
 }
 
+/* Add the plain tokens of more than `chars` characters that the items can take: one by one where they are
+ * few. */
+static bool add_longer(struct walk *w, const struct moe_frame *from, uint32_t chars)
+{
+    enum { FEW = 2048 };
+    const struct moe_vocab *v = w->v;
+    uint32_t begin = v->first[chars + 1], end = v->first[v->max_chars + 1];
+    if (end - begin > FEW) return walk_trie(w, &v->plain, from);
+    for (uint32_t k = begin; k < end; k++) {
+        struct moe_frame f = *from, next;
+        size_t n, i = 0;
+        const char *p = moe_vocab_bytes(v, v->by_chars[k], &n);
+        while (i < n && moe_machine_step(w->m, &f, (unsigned char)p[i], &next)) f = next, i++;
+        if (w->m->nomem || (i == n && !add_id(w, v->by_chars[k]))) return false;
+        w->m->overflow = false;
+    }
+    return true;
+}
+
 static bool compute(struct walk *w, const struct moe_frame *f, struct known x)
 {
     const struct moe_grammar *g = w->m->g;
     bool ok = x.any || walk_trie(w, &w->v->other, f);
     struct moe_frame out;
     if (ok && !x.any && x.plain < w->v->max_chars)
-        ok = without_chars(w->m, f, &out) && walk_trie(w, &w->v->plain, &out);
+        ok = without_chars(w->m, f, &out) && add_longer(w, &out, x.plain);
     for (int i = 0; ok && i < g->n_special; i++)
         if (g->special[i] >= 0 && g->special[i] < w->v->n &&
             moe_machine_step(w->m, f, 256u + (unsigned)i, &out))

@@ -143,31 +143,41 @@ static void add_utf8(struct moe_nfa *n, uint32_t from, uint32_t lo, uint32_t hi,
     }
 }
 
-/* An edge for a character that a JSON string must escape. */
-static void add_escaped(struct moe_nfa *n, uint32_t from, uint32_t c, uint32_t to)
+/* Edges for those of the characters lo to hi that a JSON string must escape; their spellings share what they
+ * begin with, because patterns repeat them often. */
+static void add_escaped(struct moe_nfa *n, uint32_t from, uint32_t lo, uint32_t hi, uint32_t to)
 {
-    static const char from_c[] = "\b\f\n\r\t\"\\", as[] = "bfnrt\"\\";
-    const char *p = c ? strchr(from_c, (int)c) : NULL;
-    char text[8];
-    int len = p ? snprintf(text, sizeof text, "\\%c", as[p - from_c]) : snprintf(text, sizeof text, "\\u%04x",
-                                                                               (unsigned)c);
-    moe_nfa_empty(n, moe_nfa_bytes(n, from, text, (size_t)len), to);
+    static const char of[] = "\b\f\n\r\t\"\\", as[] = "bfnrt\"\\", digits[] = "0123456789abcdef";
+    uint32_t escape = 0, u = 0, high[2] = { 0 };
+    for (uint32_t c = lo; c <= hi && c <= '\\'; c++) {
+        const char *p = c ? strchr(of, (int)c) : NULL;
+        if (!p && c >= 0x20) continue;
+        if (!escape) escape = moe_nfa_bytes(n, from, "\\", 1);
+        if (p) {
+            moe_nfa_range(n, escape, (unsigned char)as[p - of], (unsigned char)as[p - of], to);
+            continue;
+        }
+        if (!u) u = moe_nfa_bytes(n, escape, "u00", 3);
+        if (!high[c >> 4]) high[c >> 4] = moe_nfa_bytes(n, u, &digits[c >> 4], 1);
+        moe_nfa_range(n, high[c >> 4], (unsigned char)digits[c & 15], (unsigned char)digits[c & 15], to);
+    }
 }
 
 void moe_nfa_chars(struct moe_nfa *n, uint32_t from, uint32_t lo, uint32_t hi, enum moe_spelling spelling,
                    uint32_t to)
 {
-    static const uint32_t escaped[] = { '"', '\\' };
-    if (spelling == MOE_IN_JSON) {
-        for (; lo < 0x20 && lo <= hi; lo++) add_escaped(n, from, lo, to);
-        for (int i = 0; i < 2; i++) {
-            if (lo > escaped[i] || hi < escaped[i]) continue;
-            if (lo < escaped[i]) add_utf8(n, from, lo, escaped[i] - 1, to);
-            add_escaped(n, from, escaped[i], to);
-            lo = escaped[i] + 1;
-        }
+    static const uint32_t ends[] = { '"', '\\', 0x110000 }; /* what lies before each is written as it is */
+    if (spelling == MOE_RAW) {
+        add_utf8(n, from, lo, hi, to);
+        return;
     }
-    if (lo <= hi) add_utf8(n, from, lo, hi, to);
+    add_escaped(n, from, lo, hi, to);
+    if (lo < 0x20) lo = 0x20;
+    for (int i = 0; i < 3 && lo <= hi; i++) {
+        uint32_t last = hi < ends[i] ? hi : ends[i] - 1;
+        if (lo <= last) add_utf8(n, from, lo, last, to);
+        if (lo <= ends[i]) lo = ends[i] + 1;
+    }
 }
 
 static uint32_t hex_digit(struct moe_nfa *n, uint32_t from)

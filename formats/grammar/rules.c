@@ -67,9 +67,10 @@ static void allocate(struct moe_rules *r, struct moe_grammar *g)
     g->rules = table(r, r->n, sizeof *g->rules);
     g->need = table(r, states, sizeof *g->need);
     g->flags = table(r, states, sizeof *g->flags);
+    g->ahead = table(r, states, sizeof *g->ahead);
     g->rule_of = table(r, states, sizeof *g->rule_of);
     g->n_states = states, g->n_rules = r->n;
-    g->bytes = sizeof *g + states * (sizeof *g->states + sizeof *g->rule_of + 2) + edges * sizeof *g->edges +
+    g->bytes = sizeof *g + states * (sizeof *g->states + sizeof *g->rule_of + 3) + edges * sizeof *g->edges +
                calls * sizeof *g->calls + r->n * sizeof *g->rules;
 }
 
@@ -280,7 +281,7 @@ static int64_t target(const struct moe_grammar *g, size_t state, unsigned lo, un
 /* Whether each sequence of bytes in these ranges leads from a state to one whose flags have `flag`, or, where
  * `to` is not negative, to that very state. */
 static bool all_lead(const struct moe_grammar *g, size_t state, const uint8_t (*ranges)[2], int n,
-                     uint8_t flag, int64_t to)
+                     uint8_t least, int64_t to)
 {
     const struct moe_dfa_state *s = &g->states[state];
     unsigned at = ranges[0][0], last = ranges[0][1];
@@ -288,8 +289,8 @@ static bool all_lead(const struct moe_grammar *g, size_t state, const uint8_t (*
         const struct moe_dfa_edge *x = &g->edges[e];
         if (x->hi < at) continue;
         if (x->lo > at) return false;
-        if (n > 1 ? !all_lead(g, x->to, ranges + 1, n - 1, flag, to)
-                  : to >= 0 ? x->to != to : !(g->flags[x->to] & flag))
+        if (n > 1 ? !all_lead(g, x->to, ranges + 1, n - 1, least, to)
+                  : to >= 0 ? x->to != to : g->ahead[x->to] < least)
             return false;
         at = x->hi + 1u;
     }
@@ -297,7 +298,7 @@ static bool all_lead(const struct moe_grammar *g, size_t state, const uint8_t (*
 }
 
 /* The same for all plain characters. */
-static bool plain_leads(const struct moe_grammar *g, size_t state, uint8_t flag, int64_t to)
+static bool plain_leads(const struct moe_grammar *g, size_t state, uint8_t least, int64_t to)
 {
     static const struct { int n; uint8_t r[4][2];
     } chars[] = { { 1, { { 0x20, 0x21 } } },
@@ -305,33 +306,44 @@ static bool plain_leads(const struct moe_grammar *g, size_t state, uint8_t flag,
                   { 1, { { 0x5d, 0x7f } } },
                   { 2, { { 0xc2, 0xdf }, { 0x80, 0xbf } } },
                   { 3, { { 0xe0, 0xe0 }, { 0xa0, 0xbf }, { 0x80, 0xbf } } },
-                  { 3, { { 0xe1, 0xec }, { 0x80, 0xbf }, { 0x80, 0xbf } } },
+                  { 3, { { 0xe1, 0xe1 }, { 0x80, 0xbf }, { 0x80, 0xbf } } },
+                  { 3, { { 0xe2, 0xe2 }, { 0x80, 0x80 }, { 0x80, 0xa7 } } },
+                  { 3, { { 0xe2, 0xe2 }, { 0x80, 0x80 }, { 0xaa, 0xbf } } },
+                  { 3, { { 0xe2, 0xe2 }, { 0x81, 0xbf }, { 0x80, 0xbf } } },
+                  { 3, { { 0xe3, 0xec }, { 0x80, 0xbf }, { 0x80, 0xbf } } },
                   { 3, { { 0xed, 0xed }, { 0x80, 0x9f }, { 0x80, 0xbf } } },
                   { 3, { { 0xee, 0xef }, { 0x80, 0xbf }, { 0x80, 0xbf } } },
                   { 4, { { 0xf0, 0xf0 }, { 0x90, 0xbf }, { 0x80, 0xbf }, { 0x80, 0xbf } } },
                   { 4, { { 0xf1, 0xf3 }, { 0x80, 0xbf }, { 0x80, 0xbf }, { 0x80, 0xbf } } },
                   { 4, { { 0xf4, 0xf4 }, { 0x80, 0x8f }, { 0x80, 0xbf }, { 0x80, 0xbf } } } };
     for (size_t i = 0; i < sizeof chars / sizeof *chars; i++)
-        if (!all_lead(g, state, chars[i].r, chars[i].n, flag, to)) return false;
+        if (!all_lead(g, state, chars[i].r, chars[i].n, least, to)) return false;
     return true;
 }
 
-/* PLAIN grows from the states that are loops to those that all plain characters lead to such a state, and on.
- */
+/* ahead: first that of states from which plain characters lead in a circle, and of those that lead only to
+ * such; then that of the others, up to AHEAD, each number from the one before. */
 static void find_flags(const struct moe_rules *r, struct moe_grammar *g)
 {
-    enum { ROUNDS = 64 };
+    enum { ROUNDS = 64, AHEAD = 32, LOOKS = 1 << 21 };
     for (size_t i = 0; i < g->n_states; i++) {
         if (target(g, i, 0, 255) == (int64_t)i) g->flags[i] |= MOE_STATE_ANY;
-        if (plain_leads(g, i, 0, (int64_t)i)) g->flags[i] |= MOE_STATE_LOOPS | MOE_STATE_PLAIN;
+        if (plain_leads(g, i, 0, (int64_t)i)) g->ahead[i] = MOE_ALWAYS;
     }
     bool grew = true;
     for (int round = 0; round < ROUNDS && grew; round++) {
         grew = false;
         for (size_t i = g->n_states; i-- > 0;) /* states lead mostly to later ones */
-            if (!(g->flags[i] & MOE_STATE_PLAIN) && plain_leads(g, i, MOE_STATE_PLAIN, -1))
-                g->flags[i] |= MOE_STATE_PLAIN, grew = true;
+            if (g->ahead[i] != MOE_ALWAYS && plain_leads(g, i, MOE_ALWAYS, -1))
+                g->ahead[i] = MOE_ALWAYS, grew = true;
     }
+    long looks = 0;
+    for (uint8_t n = 0; n < AHEAD; n++)
+        for (size_t i = 0; i < g->n_states && looks < LOOKS; i++)
+            if (g->ahead[i] == n) {
+                looks++;
+                if (plain_leads(g, i, n, -1)) g->ahead[i] = (uint8_t)(n + 1);
+            }
     if (r->one_char) g->flags[g->rules[r->one_char - 1].start] |= MOE_STATE_CHAR;
 }
 

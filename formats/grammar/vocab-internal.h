@@ -2,8 +2,9 @@
 /* formats/grammar/vocab-internal.h - the tries and sets of a vocabulary; only for formats/grammar/.
  *
  * A plain character is one that stands in a JSON string as it is: no quote, no backslash, no control
- * character. A plain token consists of whole plain characters; most tokens of a vocabulary do.  Inside a
- * string they need not be looked at one by one: those of at most n characters are a set that is kept. */
+ * character; U+2028 and U+2029, which the . of patterns leaves out, are left out, too.  A plain token
+ * consists of whole plain characters; most tokens of a vocabulary do.  Inside a string they need not be
+ * looked at one by one: those of at most n characters are a set that is kept. */
 #ifndef MOE_FORMATS_GRAMMAR_VOCAB_INTERNAL_H
 #define MOE_FORMATS_GRAMMAR_VOCAB_INTERNAL_H
 

@@ -75,6 +75,10 @@ static void test_strings(void)
     check("{'type':'string','maxLength':0}", LIST("''"), LIST("'a'"));
     check("{'type':'string','pattern':'^[a-z]{2,4}$'}", LIST("'ab'", "'abcd'"),
           LIST("'a'", "'abcde'", "'aB'"));
+    check("{'type':'string','pattern':'^.{1,1500}$'}", LIST("'a\xe2\x82\xac'", "'\\u0007\\t'"),
+          LIST("''", "'\\n'", "'\\r'", "'\xe2\x80\xa8'"));
+    check("{'type':'string','pattern':'^[\\\\x01-\\\\x1f]+$'}", LIST("'\\u0001\\n\\u001f\\t'"),
+          LIST("'\\u000a'", "'\\u0000'", "'\\u001F'", "' '"));
     check("{'type':'string','pattern':'b+'}", LIST("'b'", "'abba\\n'"), LIST("'a'", "''"));
     check("{'type':'string','pattern':'^a|b$'}", LIST("'ax'", "'xb'"), LIST("'xax'", "'bx'"));
     check("{'type':'string','pattern':'^\\\\S+@x\\\\.\\\\w$','maxLength':6}", LIST("'a@x.y'", "'\\'b@x.y'"),
@@ -311,6 +315,7 @@ static void test_masks(void)
 {
     static const char *const schemas[] = {
         "{}", "{'type':'string'}", "{'type':'string','maxLength':6}", "{'type':'string','minLength':9}",
+        "{'type':'string','pattern':'^.{1,40}$'}",
         "{'type':'string','pattern':'^[a-e]*$'}", "{'type':'string','pattern':'^.{3}b?','maxLength':20}",
         "{'type':'number'}", "{'type':'integer','minimum':-30,'maximum':1200}",
         "{'type':'array','items':{'type':'string','maxLength':2},'minItems':2,'maxItems':4}",
