@@ -21,6 +21,12 @@ reads() { sanitized || ok "$@"; }
 
 need_tool() { for tool; do [ -x "$BIN/$tool" ] || skip "no $tool"; done; }
 need_helper() { for tool; do [ -x "$GEN/$tool" ] || fail "no helper $tool (make test-programs)"; done; }
+# need_standin: sets RUN, moe-run for the stand-in for NVIDIA's driver, and B, the folder of the build.
+need_standin()
+{
+    B=$(dirname "$BIN") RUN=$(dirname "$BIN")/tests/moe-run-shim
+    [ -x "$RUN" ] && [ -e "$B/shim/libcuda.so.1" ] || skip "moe-run-shim is not built"
+}
 need_python() { command -v python3 >/dev/null || skip "no python3"; }
 need_faults() { [ -e "$GEN/fault-preload.so" ] || fail "no fault-preload.so (make test-programs)"; }
 # need_space MIB: skips the test unless so much room is free where temporary files go.

@@ -13,7 +13,6 @@
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/attend-fast.h"
 #include "kernels/cuda/attend.h"
-#include "kernels/cuda/combine.h"
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/nvfp4.h"

@@ -6,9 +6,8 @@
 . tests/common.sh
 need_tool moe-run moe-quantize moe-convert
 need_python
-F=tests/data/tiny-k2 B=$(dirname "$BIN") S=$T/socket keeper=
-RUN=$B/tests/moe-run-shim
-[ -x "$RUN" ] && [ -e "$B/shim/libcuda.so.1" ] || skip "moe-run-shim is not built"
+F=tests/data/tiny-k2 S=$T/socket keeper=
+need_standin
 export LD_LIBRARY_PATH="$B/shim"
 trap '[ -z "$keeper$fake" ] || kill -9 $keeper $fake 2>/dev/null; rm -rf "$T"' EXIT
 fake=
