@@ -124,6 +124,9 @@ void moe_local_close(struct moe_local *l)
 
 static enum moe_code cannot_connect(const char *path, int e, struct moe_err *err)
 {
+    struct stat st;
+    if (e == ECONNREFUSED && !stat(path, &st) && !S_ISSOCK(st.st_mode))
+        return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "is no socket");
     switch (e) {
     case ENOENT: return moe_fail_at(err, MOE_NOT_FOUND, path, NULL, "does not exist");
     case ECONNREFUSED: return moe_fail_at(err, MOE_DEVICE, path, NULL, "has nobody who listens there");

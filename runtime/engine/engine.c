@@ -66,16 +66,18 @@ static uint64_t limit_of(const struct moe_engine *e, const struct moe_engine_opt
     return o->sharers > 1 ? limit / (uint64_t)o->sharers : limit;
 }
 
+/* least: the bytes that the shortest context needs. */
 static enum moe_code fail_context(const struct moe_engine_options *o, int64_t context, uint64_t bytes,
-                                  uint64_t limit, uint64_t held, struct moe_err *err)
+                                  uint64_t least, uint64_t limit, uint64_t held, struct moe_err *err)
 {
     char need[16], have[16];
+    const char *remedy = least <= limit ? "a smaller --context"
+                                        : "--device cpu, or a container with smaller weights";
     if (o->cuda)
         return moe_fail(err, MOE_NOMEM,
-                        "a context of %lld needs %s of GPU %d besides the model's weights, %s are free (try "
-                        "a smaller --context)",
-                        (long long)context, moe_human_bytes(bytes, need), o->gpu,
-                        moe_human_bytes(limit, have));
+                        "a context of %lld needs %s of GPU %d besides the model's weights, %s are free "
+                        "(try %s)", (long long)context, moe_human_bytes(bytes, need), o->gpu,
+                        moe_human_bytes(limit, have), remedy);
     return moe_fail(
         err, MOE_NOMEM,
         "a context of %lld needs %s besides the model's files, %s %s (try a smaller --context%s)",
@@ -121,7 +123,9 @@ static enum moe_code fit(struct moe_engine *e, const struct moe_config *c, const
     e->context = s.o.context;
     if (!s.o.context) s.o.context = 1; /* which does not fit, as the message says */
     uint64_t bytes = estimate(&s);
-    if (bytes > limit) return fail_context(o, s.o.context, bytes, limit, held, err);
+    struct sizes least = s;
+    least.o.context = least.o.max_tokens = 1;
+    if (bytes > limit) return fail_context(o, s.o.context, bytes, estimate(&least), limit, held, err);
     uint64_t room = limit - bytes < BATCH_BYTES ? limit - bytes : BATCH_BYTES;
     s.o.max_tokens = 0;
     e->batch = max_that_fits(&s, min_batch, e->context < batch ? e->context : batch, bytes + room);

@@ -351,11 +351,11 @@ static bool is_gpu(const char *device, int *gpu)
     if (!strcmp(device, "cuda")) return true;
     if (strncmp(device, "cuda:", 5) || device[5] < '0' || device[5] > '9') return false;
     long n = strtol(device + 5, &end, 10);
-    *gpu = n < INT_MAX ? (int)n : INT_MAX;
-    return !*end;
+    if (*end || n > INT_MAX) return false;
+    *gpu = (int)n;
+    return true;
 }
 
-/* Checks --device, and that the other options ask for nothing that a GPU does not do. */
 /* Checks --cache-type, whose value is known. */
 static enum moe_code check_cache_type(const struct moe_run_args *o, struct moe_err *err)
 {
@@ -369,6 +369,7 @@ static enum moe_code check_cache_type(const struct moe_run_args *o, struct moe_e
     return MOE_OK;
 }
 
+/* Checks --device, and that the other options ask for nothing that a GPU does not do. */
 static enum moe_code check_device(const struct moe_run_args *o, struct moe_err *err)
 {
     enum moe_load_path path;

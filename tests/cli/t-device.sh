@@ -129,6 +129,8 @@ for n in 3 6 9 12 15 18 21 24; do echo "{\"prompt\": \"the king\", \"max_tokens\
 steps="--prompts $T/steps --context 64 --ignore-eos --json"
 MOE_SHIM_MEMORY=50331648; export MOE_SHIM_MEMORY
 refused 10 "a context of 64 needs " $F/bf16 $steps
+# no context is short enough for that: the sentence advises something that helps
+grep -qF "(try --device cpu, or a container with smaller weights)" "$T/err" || { cat "$T/err"; fail "what would fit"; }
 MOE_SHIM_MEMORY=100663296 cuda $F/bf16 $steps >"$T/json" || fail "96 MiB"
 [ "$(look "$T/json" 'v["device"]["graphs"]')" -ge 7 ] || { cat "$T/json"; fail "few graphs"; }
 unset MOE_SHIM_MEMORY
@@ -141,6 +143,7 @@ count
 refused 2 "unknown --load-from" $F/bf16 --tokens 1 -n 1 --load-from disk
 refused 14 "host memory through the host's page tables" $F/bf16 --tokens 1 -n 1 --load-from mapped
 refused 17 "GPU 7" --device cuda:7 $F/bf16 --tokens 1 -n 1
+refused 2 "unknown --device 'cuda:99999999999999999999'" --device cuda:99999999999999999999 $F/bf16 --tokens 1 -n 1
 MOE_SHIM_MEMORY=65536; export MOE_SHIM_MEMORY
 refused 10 "GPU 0: the model needs" $F/bf16 --tokens 1 -n 1
 unset MOE_SHIM_MEMORY

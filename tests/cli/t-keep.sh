@@ -166,6 +166,8 @@ no 2 "the path of a socket has 1 to 107 bytes" $F/int4 --device cuda --keep "$T/
 no 2 "the path of a socket has 1 to 107 bytes" $F/int4 --device cuda --attach "$T/$(printf '%0100d' 0)" $line
 no 3 "the directory of the socket" $F/int4 --device cuda --keep "$T/none/socket"
 no 3 "(moe-run MODEL --device cuda --keep SOCKET starts a keeper)" $F/int4 --device cuda --attach "$S" $line
+no 3 "is no socket" $F/int4 --device cuda --attach "$T/file" $line
+no 3 "is no socket" $F/int4 --device cuda --attach "$T" $line
 no 14 "--keep is about the memory of a GPU (--device cuda)" $F/int4 --keep "$S"
 no 14 "--attach is about the memory of a GPU (--device cuda)" $F/int4 --device cpu --attach "$S" $line
 for o in "--prompt x" "--tokens 1" "-n 3" "--chat" "--attach $S" "--activations nvfp4" "--context 9" "--mla-norm-eps 1e-6" --bos; do no 2 "--keep" $F/int4 --device cuda --keep "$S" $o; done
