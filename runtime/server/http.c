@@ -20,8 +20,9 @@
 #include <unistd.h>
 
 /* A body that is too large is read over up to so many times the limit, so that its sender reads the answer;
- * connections that wait to be accepted. */
-enum { READ_OVER = 4, BACKLOG = 4096 };
+ * connections that wait to be accepted; bytes that the system keeps of an answer (it takes twice as many),
+ * which could be megabytes for each client that does not read. */
+enum { READ_OVER = 4, BACKLOG = 4096, SEND_BYTES = 128 << 10 };
 
 /* ---- responses ---- */
 
@@ -305,12 +306,13 @@ static enum moe_code listen_at(const struct moe_server *s, int *fd, struct moe_e
 {
     char port[16];
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV }, *a;
-    const int yes = 1;
+    const int yes = 1, room = SEND_BYTES;
     snprintf(port, sizeof port, "%d", s->o.port);
     int e = getaddrinfo(s->o.host, port, &hints, &a);
     if (e) return moe_fail(err, MOE_USAGE, "--host '%s': %s", s->o.host, gai_strerror(e));
     *fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (*fd >= 0) setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (*fd >= 0) setsockopt(*fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room); /* its connections inherit it */
     enum moe_code code = MOE_OK;
     if (*fd < 0 || bind(*fd, a->ai_addr, a->ai_addrlen)) code = fail_socket(s, "bind", err);
     else if (listen(*fd, BACKLOG)) code = fail_socket(s, "listen at", err);

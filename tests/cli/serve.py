@@ -259,7 +259,7 @@ def gone(s):
 
 def slow_reader(s):
     """A client that does not read holds nobody up, and gets all when it reads."""
-    q = dict(long(3, n=6), stream=True, logprobs=20, return_token_ids=True)
+    q = dict(long(3, n=4), stream=True, logprobs=20, return_token_ids=True)
     c = send(s, q, 4096)
     s.wait("held", lambda n: n["held"] > 0 and not n["running"], 20)
     begun = time.monotonic()
