@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bench-cuda [--quick | --once | --gpu]
  *
- * Times the main exact kernels of a step of Kimi K2 on GPU 0, beside a copy within the GPU in the same run: a
- * table on stdout.  Those of --arithmetic fast are left out, and of the exact ones embed, append, group,
- * check, combine and swiglu.  Bytes are those that a kernel has to read and write at least, so the share of
- * the copy says how much of the memory's speed it attains.  --quick: tiny shapes, to see that all rows run;
- * their numbers mean nothing.  --once: a single run of each, for profilers.  --gpu: only says which GPU is
- * there.  Exit 17 where there is none.  tests/device.sh runs it. */
+ * Times the main kernels of a step of Kimi K2 on GPU 0, exact and fast, beside a copy within the GPU in the
+ * same run: a table on stdout.  Left out are halves, tiles, embed, append, group, check, combine and
+ * swiglu.  Bytes are those that a kernel has to read and write at least, so the share of the copy says how
+ * much of the memory's speed it attains. --quick: tiny shapes, to see that all rows run; their numbers mean
+ * nothing. --once: a single run of each, for profilers. --gpu: only says which GPU is there.  Exit 17 where
+ * there is none. tests/device.sh runs it. */
 #include "tests/bench/bench-cuda.h"
 
 #include "kernels/cuda/absorb.h"
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/attend-fast.h"
 #include "kernels/cuda/attend.h"
+#include "kernels/cuda/dense-fast.h"
 #include "kernels/cuda/dense.h"
 #include "kernels/cuda/norm.h"
+#include "kernels/cuda/nvfp4-fast.h"
 #include "kernels/cuda/nvfp4.h"
 #include "kernels/cuda/route.h"
 #include "kernels/cuda/sample.h"
@@ -82,7 +84,8 @@ static uint64_t make_items(int64_t tokens)
     return at;
 }
 
-static void experts_row(int64_t tokens, bool down)
+/* fast: tokens is 8, 16, 32 or 64. */
+static void experts_row(int64_t tokens, bool down, bool fast)
 {
     const int64_t matrix = matrix_bytes(), scales = scales_bytes(),
                   stride = (3 * (matrix + scales) + (1 << 20)) >> 20 << 20, pairs = tokens * w->resident;
@@ -108,15 +111,21 @@ static void experts_row(int64_t tokens, bool down)
     a.tokens = pairs;
     a.most = w->resident;
     a.blocks = 2 * (uint32_t)moe_gpu_info(gpu)->multiprocessors;
+    static const enum moe_cuda_kernel many[] = { MOE_CUDA_nvfp4_fast_8, MOE_CUDA_nvfp4_fast_16,
+                                                 MOE_CUDA_nvfp4_fast_32, [4] = MOE_CUDA_nvfp4_fast_64 };
     const int width = tokens <= 2 ? 2 : tokens <= 4 ? 4 : 8;
-    struct launch l = { .kernel = width == 2 ? MOE_CUDA_nvfp4_2 : width == 4 ? MOE_CUDA_nvfp4_4
-                                                                             : MOE_CUDA_nvfp4_8,
-                        .grid = moe_cuda_nvfp4_grid(&a, width),
+    struct launch l = { .kernel = fast         ? many[tokens / 16]
+                                  : width == 2 ? MOE_CUDA_nvfp4_2
+                                  : width == 4 ? MOE_CUDA_nvfp4_4
+                                               : MOE_CUDA_nvfp4_8,
+                        .grid = fast ? moe_cuda_nvfp4_fast_grid(&a, (int)tokens)
+                                     : moe_cuda_nvfp4_grid(&a, width),
                         .args = &a,
                         .bytes = sizeof a };
     const double madds = (double)pairs * (double)rows * (double)cols * a.matrices;
     row(down ? "experts down" : "experts up",
-        SHAPE("NVFP4, %lld experts, %lld rows each", (long long)w->resident, (long long)tokens), &l, 1,
+        SHAPE("NVFP4, %lld experts, %lld rows each%s", (long long)w->resident, (long long)tokens,
+              fast ? ", fast" : ""), &l, 1,
         (double)(w->resident * a.matrices * (matrix + scales)), madds);
 }
 
@@ -170,6 +179,39 @@ static void dense_row(const char *name, int64_t rows, int64_t cols, int64_t n)
                         .n_moving = 1, .step = bytes, .turns = turns };
     row(name, SHAPE("BF16 [%lld, %lld], %lld rows", (long long)rows, (long long)cols, (long long)n), &l, 1,
         (double)(bytes + 4 * n * (rows + cols)), (double)n * (double)rows * (double)cols);
+}
+
+static void dense_fast_row(const char *name, int64_t rows, int64_t cols, int64_t n)
+{
+    const int64_t bytes = 2 * rows * cols, parts = MOE_CUDA_DENSE_FAST_PARTS * n * rows;
+    struct moe_cuda_dense_fast a = { .n = n, .ldy = rows };
+    int32_t none[MOE_CUDA_DENSE_FAST_TILES] = { 0 };
+    int turns = quick ? 1 : (int)(((int64_t)256 << 20) / bytes) + 1;
+    a.w = (struct moe_cuda_weight){ .rows = rows, .cols = cols, .codes = MOE_CUDA_BF16 };
+    a.w.data = take(bytes * turns);
+    a.halves = take(n * moe_cuda_halves_pitch(MOE_CUDA_HALVES_BF16, cols));
+    a.factors = take(4 * n);
+    a.y = take(4 * n * rows);
+    a.split = moe_cuda_dense_fast_split(&a, moe_gpu_info(gpu)->multiprocessors, parts);
+    if (a.split > 1) a.part = take(4 * parts), a.done = put(none, sizeof none);
+    struct launch l = { .kernel = moe_cuda_dense_fast_kernel(n), .grid = moe_cuda_dense_fast_grid(&a),
+                        .args = &a, .bytes = sizeof a,
+                        .moving = { offsetof(struct moe_cuda_dense_fast, w.data) }, .n_moving = 1,
+                        .step = bytes, .turns = turns };
+    row(name, SHAPE("BF16 [%lld, %lld], %lld rows, fast", (long long)rows, (long long)cols, (long long)n), &l,
+        1, (double)(bytes + 4 * n * (rows + cols)), (double)n * (double)rows * (double)cols);
+}
+
+static void dense_fast_rows(void)
+{
+    static const int64_t tokens[] = { 1, 16, 64, 1024 };
+    for (int i = 0; i < (quick ? 3 : 4); i++) {
+        dense_fast_row("q_a", w->q_lora, w->hidden, tokens[i]);
+        dense_fast_row("q_b", w->heads * (w->nope + w->rope), w->q_lora, tokens[i]);
+        dense_fast_row("kv_a", w->kl + w->rope, w->hidden, tokens[i]);
+        dense_fast_row("o", w->hidden, w->heads * w->v, tokens[i]);
+        if (tokens[i] <= 64) dense_fast_row("head", w->vocab, w->hidden, tokens[i]);
+    }
 }
 
 static void dense_rows(void)
@@ -365,8 +407,10 @@ static void all_rows(void)
 {
     static const int64_t few[] = { 1, 2, 4, 8 }, some[] = { 1, 16, 64 }, lengths[] = { 2048, 8192, 32768 };
     copy_rows();
-    for (int i = 0; i < 4; i++) experts_row(few[i], false);
-    for (int i = 0; i < 4; i++) experts_row(few[i], true);
+    for (int i = 0; i < 4; i++) experts_row(few[i], false, false);
+    for (int i = 0; i < 4; i++) experts_row(few[i], true, false);
+    for (int i = 0; i < 4; i++)
+        for (int down = 0; down < 2; down++) experts_row(8 << i, down, true);
     for (int i = 0; i < 3; i++) shared_row(some[i]);
     for (int i = 0; i < 3; i++) attend_row(1, quick ? 600 : lengths[i]);
     attend_row(quick ? 2 : 32, quick ? 70 : 8192);
@@ -376,6 +420,7 @@ static void all_rows(void)
     }
     for (int i = 0; i < 2; i++) absorb_row(some[i]);
     dense_rows();
+    dense_fast_rows();
     for (int i = 0; i < 3; i++) norm_row(some[i]);
     for (int i = 0; i < 3; i++) route_row(some[i]);
     for (int i = 0; i < 3; i++) activations_row(some[i]);
