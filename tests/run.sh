@@ -45,7 +45,8 @@ esac
 alone= late=
 names=
 # The longest tests come first, so that no processor waits for another one's last test.
-long=" t-faults t-calibrate t-plan t-quantize t-run t-types t-score t-gguf t-signals t-onepass t-streams test-backward "
+long=" t-faults t-calibrate t-plan t-fast t-checked t-device t-check-device t-estimate t-quantize t-run t-types t-score \
+t-gguf t-signals t-onepass t-cuda-build t-keep test-core-cuda t-streams test-backward "
 for t in $(for t; do case $long in *" $t "*) echo "$t" ;; esac; done) $(for t; do case $long in *" $t "*) ;; *) echo "$t" ;; esac; done); do
     rm -f "$B/log/$t.result"
     case $t in long-*) alone="$alone $t" ;; t-ep|t-ep-ucx|test-comm) late="$late $t" ;; *) names="$names $t" ;; esac
