@@ -156,7 +156,7 @@ vpath %.c tests/unit tests/kernels tests/ops tests/fuzz tests/gen tests/bench
 .PHONY: all build check check-headers check-layers bench count install uninstall clean help setup demo check-long fuzz test-programs FORCE
 all: $(bins) $(B)/libmoe.a $(B)/libmoe.so $(B)/moe.pc $(if $(filter build/release,$(B)),links) $(if $(filter shim,$(CUDA)),$(B)/shim/libcuda.so.1)
 test-programs: all $(testbins) $(helpbins) $(fuzzbins) $(B)/tests/fault-preload.so $(checked) $(shimmed) $(B)/shim/libcuda.so.1 \
-  $(B)/shim/e2m1/libcuda.so.1
+  $(B)/shim/libcublasLt.so.13 $(B)/shim/e2m1/libcuda.so.1
 
 # The release tools also stand in build/bin/, whatever other variants exist.
 .PHONY: links
@@ -244,6 +244,10 @@ $(B)/shim/libshim.a: $(shimobj) $(B)/objects
 $(B)/shim/libcuda.so.1: $(B)/shim/libshim.a
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(linkflags) -shared -Wl,-soname,libcuda.so.1 -o $@ -Wl,--whole-archive $< -Wl,--no-whole-archive -lpthread -lm
+# Beside it, so that bench-cuda never opens cuBLASLt itself over a stand-in.
+$(B)/shim/libcublasLt.so.13: tests/shim/lt.c $(B)/flags
+	@echo "  LINK  $@"
+	$(Q)mkdir -p $(@D) && $(CC) $(std) $(WARN) -O1 -g -fPIC -shared -Wl,-soname,libcublasLt.so.13 -o $@ $<
 # The same with kernels that take E2M1 codes apart as on sm_100f, by an instruction.
 e2m1 := $(patsubst kernels/cuda/%,$(B)/shim/e2m1/%.o,$(shell grep -l '"kernels/cuda/codes' $(cusrc)))
 $(e2m1): private before = -DPTX_HAS_E2M1=1

@@ -239,10 +239,17 @@ steps()
 bench()
 {
     step 120 kernels "$B/tests/bench-cuda" ${QUICK:+--quick}
+    # the same products by PyTorch, where it is installed and sees the GPU
+    torch=
+    if python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+        torch=yes
+        step 60 torch python3 tests/bench/torch-rows.py
+    fi
     rm -rf "$OUT/model"
     step 200 steps sh "$0" steps
     rm -rf "$OUT/model"
     table kernels 2
+    [ -z "$torch" ] || table torch 1
     table steps 1
 }
 

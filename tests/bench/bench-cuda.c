@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bench-cuda [--quick | --once | --gpu]
  *
- * Times the main kernels of a step of Kimi K2 on GPU 0, exact and fast, beside a copy within the GPU in the
- * same run: a table on stdout.  Left out are halves, tiles, embed, append, group, check, combine and
- * swiglu.  Bytes are those that a kernel has to read and write at least, so the share of the copy says how
- * much of the memory's speed it attains. --quick: tiny shapes, to see that all rows run; their numbers mean
- * nothing. --once: a single run of each, for profilers. --gpu: only says which GPU is there.  Exit 17 where
- * there is none. tests/device.sh runs it. */
+ * Times the main kernels of a step of Kimi K2 on GPU 0, exact and fast, beside a copy within the GPU and
+ * products of cuBLASLt, where it is installed, in the same run: a table on stdout.  Left out are halves,
+ * tiles, embed, append, group, check, combine and swiglu.  Bytes are those that a kernel has to read and
+ * write at least, so the share of the copy says how much of the memory's speed it attains. --quick: tiny
+ * shapes, to see that all rows run; their numbers mean nothing. --once: a single run of each, for profilers.
+ * --gpu: only says which GPU is there.  Exit 17 where there is none. tests/device.sh runs it. */
 #include "tests/bench/bench-cuda.h"
+#include "tests/bench/bench-lt.h"
 
 #include "kernels/cuda/absorb.h"
 #include "kernels/cuda/activations.h"
@@ -202,15 +203,15 @@ static void dense_fast_row(const char *name, int64_t rows, int64_t cols, int64_t
         1, (double)(bytes + 4 * n * (rows + cols)), (double)n * (double)rows * (double)cols);
 }
 
-static void dense_fast_rows(void)
+static void dense_fast_rows(void (*one)(const char *name, int64_t rows, int64_t cols, int64_t n))
 {
     static const int64_t tokens[] = { 1, 16, 64, 1024 };
     for (int i = 0; i < (quick ? 3 : 4); i++) {
-        dense_fast_row("q_a", w->q_lora, w->hidden, tokens[i]);
-        dense_fast_row("q_b", w->heads * (w->nope + w->rope), w->q_lora, tokens[i]);
-        dense_fast_row("kv_a", w->kl + w->rope, w->hidden, tokens[i]);
-        dense_fast_row("o", w->hidden, w->heads * w->v, tokens[i]);
-        if (tokens[i] <= 64) dense_fast_row("head", w->vocab, w->hidden, tokens[i]);
+        one("q_a", w->q_lora, w->hidden, tokens[i]);
+        one("q_b", w->heads * (w->nope + w->rope), w->q_lora, tokens[i]);
+        one("kv_a", w->kl + w->rope, w->hidden, tokens[i]);
+        one("o", w->hidden, w->heads * w->v, tokens[i]);
+        if (tokens[i] <= 64) one("head", w->vocab, w->hidden, tokens[i]);
     }
 }
 
@@ -420,11 +421,14 @@ static void all_rows(void)
     }
     for (int i = 0; i < 2; i++) absorb_row(some[i]);
     dense_rows();
-    dense_fast_rows();
+    dense_fast_rows(dense_fast_row);
     for (int i = 0; i < 3; i++) norm_row(some[i]);
     for (int i = 0; i < 3; i++) route_row(some[i]);
     for (int i = 0; i < 3; i++) activations_row(some[i]);
     for (int i = 0; i < 3; i++) sample_row(some[i], i % 2 ? 0.f : .95f);
+    lt_open();
+    dense_fast_rows(lt_row);
+    lt_close();
 }
 
 int main(int argc, char **argv)

@@ -80,15 +80,13 @@ static void launch_turn(const struct launch *l, int turn)
     must(moe_gpu_launch(gpu, l->kernel, l->grid, args, l->bytes, &err));
 }
 
-/* The seconds that the launches l [n] take together, one after the other: the least of three graphs of `runs`
- * runs, after one that is not counted. */
-static double time_of(const struct launch *l, int n, int runs)
+/* The seconds that a run takes: the least of three graphs of `runs` runs, after one that is not counted. */
+static double time_runs(void (*run)(const void *what, int turn), const void *what, int runs)
 {
     struct moe_gpu_graph *graph;
     double least = 1e9;
     must(moe_gpu_capture_begin(gpu, &err));
-    for (int i = 0; i < runs; i++)
-        for (int k = 0; k < n; k++) launch_turn(&l[k], i);
+    for (int i = 0; i < runs; i++) run(what, i);
     must(moe_gpu_capture_end(gpu, &graph, &err));
     for (int i = 0; i < (once ? 1 : 4); i++) {
         double from = now();
@@ -99,6 +97,15 @@ static double time_of(const struct launch *l, int n, int runs)
     }
     moe_gpu_graph_free(gpu, &graph);
     return least / runs;
+}
+
+/* Launches that belong together, one after the other. */
+struct launches { const struct launch *l; int n; };
+
+static void launch_all(const void *what, int turn)
+{
+    const struct launches *all = what;
+    for (int k = 0; k < all->n; k++) launch_turn(&all->l[k], turn);
 }
 
 /* ---- the table ---- */
@@ -122,7 +129,8 @@ static void print_row(const char *name, const char *shape, double seconds, doubl
 static void row(const char *name, const char *shape, const struct launch *l, int n, double bytes,
                 double madds)
 {
-    print_row(name, shape, time_of(l, n, once ? 1 : 20), bytes, madds);
+    const struct launches all = { l, n };
+    print_row(name, shape, time_runs(launch_all, &all, once ? 1 : 20), bytes, madds);
     pool_used = 0;
 }
 

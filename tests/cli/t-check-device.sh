@@ -60,6 +60,7 @@ exits 0 standin bench
 says '^device: stand-in for a GPU'
 says '^  ok    kernels'
 says '^experts up .*NVFP4'
+says '^q_a .*BF16 .*, cuBLASLt'
 says '^attention '
 says '^sequences  *ms a step$'
 awk '$1 == 2 && $2 > 0 && NF == 2 { found = 1 } END { exit !found }' "$T/said" || { cat "$T/said"; fail "a step takes no time"; }

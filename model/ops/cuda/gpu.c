@@ -286,6 +286,7 @@ void moe_gpu_close(struct moe_gpu **pointer)
 const struct moe_gpu_info *moe_gpu_info(const struct moe_gpu *g) { return &g->info; }
 bool moe_gpu_waits(const struct moe_gpu *g) { return g->wait_each; }
 bool moe_gpu_is_lost(const struct moe_gpu *g) { return g->lost.code != MOE_OK; }
+void *moe_gpu_stream(struct moe_gpu *g) { return g->stream; }
 
 enum moe_code moe_gpu_free_now(struct moe_gpu *g, uint64_t *bytes, struct moe_err *err)
 {

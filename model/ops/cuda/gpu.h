@@ -69,6 +69,8 @@ const struct moe_gpu_info *moe_gpu_info(const struct moe_gpu *g);
  * the context is useless, so that every call fails. */
 bool moe_gpu_waits(const struct moe_gpu *g);
 bool moe_gpu_is_lost(const struct moe_gpu *g);
+/* Its stream, a CUstream, for libraries that take one. */
+void *moe_gpu_stream(struct moe_gpu *g);
 /* The bytes of its memory that are free now. */
 enum moe_code moe_gpu_free_now(struct moe_gpu *g, uint64_t *bytes, struct moe_err *err);
 
