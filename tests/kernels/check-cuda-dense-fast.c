@@ -192,7 +192,7 @@ static void check_division(void)
             const struct moe_cuda_grid g = moe_cuda_dense_fast_grid(&a);
             const int tokens = moe_cuda_dense_fast_tokens(n), room = tokens <= 32 ? 264 : 132;
             CUDA_CHECK(g.x * tokens >= n && g.y * 128 >= rows, "a grid of %u x %u", g.x, g.y);
-            CUDA_CHECK(g.shared <= (tokens <= 32 ? 113 : 226) << 10, "%u bytes of shared memory", g.shared);
+            CUDA_CHECK(g.shared <= (tokens <= 32 ? 113u : 226u) << 10, "%u bytes of shared memory", g.shared);
             CUDA_CHECK(a.split == 1 || (int)(g.x * g.y) * a.split <= room, "split %d", a.split);
             CUDA_CHECK(a.split == 8 || (int)(g.x * g.y) * a.split * 2 > room, "split %d", a.split);
             CUDA_CHECK(moe_cuda_dense_fast_split(&a, 132, 8 * n * rows - 1) == 1, "no room for parts");
