@@ -341,8 +341,10 @@ def connections(s):
 
 def crowd():
     """200 requests at once, some of which are given up, in a small cache: each answer is moe-run's."""
-    s = Server("--cache", "2M", "--max-sequences", "16", "--queue", "1000")
+    s = Server("--cache", "500K", "--max-sequences", "16", "--queue", "1000")
     requests = [request(i) for i in range(200)]
+    for q in requests[::2]: # these outgrow a page of the cache, which takes pages from others
+        q.update(max_tokens=180, ignore_eos=True)
     alone = run_alone(requests)
     failed = []
 
@@ -367,7 +369,7 @@ def crowd():
         t.join()
     check(not failed, "a crowd", failed[:3])
     s.idle(20)
-    check(s.info_now()["preemptions"] >= 0, "preemptions", s.info_now())
+    check(s.info_now()["preemptions"] > 0, "nothing was preempted", s.info_now())
     s.end()
 
 
